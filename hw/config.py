@@ -1,0 +1,237 @@
+"""The one configuration from which RTL, compiler, golden model and driver are built."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+
+__all__ = ["AcceleratorConfig", "ConfigError", "PRESETS", "get_config"]
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot work; the text names the field and what to change."""
+
+
+def _is_power_of_two(value: int) -> bool:
+    return value > 0 and value & (value - 1) == 0
+
+
+def _next_power_of_two(value: int) -> int:
+    return 1 << (value - 1).bit_length()
+
+
+@dataclass(frozen=True, kw_only=True)
+class AcceleratorConfig:
+    """Sizes and options of one accelerator.
+
+    Parameters
+    ----------
+    name: preset name, or any label.
+    rows: reduction length of the systolic array, R (even: rows are built in pairs).
+    columns: outputs of the systolic array, C.
+    lanes: vector lanes, V, a power of two that divides R and C.
+    activation_words: activation memory, words of R bytes.
+    weight_words: weight and key/value memory, words of max(R, C) bytes.
+    residual_words: residual memory, words of V INT16.
+    accumulator_words: accumulator memory, words of C INT32 (even: two parity banks).
+    param_words: each of the two parameter memories, words of V records of 64 bits.
+    mask_words: key mask memory, words of C bits.
+    row_slots: rows whose state (running maximum, sum, statistics) is held on chip.
+    bus_bytes: AXI4 data width.
+    address_bits: AXI4 address width.
+    queue_depth: commands waiting in front of each unit.
+    max_outstanding: AXI4 read bursts in flight.
+    burst_bytes: longest AXI4 burst.
+    """
+
+    name: str = "custom"
+    rows: int = 16
+    columns: int = 16
+    lanes: int = 8
+    activation_words: int = 8192
+    weight_words: int = 4096
+    residual_words: int = 4096
+    accumulator_words: int = 1024
+    param_words: int = 512
+    mask_words: int = 64
+    row_slots: int = 128
+    bus_bytes: int = 16
+    address_bits: int = 32
+    queue_depth: int = 8
+    max_outstanding: int = 16
+    burst_bytes: int = 256
+
+    def __post_init__(self) -> None:
+        def check(condition: bool, text: str) -> None:
+            if not condition:
+                raise ConfigError(f"configuration {self.name!r}: {text}")
+
+        for field in dataclasses.fields(self):
+            if field.name != "name":
+                value = getattr(self, field.name)
+                check(
+                    isinstance(value, int) and not isinstance(value, bool) and value > 0,
+                    f"{field.name} must be a positive integer, got {value!r}",
+                )
+        check(
+            self.rows % 2 == 0 and 2 <= self.rows <= 128,
+            f"rows={self.rows} must be even, 2 to 128",
+        )
+        check(2 <= self.columns <= 128, f"columns={self.columns} must be 2 to 128")
+        check(
+            _is_power_of_two(self.lanes)
+            and self.rows % self.lanes == 0
+            and self.columns % self.lanes == 0,
+            f"lanes={self.lanes} must be a power of two that divides rows={self.rows} "
+            f"and columns={self.columns}",
+        )
+        check(
+            _is_power_of_two(self.bus_bytes) and 4 <= self.bus_bytes <= 128,
+            f"bus_bytes={self.bus_bytes} must be a power of two from 4 to 128",
+        )
+        narrowest = min(self.activation_pitch, self.weight_pitch, self.residual_pitch)
+        check(
+            self.bus_bytes <= narrowest,
+            f"bus_bytes={self.bus_bytes} must not exceed the narrowest memory word "
+            f"({narrowest} bytes): use a narrower bus, more lanes or more rows",
+        )
+        check(
+            _is_power_of_two(self.burst_bytes)
+            and self.bus_bytes <= self.burst_bytes <= min(4096, 256 * self.bus_bytes),
+            f"burst_bytes={self.burst_bytes} must be a power of two between one beat and "
+            f"256 beats, and at most 4096",
+        )
+        for name in ("activation_words", "weight_words", "residual_words", "accumulator_words"):
+            value = getattr(self, name)
+            check(
+                value % 2 == 0 and value <= 65536,
+                f"{name}={value} must be even (two parity banks) and at most 65536",
+            )
+        check(self.param_words <= 4096, f"param_words={self.param_words} must be at most 4096")
+        check(self.mask_words <= 4096, f"mask_words={self.mask_words} must be at most 4096")
+        check(
+            2 <= self.row_slots <= 1024,
+            f"row_slots={self.row_slots} must be between 2 and 1024",
+        )
+        check(20 <= self.address_bits <= 48, f"address_bits={self.address_bits} must be 20 to 48")
+        check(
+            _is_power_of_two(self.queue_depth) and 2 <= self.queue_depth <= 64,
+            f"queue_depth={self.queue_depth} must be a power of two, 2 to 64",
+        )
+        check(
+            _is_power_of_two(self.max_outstanding) and self.max_outstanding <= 64,
+            f"max_outstanding={self.max_outstanding} must be a power of two, at most 64",
+        )
+
+    # Word sizes. A memory word's *pitch* is what it takes in DRAM: its bytes rounded up to a
+    # power of two, so that a word is always a whole number of bus beats.
+    @property
+    def activation_pitch(self) -> int:
+        """Bytes of one activation word in DRAM."""
+        return _next_power_of_two(self.rows)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of one weight word: one row (C) or one column (R) of a tile."""
+        return max(self.rows, self.columns)
+
+    @property
+    def weight_pitch(self) -> int:
+        """Bytes of one weight word in DRAM."""
+        return _next_power_of_two(self.weight_bytes)
+
+    @property
+    def residual_pitch(self) -> int:
+        """Bytes of one residual word: V INT16 values."""
+        return 2 * self.lanes
+
+    @property
+    def param_pitch(self) -> int:
+        """Bytes of one parameter word: V records of 8 bytes."""
+        return 8 * self.lanes
+
+    @property
+    def mask_pitch(self) -> int:
+        """Bytes of one mask word in DRAM: a byte for each of C keys, at least one beat."""
+        return max(_next_power_of_two(self.columns), self.bus_bytes)
+
+    @property
+    def psum_bits(self) -> int:
+        """Partial sum width: |a| <= 255, |w| <= 128, so 16 bits a product, plus log2(R)."""
+        return 16 + (self.rows - 1).bit_length()
+
+    @property
+    def groups_per_column_panel(self) -> int:
+        """Vector groups (V values) in one accumulator word, C / V."""
+        return self.columns // self.lanes
+
+    @property
+    def groups_per_row_panel(self) -> int:
+        """Vector groups (V values) in one activation word, R / V."""
+        return self.rows // self.lanes
+
+    @property
+    def onchip_bytes(self) -> int:
+        """Bytes of all on-chip memories that commands address."""
+        return (
+            self.activation_words * self.rows
+            + self.weight_words * self.weight_bytes
+            + self.residual_words * self.residual_pitch
+            + self.accumulator_words * self.columns * 4
+            + 2 * self.param_words * self.param_pitch
+            + self.mask_words * self.columns // 8
+        )
+
+    def fingerprint(self) -> int:
+        """32 bits that tie a program to the configuration it was compiled for."""
+        fields = dataclasses.asdict(self)
+        del fields["name"]
+        digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).digest()
+        return int.from_bytes(digest[:4], "little")
+
+
+PRESETS: dict[str, AcceleratorConfig] = {
+    config.name: config
+    for config in (
+        AcceleratorConfig(
+            name="tiny",
+            rows=4,
+            columns=4,
+            lanes=2,
+            activation_words=2048,
+            weight_words=2048,
+            residual_words=2048,
+            accumulator_words=512,
+            param_words=256,
+            mask_words=64,
+            row_slots=64,
+            bus_bytes=4,
+            burst_bytes=64,
+        ),
+        AcceleratorConfig(
+            name="ulx3s",
+            rows=8,
+            columns=16,
+            lanes=4,
+            activation_words=10240,
+            weight_words=2048,
+            residual_words=6144,
+            accumulator_words=512,
+            param_words=512,
+            bus_bytes=4,
+            burst_bytes=128,
+        ),
+        AcceleratorConfig(name="base"),
+    )
+}
+
+
+def get_config(config: str | AcceleratorConfig) -> AcceleratorConfig:
+    """Return a preset by name, or the configuration itself. Raises `ConfigError`."""
+    if isinstance(config, AcceleratorConfig):
+        return config
+    if config not in PRESETS:
+        raise ConfigError(f"unknown configuration {config!r}; presets: {', '.join(PRESETS)}")
+    return PRESETS[config]

@@ -1,0 +1,147 @@
+"""Signatures by which the units are wired together. All are named from the *user's* side.
+
+Commands reach a unit as a `stream` of `CommandEntry`; its waits are already met. Memories are
+reached through `ReadPort` and `WritePort`, status leaves through `UnitStatus`.
+"""
+
+from __future__ import annotations
+
+from amaranth import unsigned
+from amaranth.lib import data, enum, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from hw import isa
+
+__all__ = [
+    "ADDRESS_BITS",
+    "INDEX_BITS",
+    "CommandEntry",
+    "MatrixState",
+    "ReadPort",
+    "RowPort",
+    "UnitError",
+    "UnitStatus",
+    "WritePort",
+    "command_layout",
+    "command_stream",
+]
+
+ADDRESS_BITS = 28
+"""On-chip word addresses on ports: wide enough that no address computation can wrap, so that
+the memory sees and refuses every address beyond its depth."""
+
+INDEX_BITS = 20
+"""Position of a command in its program, for error reports."""
+
+
+def _field_shape(item: isa.Field):
+    from amaranth import signed
+
+    return signed(item.bits) if item.signed else unsigned(item.bits)
+
+
+def command_layout(opcode: isa.Opcode) -> data.StructLayout:
+    """Layout of one command word (256 bits), from `hw.isa`: header, fields, padding."""
+    members: dict = {
+        "opcode": unsigned(8),
+        "waits": data.ArrayLayout(data.StructLayout({"unit": 4, "count": isa.COUNT_BITS}), 3),
+        "reserved": unsigned(8),
+    }
+    position = isa.HEADER_BITS
+    for item in isa.COMMANDS[opcode].fields:
+        members[item.name] = _field_shape(item)
+        position += item.bits
+    if position < 8 * isa.COMMAND_BYTES:
+        members["padding"] = unsigned(8 * isa.COMMAND_BYTES - position)
+    return data.StructLayout(members)
+
+
+CommandEntry = data.StructLayout({"word": 8 * isa.COMMAND_BYTES, "index": INDEX_BITS})
+"""A dispatched command and its position. View `word` with `command_layout(opcode)`."""
+
+
+def command_stream() -> stream.Signature:
+    """Commands for a unit: `payload` is a `CommandEntry`."""
+    return stream.Signature(CommandEntry)
+
+
+UnitError = data.StructLayout({"valid": 1, "code": 4, "index": INDEX_BITS})
+"""`valid` for one cycle or more; the machine keeps the first error of all units."""
+
+
+class UnitStatus(wiring.Signature):
+    """What every unit reports: `o` members of the unit.
+
+    done: one-cycle pulse when the oldest command has completed: everything it writes is
+        visible to any other unit that starts a read in the next cycle.
+    started: one-cycle pulse when a command is taken (for traces).
+    error: see `UnitError`; the unit suppresses the offending access.
+    busy: the unit holds at least one command.
+    """
+
+    def __init__(self):
+        super().__init__(
+            {"done": Out(1), "started": Out(1), "busy": Out(1), "error": Out(UnitError)}
+        )
+
+
+class ReadPort(wiring.Signature):
+    """Arbitrated synchronous read, from the client's side.
+
+    The client holds `valid` and `addr` until `ready`. Exactly `latency` cycles after a cycle
+    with `valid & ready` (a property of the memory, 1 by default) `data` is valid for one cycle
+    and `data_valid` is 1. `out_of_range` is combinational: `addr` is beyond the memory; such an
+    access is accepted, reads nothing meaningful, and the client reports the error.
+    """
+
+    def __init__(self, width: int):
+        super().__init__(
+            {
+                "valid": Out(1),
+                "addr": Out(ADDRESS_BITS),
+                "ready": In(1),
+                "data": In(width),
+                "data_valid": In(1),
+                "out_of_range": In(1),
+            }
+        )
+
+
+class WritePort(wiring.Signature):
+    """Arbitrated write, from the client's side: taken in a cycle with `valid & ready`.
+
+    `mask` has a bit for each granule of the word. A write beyond the memory is suppressed and
+    `out_of_range` (combinational) is 1. A word written in cycle t is seen by a read accepted in
+    cycle t+1 or later.
+    """
+
+    def __init__(self, width: int, granules: int = 1):
+        super().__init__(
+            {
+                "valid": Out(1),
+                "addr": Out(ADDRESS_BITS),
+                "data": Out(width),
+                "mask": Out(granules),
+                "ready": In(1),
+                "out_of_range": In(1),
+            }
+        )
+
+
+class RowPort(wiring.Signature):
+    """Unarbitrated synchronous read of one row's state: `data` one cycle after `slot`."""
+
+    def __init__(self, width: int):
+        super().__init__({"slot": Out(10), "data": In(width)})
+
+
+class MatrixState(enum.Enum, shape=3):
+    """What the matrix unit did in a cycle; the counters add up to all cycles."""
+
+    BUSY = 0  # a row of activations entered the array
+    IDLE = 1  # no GEMM in the queue
+    WAIT_LOAD = 2  # held back by a load
+    WAIT_VECTOR = 3  # held back by the vector unit
+    WAIT_STORE = 4  # held back by a store
+    WEIGHTS = 5  # the next weight tile is not in the array yet
+    ACTIVATIONS = 6  # the activation memory did not deliver
