@@ -1,0 +1,37 @@
+# Two commands for users: `make demo` and `make test`. Both work on a fresh machine.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test bench setup lint docs clean
+
+demo: $(STAMP)
+	$(BIN)/weft demo
+
+test: $(STAMP)
+	@scripts/setup-tools icarus
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+bench: $(STAMP)
+	$(BIN)/weft bench all
+
+setup: $(STAMP)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+docs: $(STAMP)
+	$(BIN)/python -m sw.cli.isa_document > docs/isa.md
+
+$(STAMP): pyproject.toml constraints.txt scripts/setup-tools
+	@scripts/setup-tools venv "$(PYTHON)" "$(VENV)"
+	@touch $@
+
+clean:
+	rm -rf build $(VENV)

@@ -1,0 +1,371 @@
+"""The golden model: executes a command stream in integers, command by command, in stream order.
+
+It defines the result of a program: the RTL must write the same bytes. It has no notion of time;
+a program with correct waits gives the same bytes in any order that the waits allow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hw import isa
+from hw.config import AcceleratorConfig
+from hw.isa import MASKED_SCORE, Command, ErrorCode, Function, Memory, Opcode, Region, Unit
+from hw.numerics import Int, round_shift, saturate
+from hw.softmax.golden import row_step, weights
+from hw.systolic.golden import gemm
+from hw.vector.golden import (
+    Affine,
+    activate,
+    affine,
+    middle,
+    norm_row,
+    reciprocal_row,
+    unpack_params,
+)
+
+__all__ = ["GoldenMachine", "MachineStop"]
+
+
+class MachineStop(Exception):
+    """The machine stopped with an error, as the RTL would: code and index of the command."""
+
+    def __init__(self, code: ErrorCode, index: int, text: str):
+        super().__init__(f"command {index}: {code.name}: {text}")
+        self.code = code
+        self.index = index
+
+
+@dataclass
+class _Dram:
+    data: NDArray[np.uint8]
+    writable: bool
+
+
+class GoldenMachine:
+    """Memories and row state of one accelerator, and the execution of commands on them.
+
+    Parameters
+    ----------
+    config: sizes of the machine.
+
+    Memories hold words as rows: activation uint8 [words, R], weight int8 [words, max(R, C)],
+    residual int16 [words, V], accumulator int32 [words, C], parameters as records, mask bool
+    [words, C]. They are cleared once, not at each program, as in hardware nothing may depend
+    on it.
+    """
+
+    def __init__(self, config: AcceleratorConfig):
+        self.config = config
+        c = config
+        self.activation = np.zeros((c.activation_words, c.rows), np.uint8)
+        self.weight = np.zeros((c.weight_words, c.weight_bytes), np.int8)
+        self.residual = np.zeros((c.residual_words, c.lanes), np.int16)
+        self.accumulator = np.zeros((c.accumulator_words, c.columns), np.int32)
+        self.params = {
+            Memory.PARAM0: np.zeros((c.param_words, 8 * c.lanes), np.uint8),
+            Memory.PARAM1: np.zeros((c.param_words, 8 * c.lanes), np.uint8),
+        }
+        self.mask = np.zeros((c.mask_words, c.columns), np.bool_)
+        self.row_max = np.full(c.row_slots, MASKED_SCORE, np.int32)
+        self.octave = np.zeros(c.row_slots, np.int64)
+        self.total = np.zeros(c.row_slots, np.int64)
+        self.shift = np.zeros(c.row_slots, np.int64)
+        self.sum = np.zeros(c.row_slots, np.int64)
+        self.squares = np.zeros(c.row_slots, np.int64)
+        self.dram: dict[Region, _Dram] = {}
+        self.index = 0
+        self._execute: dict[Opcode, Callable[[Command], None]] = {
+            Opcode.LOAD: self._load,
+            Opcode.STORE: self._store,
+            Opcode.GEMM: self._gemm,
+            Opcode.VECTOR: self._vector,
+            Opcode.NORM: self._norm,
+            Opcode.SCALE: self._scale,
+            Opcode.SOFTMAX: self._softmax,
+        }
+
+    # --- programs -----------------------------------------------------------------------------
+
+    def set_region(self, region: Region, data: NDArray[np.uint8], writable: bool) -> None:
+        """Open a DRAM window on `data`, which stores write in place."""
+        self.dram[region] = _Dram(data, writable)
+
+    def run(
+        self, commands: bytes | None = None, progress: Callable[[int, int], None] | None = None
+    ) -> int:
+        """Execute the program in region PROGRAM (or `commands`) up to HALT.
+
+        Returns the number of commands executed. Raises `MachineStop` where the RTL stops.
+        """
+        if commands is None:
+            commands = self.dram[Region.PROGRAM].data.tobytes()
+        total = len(commands) // isa.COMMAND_BYTES
+        dispatched = dict.fromkeys(Unit, 0)
+        for index in range(total):
+            self.index = index
+            word = commands[index * isa.COMMAND_BYTES : (index + 1) * isa.COMMAND_BYTES]
+            try:
+                command = isa.decode(word)
+            except isa.IsaError as error:
+                raise self._stop(ErrorCode.ILLEGAL_COMMAND, str(error)) from None
+            for wait in command.waits:
+                if wait and (dispatched[wait.unit] - wait.count) % 4096 >= 2048:
+                    raise self._stop(
+                        ErrorCode.WAIT_UNSATISFIABLE,
+                        f"waits for {wait.unit.name} {wait.count}, "
+                        f"of which only {dispatched[wait.unit]} are dispatched",
+                    )
+            if command.opcode == Opcode.HALT:
+                return index + 1
+            dispatched[command.unit] += 1
+            self.execute(command)
+            if progress and index % 256 == 0:
+                progress(index, total)
+        self.index = total
+        raise self._stop(ErrorCode.PROGRAM_END, "the program has no HALT")
+
+    def execute(self, command: Command) -> None:
+        """Execute one command to completion."""
+        handler = self._execute.get(command.opcode)
+        if handler is not None:
+            handler(command)
+
+    def _stop(self, code: ErrorCode, text: str) -> MachineStop:
+        return MachineStop(code, self.index, text)
+
+    def _check(self, high: int, limit: int, memory: str) -> None:
+        """`high` is the largest word address of an access."""
+        if high >= limit:
+            raise self._stop(ErrorCode.ONCHIP_RANGE, f"{memory} word {high} of {limit}")
+
+    def _check_slots(self, command: Command) -> None:
+        self._check(command["slot"] + command["rows"] - 1, self.config.row_slots, "row state")
+
+    # --- DMA ----------------------------------------------------------------------------------
+
+    def _memory(self, memory: int) -> tuple[NDArray, int, int]:
+        """Words as uint8 [words, bytes], bytes used of a word, pitch in DRAM."""
+        c = self.config
+        if memory == Memory.ACTIVATION:
+            return self.activation, c.rows, c.activation_pitch
+        if memory == Memory.WEIGHT:
+            return self.weight.view(np.uint8), c.weight_bytes, c.weight_pitch
+        if memory == Memory.RESIDUAL:
+            return self.residual.view(np.uint8), c.residual_pitch, c.residual_pitch
+        if memory == Memory.MASK:
+            return self.mask.view(np.uint8), c.columns, c.mask_pitch
+        return self.params[Memory(memory)], c.param_pitch, c.param_pitch
+
+    def _transfer(self, command: Command, store: bool) -> None:
+        data, used, pitch = self._memory(command["memory"])
+        words, runs = command["words"], command["runs"]
+        dram = self.dram.get(Region(command["region"]))
+        offset, stride = command["offset"], command["dram_stride"]
+        bus = self.config.bus_bytes
+        if offset % bus or stride % bus:
+            raise self._stop(ErrorCode.ILLEGAL_COMMAND, f"DRAM offset not a multiple of {bus}")
+        last = offset + (runs - 1) * stride + words * pitch
+        if dram is None or last > len(dram.data):
+            raise self._stop(
+                ErrorCode.DMA_WINDOW, f"bytes {offset}..{last} of region {command['region']}"
+            )
+        if store and not dram.writable:
+            raise self._stop(ErrorCode.DMA_WINDOW, f"region {command['region']} is read-only")
+        addresses = (
+            command["address"]
+            + np.arange(runs)[:, None] * command["run_stride"]
+            + np.arange(words)[None, :] * command["word_stride"]
+        )
+        self._check(int(addresses.max()), len(data), Memory(command["memory"]).name)
+        view = np.lib.stride_tricks.as_strided(
+            dram.data[offset:], (runs, words, pitch), (stride, pitch, 1), writeable=store
+        )
+        if store:
+            # Runs that overlap are written in order; only then does the order matter.
+            for r in range(runs) if stride < words * pitch else (slice(None),):
+                view[r, ..., :used] = data[addresses[r]]
+                view[r, ..., used:] = 0
+        elif command["memory"] == Memory.MASK:
+            self.mask[addresses] = view[..., :used] != 0
+        else:
+            data[addresses] = view[..., :used]
+
+    def _load(self, command: Command) -> None:
+        self._transfer(command, store=False)
+
+    def _store(self, command: Command) -> None:
+        self._transfer(command, store=True)
+
+    # --- matrix unit --------------------------------------------------------------------------
+
+    def _gemm(self, command: Command) -> None:
+        v, c = command.values, self.config
+        rows, k, n = v["rows"], v["k_tiles"], v["n_tiles"]
+        self._check(
+            v["a_address"] + (k - 1) * v["a_stride"] + rows - 1, c.activation_words, "activation"
+        )
+        words = c.columns if v["w_by_column"] else c.rows
+        self._check(
+            v["w_address"] + (k - 1) * v["w_k_stride"] + (n - 1) * v["w_n_stride"] + words - 1,
+            c.weight_words,
+            "weight",
+        )
+        self._check(
+            v["acc_address"] + (n - 1) * v["acc_stride"] + rows - 1,
+            c.accumulator_words,
+            "accumulator",
+        )
+        if v["row_max"] or v["rescale"]:
+            self._check_slots(command)
+        if v["row_max"] and v["mask"]:
+            self._check(v["mask_address"] + n - 1, c.mask_words, "mask")
+        gemm(
+            c,
+            v,
+            self.activation,
+            self.weight,
+            self.accumulator,
+            self.row_max,
+            self.shift,
+            self.mask,
+        )
+
+    # --- vector unit --------------------------------------------------------------------------
+
+    def _acc_read(self, v: dict[str, int]) -> Int:
+        """Accumulator values [rows, groups * V]."""
+        c = self.config
+        panels = -(-v["groups"] // c.groups_per_column_panel)
+        self._check(
+            v["acc_address"] + (panels - 1) * v["acc_stride"] + v["rows"] - 1,
+            c.accumulator_words,
+            "accumulator",
+        )
+        address = (
+            v["acc_address"]
+            + np.arange(panels)[None, :] * v["acc_stride"]
+            + np.arange(v["rows"])[:, None]
+        )
+        values = self.accumulator[address].reshape(v["rows"], panels * c.columns)
+        return values[:, : v["groups"] * c.lanes].astype(np.int64)
+
+    def _residual_addresses(self, v: dict[str, int], base: int) -> NDArray[np.int64]:
+        address = (
+            base
+            + np.arange(v["rows"])[:, None] * v["res_stride"]
+            + np.arange(v["groups"])[None, :]
+        )
+        self._check(int(address.max()), self.config.residual_words, "residual")
+        return address
+
+    def _residual_read(self, v: dict[str, int]) -> Int:
+        address = self._residual_addresses(v, v["res_address"])
+        return self.residual[address].reshape(v["rows"], -1).astype(np.int64)
+
+    def _residual_write(self, v: dict[str, int], values: Int) -> None:
+        address = self._residual_addresses(v, v["res_dst_address"])
+        self.residual[address] = values.reshape(v["rows"], v["groups"], -1)
+
+    def _param(self, memory: Memory, address: int, groups: int) -> Affine:
+        self._check(address + groups - 1, self.config.param_words, memory.name)
+        return unpack_params(self.params[memory][address : address + groups])
+
+    def _write_bytes(self, v: dict[str, int], values: Int) -> None:
+        """INT8 (or unsigned 8-bit) result [rows, groups * V] to the destination words."""
+        c = self.config
+        if v["dst_memory"] == Memory.NONE:
+            return
+        if v["dst_memory"] == Memory.ACTIVATION:
+            memory, name = self.activation, "activation"
+        else:
+            memory, name = self.weight.view(np.uint8), "weight"
+        word_bytes = c.columns if v["dst_by_column"] else c.rows
+        if word_bytes > memory.shape[1]:
+            raise self._stop(
+                ErrorCode.ILLEGAL_COMMAND, f"{name} words are shorter than {word_bytes} bytes"
+            )
+        width = v["groups"] * c.lanes
+        panels = -(-width // word_bytes)
+        self._check(
+            v["dst_address"] + (panels - 1) * v["dst_stride"] + v["rows"] - 1, len(memory), name
+        )
+        data = values.astype(np.uint8)
+        for panel in range(panels):
+            start = v["dst_address"] + panel * v["dst_stride"]
+            part = data[:, panel * word_bytes : (panel + 1) * word_bytes]
+            memory[start : start + v["rows"], : part.shape[1]] = part
+
+    def _vector(self, command: Command) -> None:
+        v = command.values
+        residual = self._residual_read(v) if v["from_residual"] or v["add_residual"] else None
+        x = residual if v["from_residual"] else self._acc_read(v)
+        assert x is not None
+        h = middle(x, self._param(Memory.PARAM0, v["param0"], v["groups"]))
+        h = activate(h, Function(v["function"]))
+        if v["add_residual"]:
+            assert residual is not None
+            h = saturate(saturate(h, 16) + round_shift(residual, v["res_shift"]), 16)
+        h16 = saturate(h, 16)
+        if v["statistics"]:
+            self._check_slots(command)
+            rows = slice(v["slot"], v["slot"] + v["rows"])
+            first = v["statistics_first"]
+            self.sum[rows] = h16.sum(1) + (0 if first else self.sum[rows])
+            self.squares[rows] = (h16 * h16).sum(1) + (0 if first else self.squares[rows])
+        if v["dst_memory"]:
+            if v["two_stage"]:
+                h = affine(h, self._param(Memory.PARAM1, v["param1"], v["groups"]))
+            self._write_bytes(v, saturate(h, 8))
+        if v["write_residual"]:
+            self._residual_write(v, h16)
+
+    def _norm(self, command: Command) -> None:
+        v = command.values
+        self._check_slots(command)
+        rows = slice(v["slot"], v["slot"] + v["rows"])
+        p = norm_row(self.sum[rows], self.squares[rows], v["features"], v["epsilon"])
+        z = middle(self._residual_read(v), _per_row(p))
+        if v["dst_memory"]:
+            second = self._param(Memory.PARAM1, v["param1"], v["groups"])
+            self._write_bytes(v, saturate(affine(z, second), 8))
+        if v["write_residual"]:
+            gain = self._param(Memory.PARAM0, v["param0"], v["groups"])
+            self._residual_write(v, saturate(affine(z, gain), 16))
+
+    def _scale(self, command: Command) -> None:
+        v = command.values
+        self._check_slots(command)
+        rows = slice(v["slot"], v["slot"] + v["rows"])
+        h = middle(self._acc_read(v), _per_row(reciprocal_row(self.total[rows])))
+        second = self._param(Memory.PARAM1, v["param1"], v["groups"])
+        self._write_bytes(v, saturate(affine(h, second), 8))
+
+    def _softmax(self, command: Command) -> None:
+        v = command.values
+        self._check_slots(command)
+        rows = slice(v["slot"], v["slot"] + v["rows"])
+        new, shift = row_step(
+            self.row_max[rows].astype(np.int64),
+            self.octave[rows],
+            bool(v["first"]),
+            v["score_shift"],
+        )
+        scores = self._acc_read(v)
+        keys = np.arange(scores.shape[1])[None, :]
+        limit = v["limit"] + (np.arange(v["rows"])[:, None] if v["causal"] else 0)
+        valid = (keys < limit) & (scores != MASKED_SCORE)
+        p, fine = weights(scores, new[:, None], v["score_shift"], valid)
+        before = 0 if v["first"] else round_shift(self.total[rows], shift)
+        self.total[rows] = before + fine.sum(1)
+        self.octave[rows] = new
+        self.shift[rows] = shift
+        self._write_bytes(v, p)
+
+
+def _per_row(p: Affine) -> Affine:
+    return Affine(p.mul[:, None], p.offset[:, None], p.shift[:, None])
