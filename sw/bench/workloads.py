@@ -1,0 +1,186 @@
+"""Benchmark workloads as quantised graphs with random weights: GEMM, attention, encoder.
+
+The values are random but every stage keeps its range in use (INT8 results with a standard
+deviation of about 32), so that comparing with golden byte by byte means something. Cycles do
+not depend on values.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from hw.isa import Function
+from hw.vector.golden import MUL_BITS, Affine
+from sw.compiler.graph import (
+    FloatInput,
+    QuantAttention,
+    QuantGraph,
+    QuantInput,
+    QuantLinear,
+    QuantNorm,
+    QuantOutput,
+    Tensor,
+)
+
+__all__ = ["attention", "encoder", "gemm", "requantise"]
+
+STD8 = 32.0
+"""Standard deviation of INT8 activations."""
+STD_WEIGHT = 40.0
+STD16 = 2000.0
+"""Standard deviation of the INT16 residual stream."""
+
+
+def requantise(factor: float | np.ndarray, n: int, bias: np.ndarray | float = 0.0) -> Affine:
+    """`round(x * factor + bias)` for n channels: 15-bit `mul`, rounding folded into `offset`."""
+    factor = np.broadcast_to(np.asarray(factor, dtype=np.float64), (n,))
+    bias = np.broadcast_to(np.asarray(bias, dtype=np.float64), (n,))
+    exponent = np.floor(np.log2(np.abs(factor)))
+    shift = (MUL_BITS - 2 - exponent).astype(np.int64)
+    mul = np.rint(factor * np.exp2(shift)).astype(np.int64)
+    over = mul >= 1 << (MUL_BITS - 1)
+    mul, shift = np.where(over, mul >> 1, mul), np.where(over, shift - 1, shift)
+    half = np.left_shift(np.int64(1), np.maximum(shift - 1, 0)) * (shift > 0)
+    offset = np.rint(bias * np.exp2(shift)).astype(np.int64) + half
+    return Affine(mul, offset, shift)
+
+
+def _weights(rng: np.random.Generator, n: int, k: int) -> np.ndarray:
+    return np.clip(np.rint(rng.normal(0, STD_WEIGHT, (n, k))), -128, 127).astype(np.int8)
+
+
+def _unit8(name: str, features: int, heads: int = 0) -> Tensor:
+    return Tensor(name, 8, features, np.full(features, 1 / STD8), np.zeros(features), heads)
+
+
+def _unit16(name: str, features: int) -> Tensor:
+    return Tensor(name, 16, features, np.asarray(1 / STD16), np.zeros(features))
+
+
+def _linear_factor(k: int, std: float) -> float:
+    """From the accumulator's standard deviation to the wanted one."""
+    return std / (math.sqrt(k) * STD8 * STD_WEIGHT)
+
+
+def gemm(m: int, k: int, n: int, seed: int = 0) -> QuantGraph:
+    """[m, k] x [k, n] with requantisation of the result to INT8."""
+    rng = np.random.default_rng(seed)
+    graph = QuantGraph(batch=1, tokens=m, inputs=[FloatInput("x", "float", (1, m, k))])
+    graph.tensors = {t.name: t for t in (_unit8("x8", k), _unit8("y8", n))}
+    first = requantise(_linear_factor(k, STD8), n, rng.normal(0, 4, n))
+    graph.ops = [
+        QuantInput("x8", "float", ("x",)),
+        QuantLinear("x8", _weights(rng, n, k), first, out8="y8", place="gemm"),
+    ]
+    graph.outputs = [QuantOutput("y8", (1, m, n))]
+    return graph
+
+
+def _score_shift(dim: int) -> int:
+    """Scores with a standard deviation of about two octaves."""
+    return max(round(math.log2(math.sqrt(dim) * STD8 * STD8 / 2)) - 7, 0)
+
+
+def attention(
+    heads: int, seq: int, dim: int, causal: bool = False, queries: int | None = None, seed: int = 0
+) -> QuantGraph:
+    """softmax(q k^T) v for `heads` heads; q, k and v come from memory."""
+    del queries
+    features = heads * dim
+    graph = QuantGraph(
+        batch=1, tokens=seq, inputs=[FloatInput(n, "float", (1, seq, features)) for n in "qkv"]
+    )
+    names = ("q8", "k8", "v8")
+    graph.tensors = {n: _unit8(n, features, heads) for n in names}
+    graph.tensors["y8"] = _unit8("y8", features)
+    second = requantise(2.0**-9 * 2, features)
+    graph.ops = [QuantInput(name, "float", (name[0],)) for name in names]
+    graph.ops.append(
+        QuantAttention(
+            "q8",
+            "k8",
+            "v8",
+            heads,
+            (_score_shift(dim),) * heads,
+            second,
+            "y8",
+            causal=causal,
+            place="attention",
+        )
+    )
+    graph.outputs = [QuantOutput("y8", (1, seq, features))]
+    return graph
+
+
+def encoder(
+    hidden: int, heads: int, ffn: int, seq: int, layers: int = 1, batch: int = 1, seed: int = 0
+) -> QuantGraph:
+    """Post-norm encoder layers (BERT): attention, residual, norm, GELU FFN, residual, norm."""
+    rng = np.random.default_rng(seed)
+    shape = (batch, seq, hidden)
+    graph = QuantGraph(batch=batch, tokens=seq, inputs=[FloatInput("x", "float", shape)])
+
+    def add(tensor: Tensor) -> str:
+        graph.tensors[tensor.name] = tensor
+        return tensor.name
+
+    def linear(x: str, n: int, std: float) -> tuple[np.ndarray, Affine]:
+        k = graph.tensors[x].features
+        bias = rng.normal(0, std / 8, n)
+        return _weights(rng, n, k), requantise(_linear_factor(k, std), n, bias)
+
+    x8, x16 = add(_unit8("x8", hidden)), add(_unit16("x16", hidden))
+    graph.ops = [QuantInput(x8, "float", ("x",)), QuantInput(x16, "float", ("x",))]
+    to16 = requantise(STD16 / 4096, hidden)
+    to8 = requantise(STD8 / 4096, hidden)
+    for layer in range(layers):
+        p = f"layer{layer}."
+        for name in "qkv":
+            out = add(_unit8(p + name, hidden, heads))
+            weight, first = linear(x8, hidden, STD8)
+            graph.ops.append(QuantLinear(x8, weight, first, out8=out, place=p + name))
+        context = add(_unit8(p + "context", hidden))
+        graph.ops.append(
+            QuantAttention(
+                p + "q",
+                p + "k",
+                p + "v",
+                heads,
+                (_score_shift(hidden // heads),) * heads,
+                requantise(2.0**-9 * 2, hidden),
+                context,
+                place=p + "attention",
+            )
+        )
+        for block, inner in (("attention", context), ("ffn", "")):
+            if block == "ffn":
+                inner = add(_unit8(p + "hidden", ffn))
+                weight, first = linear(x8, ffn, 1024.0)
+                second = requantise(STD8 / 1024, ffn)
+                graph.ops.append(
+                    QuantLinear(
+                        x8,
+                        weight,
+                        first,
+                        Function.GELU_ERF,
+                        second=second,
+                        out8=inner,
+                        place=p + "ffn1",
+                    )
+                )
+            weight, first = linear(inner, hidden, STD16)
+            total = add(_unit16(p + block + ".sum", hidden))
+            graph.ops.append(
+                QuantLinear(
+                    inner, weight, first, residual=x16, out16=total, place=p + block + ".out"
+                )
+            )
+            x16 = add(_unit16(p + block + ".norm16", hidden))
+            x8 = add(_unit8(p + block + ".norm8", hidden))
+            graph.ops.append(
+                QuantNorm(total, hidden, 1, to16, to8, x16, x8, place=p + block + ".norm")
+            )
+    graph.outputs = [QuantOutput(x16, shape)]
+    return graph
