@@ -220,7 +220,7 @@ class GoldenMachine:
             c.accumulator_words,
             "accumulator",
         )
-        if v["row_max"] or v["rescale"]:
+        if v["row_max"] or (v["accumulate"] and v["rescale"]):
             self._check_slots(command)
         if v["row_max"] and v["mask"]:
             self._check(v["mask_address"] + n - 1, c.mask_words, "mask")
