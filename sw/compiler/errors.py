@@ -1,0 +1,29 @@
+"""Errors of the compiler that a user can cause and mend."""
+
+from __future__ import annotations
+
+__all__ = ["CompileError", "UnsupportedOperation", "UnsupportedOutputWarning"]
+
+
+class CompileError(ValueError):
+    """The module, its inputs or its calibration data cannot be compiled; the text says why."""
+
+
+class UnsupportedOperation(CompileError):
+    """The module uses an operation that the accelerator lacks.
+
+    Attributes
+    ----------
+    operation: the first such operation, e.g. `aten.tanh.default`.
+    place: where in the module it stands: module path, class, and source line.
+    """
+
+    def __init__(self, operation: str, place: str, reason: str = "") -> None:
+        self.operation = operation
+        self.place = place
+        text = f"unsupported operation {operation} at {place or 'the top of the module'}"
+        super().__init__(f"{text}: {reason}" if reason else text)
+
+
+class UnsupportedOutputWarning(UserWarning):
+    """An output was left out because it needs an unsupported operation."""

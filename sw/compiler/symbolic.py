@@ -1,0 +1,105 @@
+"""Symbolic values of the front end: which matrix, and which of its elements in which order.
+
+Transformer modules move data about by views, transposes, splits and selects. None of these is
+an operation of the accelerator, so the front end follows them exactly: every activation carries
+an index map, an INT64 tensor with the activation's own shape whose elements are positions in
+the underlying [rows, features] matrix. A view is executed on the index map; a consumer then
+reads from the map whether it sees whole rows, a permutation of features, or heads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+__all__ = ["Activation", "Derived", "Hidden", "Probabilities", "Scores", "Value", "head_columns", "split_rows"]
+
+
+@dataclass(frozen=True)
+class Activation:
+    """Elements `index` of the matrix `name` with `features` columns."""
+
+    name: str
+    features: int
+    index: Tensor
+
+    @classmethod
+    def whole(cls, name: str, shape: tuple[int, ...]) -> Activation:
+        """All elements in order, seen with this shape; the last dimension is the features."""
+        count = 1
+        for size in shape:
+            count *= size
+        return cls(name, shape[-1], torch.arange(count).reshape(shape))
+
+    def viewed(self, index: Tensor) -> Activation:
+        return replace(self, index=index)
+
+
+@dataclass(frozen=True)
+class Derived:
+    """A value computed from integer or mask inputs only; known by executing its node."""
+
+    node: torch.fx.Node
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """Part of a mask: boolean, true where a key is hidden (`masked_fill`)."""
+
+    mask: object
+
+
+@dataclass(frozen=True)
+class Scores:
+    """`q k^T * scale` plus masks, before softmax. `k` is transposed as the product saw it."""
+
+    q: Activation
+    k: Activation
+    scale: float = 1.0
+    masks: tuple[object, ...] = ()
+
+
+@dataclass(frozen=True)
+class Probabilities:
+    """Softmax over the keys of `scores`."""
+
+    scores: Scores
+
+
+Value = object
+"""Anything a node may produce: the classes above, a constant tensor, or a list of values."""
+
+
+def split_rows(value: Activation) -> tuple[Tensor, Tensor] | None:
+    """(rows, columns) such that `index == rows[:, None] * features + columns`, or None.
+
+    The last dimension of the value runs over `columns`, all others over `rows`.
+    """
+    index = value.index.reshape(-1, value.index.shape[-1])
+    rows = index[:, 0] // value.features
+    columns = index[0] - rows[0] * value.features
+    if (columns < 0).any() or (columns >= value.features).any():
+        return None
+    if not torch.equal(index, rows[:, None] * value.features + columns):
+        return None
+    return rows, columns
+
+
+def head_columns(value: Activation, batch: int, tokens: int) -> tuple[int, Tensor] | None:
+    """(heads, columns [heads * dim]) of an operand [batch, heads, tokens, dim], or None.
+
+    Leading dimensions may be merged ([batch * heads, tokens, dim]).
+    """
+    index = value.index
+    if index.dim() < 2 or index.shape[-2] != tokens or index.numel() % (batch * tokens):
+        return None
+    index = index.reshape(batch, -1, tokens, index.shape[-1])
+    columns = index[0, :, 0, :]
+    row = torch.arange(batch * tokens).reshape(batch, 1, tokens, 1)
+    if (columns >= value.features).any():
+        return None
+    if not torch.equal(index, row * value.features + columns[None, :, None, :]):
+        return None
+    return index.shape[1], columns.reshape(-1)
