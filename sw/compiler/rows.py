@@ -1,0 +1,54 @@
+"""Sequences laid one after another as the rows of a matrix.
+
+The graphs are written for `batch` sequences of equal length; every operation but attention
+works on single rows. So the same graph runs on any list of sequences no longer than its own:
+that is how calibration texts of all lengths go through it without padding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+__all__ = ["Feeds", "Rows"]
+
+Feeds = dict[str, np.ndarray]
+"""Input values by name, one row for each token: [rows] or [rows, features]; masks are boolean."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Lengths of the sequences, in order.
+
+    Attributes
+    ----------
+    starts: first row of each sequence. positions: place of each row in its own sequence.
+    """
+
+    lengths: tuple[int, ...]
+    starts: np.ndarray = field(init=False, repr=False, compare=False)
+    positions: np.ndarray = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        ends = np.cumsum(self.lengths)
+        object.__setattr__(self, "starts", ends - np.array(self.lengths))
+        places = [np.arange(length) for length in self.lengths]
+        object.__setattr__(self, "positions", np.concatenate(places))
+
+    @classmethod
+    def uniform(cls, batch: int, tokens: int) -> Rows:
+        return cls((tokens,) * batch)
+
+    @property
+    def total(self) -> int:
+        return int(sum(self.lengths))
+
+    @property
+    def groups(self) -> list[tuple[int, np.ndarray]]:
+        """(length, [sequences, length] row numbers) of sequences of equal length."""
+        found = []
+        for length in sorted(set(self.lengths)):
+            starts = self.starts[np.array(self.lengths) == length]
+            found.append((length, starts[:, None] + np.arange(length)))
+        return found
