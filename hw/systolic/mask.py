@@ -1,0 +1,80 @@
+"""Key mask reader: one word of the mask memory for each output tile of a masked GEMM."""
+
+from __future__ import annotations
+
+from amaranth import Module, Signal, unsigned
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.config import AcceleratorConfig
+from hw.interfaces import (
+    ADDRESS_BITS,
+    INDEX_BITS,
+    CommandEntry,
+    ReadPort,
+    UnitError,
+    command_layout,
+)
+from hw.isa import ErrorCode, Opcode
+from hw.systolic.prefetch import Prefetch
+
+__all__ = ["MaskReader"]
+
+
+class MaskReader(wiring.Component):
+    """Reads MASK[mask_address + n] for n in range(n_tiles) of each command that uses the mask.
+
+    Latency: 3 cycles from the command to its first word, as many as the row streamer needs to its
+    first row, so that a masked command starts as fast as any. Throughput: a word a cycle.
+    Flow control: `o` is a FIFO; while `active`, no further command may start.
+
+    Members
+    -------
+    i_command, i_start: a command starts in this cycle. mask: the mask memory. o: words of C bits.
+    error: a mask address beyond the memory. i_halt: read nothing more.
+    """
+
+    def __init__(self, config: AcceleratorConfig):
+        self.columns = config.columns
+        super().__init__(
+            {
+                "i_command": In(CommandEntry),
+                "i_start": In(1),
+                "mask": Out(ReadPort(self.columns)),
+                "o": Out(
+                    stream.Signature(
+                        data.StructLayout({"data": unsigned(self.columns), "tag": unsigned(1)})
+                    )
+                ),
+                "active": Out(1),
+                "error": Out(UnitError),
+                "i_halt": In(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.prefetch = prefetch = Prefetch(self.columns, unsigned(1))
+        wiring.connect(m, prefetch.port, wiring.flipped(self.mask))
+        wiring.connect(m, prefetch.o, wiring.flipped(self.o))
+        command = data.View(command_layout(Opcode.GEMM), self.i_command.word)
+        address = Signal(ADDRESS_BITS)
+        words_left = Signal(10)
+        index = Signal(INDEX_BITS)
+        m.d.comb += [
+            self.active.eq(words_left != 0),
+            prefetch.i.valid.eq(self.active & ~self.i_halt),
+            prefetch.i.payload.addr.eq(address),
+            self.error.valid.eq(prefetch.out_of_range),
+            self.error.code.eq(ErrorCode.ONCHIP_RANGE),
+            self.error.index.eq(index),
+        ]
+        with m.If(prefetch.i.valid & prefetch.i.ready):
+            m.d.sync += [address.eq(address + 1), words_left.eq(words_left - 1)]
+        with m.If(self.i_start & command.row_max & command.mask):
+            m.d.sync += [
+                address.eq(command.mask_address),
+                words_left.eq(command.n_tiles),
+                index.eq(self.i_command.index),
+            ]
+        return m

@@ -1,0 +1,198 @@
+"""Matrix unit: weight loader, row streamer, array, accumulator and row maxima as one unit."""
+
+from __future__ import annotations
+
+from amaranth import Module, Mux, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.config import AcceleratorConfig
+from hw.interfaces import (
+    MatrixState,
+    ReadPort,
+    RowPort,
+    UnitStatus,
+    command_stream,
+)
+from hw.systolic.accumulator import Accumulator
+from hw.systolic.array import SystolicArray
+from hw.systolic.mask import MaskReader
+from hw.systolic.row_max import RowMax
+from hw.systolic.rows import RowStreamer
+from hw.systolic.tags import row_tag
+from hw.systolic.weights import WeightLoader
+
+__all__ = ["MatrixUnit"]
+
+IN_FLIGHT_BITS = 8
+"""Commands between start and done: at most one per two cycles of the longest pipeline."""
+
+
+class MatrixUnit(wiring.Component):
+    """Executes `GEMM`: see its loop nest in `hw/isa.py`, and `hw/systolic/golden.py`.
+
+    ```
+    i_weights -> WeightLoader --words--> SystolicArray --psum--> Accumulator --rows--> RowMax
+    i_stream  -> RowStreamer  --rows---------^   tags ------------^
+              -> MaskReader   --masks------------/
+    ```
+    A row enters the array when (a) it is not the first of its tile or the shadow weights hold its
+    tile, (b) its mask word is there if it needs one, and (c) no row that writes the accumulator
+    word it reads entered less than `Accumulator.hazard_distance` cycles ago. From there to the
+    accumulator nothing stalls, so distances in time are kept and (c) excludes every hazard, for
+    any addresses, strides and sequences of commands; it costs nothing while tiles have at least
+    `hazard_distance` rows or words.
+
+    Latency: `latency` cycles from the cycle in which the last row enters to `done`.
+    Throughput: a row a cycle; a tile takes max(rows, words of the tile) cycles, words being R by
+    row and C by column, without a gap between tiles or commands.
+    Flow control: the same commands come through both streams in the same order, each when its own
+    waits are met; weights may run ahead by one tile and the FIFO.
+
+    Members
+    -------
+    i_weights, i_stream: GEMM commands, for their weights and for everything else.
+    activation, weight, mask: read ports of the memories. shift: SHIFT of the vector unit.
+    acc_read, row_max: the vector unit reads results here.
+    status: `done` when the accumulator and row maxima of the oldest command are visible.
+    state: `BUSY` when a row enters; `WEIGHTS` when (a) holds it back; `ACTIVATIONS` when anything
+        else does; `IDLE` without a command in `i_stream` or in the row streamer.
+    i_halt: take no command, read nothing and enter no row any more (until reset).
+    """
+
+    def __init__(self, config: AcceleratorConfig):
+        self.config = config
+        super().__init__(
+            {
+                "i_weights": In(command_stream()),
+                "i_stream": In(command_stream()),
+                "activation": Out(ReadPort(8 * config.rows)),
+                "weight": Out(ReadPort(8 * config.weight_bytes)),
+                "mask": Out(ReadPort(config.columns)),
+                "acc_read": In(ReadPort(32 * config.columns)),
+                "row_max": In(RowPort(32)),
+                "shift": Out(RowPort(5)),
+                "status": Out(UnitStatus()),
+                "state": Out(MatrixState),
+                "i_halt": In(1),
+            }
+        )
+        self.weights = WeightLoader(config)
+        self.rows = RowStreamer(config)
+        self.masks = MaskReader(config)
+        self.array = SystolicArray(
+            rows=config.rows,
+            columns=config.columns,
+            psum_bits=config.psum_bits,
+            weight_bytes=config.weight_bytes,
+        )
+        self.accumulator = Accumulator(config)
+        self.maxima = RowMax(config)
+
+    @property
+    def latency(self) -> int:
+        return self.array.latency + self.maxima.latency
+
+    def elaborate(self, platform):
+        m = Module()
+        weights, rows, masks, array = self.weights, self.rows, self.masks, self.array
+        accumulator, maxima = self.accumulator, self.maxima
+        m.submodules.weights = weights
+        m.submodules.rows = rows
+        m.submodules.masks = masks
+        m.submodules.array = array
+        m.submodules.accumulator = accumulator
+        m.submodules.maxima = maxima
+        connect, flipped = wiring.connect, wiring.flipped
+        connect(m, weights.i_command, flipped(self.i_weights))
+        connect(m, weights.weight, flipped(self.weight))
+        connect(m, rows.i_command, flipped(self.i_stream))
+        connect(m, rows.activation, flipped(self.activation))
+        connect(m, masks.mask, flipped(self.mask))
+        connect(m, accumulator.acc_read, flipped(self.acc_read))
+        connect(m, accumulator.shift, flipped(self.shift))
+        connect(m, maxima.row_max, flipped(self.row_max))
+        m.d.comb += [
+            weights.i_halt.eq(self.i_halt),
+            rows.i_halt.eq(self.i_halt),
+            rows.i_hold.eq(masks.active),
+            masks.i_halt.eq(self.i_halt),
+            masks.i_command.eq(self.i_stream.payload),
+            masks.i_start.eq(rows.started),
+        ]
+
+        # --- the decision to enter a row ----------------------------------------------------------
+        head = rows.o.payload.tag
+        layout = row_tag(self.config)
+        entering = Signal(layout)
+        recent = []  # rows that entered in the last hazard_distance - 1 cycles
+        for name, _ in head.shape():
+            if name in layout.members:
+                m.d.comb += entering[name].eq(head[name])
+        enter = Signal()
+        missing_weights = head.first & ~weights.tile_ready
+        missing_mask = head.masked & ~masks.o.valid
+        tag = entering
+        # The accumulator takes the tag `lead` cycles before the sums.
+        delay = self.array.latency - Accumulator.lead
+        for stage in range(1, max(delay, Accumulator.hazard_distance - 1) + 1):
+            delayed = Signal(layout, name=f"tag_{stage}")
+            m.d.sync += delayed.eq(tag)
+            tag = delayed
+            if stage < Accumulator.hazard_distance:
+                recent.append(tag)
+            if stage == delay:
+                m.d.comb += accumulator.tag.eq(tag)
+        hazard = Signal()
+        for tag in recent:
+            with m.If(tag.valid & (tag.address == head.address)):
+                m.d.comb += hazard.eq(head.read)
+        m.d.comb += [
+            enter.eq(
+                rows.o.valid & ~missing_weights & ~missing_mask & ~hazard & ~self.i_halt
+            ),
+            entering.valid.eq(enter),
+            entering.keep.eq(Mux(head.masked, masks.o.payload.data, ~0)),
+            rows.o.ready.eq(enter),
+            masks.o.ready.eq(enter & head.masked & head.last_of_tile),
+            weights.swap.eq(enter & head.first),
+        ]
+
+        # --- data path ----------------------------------------------------------------------------
+        m.d.comb += [
+            array.activation.eq(rows.o.payload.data),
+            array.is_unsigned.eq(head.is_unsigned),
+            array.swap.eq(weights.swap),
+            array.word.eq(weights.word),
+            array.word_valid.eq(weights.word_valid),
+            array.by_column.eq(weights.by_column),
+            array.first_word.eq(weights.first_word),
+            maxima.tag.eq(accumulator.result_tag),
+        ]
+        for c in range(self.config.columns):
+            m.d.comb += [
+                accumulator.psum[c].eq(array.psum[c]),
+                maxima.value[c].eq(accumulator.result[c]),
+            ]
+
+        # --- status -------------------------------------------------------------------------------
+        in_flight = Signal(IN_FLIGHT_BITS)
+        m.d.sync += in_flight.eq(in_flight + rows.started - maxima.done)
+        m.d.comb += [
+            self.status.started.eq(rows.started),
+            self.status.done.eq(maxima.done),
+            self.status.busy.eq((in_flight != 0) | weights.busy | weights.tile_ready),
+        ]
+        # The weight loader may be ahead, so its command is never the older one.
+        for part in (weights, masks, rows):
+            with m.If(part.error.valid):
+                m.d.comb += self.status.error.eq(part.error)
+        with m.If(enter):
+            m.d.comb += self.state.eq(MatrixState.BUSY)
+        with m.Elif(rows.o.valid & missing_weights):
+            m.d.comb += self.state.eq(MatrixState.WEIGHTS)
+        with m.Elif(rows.active | rows.pending | self.i_stream.valid):
+            m.d.comb += self.state.eq(MatrixState.ACTIVATIONS)
+        with m.Else():
+            m.d.comb += self.state.eq(MatrixState.IDLE)
+        return m

@@ -1,0 +1,106 @@
+"""Row maxima: a tree behind the accumulator's write port, and the memory of running maxima."""
+
+from __future__ import annotations
+
+from amaranth import Module, Mux, Signal, signed
+from amaranth.lib import memory, wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.config import AcceleratorConfig
+from hw.interfaces import RowPort
+from hw.isa import MASKED_SCORE
+from hw.systolic.tags import row_tag
+
+__all__ = ["RowMax"]
+
+LEVELS_PER_STAGE = 2
+
+
+def _larger(left, right):
+    return Mux(left < right, right, left)
+
+
+class RowMax(wiring.Component):
+    """`ROW_MAX[slot] = max(first_panel ? MASKED_SCORE : ROW_MAX[slot], value[c], c < valid_keys)`.
+
+    Number format: signed 32 bits. A row without a valid key has `MASKED_SCORE`.
+
+    Latency: the maximum is written `latency` cycles after its row, and `done` belongs to that
+    cycle, for commands without row maxima too: so commands finish in order. Throughput: a row a
+    cycle. Flow control: none. The same slot comes again for the next output tile at the earliest,
+    that is after at least two cycles (the words of a weight tile); reading one cycle before the
+    write is therefore free of hazards.
+
+    Members
+    -------
+    tag: of the row whose results stand at `value` (before the accumulator's write).
+    row_max: the vector unit's read port, one cycle from slot to data.
+    done: the last row of a command, and everything before it, is written.
+    """
+
+    def __init__(self, config: AcceleratorConfig):
+        self.columns = config.columns
+        self.row_slots = config.row_slots
+        self.tag_layout = row_tag(config)
+        super().__init__(
+            {
+                "tag": In(self.tag_layout),
+                "value": In(signed(32)).array(self.columns),
+                "row_max": In(RowPort(32)),
+                "done": Out(1),
+            }
+        )
+
+    @property
+    def latency(self) -> int:
+        """Input register and the stages of the tree."""
+        levels = (self.columns - 1).bit_length()
+        return 1 + -(-levels // LEVELS_PER_STAGE)
+
+    def elaborate(self, platform):
+        m = Module()
+        # Stage 1: what must not count is replaced by the smallest value.
+        tag = Signal(self.tag_layout, name="tag_1")
+        m.d.sync += tag.eq(self.tag)
+        values = []
+        for c in range(self.columns):
+            value = Signal(signed(32), name=f"value_{c}", reset_less=True)
+            with m.If(self.tag.row_max):
+                m.d.sync += value.eq(
+                    Mux(c < self.tag.valid_keys, self.value[c], MASKED_SCORE)
+                )
+            values.append(value)
+
+        # Stages 2 .. latency: two levels of comparison each.
+        for stage in range(2, self.latency + 1):
+            previous_tag = tag
+            for level in range(LEVELS_PER_STAGE):
+                pairs = [values[i : i + 2] for i in range(0, len(values), 2)]
+                values = []
+                for i, pair in enumerate(pairs):
+                    value = Signal(signed(32), name=f"max_{stage}_{level}_{i}", reset_less=True)
+                    larger = _larger(*pair) if len(pair) == 2 else pair[0]
+                    if level < LEVELS_PER_STAGE - 1:
+                        m.d.comb += value.eq(larger)
+                    else:
+                        m.d.sync += value.eq(larger)
+                    values.append(value)
+            tag = Signal(self.tag_layout, name=f"tag_{stage}")
+            m.d.sync += tag.eq(previous_tag)
+
+        # Last stage: the running maximum was read one cycle earlier.
+        m.submodules.memory = mem = memory.Memory(shape=signed(32), depth=self.row_slots, init=[])
+        running, vector, write = mem.read_port(), mem.read_port(), mem.write_port()
+        (top,) = values
+        m.d.comb += [
+            running.addr.eq(previous_tag.slot),
+            running.en.eq(1),
+            vector.addr.eq(self.row_max.slot),
+            vector.en.eq(1),
+            self.row_max.data.eq(vector.data),
+            write.addr.eq(tag.slot),
+            write.data.eq(Mux(tag.first_panel, top, _larger(top, running.data))),
+            write.en.eq(tag.valid & tag.write & tag.row_max),
+            self.done.eq(tag.valid & tag.last),
+        ]
+        return m

@@ -1,0 +1,191 @@
+"""Row streamer: the loop nest of GEMM as a stream of tagged activation rows."""
+
+from __future__ import annotations
+
+from amaranth import Module, Mux, Signal, signed, unsigned
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.config import AcceleratorConfig
+from hw.interfaces import (
+    ADDRESS_BITS,
+    INDEX_BITS,
+    ReadPort,
+    UnitError,
+    command_layout,
+    command_stream,
+)
+from hw.isa import ErrorCode, Opcode
+from hw.systolic.prefetch import Prefetch
+from hw.systolic.tags import request_tag
+
+__all__ = ["RowStreamer"]
+
+LIMIT_BITS = 20
+"""Signed: an 18-bit limit, plus at most 4,095 rows, minus at most 1,022 * 128 columns."""
+
+
+class RowStreamer(wiring.Component):
+    """Reads activation rows in the order n, k, i and gives each its tag.
+
+    ```
+    row (n, k, i): ACTIVATION[a_address + k*a_stride + i] for ACC[acc_address + n*acc_stride + i]
+    ```
+    Latency: 3 cycles from a command to its first row. Throughput: a row a cycle, also from tile
+    to tile and from command to command. Flow control: `o` is a FIFO of four rows, so the memory
+    may hesitate.
+
+    Ranges: an accumulator word beyond the memory, and row slots beyond `row_slots` in a command
+    that uses them, are reported as `ONCHIP_RANGE`; the rows concerned carry `write = 0`.
+
+    A later row skip on causal diagonals would start `row` at the first row with a valid key of
+    the output tile: it changes only what `start_tile` loads.
+
+    Members
+    -------
+    i_command: GEMM commands whose operands may be used. activation: the activation memory.
+    o: `data` (R bytes) and `tag` (`request_tag`). started: a command is taken.
+    i_hold: take no command yet. active: a command is being read. pending: rows are in the FIFO.
+    error: see `UnitError`. i_halt: take no command and read nothing more.
+    """
+
+    def __init__(self, config: AcceleratorConfig):
+        self.config = config
+        self.tag = request_tag(config)
+        width = 8 * config.rows
+        super().__init__(
+            {
+                "i_command": In(command_stream()),
+                "activation": Out(ReadPort(width)),
+                "o": Out(
+                    stream.Signature(data.StructLayout({"data": unsigned(width), "tag": self.tag}))
+                ),
+                "started": Out(1),
+                "active": Out(1),
+                "pending": Out(1),
+                "error": Out(UnitError),
+                "i_hold": In(1),
+                "i_halt": In(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        config = self.config
+        m = Module()
+        m.submodules.prefetch = prefetch = Prefetch(8 * config.rows, self.tag)
+        wiring.connect(m, prefetch.port, wiring.flipped(self.activation))
+        wiring.connect(m, prefetch.o, wiring.flipped(self.o))
+        m.d.comb += self.pending.eq(prefetch.pending)
+        layout = command_layout(Opcode.GEMM)
+        incoming = data.View(layout, self.i_command.payload.word)
+
+        # --- state ------------------------------------------------------------------------------
+        command = Signal(layout)  # fields that nothing reads are removed by synthesis
+        index = Signal(INDEX_BITS)
+        slots_fit = Signal()
+        first_row, first_k, first_n = Signal(), Signal(), Signal()
+        rows_left, k_left, n_left = Signal(12), Signal(10), Signal(10)  # this one included
+        a_row, a_tile = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
+        acc_row, acc_panel = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
+        slot = Signal(10)
+        limit_row, limit_panel = Signal(signed(LIMIT_BITS)), Signal(signed(LIMIT_BITS))
+
+        last_row, last_k, last_n = rows_left == 1, k_left == 1, n_left == 1
+        find_max = command.row_max & last_k
+        acc_fits = acc_row < config.accumulator_words
+        inside = (limit_row >= 0) & (limit_row < config.columns)
+
+        # --- request ----------------------------------------------------------------------------
+        request = prefetch.i.payload
+        tag = request.tag
+        m.d.comb += [
+            prefetch.i.valid.eq(self.active & ~self.i_halt),
+            request.addr.eq(a_row),
+            tag.write.eq(acc_fits & slots_fit),
+            tag.read.eq(command.accumulate | ~first_k),
+            tag.rescale.eq(command.accumulate & command.rescale & first_k),
+            tag.row_max.eq(find_max),
+            tag.first_panel.eq(first_n),
+            tag.last.eq(last_row & last_k & last_n),
+            tag.address.eq(acc_row),
+            tag.slot.eq(slot),
+            tag.valid_keys.eq(
+                Mux(inside, limit_row.as_unsigned(), Mux(limit_row < 0, 0, config.columns))
+            ),
+            tag.is_unsigned.eq(command.a_unsigned),
+            tag.first.eq(first_row),
+            tag.last_of_tile.eq(last_row),
+            tag.masked.eq(find_max & command.mask),
+        ]
+        issue = prefetch.i.valid & prefetch.i.ready
+        finish = issue & tag.last
+        m.d.comb += [
+            self.error.valid.eq(
+                prefetch.out_of_range | (issue & ~acc_fits) | (self.active & ~slots_fit)
+            ),
+            self.error.code.eq(ErrorCode.ONCHIP_RANGE),
+            self.error.index.eq(index),
+        ]
+
+        # --- loops ------------------------------------------------------------------------------
+        def start_tile(fields, a, acc, limit):
+            return [
+                first_row.eq(1),
+                rows_left.eq(fields.rows),
+                a_row.eq(a),
+                a_tile.eq(a),
+                acc_row.eq(acc),
+                acc_panel.eq(acc),
+                slot.eq(fields.slot),
+                limit_row.eq(limit),
+                limit_panel.eq(limit),
+            ]
+
+        with m.If(issue):
+            with m.If(~last_row):
+                m.d.sync += [
+                    first_row.eq(0),
+                    rows_left.eq(rows_left - 1),
+                    a_row.eq(a_row + 1),
+                    acc_row.eq(acc_row + 1),
+                    slot.eq(slot + 1),
+                    limit_row.eq(limit_row + command.causal),
+                ]
+            with m.Elif(~last_k):
+                m.d.sync += start_tile(command, a_tile + command.a_stride, acc_panel, limit_panel)
+                m.d.sync += [first_k.eq(0), k_left.eq(k_left - 1)]
+            with m.Else():
+                m.d.sync += start_tile(
+                    command,
+                    command.a_address,
+                    acc_panel + command.acc_stride,
+                    limit_panel - config.columns,
+                )
+                m.d.sync += [
+                    first_k.eq(1),
+                    k_left.eq(command.k_tiles),
+                    first_n.eq(0),
+                    n_left.eq(n_left - 1),
+                ]
+        with m.If(finish):
+            m.d.sync += self.active.eq(0)
+        m.d.comb += [
+            self.i_command.ready.eq((~self.active | finish) & ~self.i_hold & ~self.i_halt),
+            self.started.eq(self.i_command.valid & self.i_command.ready),
+        ]
+        with m.If(self.started):
+            uses_slots = incoming.row_max | (incoming.accumulate & incoming.rescale)
+            m.d.sync += start_tile(
+                incoming, incoming.a_address, incoming.acc_address, incoming.limit
+            )
+            m.d.sync += [
+                self.active.eq(1),
+                command.eq(incoming),
+                index.eq(self.i_command.payload.index),
+                slots_fit.eq(~uses_slots | (incoming.slot + incoming.rows <= config.row_slots)),
+                first_k.eq(1),
+                first_n.eq(1),
+                k_left.eq(incoming.k_tiles),
+                n_left.eq(incoming.n_tiles),
+            ]
+        return m

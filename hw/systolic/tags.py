@@ -1,0 +1,54 @@
+"""What travels with a row of activations from the streamer to the accumulator."""
+
+from __future__ import annotations
+
+from amaranth import unsigned
+from amaranth.lib import data
+
+from hw.config import AcceleratorConfig
+
+__all__ = ["request_tag", "row_tag"]
+
+
+def _bits(largest: int) -> int:
+    return max(largest.bit_length(), 1)
+
+
+def row_tag(config: AcceleratorConfig) -> data.StructLayout:
+    """Tag of one row in the array.
+
+    write: the sums go to the accumulator (0 where an address was refused).
+    read: they are added to what it holds, which is first shifted by SHIFT[slot] if `rescale`.
+    row_max: last reduction tile of a command with row maxima; `first_panel`: of output tile 0.
+    valid_keys: columns below it count for the row maximum. keep: columns that no mask removes.
+    last: last row of its command.
+    """
+    return data.StructLayout(
+        {
+            "valid": 1,
+            "write": 1,
+            "read": 1,
+            "rescale": 1,
+            "row_max": 1,
+            "first_panel": 1,
+            "last": 1,
+            "address": unsigned(_bits(config.accumulator_words - 1)),
+            "slot": unsigned(_bits(config.row_slots - 1)),
+            "valid_keys": unsigned(_bits(config.columns)),
+            "keep": unsigned(config.columns),
+        }
+    )
+
+
+def request_tag(config: AcceleratorConfig) -> data.StructLayout:
+    """Tag of one row in the streamer's FIFO: a row tag without `valid` and `keep`, and
+
+    is_unsigned: how to read the activations. first, last_of_tile: place of the row in its tile.
+    masked: takes a word of the key mask.
+    """
+    members = {
+        name: field.shape for name, field in row_tag(config) if name not in ("valid", "keep")
+    }
+    return data.StructLayout(
+        members | {"is_unsigned": 1, "first": 1, "last_of_tile": 1, "masked": 1}
+    )
