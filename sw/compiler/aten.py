@@ -118,7 +118,9 @@ class Importer:
         if node.target in CHECKS:
             return None
         operands = [self.values[item] for item in node.all_input_nodes]
-        flat = [x for item in operands for x in (item if isinstance(item, list | tuple) else [item])]
+        flat = [
+            x for item in operands for x in (item if isinstance(item, list | tuple) else [item])
+        ]
         if all(isinstance(item, Tensor) for item in flat):
             args = torch.fx.map_arg(node.args, self.values.__getitem__)
             kwargs = torch.fx.map_arg(node.kwargs, self.values.__getitem__)

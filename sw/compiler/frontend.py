@@ -118,9 +118,10 @@ def _interpret(program, importer: Importer) -> dict[torch.fx.Node, UnsupportedOp
                     importer.values[node] = _input(node, importer)
             elif node.op == "call_function":
                 cause = next((failures[n] for n in node.all_input_nodes if n in failures), None)
+                if cause is not None:
+                    failures[node] = cause
+                    continue
                 try:
-                    if cause is not None:
-                        raise cause
                     importer.values[node] = importer.run(node)
                 except UnsupportedOperation as error:
                     failures[node] = error
@@ -176,7 +177,9 @@ def _select(program, importer: Importer, failures: dict, wanted) -> FloatGraph:
         count = importer.builder.batch * importer.builder.tokens * value.features
         if order.numel() != count or not torch.equal(order, torch.arange(count)):
             error = UnsupportedOperation(
-                operation_name(result), place_of(result), "an output must be a whole value, in order"
+                operation_name(result),
+                place_of(result),
+                "an output must be a whole value, in order",
             )
             refused.append((names[position], error))
             continue

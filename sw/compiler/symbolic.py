@@ -14,7 +14,16 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-__all__ = ["Activation", "Derived", "Hidden", "Probabilities", "Scores", "Value", "head_columns", "split_rows"]
+__all__ = [
+    "Activation",
+    "Derived",
+    "Hidden",
+    "Probabilities",
+    "Scores",
+    "Value",
+    "head_columns",
+    "split_rows",
+]
 
 
 @dataclass(frozen=True)

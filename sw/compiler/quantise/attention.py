@@ -1,0 +1,82 @@
+"""INT8 operands of attention.
+
+The softmax works on octaves: its score is `q . k * scale * log2(e)`. With one scale for each
+head's Q and K, `sq * sk * scale * log2(e) = 2^-(score_shift + 7)` exactly, the integer scores
+need a shift only. A constant vector in K adds the same to all scores of a query, so K's centre
+is free; V's centre passes through the average unchanged; Q's must be 0.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hw.isa import SCORE_FRACTION_BITS
+from sw.compiler.graph import FloatAttention
+from sw.compiler.quantise.ranges import LEVELS, Range, channel_range
+from sw.compiler.quantise.stages import LinearStage
+
+if TYPE_CHECKING:
+    from sw.compiler.quantise.driver import Quantiser
+    from sw.compiler.quantise.weights import QuantisedWeight
+
+__all__ = ["operand_ranges", "score_shifts"]
+
+MAX_SCORE_SHIFT = 31
+
+
+def _attention_of(quantiser: Quantiser, name: str) -> FloatAttention:
+    for op in quantiser.float_graph.ops:
+        if isinstance(op, FloatAttention) and name in (op.q, op.k, op.v):
+            return op
+    raise AssertionError(name)
+
+
+def operand_ranges(quantiser: Quantiser, stage: LinearStage, weight: QuantisedWeight) -> Range:
+    """Declare Q, K or V's tensor with its range."""
+    op = _attention_of(quantiser, stage.out)
+    if stage.role == "v":
+        half, centre = channel_range(quantiser.float_value(stage.out)[quantiser.seen])
+        chosen = Range((half / LEVELS).astype(np.float64), centre.astype(np.float64))
+    else:
+        chosen = _query_key(quantiser, op)[stage.role]
+    return quantiser.add_narrow(stage.out, chosen, op.heads)
+
+
+def _query_key(quantiser: Quantiser, op: FloatAttention) -> dict[str, Range]:
+    """Ranges of Q and K: channels of a head equalised, their product a power of two."""
+    q = quantiser.float_value(op.q)[quantiser.seen]
+    k = quantiser.float_value(op.k)[quantiser.seen]
+    centre = channel_range(k)[1].astype(np.float64)
+    q_half = np.maximum(np.abs(q).max(axis=0), 1e-6).astype(np.float64)
+    k_half = np.maximum(np.abs(k - centre).max(axis=0), 1e-6)
+    by_head = (op.heads, -1)
+    # q * k is unchanged by q / a, k * a; this `a` gives both the same spread over channels.
+    balance = np.sqrt(q_half / k_half)
+    reach = np.sqrt(q_half * k_half).reshape(by_head).max(axis=1)
+    exponent = _exponents(op, reach / LEVELS, reach / LEVELS)
+    # sq = sk = s with s^2 * scale * log2(e) = 2^-exponent
+    step = np.sqrt(2.0**-exponent / (abs(op.scale) * math.log2(math.e)))
+    step = np.repeat(step, len(q_half) // op.heads)
+    sign = math.copysign(1.0, op.scale)
+    return {
+        "q": Range(sign * step * balance, np.zeros_like(centre)),
+        "k": Range(step / balance, centre),
+    }
+
+
+def _exponents(op: FloatAttention, q_step: np.ndarray, k_step: np.ndarray) -> np.ndarray:
+    """Octaves have units 2^-exponent of the integer scores; the steps are lower bounds."""
+    exact = -np.log2(q_step * k_step * abs(op.scale) * math.log2(math.e))
+    exponent = np.floor(exact)
+    return np.clip(exponent, SCORE_FRACTION_BITS, SCORE_FRACTION_BITS + MAX_SCORE_SHIFT)
+
+
+def score_shifts(quantiser: Quantiser, op: FloatAttention) -> tuple[int, ...]:
+    """One shift for each head, from the tensors' scales."""
+    q = quantiser.graph.tensors[f"{op.q}.8"].scale.reshape(op.heads, -1)[:, 0]
+    k = quantiser.graph.tensors[f"{op.k}.8"].scale.reshape(op.heads, -1)[:, 0]
+    exponent = -np.log2(q * k * op.scale * math.log2(math.e))
+    return tuple(round(e) - SCORE_FRACTION_BITS for e in exponent)

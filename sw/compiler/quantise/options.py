@@ -1,0 +1,37 @@
+"""What may be chosen about quantisation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+__all__ = ["Progress", "QuantOptions"]
+
+Progress = Callable[[str, float], None]
+"""Called with a text and the part that is done, 0 to 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantOptions:
+    """Options of `quantise`.
+
+    Attributes
+    ----------
+    key_block: keys of one online softmax step; the program must use the same.
+    margin: INT16 ranges hold the largest calibration value times this.
+    alphas: shares of an INT8 channel's range moved from activations to weights (SmoothQuant).
+    clips: fractions of the INT8 ranges tried; below 1 large values saturate.
+    search_rows: calibration rows on which ranges are searched.
+    gptq: round weights one input channel at a time, correcting the others (GPTQ).
+    damping: GPTQ's addition to the diagonal, as a fraction of its mean.
+    bias_correction: match the mean of every linear's result on the calibration data.
+    """
+
+    key_block: int = 64
+    margin: float = 1.5
+    alphas: tuple[float, ...] = (0.5, 0.65, 0.75, 0.85, 0.95)
+    clips: tuple[float, ...] = (1.0, 0.85, 0.7)
+    search_rows: int = 1024
+    gptq: bool = True
+    damping: float = 0.01
+    bias_correction: bool = True

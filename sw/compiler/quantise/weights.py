@@ -1,0 +1,53 @@
+"""INT8 weights of one linear, its gains, and its bias corrected on the calibration data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sw.compiler.graph import FloatLinear
+from sw.compiler.quantise.gptq import gptq_round
+from sw.compiler.quantise.options import QuantOptions
+from sw.compiler.quantise.ranges import LEVELS, Range, round_weight
+
+__all__ = ["QuantisedWeight", "quantise_weight"]
+
+
+@dataclass(frozen=True)
+class QuantisedWeight:
+    """`real result = gain * (x @ integers.T) + bias` for the INT8 input `x`."""
+
+    integers: np.ndarray
+    gain: np.ndarray
+    bias: np.ndarray
+
+
+def quantise_weight(
+    linear: FloatLinear,
+    chosen: Range,
+    x: np.ndarray,
+    target: np.ndarray,
+    residual_error: np.ndarray | None,
+    options: QuantOptions,
+) -> QuantisedWeight:
+    """Weights for the input range `chosen`.
+
+    x: integers of the input on the calibration data, as executed. target: the float input.
+    residual_error: mean error (float - executed) of what is added to the result.
+    """
+    scaled = linear.weight.astype(np.float64) * chosen.scale
+    steps = np.maximum(np.abs(scaled).max(axis=1), 1e-12) / LEVELS
+    if options.gptq:
+        data = x.astype(np.float32)
+        integers = gptq_round(scaled, steps, data.T @ data, options.damping)
+    else:
+        integers = round_weight(scaled, steps)
+    bias = np.zeros(len(steps)) if linear.bias is None else linear.bias.astype(np.float64)
+    bias = bias + linear.weight.astype(np.float64) @ chosen.centre
+    if options.bias_correction:
+        wanted = linear.weight @ (target.mean(axis=0, dtype=np.float64) - chosen.centre)
+        bias = bias + wanted - steps * (integers @ x.mean(axis=0))
+        if residual_error is not None:
+            bias = bias + residual_error
+    return QuantisedWeight(integers.astype(np.int8), steps, bias)
