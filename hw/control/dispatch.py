@@ -1,0 +1,171 @@
+"""Dispatch: refuses illegal commands and sends the others, in order, to the queues."""
+
+from __future__ import annotations
+
+from amaranth import Cat, Module, Signal, Value
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.control.queue import selected_count
+from hw.control.scoreboard import UNITS
+from hw.interfaces import INDEX_BITS, CommandEntry, UnitError, command_layout, command_stream
+from hw.isa import COMMANDS, COUNT_BITS, WAIT_SLOTS, ErrorCode, Memory, Opcode, Unit
+
+__all__ = ["Dispatch", "FetchedCommand", "is_legal", "target_units"]
+
+FetchedCommand = data.StructLayout({"entry": CommandEntry, "code": 4})
+"""A command as it was fetched; with a `code`, the `ErrorCode` that stops the machine there."""
+
+
+def is_legal(m: Module, word: Value) -> Signal:
+    """Whether `hw.isa.decode` accepts the command word (256 bits), from the same definitions."""
+    legal = Signal()
+    opcode = command_layout(Opcode.HALT)(word).opcode
+    with m.Switch(opcode):
+        for spec in COMMANDS.values():
+            view = command_layout(spec.opcode)(word)
+            conditions = [view[item.name] != 0 for item in spec.fields if item.nonzero]
+            if spec.opcode == Opcode.LOAD:
+                conditions += [view.memory != Memory.NONE, view.memory <= Memory.MASK]
+            if spec.opcode == Opcode.STORE:
+                conditions += [view.memory != Memory.NONE, view.memory <= Memory.RESIDUAL]
+            if any(item.name == "dst_memory" for item in spec.fields):
+                conditions += [view.dst_memory <= Memory.WEIGHT]
+            conditions += [view.waits[slot].unit <= max(Unit) for slot in range(WAIT_SLOTS)]
+            with m.Case(spec.opcode):
+                m.d.comb += legal.eq(Cat(conditions).all())
+    return legal
+
+
+def target_units(m: Module, word: Value) -> Signal:
+    """One bit for each of `UNITS`: the unit that executes the command, none for BARRIER, HALT."""
+    target = Signal(len(UNITS))
+    with m.Switch(command_layout(Opcode.HALT)(word).opcode):
+        for spec in COMMANDS.values():
+            bits = [1 << UNITS.index(unit) for unit in spec.units]
+            with m.Case(spec.opcode):
+                if spec.opcode == Opcode.LOAD:
+                    queue = command_layout(Opcode.LOAD)(word).queue
+                    with m.If(queue):
+                        m.d.comb += target.eq(bits[1])
+                    with m.Else():
+                        m.d.comb += target.eq(bits[0])
+                else:
+                    m.d.comb += target.eq(bits[0] if bits else 0)
+    return target
+
+
+class Dispatch(wiring.Component):
+    """Checks commands and pushes each to the queue of its unit, in program order.
+
+    A command is refused if `hw.isa.decode` refuses it, or if it waits for a command that does
+    not stand before it: `(dispatched[unit] - count) mod 4096 >= 2048`. A refused command, and
+    an error that `i` brings instead of a command, first waits like a BARRIER until everything
+    before it is done: so the machine reports the first error of the program, and everything
+    before the refused command has been executed.
+
+    A wait for a command that lies 1024 or more back is dropped: it is met, as no unit holds so
+    many commands, and later its count could be half a turn away.
+
+    Latency: 2 cycles from `i` to `o`. Throughput: one command a cycle; BARRIER holds until every
+    dispatched command has completed, HALT too. Flow control: streams on both sides.
+
+    Members
+    -------
+    i: commands from fetch. o: one stream for each of `UNITS`; at most one is valid.
+    dispatched, i_idle: from the scoreboard. o_dispatched: to it, one bit for each of `UNITS`.
+    i_stale: a queue asks to hold dispatch back. o_index: position of the command at dispatch.
+    i_halt: dispatch nothing.
+    o_taken: a command was dispatched or executed here. o_stalled: one could not be, as its
+        queue was full.
+    o_done: HALT was reached and everything is done; stays until reset.
+    o_error: the program cannot go on; stays until reset.
+    """
+
+    def __init__(self):
+        super().__init__(
+            {
+                "i": In(stream.Signature(FetchedCommand)),
+                "o": Out(command_stream()).array(len(UNITS)),
+                "dispatched": In(COUNT_BITS).array(len(UNITS)),
+                "i_idle": In(1),
+                "i_stale": In(1),
+                "i_halt": In(1),
+                "o_dispatched": Out(len(UNITS)),
+                "o_index": Out(INDEX_BITS),
+                "o_taken": Out(1),
+                "o_stalled": Out(1),
+                "o_done": Out(1),
+                "o_error": Out(UnitError),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+
+        # Stage 1: legality and destination depend on the command alone.
+        entry = Signal(CommandEntry)
+        full = Signal()
+        target = Signal(len(UNITS))
+        code = Signal(4)
+        legal = is_legal(m, self.i.payload.entry.word)
+        units = target_units(m, self.i.payload.entry.word)
+        m.d.comb += self.i.ready.eq(~full | self.o_taken)
+        with m.If(self.i.valid & self.i.ready):
+            m.d.sync += [entry.eq(self.i.payload.entry), full.eq(1), target.eq(units)]
+            m.d.sync += code.eq(self.i.payload.code)
+            with m.If((self.i.payload.code == ErrorCode.NONE) & ~legal):
+                m.d.sync += code.eq(ErrorCode.ILLEGAL_COMMAND)
+        with m.Elif(self.o_taken):
+            m.d.sync += full.eq(0)
+
+        # Stage 2: waits against what is dispatched before this command.
+        header = command_layout(Opcode.HALT)
+        checked = Signal(CommandEntry)
+        unsatisfiable = Signal(WAIT_SLOTS)
+        m.d.comb += checked.eq(entry)
+        for slot in range(WAIT_SLOTS):
+            wait = header(entry.word).waits[slot]
+            count = selected_count(m, self.dispatched, wait.unit, f"dispatched_{slot}")
+            ahead = Signal(COUNT_BITS, name=f"ahead_{slot}")
+            m.d.comb += ahead.eq(count - wait.count)
+            with m.If(wait.unit != Unit.NONE):
+                m.d.comb += unsatisfiable[slot].eq(ahead[COUNT_BITS - 1])
+                with m.If(ahead[COUNT_BITS - 2]):
+                    m.d.comb += header(checked.word).waits[slot].unit.eq(Unit.NONE)
+        final_code = Signal(4)
+        m.d.comb += final_code.eq(code)
+        with m.If((code == ErrorCode.NONE) & unsatisfiable.any()):
+            m.d.comb += final_code.eq(ErrorCode.WAIT_UNSATISFIABLE)
+
+        go = Signal()
+        header_opcode = header(entry.word).opcode
+        m.d.comb += [
+            go.eq(full & ~self.i_halt & ~self.o_done & (final_code == ErrorCode.NONE)),
+            self.o_index.eq(entry.index),
+        ]
+        for i in range(len(UNITS)):
+            m.d.comb += [
+                self.o[i].payload.eq(checked),
+                self.o[i].valid.eq(go & target[i] & ~self.i_stale),
+                self.o_dispatched[i].eq(self.o[i].valid & self.o[i].ready),
+            ]
+        with m.If(target.any()):
+            room = Cat(self.o[i].ready for i in range(len(UNITS))) & target
+            m.d.comb += [
+                self.o_taken.eq(self.o_dispatched.any()),
+                self.o_stalled.eq(go & ~room.any()),
+            ]
+        with m.Else():  # BARRIER, HALT
+            m.d.comb += self.o_taken.eq(go & self.i_idle)
+        with m.If(self.o_taken & (header_opcode == Opcode.HALT)):
+            m.d.sync += self.o_done.eq(1)
+
+        m.d.comb += [
+            self.o_error.code.eq(final_code),
+            self.o_error.index.eq(entry.index),
+            self.o_error.valid.eq(
+                full & (final_code != ErrorCode.NONE) & self.i_idle & ~self.o_done
+            ),
+        ]
+        return m
