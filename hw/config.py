@@ -7,7 +7,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 
-__all__ = ["AcceleratorConfig", "ConfigError", "PRESETS", "get_config"]
+__all__ = ["PRESETS", "AcceleratorConfig", "ConfigError", "get_config"]
 
 
 class ConfigError(ValueError):

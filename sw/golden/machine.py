@@ -256,9 +256,7 @@ class GoldenMachine:
 
     def _residual_addresses(self, v: dict[str, int], base: int) -> NDArray[np.int64]:
         address = (
-            base
-            + np.arange(v["rows"])[:, None] * v["res_stride"]
-            + np.arange(v["groups"])[None, :]
+            base + np.arange(v["rows"])[:, None] * v["res_stride"] + np.arange(v["groups"])[None, :]
         )
         self._check(int(address.max()), self.config.residual_words, "residual")
         return address

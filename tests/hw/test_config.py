@@ -1,0 +1,65 @@
+"""Configurations that cannot work are refused with a text that names the field."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from hw.config import PRESETS, AcceleratorConfig, ConfigError, get_config
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"rows": 15}, "rows=15 must be even"),
+        ({"rows": 0}, "rows must be a positive integer"),
+        ({"columns": 1}, "columns=1 must be 2 to 128"),
+        ({"lanes": 3}, "lanes=3 must be a power of two"),
+        ({"lanes": 32}, "lanes=32 must be a power of two that divides rows=16"),
+        ({"rows": 12, "columns": 8, "lanes": 8}, "lanes=8 must be a power of two that divides"),
+        ({"bus_bytes": 24}, "bus_bytes=24 must be a power of two"),
+        ({"bus_bytes": 32}, "bus_bytes=32 must not exceed the narrowest memory word"),
+        ({"burst_bytes": 8}, "burst_bytes=8"),
+        ({"activation_words": 1001}, "activation_words=1001 must be even"),
+        ({"weight_words": 1 << 17}, "weight_words=131072 must be even"),
+        ({"param_words": 5000}, "param_words=5000"),
+        ({"row_slots": 1}, "row_slots=1"),
+        ({"address_bits": 64}, "address_bits=64"),
+        ({"queue_depth": 6}, "queue_depth=6"),
+        ({"max_outstanding": 3}, "max_outstanding=3"),
+        ({"rows": 16.0}, "rows must be a positive integer, got 16.0"),
+        ({"rows": True}, "rows must be a positive integer, got True"),
+    ],
+)
+def test_impossible_configurations(change, text):
+    with pytest.raises(ConfigError) as error:
+        AcceleratorConfig(name="bad", **change)
+    assert text in str(error.value)
+    assert "configuration 'bad'" in str(error.value)
+
+
+def test_unknown_preset_lists_the_known_ones():
+    with pytest.raises(
+        ConfigError, match="unknown configuration 'huge'; presets: tiny, ulx3s, base"
+    ):
+        get_config("huge")
+
+
+def test_fingerprint_depends_on_every_size_but_not_on_the_name():
+    base = get_config("base")
+    assert dataclasses.replace(base, name="other").fingerprint() == base.fingerprint()
+    prints = {c.fingerprint() for c in PRESETS.values()}
+    assert len(prints) == len(PRESETS)
+    changed = {
+        dataclasses.replace(base, **{f: getattr(base, f) * 2}).fingerprint()
+        for f in ("activation_words", "param_words", "mask_words", "row_slots", "queue_depth")
+    }
+    assert len(changed) == 5 and base.fingerprint() not in changed
+
+
+@pytest.mark.parametrize(("rows", "bits"), [(4, 18), (8, 19), (12, 20), (16, 20), (32, 21)])
+def test_partial_sums_hold_the_largest_value(rows, bits):
+    config = AcceleratorConfig(rows=rows, columns=16, lanes=2, bus_bytes=4)
+    assert config.psum_bits == bits
+    assert rows * 255 * 128 < 1 << (bits - 1)

@@ -1,0 +1,106 @@
+"""The command stream's one definition: encoding, legality, and what is generated from it."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hw import interfaces, isa
+from hw.isa import Command, IsaError, Memory, Opcode, Unit, Wait
+
+
+def legal_values(draw, opcode: Opcode) -> dict[str, int]:
+    values = {f.name: draw(st.integers(f.minimum, f.maximum)) for f in isa.COMMANDS[opcode].fields}
+    if opcode == Opcode.LOAD:
+        values["memory"] = draw(st.sampled_from(list(Memory)[1:]))
+    if opcode == Opcode.STORE:
+        values["memory"] = draw(
+            st.sampled_from([Memory.ACTIVATION, Memory.WEIGHT, Memory.RESIDUAL])
+        )
+    if "dst_memory" in values:
+        values["dst_memory"] = draw(st.integers(0, 2))
+    return values
+
+
+@st.composite
+def commands(draw) -> Command:
+    opcode = draw(st.sampled_from(list(Opcode)))
+    wait = st.none() | st.builds(Wait, st.sampled_from(list(Unit)[1:]), st.integers(0, 4095))
+    return Command(opcode, legal_values(draw, opcode), draw(st.tuples(wait, wait, wait)))
+
+
+@given(commands())
+def test_encode_decode_round_trip(command):
+    assert isa.decode(isa.encode(command)) == command
+
+
+@given(commands())
+def test_hardware_layout_reads_the_same_fields(command):
+    """The RTL's view of a command word is generated; it must find every field in its place."""
+    word = int.from_bytes(isa.encode(command), "little")
+    layout = interfaces.command_layout(command.opcode)
+    assert layout.size == 8 * isa.COMMAND_BYTES
+    for item in isa.COMMANDS[command.opcode].fields:
+        field = layout[item.name]
+        raw = word >> field.offset & ((1 << field.width) - 1)
+        assert field.width == item.bits
+        assert raw == command[item.name] & ((1 << item.bits) - 1), item.name
+
+
+@pytest.mark.parametrize("opcode", [o for o in Opcode if isa.COMMANDS[o].fields])
+def test_value_outside_a_field_is_refused_by_name(opcode):
+    fields = isa.COMMANDS[opcode].fields
+    legal = {item.name: item.minimum for item in fields}
+    for item in fields:
+        for value in (item.maximum + 1, item.minimum - 1):
+            with pytest.raises(IsaError, match=rf"{opcode.name}\.{item.name} = {value} "):
+                isa.encode(Command(opcode, {**legal, item.name: value}))
+
+
+def test_unknown_field_is_refused():
+    with pytest.raises(IsaError, match="HALT has no field rows"):
+        isa.encode(Command(Opcode.HALT, {"rows": 1}))
+
+
+@pytest.mark.parametrize("value", [0, 4, 11, 255])
+def test_unknown_opcode_is_refused(value):
+    with pytest.raises(IsaError, match=f"unknown opcode {value}"):
+        isa.decode(bytes([value]) + bytes(31))
+
+
+def test_illegal_fields_are_refused():
+    halt = bytearray(isa.encode(Command(Opcode.HALT)))
+    halt[1] = 0xF  # wait for a unit that does not exist
+    with pytest.raises(IsaError, match="unknown unit 15"):
+        isa.decode(bytes(halt))
+    zero_rows = bytes([Opcode.SOFTMAX]) + bytes(31)
+    with pytest.raises(IsaError, match=r"SOFTMAX\.rows must not be 0"):
+        isa.decode(zero_rows)
+    with pytest.raises(IsaError, match="STORE cannot use memory 4"):
+        isa.decode(
+            isa.encode(Command(Opcode.STORE, {"memory": Memory.PARAM0, "words": 1, "runs": 1}))
+        )
+    with pytest.raises(IsaError, match="a command has 32 bytes, got 31"):
+        isa.decode(bytes(31))
+
+
+def test_counts_wrap():
+    wait = Wait(Unit.MATRIX, 4096 + 5)
+    decoded = isa.decode(isa.encode(Command(Opcode.HALT, waits=(wait, None, None))))
+    assert decoded.waits[0] == Wait(Unit.MATRIX, 5)
+
+
+def test_random_bytes_decode_or_raise_isa_error():
+    rng = random.Random(1)
+    for _ in range(3000):
+        data = bytes([rng.randrange(1, 11)]) + rng.randbytes(31)
+        try:
+            command = isa.decode(data)
+        except IsaError:
+            continue
+        # Padding and the reserved byte are not part of the command; everything else returns.
+        again = isa.decode(isa.encode(command))
+        assert again == command
