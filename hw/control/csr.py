@@ -1,0 +1,165 @@
+"""Control and status registers on AXI4-Lite, after the map of `hw/registers.py`."""
+
+from __future__ import annotations
+
+from amaranth import Module, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.config import AcceleratorConfig
+from hw.dma.axi import AxiLiteSignature
+from hw.interfaces import INDEX_BITS
+from hw.isa import ISA_VERSION, Region
+from hw.registers import COUNTERS, ID_VALUE, Register, State, counter_address, region_address
+
+__all__ = ["ControlRegisters"]
+
+DATA_BITS = 32
+ADDRESS_BITS = 12
+WORD_ADDRESS_BITS = ADDRESS_BITS - 2
+
+
+class ControlRegisters(wiring.Component):
+    """AXI4-Lite slave with every register of `hw.registers`.
+
+    Writes honour byte strobes. An address without a register reads 0, and writes to it or to a
+    read-only register change nothing; every answer is OKAY. The low two address bits are ignored.
+
+    Latency: a write takes effect 1 cycle after both its address and its data have come; a read
+    answers after 2 cycles, of a counter after as long as `Counters` takes. Throughput: one write
+    and one read at a time, independently. Flow control: AXI4-Lite.
+
+    Regions, program length and interrupt enable are set up by the driver and only change when it
+    writes them; a reset of the machine leaves them alone, and clears a pending interrupt.
+
+    Members
+    -------
+    s_axil: the bus.
+    o_start, o_reset: one-cycle requests. i_state, i_code, i_index: for STATUS, ERROR_COMMAND.
+    i_finished: one cycle, sets the interrupt. o_interrupt: level, pending and enabled.
+    o_region_base, o_region_size, o_region_writable: the DMA windows, by `Region`.
+    o_program_commands: commands in the program.
+    o_counter_read, o_counter_select, i_counter_valid, i_counter_value: see `Counters`.
+    """
+
+    def __init__(self, config: AcceleratorConfig):
+        self._config = config
+        super().__init__(
+            {
+                "s_axil": In(AxiLiteSignature()),
+                "o_start": Out(1),
+                "o_reset": Out(1),
+                "i_state": In(State),
+                "i_code": In(4),
+                "i_index": In(INDEX_BITS),
+                "i_finished": In(1),
+                "o_interrupt": Out(1),
+                "o_region_base": Out(config.address_bits).array(len(Region)),
+                "o_region_size": Out(32).array(len(Region)),
+                "o_region_writable": Out(1).array(len(Region)),
+                "o_program_commands": Out(32),
+                "o_counter_read": Out(1),
+                "o_counter_select": Out(range(len(COUNTERS))),
+                "i_counter_valid": In(1),
+                "i_counter_value": In(64),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        pending = Signal()
+        enable = Signal()
+        m.d.comb += self.o_interrupt.eq(pending & enable)
+
+        # Registers that hold what was written: (byte address, value).
+        stored = [(Register.PROGRAM_COMMANDS, self.o_program_commands)]
+        stored += [(Register.INTERRUPT_ENABLE, enable)]
+        for region in Region:
+            address = region_address(region)
+            base = self.o_region_base[region]
+            stored += [(address, base[:DATA_BITS])]
+            if len(base) > DATA_BITS:
+                stored += [(address + 4, base[DATA_BITS:])]
+            stored += [(address + 8, self.o_region_size[region])]
+            stored += [(address + 12, self.o_region_writable[region])]
+
+        self._write_channel(m, stored, pending)
+        self._read_channel(m, stored, pending)
+        return m
+
+    def _write_channel(self, m: Module, stored, pending):
+        axi = self.s_axil
+        address = Signal(WORD_ADDRESS_BITS)
+        word = Signal(DATA_BITS)
+        strobe = Signal(DATA_BITS // 8)
+        has_address = Signal()
+        has_word = Signal()
+        m.d.comb += [axi.awready.eq(~has_address), axi.wready.eq(~has_word), axi.bresp.eq(0)]
+        with m.If(axi.awvalid & axi.awready):
+            m.d.sync += [address.eq(axi.awaddr[2:]), has_address.eq(1)]
+        with m.If(axi.wvalid & axi.wready):
+            m.d.sync += [word.eq(axi.wdata), strobe.eq(axi.wstrb), has_word.eq(1)]
+
+        write = Signal()
+        m.d.comb += write.eq(has_address & has_word & ~axi.bvalid)
+        with m.If(write):
+            m.d.sync += [has_address.eq(0), has_word.eq(0), axi.bvalid.eq(1)]
+        with m.Elif(axi.bvalid & axi.bready):
+            m.d.sync += axi.bvalid.eq(0)
+
+        with m.If(write):
+            with m.Switch(address):
+                for register, value in stored:
+                    with m.Case(register >> 2):
+                        for byte in range(0, len(value), 8):
+                            with m.If(strobe[byte // 8]):
+                                part = value[byte : byte + 8]
+                                m.d.sync += part.eq(word[byte : byte + 8])
+                with m.Case(Register.CONTROL >> 2):
+                    m.d.comb += self.o_start.eq(strobe[0] & word[0])
+                    m.d.comb += self.o_reset.eq(strobe[0] & word[1])
+                with m.Case(Register.INTERRUPT >> 2):
+                    with m.If(strobe[0] & word[0]):
+                        m.d.sync += pending.eq(0)
+        with m.If(self.o_reset):
+            m.d.sync += pending.eq(0)
+        with m.If(self.i_finished):
+            m.d.sync += pending.eq(1)
+
+    def _read_channel(self, m: Module, stored, pending):
+        axi = self.s_axil
+        address = Signal(WORD_ADDRESS_BITS)
+        reading = Signal()
+        m.d.comb += [axi.arready.eq(~reading & ~axi.rvalid), axi.rresp.eq(0)]
+        with m.If(axi.arvalid & axi.arready):
+            m.d.sync += [address.eq(axi.araddr[2:]), reading.eq(1)]
+
+        status = Signal(16)
+        m.d.comb += [status[:2].eq(self.i_state), status[8:].eq(self.i_code)]
+        fixed = [
+            (Register.ID, ID_VALUE),
+            (Register.VERSION, ISA_VERSION),
+            (Register.FINGERPRINT, self._config.fingerprint()),
+            (Register.STATUS, status),
+            (Register.ERROR_COMMAND, self.i_index),
+            (Register.INTERRUPT, pending),
+        ]
+        value = Signal(DATA_BITS)
+        is_counter = Signal()
+        first = counter_address(COUNTERS[0]) >> 3
+        m.d.comb += self.o_counter_select.eq(address[1:] - first)
+        with m.Switch(address):
+            for register, source in fixed + stored:
+                with m.Case(register >> 2):
+                    m.d.comb += value.eq(source)
+            for name in COUNTERS:
+                low = counter_address(name) >> 2
+                with m.Case(low, low + 1):
+                    m.d.comb += is_counter.eq(1)
+        with m.If(is_counter):
+            m.d.comb += value.eq(self.i_counter_value.word_select(address[0], DATA_BITS))
+        m.d.comb += self.o_counter_read.eq(reading & is_counter & ~axi.rvalid)
+        with m.If(reading & ~axi.rvalid & (~is_counter | self.i_counter_valid)):
+            m.d.sync += [axi.rdata.eq(value), axi.rvalid.eq(1), reading.eq(0)]
+        with m.Elif(axi.rvalid & axi.rready):
+            m.d.sync += axi.rvalid.eq(0)
