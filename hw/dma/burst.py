@@ -1,0 +1,197 @@
+"""Burst generator: the DRAM side of a 2-D transfer, cut into AXI bursts inside its window."""
+
+from __future__ import annotations
+
+from amaranth import Const, Module, Mux, Signal, unsigned
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
+
+from hw.config import AcceleratorConfig
+from hw.interfaces import INDEX_BITS, UnitError
+from hw.isa import ErrorCode
+
+__all__ = ["BurstGenerator", "burst_layout", "transfer_layout"]
+
+
+def transfer_layout(config: AcceleratorConfig) -> data.StructLayout:
+    """The DRAM half of a LOAD or STORE.
+
+    base, size: the window. forbidden: the window may not be used this way (read-only).
+    word_beats_log2: log2 of the beats of a word. offset, words, runs, stride: as in `hw.isa`.
+    """
+    beats = max(config.param_pitch, config.weight_pitch, config.activation_pitch, config.mask_pitch)
+    return data.StructLayout(
+        {
+            "base": unsigned(config.address_bits),
+            "size": 32,
+            "forbidden": 1,
+            "offset": 32,
+            "words": 16,
+            "runs": 16,
+            "stride": 32,
+            "word_beats_log2": range(exact_log2(beats // config.bus_bytes) + 1),
+            "index": INDEX_BITS,
+        }
+    )
+
+
+def burst_layout(config: AcceleratorConfig) -> data.StructLayout:
+    """One burst: byte address, number of beats, whether it ends its command."""
+    return data.StructLayout(
+        {
+            "address": unsigned(config.address_bits),
+            "beats": range(config.burst_bytes // config.bus_bytes + 1),
+            "last": 1,
+            "index": INDEX_BITS,
+        }
+    )
+
+
+class BurstGenerator(wiring.Component):
+    """Cuts `runs` runs of `words` words, `stride` bytes apart, into bursts.
+
+    A burst never crosses a block of `burst_bytes`, and is as long as that allows. Where `stride`
+    is just the length of a run, runs are joined: the generator counts the beats that it knows to
+    be contiguous, adds a run each cycle while that is little, and issues a burst when it reaches
+    the end of the block. So neither a multiplier nor a second pass is needed, and the shortest
+    runs (one beat) still keep up with the bus.
+
+    Every burst is checked before it is offered. If it leaves the window (or the address space),
+    if the window is `forbidden` or its base unaligned, `error` is `DMA_WINDOW`; if offset or
+    stride are no multiple of the bus width, `ILLEGAL_COMMAND`. Then nothing more is offered.
+
+    Latency: 2 cycles from command to burst (when the first block or run is known: a cycle more
+    for each joined run). Throughput: one burst a cycle, 3 cycles a command at least. Flow
+    control: streams. With `i_halt` no burst is offered.
+
+    Members
+    -------
+    i: `transfer_layout`. o: `burst_layout`. error: `UnitError`, stays until reset.
+    i_halt: see above.
+    """
+
+    def __init__(self, config: AcceleratorConfig):
+        self._transfer = transfer_layout(config)
+        self._burst = burst_layout(config)
+        self._bus_log2 = exact_log2(config.bus_bytes)
+        self._block_log2 = exact_log2(config.burst_bytes) - self._bus_log2
+        self._address_bits = config.address_bits
+        super().__init__(
+            {
+                "i": In(stream.Signature(self._transfer)),
+                "o": Out(stream.Signature(self._burst)),
+                "error": Out(UnitError),
+                "i_halt": In(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        shift, block_log2 = self._bus_log2, self._block_log2
+        block = 1 << block_log2
+        transfer = self.i.payload
+        accept = self.i.valid & self.i.ready
+
+        # All quantities below are in beats. An offset is checked within two bursts after it is
+        # made and each adds less than 2^32 bytes to one that was inside, so 35 bits suffice.
+        offset_bits = 35 - shift
+        run_bits = 16 + (1 << len(transfer.word_beats_log2)) - 1
+        command = Signal(self._transfer)
+        run_beats = Signal(run_bits)
+        joined = Signal()
+        new_run_beats = Signal(run_bits)
+        m.d.comb += new_run_beats.eq(transfer.words << transfer.word_beats_log2)
+
+        # Stage 1: length of the next burst.
+        active = Signal()
+        cursor, next_start = Signal(offset_bits), Signal(offset_bits)
+        phase = Signal(block_log2)  # beats from the start of the block to the cursor
+        known = Signal(run_bits + 1)  # contiguous beats from the cursor on
+        runs_left = Signal(16)  # not in `known` yet
+        to_block_end = Signal(range(block + 1))
+        beats = Signal(range(block + 1))
+        cursor_end = Signal(offset_bits)
+        enough, complete, end_of_run, last, issue, join = (
+            Signal(name=name)
+            for name in ("enough", "complete", "end_of_run", "last", "issue", "join")
+        )
+        checked = Signal()
+        leave = Signal()
+        m.d.comb += [
+            to_block_end.eq(block - phase),
+            enough.eq(known >= to_block_end),
+            beats.eq(Mux(enough, to_block_end, known)),
+            cursor_end.eq(cursor + beats),
+            complete.eq(~joined | (runs_left == 0)),
+            end_of_run.eq(complete & (known <= to_block_end)),
+            last.eq(end_of_run & (runs_left == 0)),
+            issue.eq(active & (enough | complete) & (~checked | leave)),
+            join.eq(active & ~complete & (known < 2 * block)),
+        ]
+        base_beats = command.base[shift:]
+        with m.If(issue & end_of_run):
+            m.d.sync += [
+                cursor.eq(next_start),
+                next_start.eq(next_start + command.stride[shift:]),
+                phase.eq((base_beats + next_start)[:block_log2]),
+                known.eq(run_beats),
+                runs_left.eq(runs_left - 1),
+                active.eq(~last),
+            ]
+        with m.Else():
+            with m.If(issue):
+                m.d.sync += [cursor.eq(cursor_end), phase.eq(0)]
+            m.d.sync += known.eq(known - Mux(issue, beats, 0) + Mux(join, run_beats, 0))
+            with m.If(join):
+                m.d.sync += runs_left.eq(runs_left - 1)
+
+        # Stage 2: address and window.
+        offset, end = Signal(offset_bits), Signal(offset_bits)
+        illegal, closed = Signal(), Signal()
+        address = Signal(max(self._address_bits - shift, offset_bits) + 1)
+        outside = Signal()
+        burst = self.o.payload
+        m.d.comb += [
+            address.eq(base_beats + offset),
+            outside.eq(
+                closed | (end > command.size[shift:]) | address[self._address_bits - shift :].any()
+            ),
+            self.o.valid.eq(checked & ~illegal & ~outside & ~self.i_halt),
+            burst.address.eq(address << shift),
+            burst.index.eq(command.index),
+            leave.eq(self.o.valid & self.o.ready),
+            self.error.valid.eq(checked & (illegal | outside)),
+            self.error.code.eq(Mux(illegal, ErrorCode.ILLEGAL_COMMAND, ErrorCode.DMA_WINDOW)),
+            self.error.index.eq(command.index),
+        ]
+        with m.If(issue):
+            m.d.sync += [
+                checked.eq(1),
+                offset.eq(cursor),
+                end.eq(cursor_end),
+                burst.beats.eq(beats),
+                burst.last.eq(last),
+            ]
+        with m.Elif(leave):
+            m.d.sync += checked.eq(0)
+
+        # A new command, when the last burst of the one before has left.
+        m.d.comb += self.i.ready.eq(~active & ~checked & ~self.i_halt)
+        unaligned = (transfer.offset[:shift] != 0) | (transfer.stride[:shift] != 0)
+        start = transfer.offset[shift:]
+        with m.If(accept):
+            m.d.sync += [
+                active.eq(1),
+                command.eq(transfer),
+                run_beats.eq(new_run_beats),
+                joined.eq(new_run_beats == transfer.stride[shift:]),
+                known.eq(new_run_beats),
+                runs_left.eq(transfer.runs - 1),
+                cursor.eq(start),
+                next_start.eq(start + transfer.stride[shift:]),
+                phase.eq((transfer.base[shift:] + start)[:block_log2]),
+                illegal.eq(unaligned),
+                closed.eq(transfer.forbidden | (transfer.base[:shift] != Const(0, shift))),
+            ]
+        return m

@@ -1,0 +1,161 @@
+"""Load unit: executes LOAD commands, DRAM to on-chip memories."""
+
+from __future__ import annotations
+
+from amaranth import Cat, Module, Signal, unsigned
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.config import AcceleratorConfig
+from hw.dma.reader import data_layout, request_layout
+from hw.dma.transfer import (
+    TransferFront,
+    latch_first_error,
+    pitch,
+    regions_layout,
+    word_beats_log2,
+)
+from hw.dma.words import LoopWord
+from hw.interfaces import UnitStatus, WritePort, command_stream
+from hw.isa import ErrorCode, Memory, Opcode
+
+__all__ = ["LoadUnit"]
+
+
+class LoadUnit(wiring.Component):
+    """
+    ```
+    for r in range(runs):
+        for w in range(words):
+            MEM[memory][address + r*run_stride + w*word_stride] =
+                DRAM[region][offset + r*dram_stride + w*pitch(memory)]
+    ```
+    A word is assembled from the beats of its pitch, low bytes first; padding bytes are ignored.
+    A mask word takes one bit of each byte: whether it is not zero.
+
+    Commands overlap: while data of up to `commands_in_flight` commands is under way, bursts of
+    the next one are requested. Data, writes and completions are in order.
+
+    Latency: 2 cycles from a command to its first request, 1 cycle from the last beat of a word
+    to its write. Throughput: a beat a cycle, also from command to command, where the memory
+    accepts writes at once. Flow control: streams and `WritePort`; a write that waits holds up
+    the beats.
+
+    Errors: `DMA_WINDOW`, `ILLEGAL_COMMAND` (unaligned offset or stride), `ONCHIP_RANGE`,
+    `AXI_READ`. After an error, and with `i_halt`, nothing is requested or written and beats that
+    arrive are discarded; only a reset makes the unit go on.
+
+    Members
+    -------
+    i_command: LOAD commands. request, data: to `hw.dma.reader.Reader`.
+    activation_write, weight_write, residual_write, param0_write, param1_write, mask_write: at
+        most one is valid at a time. regions: `regions_layout`. status, i_halt.
+    """
+
+    commands_in_flight = 8
+
+    def __init__(self, config: AcceleratorConfig):
+        self._config = config
+        granules = config.rows // config.lanes
+        weight_granules = config.weight_bytes // config.lanes
+        super().__init__(
+            {
+                "i_command": In(command_stream()),
+                "request": Out(stream.Signature(request_layout(config))),
+                "data": In(stream.Signature(data_layout(config))),
+                "activation_write": Out(WritePort(8 * config.rows, granules)),
+                "weight_write": Out(WritePort(8 * config.weight_bytes, weight_granules)),
+                "residual_write": Out(WritePort(8 * config.residual_pitch)),
+                "param0_write": Out(WritePort(8 * config.param_pitch)),
+                "param1_write": Out(WritePort(8 * config.param_pitch)),
+                "mask_write": Out(WritePort(config.columns)),
+                "regions": In(regions_layout(config)),
+                "status": Out(UnitStatus()),
+                "i_halt": In(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self._config
+        stop = Signal()
+        m.submodules.front = front = TransferFront(
+            config, Opcode.LOAD, commands_ahead=self.commands_in_flight
+        )
+        wiring.connect(m, wiring.flipped(self.i_command), front.i_command)
+        m.d.comb += [
+            stop.eq(self.i_halt | self.status.error.valid),
+            front.regions.eq(self.regions),
+            front.i_halt.eq(stop),
+            self.status.started.eq(front.started),
+            self.request.valid.eq(front.burst.valid),
+            self.request.payload.address.eq(front.burst.payload.address),
+            self.request.payload.beats.eq(front.burst.payload.beats),
+            front.burst.ready.eq(self.request.ready),
+        ]
+
+        # --- beats to words ---------------------------------------------------------------------
+        bus_bits = 8 * config.bus_bytes
+        slots = max(pitch(config, memory) for memory in Memory if memory) // config.bus_bytes
+        word = Signal(data.ArrayLayout(unsigned(bus_bits), slots), reset_less=True)
+        slot = Signal(range(slots))
+        place = Signal(LoopWord)  # of the word in `word`
+        full = Signal()
+        written = Signal()
+        take = Signal()
+        log2 = word_beats_log2(m, config, front.word.payload.memory)
+        last_slot = slot == ((1 << log2) - 1)[: len(slot)]
+        m.d.comb += [
+            self.data.ready.eq(stop | (front.word.valid & (~full | written))),
+            take.eq(self.data.valid & front.word.valid & (~full | written)),
+            front.word.ready.eq(take & last_slot),
+        ]
+        with m.If(written):
+            m.d.sync += full.eq(0)
+        with m.If(take):
+            m.d.sync += slot.eq(slot + 1)
+            for i in range(slots):
+                with m.If(slot == i):
+                    m.d.sync += word[i].eq(self.data.payload.data)
+            with m.If(last_slot):
+                m.d.sync += [slot.eq(0), full.eq(1), place.eq(front.word.payload)]
+
+        # --- writes -----------------------------------------------------------------------------
+        flat = word.as_value()
+        nonzero = Cat(flat[8 * i : 8 * i + 8].any() for i in range(config.columns))
+        outside = Signal()
+        for memory, port, value in (
+            (Memory.ACTIVATION, self.activation_write, flat),
+            (Memory.WEIGHT, self.weight_write, flat),
+            (Memory.RESIDUAL, self.residual_write, flat),
+            (Memory.PARAM0, self.param0_write, flat),
+            (Memory.PARAM1, self.param1_write, flat),
+            (Memory.MASK, self.mask_write, nonzero),
+        ):
+            m.d.comb += [
+                port.valid.eq(full & ~stop & (place.memory == memory)),
+                port.addr.eq(place.addr),
+                port.data.eq(value),
+                port.mask.eq(~0),
+            ]
+            with m.If(port.valid & port.ready):
+                m.d.comb += [written.eq(1), outside.eq(port.out_of_range)]
+
+        m.d.comb += [
+            self.status.done.eq(written & place.last & ~outside),
+            self.status.busy.eq(front.busy | full),
+        ]
+        latch_first_error(
+            m,
+            self.status.error,
+            [
+                (written & outside, ErrorCode.ONCHIP_RANGE, place.index),
+                (
+                    take & self.data.payload.error & ~stop,
+                    ErrorCode.AXI_READ,
+                    front.word.payload.index,
+                ),
+                (front.error.valid, front.error.code, front.error.index),
+            ],
+        )
+        return m

@@ -1,0 +1,188 @@
+"""Store unit: executes STORE commands, on-chip memories to DRAM."""
+
+from __future__ import annotations
+
+from amaranth import Cat, Module, Mux, Signal, unsigned
+from amaranth.lib import data, fifo, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
+
+from hw.config import AcceleratorConfig
+from hw.dma.axi import Axi4WriteSignature, Burst
+from hw.dma.transfer import (
+    TransferFront,
+    latch_first_error,
+    pitch,
+    regions_layout,
+    word_beats_log2,
+)
+from hw.interfaces import INDEX_BITS, ReadPort, UnitStatus, command_stream
+from hw.isa import ErrorCode, Memory, Opcode
+
+__all__ = ["StoreUnit"]
+
+SOURCES = (Memory.ACTIVATION, Memory.WEIGHT, Memory.RESIDUAL)
+
+
+class StoreUnit(wiring.Component):
+    """
+    ```
+    for r in range(runs):
+        for w in range(words):
+            DRAM[region][offset + r*dram_stride + w*pitch(memory)] =
+                MEM[memory][address + r*run_stride + w*word_stride]     # padding bytes 0
+    ```
+    A command is done when the bus has acknowledged its last burst. Commands overlap: words of
+    the next one are read and its bursts issued while acknowledgements are outstanding, at most
+    `max_outstanding` of them.
+
+    Latency: 3 cycles from a command to `awvalid`, 5 to `wvalid`. Throughput: a beat a cycle,
+    also from command to command, where the memory delivers. Flow control: AXI4 and `ReadPort`.
+
+    Errors: `DMA_WINDOW` (also for a read-only region), `ILLEGAL_COMMAND` (unaligned offset or
+    stride), `ONCHIP_RANGE`, `AXI_WRITE`. After an error, and with `i_halt`, no burst is issued
+    and issued ones are completed with all byte strobes 0; only a reset makes the unit go on.
+
+    Members
+    -------
+    i_command: STORE commands. activation_read, weight_read, residual_read: at most one is valid
+        at a time; they must have the same latency. axi: write half of the AXI4 master.
+    regions: `regions_layout`. status, i_halt. quiet: no write is offered or outstanding.
+    """
+
+    commands_ahead = 2
+    words_ahead = 8
+    """Words read and not yet on the bus: 3 for a word a cycle, the rest for bank conflicts."""
+
+    def __init__(self, config: AcceleratorConfig):
+        self._config = config
+        super().__init__(
+            {
+                "i_command": In(command_stream()),
+                "activation_read": Out(ReadPort(8 * config.rows)),
+                "weight_read": Out(ReadPort(8 * config.weight_bytes)),
+                "residual_read": Out(ReadPort(8 * config.residual_pitch)),
+                "axi": Out(Axi4WriteSignature(config.address_bits, config.bus_bytes)),
+                "regions": In(regions_layout(config)),
+                "status": Out(UnitStatus()),
+                "i_halt": In(1),
+                "quiet": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self._config
+        axi = self.axi
+        stop = Signal()
+        m.submodules.front = front = TransferFront(
+            config, Opcode.STORE, commands_ahead=self.commands_ahead
+        )
+        wiring.connect(m, wiring.flipped(self.i_command), front.i_command)
+        m.d.comb += [
+            stop.eq(self.i_halt | self.status.error.valid),
+            front.regions.eq(self.regions),
+            front.i_halt.eq(stop),
+            self.status.started.eq(front.started),
+        ]
+
+        # --- addresses: a burst is accounted for from here on -----------------------------------
+        burst = front.burst.payload
+        outstanding = config.max_outstanding
+        acknowledged = data.StructLayout({"last": 1, "index": INDEX_BITS})
+        m.submodules.lengths = lengths = fifo.SyncFIFO(width=len(burst.beats), depth=outstanding)
+        m.submodules.answers = answers = fifo.SyncFIFO(width=acknowledged.size, depth=outstanding)
+        offered = Signal()
+        m.d.comb += [
+            front.burst.ready.eq((~axi.awvalid | axi.awready) & lengths.w_rdy & answers.w_rdy),
+            offered.eq(front.burst.valid & front.burst.ready),
+            lengths.w_data.eq(burst.beats),
+            lengths.w_en.eq(offered),
+            answers.w_data.eq(Cat(burst.last, burst.index)),
+            answers.w_en.eq(offered),
+            axi.awid.eq(0),
+            axi.awsize.eq(exact_log2(config.bus_bytes)),
+            axi.awburst.eq(Burst.INCR),
+        ]
+        with m.If(offered):
+            m.d.sync += [
+                axi.awvalid.eq(1),
+                axi.awaddr.eq(burst.address),
+                axi.awlen.eq(burst.beats - 1),
+            ]
+        with m.Elif(axi.awready):
+            m.d.sync += axi.awvalid.eq(0)
+
+        # --- words: each requested one has room in the FIFO --------------------------------------
+        pitches = [pitch(config, memory) for memory in SOURCES]
+        slots = max(pitches) // config.bus_bytes
+        entry = data.StructLayout({"memory": 3, "data": unsigned(8 * max(pitches))})
+        m.submodules.words = words = fifo.SyncFIFO(width=entry.size, depth=self.words_ahead)
+        room = Signal(range(self.words_ahead + 1), init=self.words_ahead)
+        arrived = Signal(entry)
+        asked, outside, used_up = Signal(), Signal(), Signal()
+        for memory, port in zip(
+            SOURCES, (self.activation_read, self.weight_read, self.residual_read), strict=True
+        ):
+            m.d.comb += [
+                port.valid.eq(
+                    front.word.valid & (front.word.payload.memory == memory) & (room != 0) & ~stop
+                ),
+                port.addr.eq(front.word.payload.addr),
+            ]
+            with m.If(port.valid & port.ready):
+                m.d.comb += [asked.eq(1), outside.eq(port.out_of_range)]
+            with m.If(port.data_valid):
+                m.d.comb += [arrived.memory.eq(memory), arrived.data.eq(port.data)]
+                m.d.comb += words.w_en.eq(1)
+        m.d.comb += [front.word.ready.eq(asked), words.w_data.eq(arrived)]
+        m.d.sync += room.eq(room - asked + used_up)
+
+        # --- data -------------------------------------------------------------------------------
+        head = data.View(entry, words.r_data)
+        beats = data.View(data.ArrayLayout(unsigned(8 * config.bus_bytes), slots), head.data)
+        slot = Signal(range(slots))
+        last_slot = Signal()
+        sent = Signal(range(config.burst_bytes // config.bus_bytes))  # beats of this burst
+        last_beat = Signal()
+        send = Signal()
+        log2 = word_beats_log2(m, config, head.memory)
+        m.d.comb += [
+            last_slot.eq(slot == ((1 << log2) - 1)[: len(slot)]),
+            last_beat.eq(sent + 1 == lengths.r_data),
+            send.eq((~axi.wvalid | axi.wready) & lengths.r_rdy & (words.r_rdy | stop)),
+            used_up.eq(send & words.r_rdy & last_slot),
+            words.r_en.eq(used_up),
+            lengths.r_en.eq(send & last_beat),
+        ]
+        with m.If(send):
+            m.d.sync += [
+                axi.wvalid.eq(1),
+                axi.wdata.eq(beats[slot]),
+                axi.wstrb.eq(Mux(stop, 0, ~0)),
+                axi.wlast.eq(last_beat),
+                sent.eq(Mux(last_beat, 0, sent + 1)),
+                slot.eq(Mux(last_slot, 0, slot + 1)),
+            ]
+        with m.Elif(axi.wready):
+            m.d.sync += axi.wvalid.eq(0)
+
+        # --- acknowledgements -------------------------------------------------------------------
+        answer = data.View(acknowledged, answers.r_data)
+        m.d.comb += [
+            axi.bready.eq(1),
+            answers.r_en.eq(axi.bvalid),
+            self.quiet.eq(~axi.awvalid & ~lengths.r_rdy & ~axi.wvalid & ~answers.r_rdy),
+            self.status.done.eq(axi.bvalid & answer.last & ~axi.bresp[1] & ~stop),
+            self.status.busy.eq(front.busy | (room != self.words_ahead) | ~self.quiet),
+        ]
+        latch_first_error(
+            m,
+            self.status.error,
+            [
+                (axi.bvalid & axi.bresp[1] & ~stop, ErrorCode.AXI_WRITE, answer.index),
+                (outside, ErrorCode.ONCHIP_RANGE, front.word.payload.index),
+                (front.error.valid, front.error.code, front.error.index),
+            ],
+        )
+        return m
