@@ -1,0 +1,75 @@
+"""Options and output that the commands share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+__all__ = ["config_option", "console", "device_option", "memory_options", "steps", "write_json"]
+
+console = Console()
+
+config_option = click.option(
+    "--config", default="base", show_default=True, help="Accelerator configuration."
+)
+device_option = click.option(
+    "--device",
+    default="verilator",
+    show_default=True,
+    help="verilator (the RTL, cycle by cycle) or golden (integers, no time).",
+)
+
+
+def memory_options(command: Callable) -> Callable:
+    """--memory-latency and --memory-width of the simulated DRAM."""
+    command = click.option(
+        "--memory-latency", default=64, show_default=True, help="Cycles from request to data."
+    )(command)
+    return click.option(
+        "--memory-width", default=16, show_default=True, help="Bytes a cycle, reads and writes."
+    )(command)
+
+
+@contextmanager
+def steps():
+    """Progress of long steps: yields `step(text)`, which returns `update(done, total)`."""
+    progress = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=False,
+    )
+    with progress:
+
+        def step(text: str) -> Callable[[float, float], None]:
+            if not progress.console.is_terminal:
+                progress.console.print(f"- {text}", highlight=False)
+            for task in progress.tasks:
+                if not task.finished:
+                    progress.update(task.id, total=1, completed=1)
+            task_id = progress.add_task(text, total=None)
+
+            def update(done: float, total: float) -> None:
+                progress.update(task_id, completed=done, total=total)
+
+            return update
+
+        yield step
+        for task in progress.tasks:
+            if not task.finished:
+                progress.update(task.id, total=1, completed=1)
+
+
+def write_json(path: str | None, value: Any) -> None:
+    """Write `value` to a file, or nothing if no path was given."""
+    if path:
+        Path(path).write_text(json.dumps(value, indent=1) + "\n")

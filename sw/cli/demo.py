@@ -1,0 +1,110 @@
+"""`weft demo`: a real model on the RTL, and a table worth reading."""
+
+from __future__ import annotations
+
+import shutil
+import time
+
+import click
+import numpy as np
+from rich.table import Table
+
+from sw.cli.common import config_option, console, steps
+
+__all__ = ["SENTENCES", "demo"]
+
+SENTENCES = (
+    "A man is playing a guitar on stage.",
+    "Someone performs music for an audience.",
+    "The recipe needs two eggs and a cup of flour.",
+    "Mix the butter with sugar before baking.",
+    "The spacecraft entered orbit around Mars.",
+    "Astronomers discovered a planet far away.",
+    "Interest rates rose again this quarter.",
+    "The central bank tightened its policy.",
+)
+
+WHERE = (
+    ("matrix_busy", "multiplying"),
+    ("matrix_wait_vector", "waiting for the vector unit"),
+    ("matrix_wait_load", "waiting for loads"),
+    ("matrix_wait_store", "waiting for stores"),
+    ("matrix_weights", "weights not in the array"),
+    ("matrix_activations", "activation memory busy"),
+    ("matrix_idle", "no GEMM to do"),
+)
+
+
+def _nearest(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    similarity = vectors @ vectors.T
+    np.fill_diagonal(similarity, -2)
+    best = similarity.argmax(axis=1)
+    return best, similarity[np.arange(len(vectors)), best]
+
+
+@click.command()
+@config_option
+def demo(config: str) -> None:
+    """Embed eight sentences on the RTL and compare with PyTorch float32."""
+    from sim.verilator import NoCompilerError
+    from sw.models import minilm
+    from sw.models.embedder import Embedder
+
+    started = time.time()
+    with steps() as step:
+        embedder = Embedder(config, step=step)
+        step("Loading all-MiniLM-L6-v2")
+        exact = minilm.float_embeddings(SENTENCES)
+        for tokens in sorted({len(ids) for ids in minilm.tokenise(SENTENCES)}):
+            embedder.program(tokens)
+        step("Building the Verilator model of the accelerator (once, a minute or two)")
+        name = "verilator"
+        try:
+            device = embedder.open(name)
+        except NoCompilerError as error:
+            console.print(f"[yellow]{error}[/]\n[yellow]Using the golden model: no cycles.[/]")
+            name = "golden"
+            device = embedder.open(name)
+        with device:
+            began = time.time()
+            results = embedder.embed(SENTENCES, device)
+            seconds = time.time() - began
+    ours = np.stack([r.embedding for r in results])
+    best, score = _nearest(ours)
+    best_exact, score_exact = _nearest(exact)
+    wide = shutil.get_terminal_size().columns >= 110
+    table = Table(title=f"all-MiniLM-L6-v2 on {embedder.config.name} ({name})", show_lines=True)
+    for column in ("sentence", "nearest by accelerator", "nearest by PyTorch float32"):
+        table.add_column(column, max_width=34 if wide else 22)
+    for column in ("cosine", "tokens", "cycles", "used"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for i, result in enumerate(results):
+        cycles = result.counters.get("cycles")
+        table.add_row(
+            result.text,
+            f"{SENTENCES[best[i]]} ({score[i]:.3f})",
+            f"{SENTENCES[best_exact[i]]} ({score_exact[i]:.3f})",
+            f"{float(ours[i] @ exact[i]):.5f}",
+            str(result.tokens),
+            f"{cycles:,}" if cycles else "-",
+            f"{100 * result.counters['utilization']:.1f}%" if cycles else "-",
+        )
+    console.print(table)
+    total = sum(r.counters.get("cycles", 0) for r in results)
+    if total:
+        where = Table(title="Where the array's cycles went")
+        where.add_column("the array was")
+        where.add_column("cycles", justify="right")
+        where.add_column("share", justify="right")
+        for counter, text in WHERE:
+            count = sum(r.counters[counter] for r in results)
+            where.add_row(text, f"{count:,}", f"{100 * count / total:.1f}%")
+        where.add_row("total", f"{total:,}", "100.0%")
+        console.print(where)
+        console.print(
+            f"{total:,} cycles of RTL in {seconds:.0f} s ({total / seconds / 1000:.0f} kHz), "
+            f"{time.time() - started:.0f} s in all.",
+            highlight=False,
+        )
+    agree = int((best == best_exact).sum())
+    console.print(f"Nearest neighbours agree for {agree} of {len(SENTENCES)} sentences.")

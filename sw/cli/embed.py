@@ -1,0 +1,88 @@
+"""`weft embed`: sentence embeddings on the accelerator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from rich.table import Table
+
+from sw.cli.common import (
+    config_option,
+    console,
+    device_option,
+    memory_options,
+    steps,
+    write_json,
+)
+from sw.compiler.errors import CompileError
+
+__all__ = ["embed"]
+
+
+def _texts(texts: tuple[str, ...], file: str | None) -> list[str]:
+    found = list(texts)
+    if file is not None:
+        try:
+            lines = Path(file).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise CompileError(f"text file {file}: {error}") from None
+        found += [line.strip() for line in lines if line.strip()]
+    if not found:
+        raise CompileError("no text: give one or more texts, or --file with one a line")
+    return found
+
+
+@click.command()
+@click.argument("texts", nargs=-1)
+@click.option("--file", help="File with one text a line.")
+@device_option
+@config_option
+@memory_options
+@click.option("--json", "json_file", help="Write embeddings and counters to this file.")
+def embed(
+    texts: tuple[str, ...],
+    file: str | None,
+    device: str,
+    config: str,
+    memory_latency: int,
+    memory_width: int,
+    json_file: str | None,
+) -> None:
+    """Embed TEXTS with all-MiniLM-L6-v2 and compare with PyTorch float32."""
+    from sw.models import minilm
+    from sw.models.embedder import Embedder
+
+    sentences = _texts(texts, file)
+    options: dict[str, Any] = {}
+    if device == "verilator":
+        options = {"memory_latency": memory_latency, "memory_width": memory_width}
+    with steps() as step:
+        embedder = Embedder(config, step=step)
+        minilm.tokenise(sentences)
+        with embedder.open(device, **options) as opened:
+            results = embedder.embed(sentences, opened)
+        step("PyTorch float32 for comparison")
+        exact = minilm.float_embeddings(sentences)
+    table = Table("text", "tokens", "cosine to float32", "cycles", "utilisation")
+    records = []
+    for result, reference in zip(results, exact, strict=True):
+        cosine = float(np.dot(result.embedding, reference))
+        record: dict[str, Any] = {
+            "text": result.text,
+            "tokens": result.tokens,
+            "embedding": [float(x) for x in result.embedding],
+            "cosine_to_float32": cosine,
+        }
+        cycles, use = "", ""
+        if result.counters.get("cycles"):
+            record["cycles"] = result.counters["cycles"]
+            record["utilization"] = result.counters["utilization"]
+            cycles, use = f"{record['cycles']:,}", f"{100 * record['utilization']:.1f}%"
+        shown = result.text if len(result.text) <= 60 else result.text[:57] + "..."
+        table.add_row(shown, str(result.tokens), f"{cosine:.5f}", cycles, use)
+        records.append(record)
+    console.print(table)
+    write_json(json_file, records)

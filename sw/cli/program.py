@@ -1,0 +1,188 @@
+"""`weft compile`, `run`, `disassemble`, `inspect` and `export`: programs as files."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from rich.table import Table
+
+from hw.config import get_config
+from hw.isa import COMMAND_BYTES, decode
+from sw.cli.common import config_option, console, device_option, memory_options, steps
+from sw.compiler.compile import compile_module
+from sw.compiler.disassemble import disassemble as disassembly
+from sw.compiler.errors import CompileError
+from sw.compiler.program import Program
+from sw.driver import open_device
+
+__all__ = ["compile_", "disassemble", "export", "inspect", "run"]
+
+MODEL_HELP = """
+    MODEL is `all-MiniLM-L6-v2` (with --tokens), a file saved by `torch.export.save` (.pt2) with
+    its calibration data (--calibration, a .npy file with a batch per entry), or `FILE.py:NAME`
+    or `PACKAGE.MODULE:NAME`, a function that returns (module, example_inputs, calibration).
+    """
+
+
+def _from_function(spec: str) -> tuple[Any, Any, Any]:
+    place, _, name = spec.rpartition(":")
+    if place.endswith(".py"):
+        if not Path(place).is_file():
+            raise CompileError(f"model file {place} does not exist")
+        found = importlib.util.spec_from_file_location("weft_user_model", place)
+        assert found is not None and found.loader is not None
+        module = importlib.util.module_from_spec(found)
+        found.loader.exec_module(module)
+    else:
+        try:
+            module = importlib.import_module(place)
+        except ImportError as error:
+            raise CompileError(f"model {spec!r}: cannot import {place} ({error})") from None
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise CompileError(f"model {spec!r}: {place} has no function {name}")
+    result = function()
+    if not isinstance(result, tuple) or len(result) not in (2, 3):
+        raise CompileError(
+            f"model {spec!r} must return (module, example_inputs) or "
+            f"(module, example_inputs, calibration)"
+        )
+    return (*result, None)[:3]
+
+
+def _compile(model: str, tokens: int, calibration: str | None, config: str, step) -> Program:
+    if model == "all-MiniLM-L6-v2":
+        from sw.models.embedder import Embedder
+
+        return Embedder(config, step=step).program(tokens)
+    if model.endswith(".pt2"):
+        if not Path(model).is_file():
+            raise CompileError(f"model file {model} does not exist")
+        exported = torch.export.load(model)
+        args, kwargs = exported.example_inputs or ((), {})
+        batches = None if calibration is None else list(np.load(calibration))
+        module, example = exported.module(), args or kwargs
+    elif ":" in model:
+        module, example, batches = _from_function(model)
+    else:
+        raise CompileError(
+            f"unknown model {model!r}: give all-MiniLM-L6-v2, a .pt2 file, or FILE.py:FUNCTION"
+        )
+    update = step("Quantising")
+    return compile_module(
+        module, example, config, batches, progress=lambda _text, part: update(part, 1)
+    )
+
+
+@click.command("compile", help=f"Compile MODEL into a program file.\n\n{MODEL_HELP}")
+@click.argument("model")
+@click.option("-o", "--output", required=True, help="Program file to write.")
+@click.option("--tokens", default=16, show_default=True, help="Sequence length (MiniLM).")
+@click.option("--calibration", help="Calibration batches (.npy), for a .pt2 file.")
+@config_option
+def compile_(model: str, output: str, tokens: int, calibration: str | None, config: str) -> None:
+    get_config(config)
+    with steps() as step:
+        program = _compile(model, tokens, calibration, config, step)
+    program.save(output)
+    count = len(program.commands) // COMMAND_BYTES
+    console.print(f"{output}: {count:,} commands, {len(program.constants):,} bytes of constants")
+
+
+@click.command()
+@click.argument("file")
+@click.option("--input", "inputs", multiple=True, help="Input array (.npy), in order.")
+@click.option("--output", "outputs", multiple=True, help="Where to write the outputs (.npy).")
+@device_option
+@memory_options
+def run(
+    file: str,
+    inputs: tuple[str, ...],
+    outputs: tuple[str, ...],
+    device: str,
+    memory_latency: int,
+    memory_width: int,
+) -> None:
+    """Run a program file on a device."""
+    program = Program.load(file)
+    arrays = []
+    for path in inputs:
+        try:
+            arrays.append(np.load(path, allow_pickle=False))
+        except (OSError, ValueError) as error:
+            raise CompileError(f"input {path}: {error}") from None
+    options: dict[str, Any] = {}
+    if device == "verilator":
+        options = {"memory_latency": memory_latency, "memory_width": memory_width}
+    with open_device(device, config=program.config, **options) as opened:
+        results = opened.load(program)(*arrays)
+        results = results if isinstance(results, tuple) else (results,)
+        counters = opened.counters()
+    if outputs and len(outputs) != len(results):
+        raise CompileError(f"the program has {len(results)} outputs, {len(outputs)} --output given")
+    for path, result in zip(outputs, results, strict=False):
+        np.save(path, np.asarray(result))
+    for number, result in enumerate(results):
+        value = np.asarray(result)
+        console.print(f"output {number}: {value.dtype} {list(value.shape)}", highlight=False)
+    if counters.get("cycles"):
+        table = Table("counter", "value")
+        for name, value in counters.items():
+            table.add_row(name, f"{value:,}" if isinstance(value, int) else f"{value:.4f}")
+        console.print(table)
+
+
+@click.command()
+@click.argument("file")
+def disassemble(file: str) -> None:
+    """Print the commands of a program file."""
+    click.echo(disassembly(Program.load(file)))
+
+
+@click.command()
+@click.argument("file")
+def inspect(file: str) -> None:
+    """Print what a program file holds: configuration, sizes, commands by unit."""
+    program = Program.load(file)
+    config = program.config
+    table = Table(show_header=False)
+    table.add_row("configuration", f"{config.name} ({config.rows}x{config.columns})")
+    table.add_row("fingerprint", f"{program.fingerprint:08x}")
+    count = len(program.commands) // COMMAND_BYTES
+    table.add_row("commands", f"{count:,} ({len(program.commands):,} bytes)")
+    table.add_row("constants", f"{len(program.constants):,} bytes")
+    table.add_row("workspace", f"{program.workspace_bytes:,} bytes")
+    table.add_row("input and output", f"{program.io_bytes:,} bytes")
+    table.add_row("useful MACs", f"{program.useful_macs:,}")
+    table.add_row(
+        "cycles at full use", f"{program.useful_macs // (config.rows * config.columns):,}"
+    )
+    console.print(table)
+    words = (program.commands[i * COMMAND_BYTES : (i + 1) * COMMAND_BYTES] for i in range(count))
+    kinds = Counter()
+    for word in words:
+        command = decode(word)
+        kinds[command.opcode.name, command.unit.name] += 1
+    table = Table("command", "unit", "count")
+    for (name, unit), number in kinds.most_common():
+        table.add_row(name, unit, f"{number:,}")
+    console.print(table)
+
+
+@click.command()
+@config_option
+@click.option("-o", "--output", required=True, help="Verilog file to write.")
+def export(config: str, output: str) -> None:
+    """Write the accelerator as one Verilog file with AXI4 and AXI4-Lite ports."""
+    from sim.export import to_verilog
+
+    text = to_verilog(get_config(config))
+    Path(output).write_text(text)
+    console.print(f"{output}: {text.count(chr(10)):,} lines")

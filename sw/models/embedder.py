@@ -1,0 +1,127 @@
+"""Sentence embeddings on a device: quantised once, lowered for each length, both cached."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hw.config import AcceleratorConfig, get_config
+from sim.cache import cache_folder
+from sw.compiler.errors import CompileError
+from sw.compiler.graph import QuantGraph
+from sw.compiler.graph_file import load_graph, save_graph
+from sw.compiler.lower import lower
+from sw.compiler.program import Program, ProgramError
+from sw.compiler.quantise import quantise
+from sw.compiler.retarget import with_shape
+from sw.driver import Device, open_device
+from sw.models import minilm
+
+__all__ = ["Embedder", "Embedding"]
+
+Step = Callable[[str], Callable[[float, float], None]]
+"""`step(text)` announces a long step and returns `update(done, total)`."""
+
+ROOT = Path(__file__).parents[2]
+
+
+def _silent(_text: str) -> Callable[[float, float], None]:
+    return lambda _done, _total: None
+
+
+def _source_digest(*folders: str) -> str:
+    """Content of the code that decides a cached result."""
+    digest = hashlib.sha256()
+    for folder in folders:
+        for path in sorted((ROOT / folder).rglob("*")):
+            if path.suffix in (".py", ".txt"):
+                digest.update(path.relative_to(ROOT).as_posix().encode())
+                digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Result for one text. counters: of the device; empty on the golden device."""
+
+    text: str
+    tokens: int
+    embedding: np.ndarray
+    counters: dict[str, Any]
+
+
+class Embedder:
+    """all-MiniLM-L6-v2 on an accelerator of one configuration.
+
+    Parameters
+    ----------
+    config: preset name or configuration.
+    step: announces long steps (quantising takes minutes the first time).
+    """
+
+    def __init__(self, config: str | AcceleratorConfig = "base", step: Step = _silent) -> None:
+        self.config = get_config(config)
+        self._step = step
+        self._graph: QuantGraph | None = None
+
+    @property
+    def graph(self) -> QuantGraph:
+        """The quantised model for up to `minilm.MAX_TOKENS` tokens."""
+        if self._graph is None:
+            key = _source_digest("hw/vector", "hw/softmax", "sw/compiler/quantise", "sw/models")
+            path = cache_folder("models") / f"minilm-{key}.safetensors"
+            if path.exists():
+                self._graph = load_graph(path)
+            else:
+                update = self._step("Quantising all-MiniLM-L6-v2 (once, a few minutes)")
+                self._graph = quantise(
+                    minilm.float_graph(),
+                    minilm.calibration(),
+                    progress=lambda _text, part: update(part, 1.0),
+                )
+                save_graph(self._graph, path)
+        return self._graph
+
+    def program(self, tokens: int) -> Program:
+        """The program for one text of `tokens` tokens, [CLS] and [SEP] included."""
+        if not 1 <= tokens <= minilm.MAX_TOKENS:
+            raise CompileError(f"{tokens} tokens: the model takes 1 to {minilm.MAX_TOKENS}")
+        key = _source_digest("hw", "sw/compiler", "sw/models")
+        folder = cache_folder("programs")
+        name = f"minilm-{tokens}-{self.config.fingerprint():08x}-{key}.safetensors"
+        if (folder / name).exists():
+            try:
+                return Program.load(folder / name)
+            except ProgramError:
+                (folder / name).unlink()
+        graph = self.graph
+        self._step(f"Lowering the model for {tokens} tokens")
+        program = lower(with_shape(graph, 1, tokens), self.config)
+        partial = folder / f".{name}"
+        program.save(partial)
+        partial.replace(folder / name)
+        return program
+
+    def open(self, device: str, **options: Any) -> Device:
+        """Open a device of this configuration."""
+        return open_device(device, config=self.config, **options)
+
+    def embed(self, texts: Sequence[str], device: Device) -> list[Embedding]:
+        """Embed texts one after another. Raises `CompileError` for a text that is too long."""
+        token_lists = minilm.tokenise(texts)
+        programs = {n: self.program(n) for n in sorted({len(ids) for ids in token_lists})}
+        results = []
+        update = self._step(f"Running {len(texts)} texts on the {self.config.name} accelerator")
+        for number, (text, ids) in enumerate(zip(texts, token_lists, strict=True)):
+            update(number, len(texts))
+            outputs = device.load(programs[len(ids)])(ids[None])
+            hidden = np.asarray(outputs[0] if isinstance(outputs, tuple) else outputs)
+            embedding = minilm.pool(hidden.reshape(len(ids), -1))
+            results.append(Embedding(text, len(ids), embedding, device.counters()))
+        update(len(texts), len(texts))
+        return results
