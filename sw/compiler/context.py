@@ -1,0 +1,190 @@
+"""What the lowering of every step shares: emitter, allocators, and where the tensors are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hw.config import AcceleratorConfig
+from hw.isa import Memory, Opcode, Region
+from sw.compiler import layout as words
+from sw.compiler.allocate import Constants, Pool, RegionSpace
+from sw.compiler.emit import Emitter
+from sw.compiler.graph import QuantGraph, Tensor
+from sw.compiler.layout import Form, Layout
+from sw.compiler.steps import Steps
+
+__all__ = ["Context", "Value"]
+
+MEMORY_OF = {
+    Form.A: Memory.ACTIVATION,
+    Form.K: Memory.WEIGHT,
+    Form.V: Memory.WEIGHT,
+    Form.S: Memory.RESIDUAL,
+}
+WEIGHTS_QUEUE, ACTIVATIONS_QUEUE = 0, 1
+
+
+@dataclass
+class Value:
+    """Where a tensor is.
+
+    dram: (region, offset) for each form it has in DRAM. chip: activation word of panel 0, row 0,
+    if all of form A is on chip (panels `rows` words apart).
+    """
+
+    tensor: Tensor
+    layout: Layout
+    dram: dict[Form, tuple[Region, int]] = field(default_factory=dict)
+    chip: int | None = None
+
+
+class Context:
+    """See the module. `caution` grows when a first, generous schedule did not fit."""
+
+    def __init__(self, graph: QuantGraph, config: AcceleratorConfig, steps: Steps, caution: int):
+        c = config
+        self.graph, self.config, self.steps, self.caution = graph, config, steps, caution
+        self.rows = graph.rows
+        self.emitter = Emitter(config)
+        self.activation = Pool("activation memory", c.activation_words)
+        self.weight = Pool("weight memory", c.weight_words)
+        self.residual = Pool("residual memory", c.residual_words)
+        self.accumulator = Pool("accumulator memory", c.accumulator_words)
+        self.params = {m: Pool(m.name, c.param_words) for m in (Memory.PARAM0, Memory.PARAM1)}
+        self.mask = Pool("mask memory", c.mask_words)
+        self.statistics = Pool("row statistics", c.row_slots)
+        self.softmax = Pool("softmax row state", c.row_slots)
+        line = max(c.bus_bytes, 64)
+        self.workspace = RegionSpace(Region.WORKSPACE, line)
+        self.io = RegionSpace(Region.IO, line)
+        self.constants = Constants(line)
+        self.values: dict[str, Value] = {}
+        self.masks: dict[tuple[str, int], int] = {}
+        self.resident: set[str] = set()
+
+    # --- tensors ------------------------------------------------------------------------------
+
+    def layout(self, name: str) -> Layout:
+        tensor = self.steps.tensors[name]
+        return words.layout_of(self.config, tensor.features, self.steps.heads.get(name, 0))
+
+    def forms(self, name: str | None) -> list[Form]:
+        """Forms in which later steps or the host need a result."""
+        found = self.steps.forms.get(name, set()) if name else set()
+        return sorted(found, key=lambda form: form.value)
+
+    def is_output(self, name: str) -> bool:
+        return self.steps.last_use.get(name) == len(self.steps.steps)
+
+    def _bytes(self, layout: Layout, form: Form) -> int:
+        pitch, _ = words.pitch_and_bytes(self.config, form)
+        return self.rows * words.words_per_row(layout, form) * pitch
+
+    def define_input(self, name: str) -> Value:
+        """An input has every form in which it is read, written by the host."""
+        layout = self.layout(name)
+        value = self.values[name] = Value(self.steps.tensors[name], layout)
+        for form in self.forms(name):
+            value.dram[form] = (Region.IO, self.io.take(self._bytes(layout, form)))
+        return value
+
+    def define(self, name: str) -> Value:
+        """Give a result its place: on chip if placement chose so, in DRAM where it is read."""
+        layout = self.layout(name)
+        value = self.values[name] = Value(self.steps.tensors[name], layout)
+        if name in self.resident:
+            value.chip = self.activation.take_high(layout.panels * self.rows)
+        for form in self.forms(name):
+            if form in (Form.A, Form.S) and self.is_output(name):
+                space = self.io
+            elif form == Form.A and value.chip is not None:
+                continue
+            else:
+                space = self.workspace
+            value.dram[form] = (space.region, space.take(self._bytes(layout, form)))
+        return value
+
+    def release_after(self, index: int) -> None:
+        """Free what step `index` was the last to read."""
+        for name, last in self.steps.last_use.items():
+            value = self.values.get(name)
+            if value is None or last != index:
+                continue
+            if value.chip is not None:
+                self.activation.give_back(value.chip)
+            for form, (region, offset) in value.dram.items():
+                if region == Region.WORKSPACE:
+                    self.workspace.give_back(offset, self._bytes(value.layout, form))
+
+    # --- data movement ------------------------------------------------------------------------
+
+    def move_panels(
+        self,
+        opcode: Opcode,
+        value: Value,
+        form: Form,
+        panels: tuple[int, int],
+        rows: tuple[int, int],
+        address: int,
+        stride: int,
+    ) -> None:
+        """LOAD or STORE words (panel, row) of forms A, K and V, on chip at
+        `address + p * stride + r`. panels, rows: (first, count)."""
+        region, offset = value.dram[form]
+        pitch, _ = words.pitch_and_bytes(self.config, form)
+        whole = rows[1] == self.rows and stride == rows[1] and panels[1] * rows[1] < 1 << 16
+        activations = opcode == Opcode.LOAD and form == Form.A
+        self.emitter.emit(
+            opcode,
+            region=region,
+            queue=ACTIVATIONS_QUEUE if activations else WEIGHTS_QUEUE,
+            memory=MEMORY_OF[form],
+            offset=offset + (panels[0] * self.rows + rows[0]) * pitch,
+            words=rows[1] * panels[1] if whole else rows[1],
+            runs=1 if whole else panels[1],
+            dram_stride=self.rows * pitch,
+            address=address,
+            word_stride=1,
+            run_stride=stride,
+        )
+
+    def move_rows(
+        self,
+        opcode: Opcode,
+        value: Value,
+        rows: tuple[int, int],
+        groups: tuple[int, int],
+        address: int,
+    ) -> None:
+        """LOAD or STORE words (row, group) of form S, on chip at `address + r * count + g`."""
+        region, offset = value.dram[Form.S]
+        pitch, total = self.config.residual_pitch, value.layout.groups
+        self.emitter.emit(
+            opcode,
+            region=region,
+            queue=ACTIVATIONS_QUEUE if opcode == Opcode.LOAD else 0,
+            memory=Memory.RESIDUAL,
+            offset=offset + (rows[0] * total + groups[0]) * pitch,
+            words=groups[1],
+            runs=rows[1],
+            dram_stride=total * pitch,
+            address=address,
+            word_stride=1,
+            run_stride=groups[1],
+        )
+
+    def load_params(self, memory: Memory, offset: int, count: int) -> int:
+        """Load parameter words from the constant region; returns their address."""
+        address = self.params[memory].take(count)
+        self.emitter.emit(
+            Opcode.LOAD,
+            region=Region.CONSTANT,
+            queue=WEIGHTS_QUEUE,
+            memory=memory,
+            offset=offset,
+            words=count,
+            runs=1,
+            address=address,
+            word_stride=1,
+        )
+        return address

@@ -1,0 +1,67 @@
+"""Destinations of INT8 results: the tensor on chip, or a buffer and a store to DRAM."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hw.isa import Memory, Opcode
+from sw.compiler.context import Context, Value
+from sw.compiler.layout import Form
+
+__all__ = ["Bytes"]
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """An INT8 destination of a vector command: `fields` for the command, then `store`."""
+
+    context: Context
+    value: Value
+    form: Form
+    panels: tuple[int, int]
+    rows: tuple[int, int]
+    address: int
+    stride: int
+    staged: bool
+
+    @classmethod
+    def take(
+        cls,
+        context: Context,
+        value: Value,
+        form: Form,
+        panels: tuple[int, int],
+        rows: tuple[int, int],
+    ) -> Bytes:
+        """Panels (first, count) of these rows: in the resident tensor, or in a new buffer."""
+        if form == Form.A and value.chip is not None:
+            address = value.chip + panels[0] * context.rows + rows[0]
+            return cls(context, value, form, panels, rows, address, context.rows, False)
+        pool = context.activation if form == Form.A else context.weight
+        address = pool.take(panels[1] * rows[1])
+        return cls(context, value, form, panels, rows, address, rows[1], True)
+
+    @property
+    def fields(self) -> dict[str, int]:
+        return {
+            "dst_memory": Memory.ACTIVATION if self.form == Form.A else Memory.WEIGHT,
+            "dst_by_column": int(self.form == Form.V),
+            "dst_address": self.address,
+            "dst_stride": self.stride,
+        }
+
+    def store(self) -> None:
+        """To DRAM, if the tensor is kept there; the buffer is free for later commands."""
+        if self.form in self.value.dram:
+            self.context.move_panels(
+                Opcode.STORE,
+                self.value,
+                self.form,
+                self.panels,
+                self.rows,
+                self.address,
+                self.stride,
+            )
+        if self.staged:
+            pool = self.context.activation if self.form == Form.A else self.context.weight
+            pool.give_back(self.address)

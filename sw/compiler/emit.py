@@ -1,0 +1,234 @@
+"""Commands in program order, with the waits they need found automatically.
+
+Lowering emits commands in an order in which executing them one after another is correct. A unit
+keeps that order; between units this module finds every read-after-write, write-after-read and
+write-after-write, word by word, and turns them into the fewest waits. How the commands of the
+units are then merged into one stream (order.py) does not change the result.
+
+Within one unit no wait is needed, except that the vector unit overlaps its commands: there a
+command waits for an earlier one whose result it reads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hw.config import AcceleratorConfig
+from hw.isa import COMMANDS, WAIT_SLOTS, Opcode, Unit
+from sw.compiler.access import Access, Space, accesses, weight_accesses
+
+__all__ = ["Emitter", "Item"]
+
+Counts = dict[Unit, int]
+Clock = tuple[int, ...]
+"""For each `Unit`, how many of its commands are known to be complete."""
+
+UNITS = tuple(u for u in Unit if u != Unit.NONE)
+START: Clock = (0,) * len(Unit)
+STREAM_SLOTS = WAIT_SLOTS - 1  # a GEMM's slot 0 belongs to its weights
+
+
+@dataclass(slots=True)
+class Item:
+    """One command before it has its place in the stream.
+
+    count: it is the unit's count-th command, from 1. waits: (unit, count) pairs, in a GEMM
+    those of its activation and accumulator side; weight_wait: of its weights.
+    """
+
+    opcode: Opcode
+    values: dict[str, int]
+    unit: Unit
+    count: int
+    place: int
+    waits: list[tuple[Unit, int]]
+    weight_wait: tuple[Unit, int] | None = None
+
+
+def _latest(a: Clock, b: Clock) -> Clock:
+    return tuple(x if x > y else y for x, y in zip(a, b, strict=True))
+
+
+class _History:
+    """Per word and unit, the count of the unit's last command that touched it."""
+
+    def __init__(self, size: int):
+        self.size = size
+        self.last: dict[Unit, np.ndarray] = {}
+
+    def _view(self, array: np.ndarray, access: Access) -> np.ndarray:
+        _, _, base, outer, stride, inner = access
+        if outer == 1 or stride <= inner:
+            return array[base : base + (outer - 1) * stride + inner]
+        return np.ndarray((outer, inner), np.int32, array, 4 * base, (4 * stride, 4))
+
+    def _grow(self, size: int) -> None:
+        self.size = max(size, 2 * self.size)
+        for unit, array in self.last.items():
+            self.last[unit] = np.concatenate(
+                [array, np.zeros(self.size - len(array), dtype=np.int32)]
+            )
+
+    def latest(self, access: Access, needs: Counts, skip: Unit | None) -> None:
+        """Raise `needs` to what touched any of these words, units other than `skip`."""
+        if access.base + (access.outer - 1) * access.stride + access.inner > self.size:
+            return self._latest_part(access, needs, skip)
+        for unit, array in self.last.items():
+            if unit != skip:
+                count = int(self._view(array, access).max())
+                if count > needs.get(unit, 0):
+                    needs[unit] = count
+        return None
+
+    def _latest_part(self, access: Access, needs: Counts, skip: Unit | None) -> None:
+        """DRAM that was never written so far lies beyond the arrays."""
+        self._grow(access.base + (access.outer - 1) * access.stride + access.inner)
+        self.latest(access, needs, skip)
+
+    def touch(self, access: Access, unit: Unit, count: int) -> None:
+        end = access.base + (access.outer - 1) * access.stride + access.inner
+        if end > self.size:
+            self._grow(end)
+        array = self.last.get(unit)
+        if array is None:
+            array = self.last[unit] = np.zeros(self.size, dtype=np.int32)
+        self._view(array, access)[...] = count
+
+
+class Emitter:
+    """Collects commands; see the module.
+
+    Parameters
+    ----------
+    config: sizes of the machine; on-chip addresses beyond them are a bug and raise.
+    """
+
+    def __init__(self, config: AcceleratorConfig):
+        self.config = config
+        self.items: dict[Unit, list[Item]] = {unit: [] for unit in UNITS}
+        self.places: list[str] = [""]
+        c = config
+        sizes = {
+            Space.ACTIVATION: c.activation_words,
+            Space.WEIGHT: c.weight_words,
+            Space.RESIDUAL: c.residual_words,
+            Space.PARAM0: c.param_words,
+            Space.PARAM1: c.param_words,
+            Space.MASK: c.mask_words,
+            Space.ACCUMULATOR: c.accumulator_words,
+            Space.WORKSPACE: 0,
+            Space.IO: 0,
+        }
+        self._sizes = {s: sizes.get(s, c.row_slots) for s in Space}
+        self._written = {s: _History(self._sizes[s]) for s in Space}
+        self._read = {s: _History(self._sizes[s]) for s in Space}
+        # What is known complete when the unit's newest command starts; when it is done.
+        self._started: dict[Unit, Clock] = dict.fromkeys(UNITS, START)
+        self._weights_started: Clock = START
+        self._done: dict[Unit, list[Clock]] = {unit: [START] for unit in UNITS}
+
+    @property
+    def commands(self) -> int:
+        return sum(len(items) for items in self.items.values())
+
+    def place(self, text: str) -> None:
+        """Commands from here on belong to this part of the module."""
+        if self.places[-1] != text:
+            self.places.append(text)
+
+    # --- commands -----------------------------------------------------------------------------
+
+    def emit(self, opcode: Opcode, **fields: int) -> Item:
+        """Append a command; missing fields are 0."""
+        values = dict.fromkeys((f.name for f in COMMANDS[opcode].fields), 0)
+        values.update(fields)
+        if opcode == Opcode.LOAD:
+            unit = Unit.LOAD_ACTIVATIONS if values["queue"] else Unit.LOAD_WEIGHTS
+        else:
+            unit = COMMANDS[opcode].units[0]
+        touched = accesses(self.config, opcode, values)
+        needs = self._needs(touched, unit)
+        item = Item(opcode, values, unit, 0, len(self.places) - 1, [])
+        if opcode == Opcode.GEMM:
+            words = weight_accesses(self.config, values)
+            weight_needs = self._needs(words, unit)
+            waits, clock = self._prune(weight_needs, self._weights_started, 1)
+            item.weight_wait = waits[0] if waits else None
+            self._weights_started = clock
+            item.waits, self._started[unit] = self._prune(needs, self._started[unit], STREAM_SLOTS)
+            touched += words
+            clock = _latest(clock, self._started[unit])
+        else:
+            # A relay is itself a vector command, so look at the clock only behind it.
+            item.waits, clock = self._prune(needs, self._started[unit], WAIT_SLOTS, unit)
+            self._started[unit] = clock
+        self.items[unit].append(item)
+        item.count = len(self.items[unit])
+        done = list(_latest(clock, self._done[unit][-1]))
+        done[unit] = item.count
+        self._done[unit].append(tuple(done))
+        for access in touched:
+            (self._written if access.write else self._read)[access.space].touch(
+                access, unit, item.count
+            )
+        return item
+
+    def _needs(self, touched: list[Access], unit: Unit) -> Counts:
+        """For each other unit the last of its commands that must be complete."""
+        needs: Counts = {}
+        for access in touched:
+            end = access.base + (access.outer - 1) * access.stride + access.inner
+            dram = access.space in (Space.WORKSPACE, Space.IO)
+            if access.base < 0 or (not dram and end > self._sizes[access.space]):
+                raise AssertionError(f"{access} is outside its memory")
+            overlaps = unit == Unit.VECTOR and not access.write
+            self._written[access.space].latest(access, needs, None if overlaps else unit)
+            if access.write:
+                self._read[access.space].latest(access, needs, unit)
+        return needs
+
+    def _prune(
+        self, needs: Counts, known: Clock, slots: int, unit: Unit | None = None
+    ) -> tuple[list[tuple[Unit, int]], Clock]:
+        """Waits that together imply all needs, at most `slots`, and what is then known."""
+        waits = [(u, n) for u, n in needs.items() if n > known[u]]
+        if len(waits) > 1:
+            waits = [
+                (u, n)
+                for u, n in waits
+                if not any(w != u and self._done[w][m][u] >= n for w, m in waits)
+            ]
+        if len(waits) > slots:
+            relay = self._relay(waits[slots - 1 :])
+            waits = waits[: slots - 1]
+            if unit == Unit.VECTOR:  # it starts behind the relay anyway
+                known = self._started[unit]
+            else:
+                waits.append(relay)
+        clock = known
+        for u, n in waits:
+            clock = _latest(clock, self._done[u][n])
+        return waits, clock
+
+    def _relay(self, waits: list[tuple[Unit, int]]) -> tuple[Unit, int]:
+        """A vector command without effect that waits for several units in place of another."""
+        item = Item(
+            Opcode.VECTOR,
+            dict.fromkeys((f.name for f in COMMANDS[Opcode.VECTOR].fields), 0),
+            Unit.VECTOR,
+            len(self.items[Unit.VECTOR]) + 1,
+            len(self.places) - 1,
+            waits,
+        )
+        item.values.update(rows=1, groups=1)
+        clock = self._started[Unit.VECTOR]
+        for u, n in waits:
+            clock = _latest(clock, self._done[u][n])
+        self._started[Unit.VECTOR] = clock
+        self.items[Unit.VECTOR].append(item)
+        done = list(_latest(clock, self._done[Unit.VECTOR][-1]))
+        done[Unit.VECTOR] = item.count
+        self._done[Unit.VECTOR].append(tuple(done))
+        return Unit.VECTOR, item.count

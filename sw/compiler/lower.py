@@ -1,0 +1,127 @@
+"""From a quantised graph to a program for one configuration.
+
+Lowering walks the steps in order and emits commands (emit.py) that would be correct one after
+another; `order.merge` then lets the units run ahead of each other as far as the data allows.
+Tensors live in the DRAM workspace, INT8 activations stay on chip while there is room.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hw import isa
+from hw.config import AcceleratorConfig, get_config
+from sw.compiler.allocate import DoesNotFit
+from sw.compiler.context import Context
+from sw.compiler.errors import CompileError
+from sw.compiler.graph import (
+    QuantAttention,
+    QuantElementwise,
+    QuantGraph,
+    QuantInput,
+    QuantLinear,
+)
+from sw.compiler.layout import Form
+from sw.compiler.lower_attention import lower_attention
+from sw.compiler.lower_linear import lower_linear
+from sw.compiler.lower_norm import lower_elementwise, lower_norm
+from sw.compiler.order import finish, merge
+from sw.compiler.placement import choose_resident
+from sw.compiler.program import InputPlace, OutputPlace, Program, mask_block_words
+from sw.compiler.steps import Step, Steps, make_steps
+
+__all__ = ["lower"]
+
+MOST_CAUTION = 3
+
+
+def lower(graph: QuantGraph, config: str | AcceleratorConfig) -> Program:
+    """Compile a quantised graph. Raises `CompileError` if the machine is too small for it."""
+    config = get_config(config)
+    _check(graph, config)
+    steps = make_steps(graph)
+    for caution in range(MOST_CAUTION + 1):
+        try:
+            return _attempt(graph, config, steps, caution)
+        except DoesNotFit:
+            if caution == MOST_CAUTION:
+                raise
+    raise AssertionError
+
+
+def _check(graph: QuantGraph, config: AcceleratorConfig) -> None:
+    for tensor in graph.tensors.values():
+        if -(-tensor.features // config.lanes) > 4095 - config.rows:
+            raise CompileError(
+                f"tensor {tensor.name!r}: {tensor.features} features are more than commands "
+                f"can address with {config.lanes} lanes"
+            )
+
+
+def _lower_step(context: Context, step: Step) -> None:
+    op = step.ops[0]
+    context.emitter.place(step.place)
+    if isinstance(op, QuantLinear):
+        lower_linear(context, step)
+    elif isinstance(op, QuantAttention):
+        lower_attention(context, step)
+    elif isinstance(op, QuantElementwise):
+        lower_elementwise(context, step)
+    else:
+        lower_norm(context, step)
+
+
+def _place_input(context: Context, op: QuantInput) -> InputPlace:
+    name = op.out
+    if op.kind != "mask":
+        value = context.define_input(name)
+        places = {form: offset for form, (_, offset) in value.dram.items()}
+        return InputPlace(name, context.steps.heads.get(name, 0), places)
+    c, tokens = context.config, context.graph.tokens
+    readers = (op for step in context.steps.steps for op in step.ops)
+    blocks = {o.key_block for o in readers if isinstance(o, QuantAttention) and o.mask == name}
+    masks = {}
+    for block in sorted(blocks):
+        words = mask_block_words(c.rows, c.columns, tokens, block) * -(-tokens // block)
+        masks[block] = context.io.take(context.graph.batch * words * c.mask_pitch)
+        context.masks[name, block] = masks[block]
+    return InputPlace(name, masks=masks)
+
+
+def _attempt(graph: QuantGraph, config: AcceleratorConfig, steps: Steps, caution: int) -> Program:
+    context = Context(graph, config, steps, caution)
+    inputs = tuple(_place_input(context, op) for op in steps.inputs)
+    context.resident = choose_resident(context)
+    for index, step in enumerate(steps.steps):
+        _lower_step(context, step)
+        context.release_after(index)
+    stream, estimate = merge(context.emitter)
+    outputs = []
+    for output in graph.outputs:
+        form = Form.A if steps.tensors[output.name].bits == 8 else Form.S
+        _, offset = context.values[output.name].dram[form]
+        outputs.append(OutputPlace(output.name, steps.heads.get(output.name, 0), form, offset))
+    commands = b"".join(isa.encode(command) for command in finish(stream))
+    names = {op.out for op in graph.ops if isinstance(op, QuantInput)}
+    names |= {output.name for output in graph.outputs}
+    return Program(
+        config=config,
+        commands=np.frombuffer(commands, np.uint8).copy(),
+        constants=context.constants.image(),
+        workspace_bytes=context.workspace.size,
+        io_bytes=context.io.size,
+        graph=QuantGraph(
+            batch=graph.batch,
+            tokens=graph.tokens,
+            inputs=list(graph.inputs),
+            tensors={n: t for n, t in graph.tensors.items() if n in names},
+            ops=[op for op in graph.ops if isinstance(op, QuantInput)],
+            outputs=list(graph.outputs),
+        ),
+        inputs=inputs,
+        outputs=tuple(outputs),
+        useful_macs=graph.useful_macs,
+        places=tuple(context.emitter.places),
+        command_place=np.array([item.place for item in stream] + [0], np.uint16),
+        estimated_cycles=estimate.cycles,
+    )

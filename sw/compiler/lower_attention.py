@@ -1,0 +1,358 @@
+"""Lower attention: online softmax over key blocks, two streams in turn.
+
+A stream works through query blocks ("jobs"). Its step for key block j is P V of block j-1, the
+scores of block j, and their softmax; the steps of the streams alternate, so that the softmax of
+one runs while the array works for the other.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass
+
+from hw.isa import Memory, Opcode, Region
+from sw.compiler.allocate import Pool
+from sw.compiler.context import ACTIVATIONS_QUEUE, Context
+from sw.compiler.destination import Bytes
+from sw.compiler.graph import QuantAttention
+from sw.compiler.layout import Form, align, even_split
+from sw.compiler.params import Params, load_if_room
+from sw.compiler.program import mask_block_words
+from sw.compiler.steps import Step
+from sw.compiler.tile import AttentionPlan, plan_attention
+
+__all__ = ["lower_attention"]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One query block of one head of one sequence: rows from `start` of the sequence."""
+
+    bundle: int
+    batch: int
+    head: int
+    start: int
+    rows: int
+
+
+class _Shared:
+    """Buffers that several jobs read: loaded at the first use, freed after the last."""
+
+    def __init__(self, pool: Pool):
+        self.pool = pool
+        self._at: dict[Hashable, int] = {}
+        self.uses: Counter[Hashable] = Counter()
+
+    def get(self, key: Hashable, size: int, load: Callable[[int], None]) -> int:
+        if key not in self._at:
+            self._at[key] = self.pool.take(size)
+            load(self._at[key])
+        return self._at[key]
+
+    def used(self, key: Hashable) -> None:
+        self.uses[key] -= 1
+        if not self.uses[key]:
+            self.pool.give_back(self._at.pop(key))
+
+
+class _Attention:
+    """State of one attention operation."""
+
+    def __init__(self, context: Context, op: QuantAttention):
+        c = self.c = context.config
+        self.context, self.op = context, op
+        self.tokens = context.graph.tokens
+        self.q, self.k, self.v = (context.values[n] for n in (op.q, op.k, op.v))
+        self.out = context.define(op.out8)
+        self.head = self.out.layout
+        self.key_block = min(op.key_block, self.tokens)
+        self.plan = self._make_plan()
+        self.score_panels = mask_block_words(c.rows, c.columns, self.tokens, op.key_block)
+        self.out_panels = self.head.head_columns // c.columns
+        self.scale = Params(
+            context, Memory.PARAM1, op.second, self.head.word_order(), self.head.features
+        )
+        self.keys = _Shared(context.weight)
+        self.masks = _Shared(context.mask)
+        self.blocks = even_blocks(self.tokens, self.key_block)
+        per_sequence = len(self.blocks) * self.score_panels
+        self.masks_stay = 2 * per_sequence <= c.mask_words
+
+    def _make_plan(self) -> AttentionPlan:
+        context, op = self.context, self.op
+        return plan_attention(
+            self.c,
+            self.tokens,
+            self.out.layout,
+            self.key_block,
+            q_resident=self.q.chip is not None,
+            out_resident=self.out.chip is not None,
+            activation_free=context.activation.largest_gap,
+            weight_free=context.weight.largest_gap,
+            caution=context.caution,
+        )
+
+    def jobs(self) -> list[_Job]:
+        """All query blocks, in order; `lanes` consecutive ones form a bundle."""
+        if self.op.causal:  # no query block may straddle key blocks, see `limit`
+            queries = [
+                (start + first, rows)
+                for start, size in self.blocks
+                for first, rows in even_split(size, self.plan.rows)
+            ]
+        else:
+            queries = even_split(self.tokens, self.plan.rows)
+        jobs = []
+        for batch in range(self.context.graph.batch):
+            for head in range(self.op.heads):
+                for start, rows in queries:
+                    bundle = len(jobs) // self.plan.lanes
+                    jobs.append(_Job(bundle, batch, head, start, rows))
+        return jobs
+
+    def blocks_of(self, job: _Job) -> list[int]:
+        """Key blocks that a query block sees."""
+        if not self.op.causal:
+            return list(range(len(self.blocks)))
+        return [j for j, (start, _) in enumerate(self.blocks) if start < job.start + job.rows]
+
+    def key_of(self, kind: str, job: _Job, block: int) -> Hashable:
+        """Who shares a block of K or V, or of the mask."""
+        if kind == "mask":
+            sharing = -1 if self.masks_stay else job.bundle
+            return kind, sharing, job.batch, block
+        sharing = -1 if self.plan.resident else job.bundle
+        return kind, sharing, job.batch, job.head, block
+
+    def keys_seen(self, job: _Job, block: int) -> int:
+        """Keys of a block that any row of the job sees."""
+        start, size = self.blocks[block]
+        return min(size, job.start + job.rows - start) if self.op.causal else size
+
+    def limit(self, job: _Job, block: int) -> dict[str, int]:
+        """Fields that cut invalid keys. A job lies within one key block, so a block that needs
+        the causal limit never lets it pass the block's own end."""
+        start, size = self.blocks[block]
+        if self.op.causal and start + size > job.start + 1:
+            return {"limit": job.start - start + 1, "causal": 1}
+        return {"limit": size}
+
+    # --- operands -----------------------------------------------------------------------------
+
+    def key_words(self, job: _Job, block: int) -> tuple[int, int]:
+        """(address, words between panels) of a block of K."""
+        start, size = self.blocks[block]
+        stride, panels = align(align(size, self.c.rows), self.c.columns), self.head.head_panels
+
+        def load(address: int) -> None:
+            rows = (job.batch * self.tokens + start, size)
+            self.context.move_panels(
+                Opcode.LOAD, self.k, Form.K, (job.head * panels, panels), rows, address, stride
+            )
+
+        return self.keys.get(self.key_of("k", job, block), panels * stride, load), stride
+
+    def value_words(self, job: _Job, block: int) -> tuple[int, int]:
+        """(address, words between panels) of a block of V."""
+        start, size = self.blocks[block]
+        stride, panels = align(size, self.c.rows), self.out_panels
+
+        def load(address: int) -> None:
+            rows = (job.batch * self.tokens + start, size)
+            self.context.move_panels(
+                Opcode.LOAD, self.v, Form.V, (job.head * panels, panels), rows, address, stride
+            )
+
+        return self.keys.get(self.key_of("v", job, block), panels * stride, load), stride
+
+    def mask_word(self, job: _Job, block: int) -> int:
+        """Address of the mask words of a key block."""
+        assert self.op.mask is not None
+        base = self.context.masks[self.op.mask, self.op.key_block]
+        count = self.score_panels
+
+        def load(address: int) -> None:
+            index = (job.batch * len(self.blocks) + block) * count
+            self.context.emitter.emit(
+                Opcode.LOAD,
+                region=Region.IO,
+                queue=ACTIVATIONS_QUEUE,
+                memory=Memory.MASK,
+                offset=base + index * self.c.mask_pitch,
+                words=count,
+                runs=1,
+                address=address,
+                word_stride=1,
+            )
+
+        return self.masks.get(self.key_of("mask", job, block), count, load)
+
+    def query_words(self, job: _Job) -> tuple[int, int, bool]:
+        """(address, words between panels, whether to free it) of a query block."""
+        panels, row = self.head.head_panels, job.batch * self.tokens + job.start
+        if self.q.chip is not None:
+            rows = self.context.rows
+            return self.q.chip + job.head * panels * rows + row, rows, False
+        address = self.context.activation.take(panels * job.rows)
+        self.context.move_panels(
+            Opcode.LOAD,
+            self.q,
+            Form.A,
+            (job.head * panels, panels),
+            (row, job.rows),
+            address,
+            job.rows,
+        )
+        return address, job.rows, True
+
+
+def even_blocks(tokens: int, size: int) -> list[tuple[int, int]]:
+    """Key blocks (start, size): all of full size but the last, as the graph prescribes."""
+    return [(start, min(size, tokens - start)) for start in range(0, tokens, size)]
+
+
+class _Lane:
+    """One stream with its own scores, weights P, output O and row state."""
+
+    def __init__(self, attention: _Attention):
+        a = self.a = attention
+        context, rows = a.context, a.plan.rows
+        self.scores = context.accumulator.take(a.score_panels * rows)
+        self.output = context.accumulator.take(a.out_panels * rows)
+        self.weights = context.activation.take(-(-a.key_block // a.c.rows) * rows)
+        self.slot = context.softmax.take(rows)
+
+    def free(self) -> None:
+        context = self.a.context
+        context.accumulator.give_back(self.scores)
+        context.accumulator.give_back(self.output)
+        context.activation.give_back(self.weights)
+        context.softmax.give_back(self.slot)
+
+    def run(self, jobs: list[_Job]) -> Iterator[None]:
+        """Emit the jobs; yields where the other stream takes its turn."""
+        pending: tuple[_Job, int, bool] | None = None
+        for job in jobs:
+            query = self.a.query_words(job)
+            blocks = self.a.blocks_of(job)
+            for block in blocks:
+                if pending is not None:
+                    self._values(*pending)
+                self._scores(job, block, query)
+                if block == blocks[-1] and query[2]:
+                    self.a.context.activation.give_back(query[0])
+                pending = (job, block, block == blocks[-1])
+                yield
+        if pending is not None:
+            self._values(*pending)
+
+    def _scores(self, job: _Job, block: int, query: tuple[int, int, bool]) -> None:
+        """Scores of one key block, and their softmax."""
+        a, c = self.a, self.a.c
+        panels = -(-a.keys_seen(job, block) // c.rows)
+        address, stride = a.key_words(job, block)
+        masked = {}
+        if a.op.mask is not None:
+            masked = {"mask": 1, "mask_address": a.mask_word(job, block)}
+        limit = a.limit(job, block)
+        a.context.emitter.emit(
+            Opcode.GEMM,
+            rows=job.rows,
+            k_tiles=a.head.head_panels,
+            n_tiles=-(-panels * c.rows // c.columns),
+            a_address=query[0],
+            a_stride=query[1],
+            w_address=address,
+            w_by_column=1,
+            w_k_stride=stride,
+            w_n_stride=c.columns,
+            acc_address=self.scores,
+            acc_stride=job.rows,
+            row_max=1,
+            slot=self.slot,
+            **masked,
+            **limit,
+        )
+        a.keys.used(a.key_of("k", job, block))
+        if masked:
+            a.masks.used(a.key_of("mask", job, block))
+        a.context.emitter.emit(
+            Opcode.SOFTMAX,
+            rows=job.rows,
+            groups=panels * c.groups_per_row_panel,
+            acc_address=self.scores,
+            acc_stride=job.rows,
+            dst_memory=Memory.ACTIVATION,
+            dst_address=self.weights,
+            dst_stride=job.rows,
+            slot=self.slot,
+            score_shift=a.op.score_shift[job.head],
+            first=int(block == 0),
+            **limit,
+        )
+
+    def _values(self, job: _Job, block: int, last: bool) -> None:
+        """P V of one key block; behind the last one the division."""
+        a, c = self.a, self.a.c
+        panels = -(-a.keys_seen(job, block) // c.rows)
+        address, stride = a.value_words(job, block)
+        a.context.emitter.emit(
+            Opcode.GEMM,
+            rows=job.rows,
+            k_tiles=panels,
+            n_tiles=a.out_panels,
+            a_address=self.weights,
+            a_stride=job.rows,
+            a_unsigned=1,
+            w_address=address,
+            w_by_column=0,
+            w_k_stride=c.rows,
+            w_n_stride=stride,
+            acc_address=self.output,
+            acc_stride=job.rows,
+            accumulate=int(block > 0),
+            rescale=int(block > 0),
+            slot=self.slot,
+        )
+        a.keys.used(a.key_of("v", job, block))
+        if not last:
+            return
+        words = (job.head * a.head.head_panels, a.head.head_panels)
+        rows = (job.batch * a.tokens + job.start, job.rows)
+        target = Bytes.take(a.context, a.out, Form.A, words, rows)
+        first, groups = (w * c.groups_per_row_panel for w in words)
+        a.context.emitter.emit(
+            Opcode.SCALE,
+            rows=job.rows,
+            groups=groups,
+            acc_address=self.output,
+            acc_stride=job.rows,
+            param1=a.scale.get(first, groups),
+            slot=self.slot,
+            **target.fields,
+        )
+        a.scale.done()
+        target.store()
+
+
+def lower_attention(context: Context, step: Step) -> None:
+    """Emit one attention operation."""
+    (op,) = step.ops
+    assert isinstance(op, QuantAttention)
+    attention = _Attention(context, op)
+    load_if_room([attention.scale], context.config.param_words)
+    jobs = attention.jobs()
+    for job in jobs:
+        for block in attention.blocks_of(job):
+            for kind, shared in (("k", attention.keys), ("v", attention.keys)):
+                shared.uses[attention.key_of(kind, job, block)] += 1
+            if op.mask is not None:
+                attention.masks.uses[attention.key_of("mask", job, block)] += 1
+    lanes = [_Lane(attention) for _ in range(attention.plan.lanes)]
+    runs = [lane.run(jobs[i :: len(lanes)]) for i, lane in enumerate(lanes)]
+    while runs:
+        runs = [run for run in runs if next(run, StopIteration) is not StopIteration]
+    for lane in lanes:
+        lane.free()
+    attention.scale.free_all()

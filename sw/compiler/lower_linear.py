@@ -1,0 +1,189 @@
+"""Lower linear layers: GEMM and VECTOR by tiles, with residual add and a norm fused behind."""
+
+from __future__ import annotations
+
+from hw.isa import Memory, Opcode, Region
+from sw.compiler.context import WEIGHTS_QUEUE, Context, Value
+from sw.compiler.graph import QuantLinear
+from sw.compiler.layout import (
+    Form,
+    Layout,
+    even_split,
+    pack_weights,
+    tile_words,
+    weights_by_column,
+)
+from sw.compiler.lower_norm import FusedNorm
+from sw.compiler.params import Params, load_if_room
+from sw.compiler.results import Results
+from sw.compiler.steps import Step
+from sw.compiler.tile import LinearPlan, plan_linear
+
+__all__ = ["lower_linear"]
+
+
+class _InputTile:
+    """Reduction chunks of the input's M tile, on chip from first to last use.
+
+    If `keep` is false, every use loads its chunk again.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        value: Value,
+        rows: tuple[int, int],
+        chunks: list[tuple[int, int]],
+        keep: bool,
+    ):
+        self.context, self.value, self.rows = context, value, rows
+        self.chunks, self.keep = chunks, keep
+        self._at: dict[int, int] = {}
+
+    def get(self, chunk: int) -> tuple[int, int]:
+        """(address, stride) of a chunk's first panel, first row."""
+        first, count = self.chunks[chunk]
+        if self.value.chip is not None:
+            stride = self.context.rows
+            return self.value.chip + first * stride + self.rows[0], stride
+        if chunk not in self._at:
+            address = self.context.activation.take(count * self.rows[1])
+            self._at[chunk] = address
+            self.context.move_panels(
+                Opcode.LOAD, self.value, Form.A, (first, count), self.rows, address, self.rows[1]
+            )
+        return self._at[chunk], self.rows[1]
+
+    def used(self, chunk: int, last: bool) -> None:
+        """A GEMM has been emitted; `last`: no other will need this chunk."""
+        if self.value.chip is None and (last or not self.keep):
+            self.context.activation.give_back(self._at.pop(chunk))
+
+
+class _Layer:
+    """One linear layer of a step: constants and parameters."""
+
+    def __init__(self, context: Context, op: QuantLinear, x: Layout, panels: int):
+        self.op = op
+        name = op.out8 or op.out16
+        assert name is not None
+        self.layout = context.layout(name)
+        self.panels = panels
+        self.x_panels = x.panels
+        self.weights = context.constants.add(
+            pack_weights(context.config, op.weight, self.layout, x)
+        )
+        order, features = self.layout.column_order(), self.layout.features
+        self.first = Params(context, Memory.PARAM0, op.first, order, features)
+        self.second = None
+        if op.second is not None and op.out8 is not None:
+            self.second = Params(context, Memory.PARAM1, op.second, order, features)
+
+    @property
+    def params(self) -> list[Params]:
+        return [self.first] if self.second is None else [self.first, self.second]
+
+
+def _load_weights(context: Context, layer: _Layer, n: tuple[int, int], k: tuple[int, int]) -> int:
+    """Tiles (n, k) as [output tile][reduction tile][word]; returns their weight word."""
+    words = tile_words(context.config)
+    pitch = context.config.weight_pitch
+    address = context.weight.take(n[1] * k[1] * words)
+    whole = k[1] == layer.x_panels
+    context.emitter.emit(
+        Opcode.LOAD,
+        region=Region.CONSTANT,
+        queue=WEIGHTS_QUEUE,
+        memory=Memory.WEIGHT,
+        offset=layer.weights + (n[0] * layer.x_panels + k[0]) * words * pitch,
+        words=k[1] * words * (n[1] if whole else 1),
+        runs=1 if whole else n[1],
+        dram_stride=layer.x_panels * words * pitch,
+        address=address,
+        word_stride=1,
+        run_stride=k[1] * words,
+    )
+    return address
+
+
+def _plan(context: Context, step: Step, x: Value, layouts: tuple[Layout, ...]) -> LinearPlan:
+    op = step.ops[0]
+    assert isinstance(op, QuantLinear)
+    return plan_linear(
+        context.config,
+        context.rows,
+        x.layout,
+        layouts,
+        x_resident=x.chip is not None,
+        norm=step.norm is not None,
+        whole_rows=step.norm is not None,
+        activation_free=context.activation.largest_gap,
+        weight_free=context.weight.largest_gap,
+        caution=context.caution,
+    )
+
+
+def lower_linear(context: Context, step: Step) -> None:
+    """Emit one step: linear layers with a common input, and a fused norm."""
+    ops = [op for op in step.ops if isinstance(op, QuantLinear)]
+    x = context.values[ops[0].x]
+    for op in ops:
+        for name in (op.out16, op.out8):
+            if context.forms(name):
+                assert name is not None
+                context.define(name)
+    norm = FusedNorm(context, step.norm) if step.norm else None
+    layouts = tuple(context.layout(op.out8 or op.out16 or "") for op in ops)
+    plan = _plan(context, step, x, layouts)
+    layers = [
+        _Layer(context, op, x.layout, panels) for op, panels in zip(ops, plan.panels, strict=True)
+    ]
+    chunks = even_split(x.layout.panels, plan.k_tiles)
+    params = [p for layer in layers for p in layer.params] + (norm.params if norm else [])
+    load_if_room(params, context.config.param_words)
+    for rows in even_split(context.rows, plan.rows):
+        tile = _InputTile(context, x, rows, chunks, plan.keep_x)
+        for layer in layers:
+            results = Results(context, layer.op, layer.first, layer.second, rows, norm)
+            parts = even_split(layer.layout.column_panels, layer.panels, layer.layout.panel_unit)
+            for part in parts:
+                last = layer is layers[-1] and part is parts[-1]
+                _gemm_part(context, layer, tile, results, part, last)
+            results.finish()
+    for item in params:
+        item.free_all()
+
+
+def _gemm_part(
+    context: Context,
+    layer: _Layer,
+    tile: _InputTile,
+    results: Results,
+    n: tuple[int, int],
+    last: bool,
+) -> None:
+    """Some output tiles of one M tile: all reduction chunks, then the vector unit."""
+    words, rows = tile_words(context.config), tile.rows[1]
+    accumulator = context.accumulator.take(rows * n[1])
+    for index, k in enumerate(tile.chunks):
+        weights = _load_weights(context, layer, n, k)
+        address, stride = tile.get(index)
+        context.emitter.emit(
+            Opcode.GEMM,
+            rows=rows,
+            k_tiles=k[1],
+            n_tiles=n[1],
+            a_address=address,
+            a_stride=stride,
+            w_address=weights,
+            w_by_column=weights_by_column(context.config),
+            w_k_stride=words,
+            w_n_stride=k[1] * words,
+            acc_address=accumulator,
+            acc_stride=rows,
+            accumulate=index > 0,
+        )
+        context.weight.give_back(weights)
+        tile.used(index, last)
+    results.part(accumulator, n)
+    context.accumulator.give_back(accumulator)

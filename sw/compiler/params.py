@@ -1,0 +1,78 @@
+"""Parameters of the vector unit's affine stages: in the constants, and on chip when needed."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hw.config import AcceleratorConfig
+from hw.isa import Memory
+from hw.vector.golden import Affine
+from sw.compiler.context import Context
+from sw.compiler.layout import even_split, pack_affine
+
+__all__ = ["Params", "load_if_room", "param_parts"]
+
+
+class Params:
+    """One affine stage of one operation.
+
+    Parameters
+    ----------
+    memory: PARAM0 or PARAM1. p: one record per feature. order: feature of each lane, in the
+    order of the commands' groups. whole: load all groups at once, else part by part.
+    """
+
+    def __init__(
+        self, context: Context, memory: Memory, p: Affine, order: np.ndarray, features: int
+    ):
+        self.context = context
+        self.memory = memory
+        self.groups = len(order) // context.config.lanes
+        self.offset = context.constants.add(pack_affine(p, order, features))
+        self._whole: int | None = None
+        self._part: int | None = None
+
+    def load_all(self) -> None:
+        """Load all groups; they stay until `free_all`."""
+        self._whole = self.context.load_params(self.memory, self.offset, self.groups)
+
+    @property
+    def whole(self) -> bool:
+        """Whether all groups are on chip."""
+        return self._whole is not None
+
+    def free_all(self) -> None:
+        if self._whole is not None:
+            self.context.params[self.memory].give_back(self._whole)
+            self._whole = None
+
+    def get(self, first: int, count: int) -> int:
+        """Address of group `first`, with `count` groups loaded from there."""
+        if self._whole is not None:
+            return self._whole + first
+        pitch = self.context.config.param_pitch
+        count = min(count, self.groups - first)
+        self._part = self.context.load_params(self.memory, self.offset + first * pitch, count)
+        return self._part
+
+    def done(self) -> None:
+        """End of the use of what `get` returned."""
+        if self._whole is None and self._part is not None:
+            self.context.params[self.memory].give_back(self._part)
+            self._part = None
+
+
+def load_if_room(params: list[Params], words: int) -> None:
+    """Load whole stages while they leave room to prefetch the next operation's."""
+    used = {Memory.PARAM0: 0, Memory.PARAM1: 0}
+    for item in params:
+        if used[item.memory] + item.groups <= words // 2:
+            used[item.memory] += item.groups
+            item.load_all()
+
+
+def param_parts(c: AcceleratorConfig, params: list[Params], panels: int) -> list[tuple[int, int]]:
+    """Split panels of R features so that the parameters of a part fit beside what is loaded."""
+    if all(item.whole for item in params):
+        return [(0, panels)]
+    return even_split(panels, max(1, c.param_words // 4 // c.groups_per_row_panel))

@@ -1,0 +1,226 @@
+"""Small random quantised graphs: every operation, odd sizes, values that do not saturate away."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hw.isa import Function
+from hw.vector.golden import Affine
+from sw.compiler.graph import (
+    FloatInput,
+    QuantAttention,
+    QuantElementwise,
+    QuantGraph,
+    QuantInput,
+    QuantLinear,
+    QuantNorm,
+    QuantOutput,
+    Tensor,
+)
+
+__all__ = ["Builder", "random_encoder", "random_inputs", "random_mixture"]
+
+
+class Builder:
+    """Builds a graph operation by operation; every method returns the result's name."""
+
+    def __init__(self, seed: int, batch: int, tokens: int):
+        self.random = np.random.default_rng(seed)
+        self.graph = QuantGraph(batch, tokens)
+
+    def tensor(self, name: str, bits: int, features: int, heads: int = 0) -> str:
+        scale = np.full(features, 0.05) if bits == 8 else np.array(2.0**-9)
+        self.graph.tensors[name] = Tensor(
+            name, bits, features, scale, np.zeros(features if bits == 8 else 1), heads
+        )
+        return name
+
+    def affine(self, features: int, gain: float, spread: float) -> Affine:
+        """Records of about this gain, offset up to `spread` results."""
+        shift = self.random.integers(8, 20, features)
+        mul = np.rint(gain * self.random.uniform(0.5, 1.5, features) * 2.0**shift).astype(np.int64)
+        mul = np.clip(mul * self.random.choice([-1, 1], features), -32767, 32767)
+        offset = np.rint(self.random.uniform(-spread, spread, features) * 2.0**shift)
+        offset = offset.astype(np.int64) + (1 << (shift - 1))
+        return Affine(mul, offset, shift.astype(np.int64))
+
+    def float_input(self, name: str, bits: int, features: int) -> str:
+        g = self.graph
+        g.inputs.append(FloatInput(name, "float", (g.batch, g.tokens, features)))
+        out = self.tensor(f"{name}.q", bits, features)
+        g.ops.append(QuantInput(out, "float", (name,)))
+        return out
+
+    def embedding(self, features: int, words: int = 50) -> str:
+        g = self.graph
+        g.inputs.append(FloatInput("tokens", "tokens", (g.batch, g.tokens)))
+        out = self.tensor("embedded", 16, features)
+        tables = tuple(
+            self.random.integers(-3000, 3000, (n, features)).astype(np.int16)
+            for n in (words, g.tokens)
+        )
+        constant = self.random.integers(-50, 50, (g.tokens, features))
+        positions = np.arange(g.tokens)
+        g.ops.append(QuantInput(out, "embedding", ("tokens", positions), tables, constant))
+        return out
+
+    def mask(self) -> str:
+        g = self.graph
+        g.inputs.append(FloatInput("mask", "mask", (g.batch, g.tokens)))
+        g.ops.append(QuantInput("mask.q", "mask", ("mask",)))
+        return "mask.q"
+
+    def linear(
+        self, x: str, features: int, name: str, *, residual: str | None = None,
+        to16: bool = False, to8: bool = True, function: Function = Function.NONE, heads: int = 0,
+    ) -> tuple[str | None, str | None]:  # fmt: skip
+        """(INT16 result, INT8 result)."""
+        g, k = self.graph, self.graph.tensors[x].features
+        weight = self.random.integers(-127, 128, (features, k)).astype(np.int8)
+        first = self.affine(features, 400 / (74 * 74 * np.sqrt(k)), 100)
+        op = QuantLinear(
+            x,
+            weight,
+            first,
+            function,
+            residual,
+            int(self.random.integers(0, 3)),
+            self.affine(features, 0.1, 10) if to8 and self.random.random() < 0.8 else None,
+            self.tensor(f"{name}.16", 16, features) if to16 else None,
+            self.tensor(f"{name}.8", 8, features, heads) if to8 else None,
+            place=name,
+        )
+        g.ops.append(op)
+        return op.out16, op.out8
+
+    def norm(
+        self, x: str, name: str, *, to16: bool = True, to8: bool = True
+    ) -> tuple[str | None, str | None]:
+        g, features = self.graph, self.graph.tensors[x].features
+        op = QuantNorm(
+            x,
+            features,
+            int(self.random.integers(1, 1000)) * features,
+            self.affine(features, 0.1, 100) if to16 else None,
+            self.affine(features, 0.01, 10) if to8 else None,
+            self.tensor(f"{name}.16", 16, features) if to16 else None,
+            self.tensor(f"{name}.8", 8, features) if to8 else None,
+            place=name,
+        )
+        g.ops.append(op)
+        return op.out16, op.out8
+
+    def elementwise(
+        self, x: str, name: str, *, to16: bool = True, to8: bool = True
+    ) -> tuple[str | None, str | None]:
+        g, features = self.graph, self.graph.tensors[x].features
+        op = QuantElementwise(
+            x,
+            self.affine(features, 1, 100),
+            Function(int(self.random.integers(0, 4))),
+            self.affine(features, 0.05, 10) if to8 and self.random.random() < 0.7 else None,
+            self.tensor(f"{name}.16", 16, features) if to16 else None,
+            self.tensor(f"{name}.8", 8, features) if to8 else None,
+            place=name,
+        )
+        g.ops.append(op)
+        return op.out16, op.out8
+
+    def attention(
+        self, q: str, k: str, v: str, heads: int, name: str, *, causal: bool = False,
+        mask: str | None = None, key_block: int = 64,
+    ) -> str:  # fmt: skip
+        features = self.graph.tensors[q].features
+        out = self.tensor(name, 8, features)
+        self.graph.ops.append(
+            QuantAttention(
+                q,
+                k,
+                v,
+                heads,
+                tuple(int(s) for s in self.random.integers(5, 9, heads)),
+                self.affine(features, 0.005, 10),
+                out,
+                causal,
+                mask,
+                key_block,
+                place=name,
+            )
+        )
+        return out
+
+    def output(self, *names: str | None) -> None:
+        g = self.graph
+        for name in names:
+            assert name is not None
+            features = g.tensors[name].features
+            g.outputs.append(QuantOutput(name, (g.batch, g.tokens, features)))
+
+
+def random_encoder(
+    seed: int = 0, *, batch: int = 2, tokens: int = 19, hidden: int = 100, heads: int = 5,
+    ffn: int = 250, layers: int = 1, causal: bool = False, masked: bool = False,
+    key_block: int = 64,
+) -> QuantGraph:  # fmt: skip
+    """Embedding, norm, and post-norm transformer layers."""
+    b = Builder(seed, batch, tokens)
+    x16, x8 = b.norm(b.embedding(hidden), "norm0")
+    mask = b.mask() if masked else None
+    for layer in range(layers):
+        assert x8 is not None and x16 is not None
+        q, k, v = (b.linear(x8, hidden, f"{layer}.{n}", heads=heads)[1] for n in "qkv")
+        assert q and k and v
+        attended = b.attention(
+            q, k, v, heads, f"{layer}.attention", causal=causal, mask=mask, key_block=key_block
+        )
+        s, _ = b.linear(attended, hidden, f"{layer}.out", residual=x16, to16=True, to8=False)
+        assert s
+        x16, x8 = b.norm(s, f"{layer}.norm1")
+        assert x8
+        _, h = b.linear(x8, ffn, f"{layer}.up", function=Function.GELU_ERF)
+        assert h
+        s, _ = b.linear(h, hidden, f"{layer}.down", residual=x16, to16=True, to8=False)
+        assert s
+        x16, x8 = b.norm(s, f"{layer}.norm2")
+    b.output(x16, x8)
+    return b.graph
+
+
+def random_mixture(seed: int = 0, *, batch: int = 2, tokens: int = 11) -> QuantGraph:
+    """What transformers do not have: shared and reused operands, both results, no norm."""
+    b = Builder(seed, batch, tokens)
+    a = b.float_input("a", 8, 24)
+    r = b.float_input("r", 16, 30)
+    r16, r8 = b.linear(a, 30, "first", residual=r, to16=True, to8=True)
+    assert r16 and r8
+    e16, e8 = b.elementwise(r16, "elementwise")
+    assert e16 and e8
+    n16, n8 = b.norm(e16, "norm", to16=bool(seed % 2))
+    assert n8
+    one = b.attention(a, a, a, 2, "self", key_block=8)  # an input, in all three forms
+    two = b.attention(n8, r8, e8, 3, "cross", causal=True, key_block=4)  # through unit layers
+    _, q = b.linear(a, 30, "q", heads=3)
+    assert q
+    three = b.attention(q, q, r8, 3, "shared", key_block=16)
+    _, four = b.linear(two, 17, "odd", function=Function.RELU)
+    s16, s8 = b.linear(one, 30, "sum", residual=e16, to16=True, to8=True)
+    _, n2 = b.norm(s16 or "", "prenorm", to16=False)
+    b.linear(n8, 12, "dead", to16=True)
+    outputs = [r16, e8, n8, one, two, three, four, s16, s8, n2, q]
+    b.output(*outputs, *([n16] if n16 else []))
+    return b.graph
+
+
+def random_inputs(graph: QuantGraph, seed: int = 0) -> list[np.ndarray]:
+    """Inputs for any of these graphs."""
+    random = np.random.default_rng(seed)
+    values: list[np.ndarray] = []
+    for item in graph.inputs:
+        if item.kind == "tokens":
+            values.append(random.integers(0, 50, item.shape))
+        elif item.kind == "mask":
+            lengths = random.integers(1, graph.tokens + 1, (graph.batch, 1))
+            values.append((np.arange(graph.tokens) < lengths).astype(np.int64))
+        else:
+            values.append(random.normal(0, 3, item.shape).astype(np.float32))
+    return values
