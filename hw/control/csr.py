@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from hw.config import AcceleratorConfig
 from hw.dma.axi import AxiLiteSignature
+from hw.dma.transfer import regions_layout
 from hw.interfaces import INDEX_BITS
 from hw.isa import ISA_VERSION, Region
 from hw.registers import COUNTERS, ID_VALUE, Register, State, counter_address, region_address
@@ -37,7 +38,7 @@ class ControlRegisters(wiring.Component):
     s_axil: the bus.
     o_start, o_reset: one-cycle requests. i_state, i_code, i_index: for STATUS, ERROR_COMMAND.
     i_finished: one cycle, sets the interrupt. o_interrupt: level, pending and enabled.
-    o_region_base, o_region_size, o_region_writable: the DMA windows, by `Region`.
+    o_regions: the DMA windows.
     o_program_commands: commands in the program.
     o_counter_read, o_counter_select, i_counter_valid, i_counter_value: see `Counters`.
     """
@@ -54,9 +55,7 @@ class ControlRegisters(wiring.Component):
                 "i_index": In(INDEX_BITS),
                 "i_finished": In(1),
                 "o_interrupt": Out(1),
-                "o_region_base": Out(config.address_bits).array(len(Region)),
-                "o_region_size": Out(32).array(len(Region)),
-                "o_region_writable": Out(1).array(len(Region)),
+                "o_regions": Out(regions_layout(config)),
                 "o_program_commands": Out(32),
                 "o_counter_read": Out(1),
                 "o_counter_select": Out(range(len(COUNTERS))),
@@ -76,12 +75,12 @@ class ControlRegisters(wiring.Component):
         stored += [(Register.INTERRUPT_ENABLE, enable)]
         for region in Region:
             address = region_address(region)
-            base = self.o_region_base[region]
+            window = self.o_regions[region]
+            base = window.base
             stored += [(address, base[:DATA_BITS])]
             if len(base) > DATA_BITS:
                 stored += [(address + 4, base[DATA_BITS:])]
-            stored += [(address + 8, self.o_region_size[region])]
-            stored += [(address + 12, self.o_region_writable[region])]
+            stored += [(address + 8, window.size), (address + 12, window.writable)]
 
         self._write_channel(m, stored, pending)
         self._read_channel(m, stored, pending)

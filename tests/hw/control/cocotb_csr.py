@@ -10,6 +10,7 @@ from cocotb.triggers import RisingEdge
 from cocotbext.axi import AxiLiteBus, AxiLiteMaster
 
 from hw.config import PRESETS
+from hw.dma.transfer import regions_layout
 from hw.isa import ISA_VERSION, Region
 from hw.registers import COUNTERS, ID_VALUE, Register, State, counter_address, region_address
 
@@ -77,14 +78,13 @@ async def registers_keep_what_was_written(dut):
             else:
                 assert await master.read_dword(address) == expected[address], hex(address)
         assert dut.o_program_commands.value == expected[Register.PROGRAM_COMMANDS]
+        windows = regions_layout(CONFIG).from_bits(int(dut.o_regions.value))
         for region in Region:
             address = region_address(region)
-            base = getattr(dut, f"o_region_base__{int(region)}")
-            size = getattr(dut, f"o_region_size__{int(region)}")
-            writable = getattr(dut, f"o_region_writable__{int(region)}")
-            assert base.value == expected[address]
-            assert size.value == expected[address + 8]
-            assert writable.value == expected[address + 12]
+            window = windows[region]
+            assert window.base == expected[address]
+            assert window.size == expected[address + 8]
+            assert window.writable == expected[address + 12]
 
 
 @cocotb.test()

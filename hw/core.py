@@ -1,0 +1,222 @@
+"""Core: everything that executes a program, wired together; reset between programs."""
+
+from __future__ import annotations
+
+from amaranth import Module
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.config import AcceleratorConfig
+from hw.control.front_end import FrontEnd
+from hw.control.scoreboard import UNITS
+from hw.control.stalls import MATRIX_COUNTERS, Stalls
+from hw.dma.axi import Axi4Signature, connect_read, connect_write
+from hw.dma.load import LoadUnit
+from hw.dma.reader import Client, Reader
+from hw.dma.store import StoreUnit
+from hw.dma.transfer import regions_layout
+from hw.interfaces import UnitError
+from hw.isa import Region, Unit
+from hw.memory.scratchpad import Scratchpad
+from hw.systolic.matrix import MatrixUnit
+from hw.vector.unit import VectorUnit
+
+__all__ = ["ERROR_SOURCES", "Core", "CoreEvents", "TraceSignature"]
+
+ERROR_SOURCES = len(UNITS) + 1
+"""The units, then dispatch."""
+
+
+class TraceSignature(wiring.Signature):
+    """Pulses for traces: `<unit>_started` and `<unit>_done` of every unit."""
+
+    def __init__(self):
+        super().__init__(
+            {
+                f"{unit.name.lower()}_{event}": Out(1)
+                for unit in UNITS
+                for event in ("started", "done")
+            }
+        )
+
+
+class CoreEvents(wiring.Signature):
+    """Events for the counters of `hw.registers`; `matrix` by `MATRIX_COUNTERS`."""
+
+    def __init__(self):
+        super().__init__(
+            {
+                "matrix": Out(len(MATRIX_COUNTERS)),
+                "vector_busy": Out(1),
+                "load_weights_busy": Out(1),
+                "load_activations_busy": Out(1),
+                "store_busy": Out(1),
+                "commands": Out(1),
+                "read_beats": Out(1),
+                "write_beats": Out(1),
+                "dispatch_stalled": Out(1),
+            }
+        )
+
+
+class Core(wiring.Component):
+    """Front end, units, memories and the bus master.
+
+    ```
+    m_axi <- Reader <- FrontEnd, LoadUnit x 2      FrontEnd -> commands -> units
+    m_axi <- StoreUnit
+    ACTIVATION  read: matrix, store     write: vector, loads
+    WEIGHT      read: matrix, store     write: vector, loads
+    RESIDUAL    read: vector, store     write: vector, loads
+    PARAM0/1    read: vector            write: loads
+    MASK        read: matrix            write: loads
+    ```
+    Ports of a memory are given in the order of their priority: whoever cannot wait comes first.
+
+    Flow control: runs a program from the fall of `i_halt` after a reset until `o_done` or an
+    error; the owner then raises `i_halt` and resets when the bus is quiet.
+
+    Parameters
+    ----------
+    config: sizes. poison_collisions: see `Scratchpad`; shows missing waits in simulation.
+
+    Members
+    -------
+    m_axi: bus master. regions: DMA windows. i_commands: program length. i_halt: see above.
+    o_done, error: end of the program; errors by `UNITS`, then dispatch. o_bus_busy: a transaction
+    is under way. events: see `CoreEvents`. trace: see `TraceSignature`.
+    """
+
+    def __init__(self, config: AcceleratorConfig, *, poison_collisions: bool = False):
+        self.config = config
+        self._poison = poison_collisions
+        super().__init__(
+            {
+                "m_axi": Out(Axi4Signature(config.address_bits, config.bus_bytes)),
+                "regions": In(regions_layout(config)),
+                "i_commands": In(32),
+                "i_halt": In(1),
+                "o_done": Out(1),
+                "error": Out(UnitError).array(ERROR_SOURCES),
+                "o_bus_busy": Out(1),
+                "events": Out(CoreEvents()),
+                "trace": Out(TraceSignature()),
+            }
+        )
+
+    def _scratchpad(self, width: int, depth: int, granules: int = 1, readers: int = 2):
+        """Memories that units write have two readers and three writers, tables one and two."""
+        return Scratchpad(
+            width,
+            depth,
+            granules=granules,
+            readers=readers,
+            writers=readers + 1,
+            banks=readers,
+            poison_collisions=self._poison,
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        c = self.config
+        m.submodules.front_end = front_end = FrontEnd(c)
+        m.submodules.reader = reader = Reader(c)
+        m.submodules.load_weights = load_weights = LoadUnit(c)
+        m.submodules.load_activations = load_activations = LoadUnit(c)
+        m.submodules.matrix = matrix = MatrixUnit(c)
+        m.submodules.vector = vector = VectorUnit(c)
+        m.submodules.store = store = StoreUnit(c)
+        units = (load_weights, load_activations, matrix, vector, store)
+        loads = (load_weights, load_activations)
+
+        pad = self._scratchpad
+        weight_granules = c.weight_bytes // c.lanes
+        m.submodules.activation = activation = pad(
+            8 * c.rows, c.activation_words, c.groups_per_row_panel
+        )
+        m.submodules.weight = weight = pad(8 * c.weight_bytes, c.weight_words, weight_granules)
+        m.submodules.residual = residual = pad(16 * c.lanes, c.residual_words)
+        m.submodules.param0 = param0 = pad(64 * c.lanes, c.param_words, readers=1)
+        m.submodules.param1 = param1 = pad(64 * c.lanes, c.param_words, readers=1)
+        m.submodules.mask = mask = pad(c.columns, c.mask_words, readers=1)
+
+        connect = wiring.connect
+        connect(m, matrix.activation, activation.read_0)
+        connect(m, store.activation_read, activation.read_1)
+        connect(m, vector.activation_write, activation.write_0)
+        connect(m, matrix.weight, weight.read_0)
+        connect(m, store.weight_read, weight.read_1)
+        connect(m, vector.weight_write, weight.write_0)
+        connect(m, vector.residual_read, residual.read_0)
+        connect(m, store.residual_read, residual.read_1)
+        connect(m, vector.residual_write, residual.write_0)
+        connect(m, vector.param0, param0.read_0)
+        connect(m, vector.param1, param1.read_0)
+        connect(m, matrix.mask, mask.read_0)
+        for i, load in enumerate(loads):
+            connect(m, load.activation_write, getattr(activation, f"write_{i + 1}"))
+            connect(m, load.weight_write, getattr(weight, f"write_{i + 1}"))
+            connect(m, load.residual_write, getattr(residual, f"write_{i + 1}"))
+            connect(m, load.param0_write, getattr(param0, f"write_{i}"))
+            connect(m, load.param1_write, getattr(param1, f"write_{i}"))
+            connect(m, load.mask_write, getattr(mask, f"write_{i}"))
+        connect(m, vector.acc_read, matrix.acc_read)
+        connect(m, vector.row_max, matrix.row_max)
+        connect(m, matrix.shift, vector.shift)
+
+        # --- bus ----------------------------------------------------------------------------------
+        clients = {
+            Client.FETCH: front_end,
+            Client.LOAD_WEIGHTS: load_weights,
+            Client.LOAD_ACTIVATIONS: load_activations,
+        }
+        for client, user in clients.items():
+            connect(m, user.request, reader.request[client])
+            connect(m, reader.data[client], user.data)
+        connect_read(m, self.m_axi, reader.axi)
+        connect_write(m, self.m_axi, store.axi)
+        m.d.comb += [
+            self.o_bus_busy.eq(~reader.quiet | ~store.quiet),
+            reader.i_halt.eq(self.i_halt),
+            front_end.i_halt.eq(self.i_halt),
+            front_end.i_base.eq(self.regions[Region.PROGRAM].base),
+            front_end.i_size.eq(self.regions[Region.PROGRAM].size),
+            front_end.i_commands.eq(self.i_commands),
+            self.o_done.eq(front_end.o_done),
+        ]
+        for unit in (*loads, store):
+            m.d.comb += unit.regions.eq(self.regions)
+
+        # --- commands and status ------------------------------------------------------------------
+        for i, (name, unit) in enumerate(zip(UNITS, units, strict=True)):
+            stream = unit.i_stream if unit is matrix else unit.i_command
+            connect(m, front_end.o[i], stream)
+            m.d.comb += [
+                unit.i_halt.eq(self.i_halt),
+                front_end.i_done[i].eq(unit.status.done),
+                self.error[i].eq(unit.status.error),
+                getattr(self.trace, f"{name.name.lower()}_started").eq(unit.status.started),
+                getattr(self.trace, f"{name.name.lower()}_done").eq(unit.status.done),
+            ]
+        connect(m, front_end.o_matrix_weights, matrix.i_weights)
+        m.d.comb += self.error[-1].eq(front_end.o_error)
+
+        m.submodules.stalls = stalls = Stalls()
+        gemms, weights = front_end.o[UNITS.index(Unit.MATRIX)], front_end.o_matrix_weights
+        m.d.comb += [
+            stalls.i_state.eq(matrix.state),
+            stalls.i_waiting_for.eq(front_end.o_waiting_for[UNITS.index(Unit.MATRIX)]),
+            stalls.i_weights_waiting_for.eq(front_end.o_matrix_weights_waiting_for),
+            stalls.i_taken.eq(gemms.valid & gemms.ready),
+            stalls.i_weights_taken.eq(weights.valid & weights.ready),
+            self.events.matrix.eq(stalls.o),
+            self.events.vector_busy.eq(vector.issued),
+            self.events.load_weights_busy.eq(load_weights.status.busy),
+            self.events.load_activations_busy.eq(load_activations.status.busy),
+            self.events.store_busy.eq(store.status.busy),
+            self.events.commands.eq(front_end.o_taken),
+            self.events.read_beats.eq(self.m_axi.rvalid & self.m_axi.rready),
+            self.events.write_beats.eq(self.m_axi.wvalid & self.m_axi.wready),
+            self.events.dispatch_stalled.eq(front_end.o_stalled),
+        ]
+        return m
