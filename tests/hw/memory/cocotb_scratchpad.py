@@ -1,0 +1,151 @@
+"""Random traffic on every port of a scratchpad against a plain list."""
+
+import os
+
+import cocotb
+from cocotb.triggers import RisingEdge
+
+from tests.stream_helpers import make_rng, start
+
+WIDTH, DEPTH, GRANULES, READERS, WRITERS, BANKS = (
+    int(os.environ.get(name, "1"))
+    for name in ("WIDTH", "DEPTH", "GRANULES", "READERS", "WRITERS", "BANKS")
+)
+ALL = (1 << WIDTH) - 1
+
+
+def bank_of(addr: int) -> int:
+    """Parity of the address bits but bits 4, 9, 14, of those that the depth needs."""
+    used = addr % (1 << (DEPTH - 1).bit_length())
+    return 0 if BANKS == 1 else (used & 0b01111_01111_01111_01111).bit_count() % 2
+
+
+class Driver:
+    """One port: holds an access until it is taken."""
+
+    def __init__(self, dut, name, rng, activity, **fields):
+        self._dut, self._name, self._rng, self._activity = dut, name, rng, activity
+        self._fields = fields
+        self.active = False
+
+    def signal(self, name):
+        return getattr(self._dut, f"{self._name}__{name}")
+
+    def value(self, name) -> int:
+        return int(self.signal(name).value)
+
+    def drive(self):
+        if not self.active and self._rng.random() < self._activity:
+            self.active = True
+            kind = self._rng.random()
+            if kind < 0.05:
+                self.addr = self._rng.randrange(DEPTH, 1 << 28)
+            else:  # often among few words, for conflicts and collisions
+                self.addr = self._rng.randrange(min(DEPTH, 8) if kind < 0.3 else DEPTH)
+            self.signal("addr").value = self.addr
+            for name, bits in self._fields.items():
+                value = self._rng.getrandbits(bits)
+                setattr(self, name, value)
+                self.signal(name).value = value
+        self.signal("valid").value = int(self.active)
+
+
+def expect_grants(ports) -> list[bool]:
+    """Which active ports are taken: the first of each bank."""
+    taken, granted = set(), []
+    for port in ports:
+        grant = port.active and bank_of(port.addr) not in taken
+        if port.active:
+            taken.add(bank_of(port.addr))
+        granted.append(grant)
+    return granted
+
+
+@cocotb.test()
+@cocotb.parametrize(activity=[1.0, 0.6, 0.1])
+async def traffic(dut, activity):
+    await start(dut)
+    rng = make_rng()
+    writers = [
+        Driver(dut, f"write_{i}", rng, activity, data=WIDTH, mask=GRANULES) for i in range(WRITERS)
+    ]
+    readers = [Driver(dut, f"read_{i}", rng, activity) for i in range(READERS)]
+    # Write every word once, so that the list is known whatever an earlier test left.
+    words = [rng.getrandbits(WIDTH) for _ in range(DEPTH)]
+    for addr, word in enumerate(words):
+        writers[0].signal("valid").value = 1
+        writers[0].signal("addr").value = addr
+        writers[0].signal("data").value = word
+        writers[0].signal("mask").value = (1 << GRANULES) - 1
+        await RisingEdge(dut.clk)
+
+    expected = [None] * READERS
+    reads = collisions = 0
+    for _ in range(1500):
+        for port in readers + writers:
+            port.drive()
+        await RisingEdge(dut.clk)
+        for reader, value in zip(readers, expected, strict=True):
+            assert reader.value("data_valid") == (value is not None)
+            if value is not None and value >= 0:
+                assert reader.value("data") == value
+                reads += 1
+        read_grants, write_grants = expect_grants(readers), expect_grants(writers)
+        written = set()
+        before = list(words)
+        for port, granted in zip(writers, write_grants, strict=True):
+            if not port.active:
+                continue
+            assert port.value("ready") == granted
+            assert port.value("out_of_range") == (port.addr >= DEPTH)
+            if granted:
+                port.active = False
+                if port.addr < DEPTH and port.mask:
+                    written.add(port.addr)
+                    bits = WIDTH // GRANULES
+                    for g in range(GRANULES):
+                        if port.mask >> g & 1:
+                            part = ((1 << bits) - 1) << g * bits
+                            words[port.addr] = words[port.addr] & ~part | port.data & part
+        for i, (port, granted) in enumerate(zip(readers, read_grants, strict=True)):
+            expected[i] = None
+            if not port.active:
+                continue
+            assert port.value("ready") == granted
+            assert port.value("out_of_range") == (port.addr >= DEPTH)
+            if granted:
+                port.active = False
+                if port.addr >= DEPTH:
+                    expected[i] = -1  # anything
+                elif port.addr in written:
+                    expected[i] = before[port.addr] ^ ALL  # poisoned
+                    collisions += 1
+                else:
+                    expected[i] = before[port.addr]
+    assert reads > 50
+    assert activity < 1 or collisions > 0
+
+
+@cocotb.test()
+@cocotb.parametrize(stride=[1, 6, 16, 32, 48, 96])
+async def load_beside_vector(dut, stride):
+    """A writer that walks along a row of panels leaves a load at least a fifth of the cycles."""
+    if WRITERS < 2 or BANKS < 2:
+        return
+    await start(dut)
+    panels = min(DEPTH // stride, 8)
+    first, second = (f"write_{i}__" for i in range(2))
+    for prefix in (first, second):
+        getattr(dut, prefix + "valid").value = 1
+        getattr(dut, prefix + "mask").value = 0
+    done, cycles = 0, 0
+    for row in range(16):
+        for panel in range(panels):
+            for _ in range(2):  # two groups of lanes in a word
+                getattr(dut, first + "addr").value = row + panel * stride
+                getattr(dut, second + "addr").value = done % DEPTH
+                await RisingEdge(dut.clk)
+                assert int(getattr(dut, first + "ready").value)
+                done += int(getattr(dut, second + "ready").value)
+                cycles += 1
+    assert done >= cycles / 5, f"{done} of {cycles}"
