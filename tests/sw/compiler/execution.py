@@ -1,18 +1,15 @@
-"""Run programs on the golden machine, in stream order or in any order that the waits allow."""
+"""Golden machines for programs: configurations, memories full of junk, inputs in place."""
 
 from __future__ import annotations
 
-import random
-
 import numpy as np
 
-from hw import isa
 from hw.config import AcceleratorConfig
-from hw.isa import Opcode, Region, Unit
+from hw.isa import Region
 from sw.compiler.program import Program
 from sw.golden.machine import GoldenMachine
 
-__all__ = ["CONFIGS", "machine_for", "run_golden", "run_shuffled"]
+__all__ = ["CONFIGS", "machine_for", "run_golden"]
 
 
 def _config(name: str, rows: int, columns: int, lanes: int, **sizes: int) -> AcceleratorConfig:
@@ -64,55 +61,4 @@ def run_golden(program: Program, inputs: list[np.ndarray]) -> np.ndarray:
     """The IO region after executing the stream in order."""
     machine, io = machine_for(program, inputs)
     machine.run()
-    return io
-
-
-def run_shuffled(program: Program, inputs: list[np.ndarray], seed: int) -> np.ndarray:
-    """The IO region after executing in a random order that queues and waits allow.
-
-    The dispatcher fills the queues in stream order; any unit may execute its oldest command
-    once that command's waits are met. A vector command may also start (and execute) while up
-    to three older ones have not completed, because the unit overlaps them; and the load units
-    complete later than they write. Counts are compared as the hardware does, modulo 4096.
-    """
-    chance = random.Random(seed)
-    machine, io = machine_for(program, inputs)
-    data = program.commands.tobytes()
-    stream = [
-        isa.decode(data[i : i + isa.COMMAND_BYTES]) for i in range(0, len(data), isa.COMMAND_BYTES)
-    ]
-    assert stream[-1].opcode == Opcode.HALT
-    stream = stream[:-1]
-    units = [u for u in Unit if u != Unit.NONE]
-    queues: dict[Unit, list[isa.Command]] = {u: [] for u in units}
-    dispatched = dict.fromkeys(units, 0)
-    completed = dict.fromkeys(units, 0)
-    position = 0
-
-    def reached(wait: isa.Wait) -> bool:
-        return (completed[wait.unit] - wait.count) % 4096 < 2048
-
-    favourite = chance.choice(units)
-    while position < len(stream) or any(queues.values()):
-        if chance.random() < 0.02:
-            favourite = chance.choice(units)  # let one unit run ahead for a while
-        while position < len(stream):
-            command = stream[position]
-            if len(queues[command.unit]) >= program.config.queue_depth:
-                break
-            for wait in command.waits:
-                if wait is not None:
-                    assert (dispatched[wait.unit] - wait.count) % 4096 < 2048, position
-            queues[command.unit].append(command)
-            dispatched[command.unit] += 1
-            position += 1
-        ready = [
-            u
-            for u in units
-            if queues[u] and all(w is None or reached(w) for w in queues[u][0].waits)
-        ]
-        assert ready, "deadlock"
-        unit = favourite if favourite in ready else chance.choice(ready)
-        machine.execute(queues[unit].pop(0))
-        completed[unit] += 1
     return io
