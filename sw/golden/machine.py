@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from hw import isa
 from hw.config import AcceleratorConfig
@@ -104,6 +105,11 @@ class GoldenMachine:
         """
         if commands is None:
             commands = self.dram[Region.PROGRAM].data.tobytes()
+        # The products are small: threads would spend their time waiting for each other.
+        with threadpool_limits(limits=1, user_api="blas"):
+            return self._run(commands, progress)
+
+    def _run(self, commands: bytes, progress: Callable[[int, int], None] | None) -> int:
         total = len(commands) // isa.COMMAND_BYTES
         dispatched = dict.fromkeys(Unit, 0)
         for index in range(total):
