@@ -165,10 +165,9 @@ def inspect(file: str) -> None:
         "cycles at full use", f"{program.useful_macs // (config.rows * config.columns):,}"
     )
     console.print(table)
-    words = (program.commands[i * COMMAND_BYTES : (i + 1) * COMMAND_BYTES] for i in range(count))
-    kinds = Counter()
-    for word in words:
-        command = decode(word)
+    kinds: Counter[tuple[str, str]] = Counter()
+    for word in program.commands.reshape(-1, COMMAND_BYTES):
+        command = decode(word.tobytes())
         kinds[command.opcode.name, command.unit.name] += 1
     table = Table("command", "unit", "count")
     for (name, unit), number in kinds.most_common():
