@@ -1,0 +1,197 @@
+"""Shared by the DMA tests: configurations, ports as numbers, AXI rules, a memory with latency."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import random
+from collections import deque
+
+import cocotb
+from cocotb.triggers import RisingEdge
+
+from hw.config import AcceleratorConfig
+from hw.interfaces import UnitError
+from hw.isa import Command, encode
+
+__all__ = [
+    "CONFIGS",
+    "LatencyMemory",
+    "check_read_rules",
+    "check_write_rules",
+    "configuration",
+    "entry",
+    "environment",
+    "pack",
+    "reset",
+    "unit_error",
+    "wait_for",
+]
+
+_SMALL = {
+    "activation_words": 64,
+    "weight_words": 96,
+    "residual_words": 48,
+    "accumulator_words": 16,
+    "param_words": 12,
+    "mask_words": 10,
+    "address_bits": 20,
+}
+CONFIGS = {
+    # Words of padded length (R = 6 in 8 bytes, max(R, C) = 10 in 16), several beats, short bursts.
+    "padded": AcceleratorConfig(
+        name="padded", rows=6, columns=10, lanes=2, bus_bytes=4, burst_bytes=32, **_SMALL
+    ),
+    # The base machine's words: a beat each, parameters four beats.
+    "wide": AcceleratorConfig(name="wide", **_SMALL),
+}
+
+
+def environment(config: AcceleratorConfig) -> dict[str, str]:
+    return {"WEFT_TEST_CONFIG": json.dumps(dataclasses.asdict(config))}
+
+
+def configuration() -> AcceleratorConfig:
+    return AcceleratorConfig(**json.loads(os.environ["WEFT_TEST_CONFIG"]))
+
+
+def pack(layout, values) -> int:
+    """The number that a structure with these values is on a port."""
+    return layout.const(values).as_value().value
+
+
+def entry(command: Command, index: int) -> int:
+    """A `CommandEntry`."""
+    return int.from_bytes(encode(command), "little") | index << 256
+
+
+def unit_error(value) -> tuple[int, int] | None:
+    """Code and index of a `UnitError` port, None if there is no error."""
+    view = UnitError.from_bits(int(value))
+    return (view["code"], view["index"]) if view["valid"] else None
+
+
+async def reset(dut) -> None:
+    dut.rst.value = 1
+    await RisingEdge(dut.clk)
+    await RisingEdge(dut.clk)
+    dut.rst.value = 0
+    await RisingEdge(dut.clk)
+
+
+async def wait_for(dut, condition, limit: int = 20000) -> int:
+    """Cycles until `condition()` holds at a clock edge."""
+    for cycle in range(limit):
+        await RisingEdge(dut.clk)
+        if condition():
+            return cycle
+    raise AssertionError(f"nothing happened in {limit} cycles")
+
+
+def _stable(dut, names: list[str]):
+    """Checks that what was offered stays until it is taken; call it once a cycle."""
+    valid, ready, *payload = (getattr(dut, f"axi__{name}") for name in names)
+    state: list = [None]
+
+    def check() -> tuple | None:
+        now = tuple(int(signal.value) for signal in payload) if int(valid.value) else None
+        assert state[0] is None or now == state[0], f"{names[0]}: {state[0]} became {now}"
+        taken = now is not None and int(ready.value)
+        state[0] = None if taken else now
+        return now if taken else None
+
+    return check
+
+
+def _check_burst(config: AcceleratorConfig, address: int, length: int, size: int, kind: int):
+    count = (length + 1) * config.bus_bytes
+    assert 1 << size == config.bus_bytes and kind == 1
+    assert address % config.bus_bytes == 0
+    assert address // config.burst_bytes == (address + count - 1) // config.burst_bytes
+
+
+async def check_read_rules(dut, config: AcceleratorConfig, bursts: list) -> None:
+    """Background task: AXI rules of AR and our own block rule; appends (address, beats)."""
+    check = _stable(dut, ["arvalid", "arready", "araddr", "arlen", "arsize", "arburst"])
+    while True:
+        await RisingEdge(dut.clk)
+        if int(dut.rst.value):
+            continue
+        burst = check()
+        if burst:
+            _check_burst(config, *burst)
+            bursts.append((burst[0], burst[1] + 1))
+
+
+async def check_write_rules(dut, config: AcceleratorConfig, bursts: list, beats: list) -> None:
+    """Background task, like `check_read_rules`; appends (data, strobe, last) to `beats`."""
+    check = _stable(dut, ["awvalid", "awready", "awaddr", "awlen", "awsize", "awburst"])
+    check_data = _stable(dut, ["wvalid", "wready", "wdata", "wstrb", "wlast"])
+    while True:
+        await RisingEdge(dut.clk)
+        if int(dut.rst.value):
+            continue
+        burst = check()
+        if burst:
+            _check_burst(config, *burst)
+            bursts.append((burst[0], burst[1] + 1))
+        beat = check_data()
+        if beat:
+            beats.append(beat)
+
+
+class LatencyMemory:
+    """AXI read slave: data `latency` cycles after the address, then a beat a cycle, in order.
+
+    `error_at` is the byte address of a beat that answers with SLVERR. With `pause` the memory
+    neither takes addresses nor offers beats in that part of the cycles.
+    """
+
+    def __init__(self, dut, data: bytes, bus_bytes: int, latency: int, rng=None, pause=0.0):
+        self.dut, self.data, self.bus_bytes, self.latency = dut, data, bus_bytes, latency
+        self.rng: random.Random = rng or random.Random(0)
+        self.pause = pause
+        self.error_at: int | None = None
+        self.cycle = 0
+        self.beat_cycles: list[int] = []
+        self.first_address_cycle: int | None = None
+        self.most_outstanding = 0
+        self._queue: deque = deque()
+        self._outstanding = 0
+        cocotb.start_soon(self._run())
+
+    def _beat(self, address: int, last: bool, due: int):
+        word = int.from_bytes(self.data[address : address + self.bus_bytes], "little")
+        self._queue.append((due, word, 2 if address == self.error_at else 0, last))
+
+    async def _run(self):
+        dut = self.dut
+        offered = False
+        while True:
+            paused = self.rng.random() < self.pause
+            dut.axi__arready.value = int(not paused)
+            if not offered:
+                offered = bool(self._queue) and self._queue[0][0] <= self.cycle
+                offered = offered and self.rng.random() >= self.pause
+            dut.axi__rvalid.value = int(offered)
+            if offered:
+                _, word, response, last = self._queue[0]
+                dut.axi__rdata.value = word
+                dut.axi__rresp.value = response
+                dut.axi__rlast.value = int(last)
+            await RisingEdge(dut.clk)
+            self.cycle += 1
+            if offered and int(dut.axi__rready.value):
+                self._outstanding -= self._queue.popleft()[3]
+                self.beat_cycles.append(self.cycle)
+                offered = False
+            if not paused and int(dut.axi__arvalid.value):
+                if self.first_address_cycle is None:
+                    self.first_address_cycle = self.cycle
+                address, beats = int(dut.axi__araddr.value), int(dut.axi__arlen.value) + 1
+                for i in range(beats):
+                    due = self.cycle + self.latency - 1
+                    self._beat(address + i * self.bus_bytes, i == beats - 1, due)
+                self._outstanding += 1
+                self.most_outstanding = max(self.most_outstanding, self._outstanding)
