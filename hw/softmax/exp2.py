@@ -1,0 +1,135 @@
+"""One softmax lane: a score becomes an unsigned 8-bit weight and the finer value summed for l."""
+
+from __future__ import annotations
+
+from amaranth import Cat, Const, Module, Mux, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.isa import MASKED_SCORE, SCORE_FRACTION_BITS
+from hw.softmax.golden import EXP2_LOW_BITS, EXP2_SEGMENTS, EXP2_TABLE
+
+__all__ = ["OCTAVE_BITS", "VALUE_BITS", "SoftmaxLane"]
+
+OCTAVE_BITS = 26
+VALUE_BITS = 15
+"""2^-f is at most 255/256 in units of 2^-15."""
+
+SLOPE_BITS = max(slope for _, slope in EXP2_TABLE).bit_length()
+SEGMENT_BITS = (EXP2_SEGMENTS - 1).bit_length()
+N_BITS = 4
+"""From 16 octaves on everything rounds to zero: T < 2^15."""
+
+
+class SoftmaxLane(wiring.Component):
+    """`P = round(2^-d, 8 bits)`, `fine = round(2^-d, 15 bits)` for d = octave - score.
+
+    ```
+    n, f = divmod(octave*128 - round(score, score_shift), 128)
+    T    = base[f >> 4] - (slope[f >> 4] * (f & 15) >> 4)          2^-f * 255/256, units of 2^-15
+    P    = valid ? round(T, n + 7) : 0                             unsigned 8 bits
+    fine = valid ? round(T, n) : 0                                 units of 2^-15
+    ```
+    No multiplier: the 4 low bits of f select four shifted slopes. Number format: score signed 32,
+    octave signed 26; the octave is at least every valid score of the row.
+
+    Latency: `latency` cycles from `score`; octave and valid come at their own stages. Throughput:
+    one a cycle. Flow control: none; `enable` as in `Affine`.
+
+    Members
+    -------
+    score, score_shift: stage 0. octave: stage 1. valid: stage 2, masked scores excepted.
+    o_weight, o_fine: results. enable: bit k: stage k holds something.
+
+    Source: FuseMax/ITA use powers of two as well; here the score scale makes an octave of it.
+    """
+
+    latency = 7
+
+    def __init__(self):
+        super().__init__(
+            {
+                "score": In(signed(32)),
+                "score_shift": In(5),
+                "octave": In(signed(OCTAVE_BITS)),
+                "valid": In(1),
+                "enable": In(self.latency),
+                "o_weight": Out(8),
+                "o_fine": Out(VALUE_BITS),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        fraction = SCORE_FRACTION_BITS
+
+        # Stage 0: shift with a guard bit, which is the rounding bit.
+        guarded = Signal(signed(33), reset_less=True)
+        unmasked = Signal(reset_less=True)
+        with m.If(self.enable[0]):
+            m.d.sync += [
+                guarded.eq(Cat(Const(0, 1), self.score).as_signed() >> self.score_shift),
+                unmasked.eq(self.score != MASKED_SCORE),
+            ]
+        # Stage 1: distance to the running maximum.
+        distance = Signal(signed(35), reset_less=True)
+        unmasked_2 = Signal(reset_less=True)
+        with m.If(self.enable[1]):
+            octave = Cat(Const(0, fraction), self.octave).as_signed()
+            m.d.sync += [
+                distance.eq(octave - guarded[1:].as_signed() - guarded[0]),
+                unmasked_2.eq(unmasked),
+            ]
+        # Stage 2: octaves and chord.
+        base, slope = Signal(VALUE_BITS), Signal(SLOPE_BITS)
+        with m.Switch(distance[EXP2_LOW_BITS : EXP2_LOW_BITS + SEGMENT_BITS]):
+            for index, (value, rise) in enumerate(EXP2_TABLE):
+                with m.Case(index):
+                    m.d.comb += [base.eq(value), slope.eq(rise)]
+        base_3 = Signal(VALUE_BITS, reset_less=True)
+        slope_3 = Signal(SLOPE_BITS, reset_less=True)
+        low_3 = Signal(EXP2_LOW_BITS, reset_less=True)
+        n = [Signal(N_BITS, name=f"n_{k}", reset_less=True) for k in (3, 4, 5)]
+        keep = [Signal(name=f"keep_{k}", reset_less=True) for k in (3, 4, 5, 6)]
+        with m.If(self.enable[2]):
+            m.d.sync += [
+                base_3.eq(base),
+                slope_3.eq(slope),
+                low_3.eq(distance[:EXP2_LOW_BITS]),
+                n[0].eq(distance[fraction : fraction + N_BITS]),
+                keep[0].eq(self.valid & unmasked_2 & (distance[fraction + N_BITS :] == 0)),
+            ]
+        # Stage 3: what the chord drops.
+        partial = [Mux(low_3[k], slope_3 << k, 0) for k in range(EXP2_LOW_BITS)]
+        dropped = Signal(SLOPE_BITS + EXP2_LOW_BITS)
+        m.d.comb += dropped.eq((partial[0] + partial[1]) + (partial[2] + partial[3]))
+        base_4 = Signal(VALUE_BITS, reset_less=True)
+        drop_4 = Signal(SLOPE_BITS, reset_less=True)
+        with m.If(self.enable[3]):
+            m.d.sync += [
+                base_4.eq(base_3),
+                drop_4.eq(dropped >> EXP2_LOW_BITS),
+                n[1].eq(n[0]),
+                keep[1].eq(keep[0]),
+            ]
+        # Stage 4: the value.
+        value = Signal(VALUE_BITS, reset_less=True)
+        with m.If(self.enable[4]):
+            m.d.sync += [value.eq(base_4 - drop_4), n[2].eq(n[1]), keep[2].eq(keep[1])]
+        # Stage 5: shift, again with a guard bit.
+        shifted = Signal(VALUE_BITS + 1, reset_less=True)
+        with m.If(self.enable[5]):
+            m.d.sync += [
+                shifted.eq(Cat(Const(0, 1), value) >> n[2]),
+                keep[3].eq(keep[2]),
+            ]
+        # Stage 6: round both results.
+        weight = Signal(8, reset_less=True)
+        fine = Signal(VALUE_BITS, reset_less=True)
+        with m.If(self.enable[6]):
+            m.d.sync += [
+                weight.eq(Mux(keep[3], shifted[8:] + shifted[7], 0)),
+                fine.eq(Mux(keep[3], shifted[1:] + shifted[0], 0)),
+            ]
+        m.d.comb += [self.o_weight.eq(weight), self.o_fine.eq(fine)]
+        return m

@@ -1,0 +1,115 @@
+"""Softmax state of the rows on chip: running maximum M, running sum L, and the last SHIFT."""
+
+from __future__ import annotations
+
+from amaranth import Cat, Const, Module, Mux, Signal, signed
+from amaranth.lib import memory, wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.interfaces import RowPort
+from hw.softmax.exp2 import OCTAVE_BITS
+
+__all__ = ["SHIFT_BITS", "SUM_BITS", "SoftmaxState"]
+
+SUM_BITS = 32
+SHIFT_BITS = 5
+
+
+class SoftmaxState(wiring.Component):
+    """Row memories of the online softmax.
+
+    ```
+    M[step_slot], SHIFT[step_slot] = octave, step_shift                at the start of a row
+    L[update_slot] = (first ? 0 : round(L[update_slot], shift)) + total    at its end
+    ```
+    Number format: M signed 26 bits, octaves. L unsigned 32 bits, units of 2^-15. SHIFT 0 to 31.
+
+    Latency: reads one cycle; L is written three cycles after `update_slot`, visible from the
+    fourth. Throughput: a row a cycle. Flow control: none. Collisions as in `RowStatistics`.
+
+    Members
+    -------
+    slot, octave, total: the row engine reads M and L.
+    step_slot, step_octave, step_shift, step: the row engine writes M and SHIFT.
+    update_slot: stage 0. update_first, update_shift: stage 1. update_total: stage 2. update:
+        stage 3: write L.
+    shift: the matrix unit reads SHIFT.
+    """
+
+    def __init__(self, row_slots: int):
+        self.row_slots = row_slots
+        super().__init__(
+            {
+                "slot": In(10),
+                "octave": Out(signed(OCTAVE_BITS)),
+                "total": Out(SUM_BITS),
+                "step_slot": In(10),
+                "step_octave": In(signed(OCTAVE_BITS)),
+                "step_shift": In(SHIFT_BITS),
+                "step": In(1),
+                "update_slot": In(10),
+                "update_first": In(1),
+                "update_shift": In(SHIFT_BITS),
+                "update_total": In(signed(SUM_BITS)),
+                "update": In(1),
+                "shift": In(RowPort(SHIFT_BITS)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        depth = self.row_slots
+        m.submodules.octaves = octaves = memory.Memory(
+            shape=signed(OCTAVE_BITS), depth=depth, init=[]
+        )
+        m.submodules.shifts = shifts = memory.Memory(shape=SHIFT_BITS, depth=depth, init=[])
+        m.submodules.totals = totals = memory.Memory(shape=SUM_BITS, depth=depth, init=[])
+
+        # M and SHIFT.
+        octave_read, octave_write = octaves.read_port(), octaves.write_port()
+        shift_read, shift_write = shifts.read_port(), shifts.write_port()
+        m.d.comb += [
+            octave_read.addr.eq(self.slot),
+            octave_read.en.eq(1),
+            self.octave.eq(octave_read.data),
+            octave_write.addr.eq(self.step_slot),
+            octave_write.data.eq(self.step_octave),
+            octave_write.en.eq(self.step),
+            shift_read.addr.eq(self.shift.slot),
+            shift_read.en.eq(1),
+            self.shift.data.eq(shift_read.data),
+            shift_write.addr.eq(self.step_slot),
+            shift_write.data.eq(self.step_shift),
+            shift_write.en.eq(self.step),
+        ]
+
+        # L.
+        total_read, total_old = totals.read_port(), totals.read_port()
+        total_write = totals.write_port()
+        slots = [self.update_slot]
+        for stage in range(1, 4):
+            slot = Signal(10, name=f"slot_{stage}", reset_less=True)
+            m.d.sync += slot.eq(slots[-1])
+            slots.append(slot)
+        before = Signal(SUM_BITS, reset_less=True)
+        after = Signal(SUM_BITS, reset_less=True)
+        guarded = Signal(SUM_BITS + 1)
+        m.d.comb += guarded.eq(Cat(Const(0, 1), total_old.data) >> self.update_shift)
+        m.d.sync += [
+            # Stage 1: rescale what was summed before.
+            before.eq(Mux(self.update_first, 0, guarded[1:] + guarded[0])),
+            # Stage 2: add the row.
+            after.eq(before + self.update_total.as_unsigned()),
+        ]
+        m.d.comb += [
+            total_read.addr.eq(self.slot),
+            total_read.en.eq(1),
+            self.total.eq(total_read.data),
+            total_old.addr.eq(self.update_slot),
+            total_old.en.eq(1),
+            # Stage 3: write.
+            total_write.addr.eq(slots[3]),
+            total_write.data.eq(after),
+            total_write.en.eq(self.update),
+        ]
+        return m

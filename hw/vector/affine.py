@@ -1,0 +1,115 @@
+"""One affine stage: multiply, add, shift right, saturate."""
+
+from __future__ import annotations
+
+from amaranth import Cat, Const, Module, Mux, Signal, signed, unsigned
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.vector.golden import MUL_BITS, OFFSET_BITS, SHIFT_BITS
+
+__all__ = ["Affine", "Param", "Record", "saturated"]
+
+Record = data.StructLayout(
+    {
+        "offset": signed(OFFSET_BITS),
+        "mul": signed(MUL_BITS),
+        "shift": unsigned(SHIFT_BITS),
+    }
+)
+"""Parameters of one affine operation, in the order of `pack_params`."""
+
+Param = data.StructLayout({**Record.members, "padding": unsigned(2)})
+"""A record as it stands in parameter memory, 64 bits."""
+
+FINE_SHIFT_BITS = 3
+
+
+def saturated(value, bits: int):
+    """Clamp a signed expression to a signed `bits`-bit one."""
+    width = len(value)
+    if width <= bits:
+        return value
+    high = value[bits - 1 :]
+    fits = (high == 0) | high.all()
+    limit = Cat((~value[-1]).replicate(bits - 1), value[-1])  # 01..1 or 10..0
+    return Mux(fits, value[:bits], limit).as_signed()
+
+
+class Affine(wiring.Component):
+    """`o = sat((x * mul + offset) >> shift)`, arithmetic shift.
+
+    Number format: x signed `x_bits`, mul signed 16, offset signed 40, shift 0 to 63, result signed
+    `result_bits`; at most 49 bits inside.
+
+    Latency: `latency` cycles. Throughput: one a cycle. Flow control: none; a stage keeps its
+    contents where `enable` is 0, which saves simulation time and power and nothing else.
+
+    The shift is done in two steps: by a multiple of 8, then by 0 to 7. Between them the value is
+    saturated to 7 bits more than the result: what is cut there saturates in the second step too.
+
+    Parameters
+    ----------
+    x_bits: operand. result_bits: result.
+
+    Members
+    -------
+    x, mul, offset, shift: operands. o: result. product: x * mul, one cycle after the operands.
+    enable: bit k: stage k holds something.
+    """
+
+    latency = 4
+
+    def __init__(self, *, x_bits: int, result_bits: int):
+        self.x_bits = x_bits
+        self.result_bits = result_bits
+        super().__init__(
+            {
+                "x": In(signed(x_bits)),
+                "mul": In(signed(MUL_BITS)),
+                "offset": In(signed(OFFSET_BITS)),
+                "shift": In(SHIFT_BITS),
+                "enable": In(self.latency),
+                "product": Out(signed(x_bits + MUL_BITS)),
+                "o": Out(signed(result_bits)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        sum_bits = max(self.x_bits + MUL_BITS, OFFSET_BITS) + 1
+        kept_bits = self.result_bits + (1 << FINE_SHIFT_BITS) - 1
+        product = Signal(signed(self.x_bits + MUL_BITS), reset_less=True)
+        offset = Signal(signed(OFFSET_BITS), reset_less=True)
+        total = Signal(signed(sum_bits), reset_less=True)
+        shift_1 = Signal(SHIFT_BITS, reset_less=True)
+        shift_2 = Signal(SHIFT_BITS, reset_less=True)
+        coarse = Signal(signed(sum_bits))
+        kept = Signal(signed(kept_bits), reset_less=True)
+        fine = Signal(FINE_SHIFT_BITS, reset_less=True)
+        shifted = Signal(signed(kept_bits))
+        result = Signal(signed(self.result_bits), reset_less=True)
+
+        # Stage 0: product.
+        with m.If(self.enable[0]):
+            m.d.sync += [
+                product.eq(self.x * self.mul),
+                offset.eq(self.offset),
+                shift_1.eq(self.shift),
+            ]
+        # Stage 1: sum.
+        with m.If(self.enable[1]):
+            m.d.sync += [total.eq(product + offset), shift_2.eq(shift_1)]
+        # Stage 2: shift by a multiple of 8.
+        m.d.comb += coarse.eq(total >> Cat(Const(0, FINE_SHIFT_BITS), shift_2[FINE_SHIFT_BITS:]))
+        with m.If(self.enable[2]):
+            m.d.sync += [
+                kept.eq(saturated(coarse, kept_bits)),
+                fine.eq(shift_2[:FINE_SHIFT_BITS]),
+            ]
+        # Stage 3: the rest of the shift.
+        m.d.comb += shifted.eq(kept >> fine)
+        with m.If(self.enable[3]):
+            m.d.sync += result.eq(saturated(shifted, self.result_bits))
+        m.d.comb += [self.product.eq(product), self.o.eq(result)]
+        return m

@@ -1,0 +1,135 @@
+"""The four vector commands decoded into one control word."""
+
+from __future__ import annotations
+
+from amaranth import Module, Signal, signed, unsigned
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.config import AcceleratorConfig
+from hw.interfaces import INDEX_BITS, CommandEntry, command_layout
+from hw.isa import ErrorCode, Memory, Opcode
+
+__all__ = ["VECTOR_OPCODES", "Decoder", "Work"]
+
+VECTOR_OPCODES = (Opcode.VECTOR, Opcode.NORM, Opcode.SCALE, Opcode.SOFTMAX)
+
+Work = data.StructLayout(
+    {
+        # What kind of command: at most one is set, none for VECTOR.
+        "norm": 1,
+        "scale": 1,
+        "softmax": 1,
+        # Loops and addresses, as in hw/isa.py.
+        "rows": 12,
+        "groups": 12,
+        "acc_address": 16,
+        "acc_stride": 12,
+        "dst_memory": 2,
+        "dst_by_column": 1,
+        "dst_address": 16,
+        "dst_stride": 16,
+        "param0": 12,
+        "param1": 12,
+        "res_address": 16,
+        "res_stride": 12,
+        "res_dst_address": 16,
+        "slot": 10,
+        # VECTOR.
+        "from_residual": 1,
+        "function": 2,
+        "add_residual": 1,
+        "res_shift": 4,
+        "write_residual": 1,
+        "statistics": 1,
+        "first": 1,  # statistics_first of VECTOR, first of SOFTMAX
+        # NORM.
+        "features": 13,
+        "epsilon": 32,
+        # SOFTMAX.
+        "limit": signed(18),
+        "causal": 1,
+        "score_shift": 5,
+        # Derived.
+        "read_acc": 1,  # the operand comes from the accumulator
+        "read_residual": 1,
+        "read_gain": 1,  # PARAM0 at the second stage (NORM)
+        "read_param1": 1,
+        "two_stage": 1,  # the second affine stage has parameters, else it is the identity
+        "row_records": 1,  # the row engine delivers a record for each row
+        "error": unsigned(4),  # why the command must not be executed, or 0
+        "index": INDEX_BITS,
+    }
+)
+"""A vector command. Fields that a kind does not have are 0."""
+
+
+class Decoder(wiring.Component):
+    """Combinational: command word to `Work`, with the checks that need no loop.
+
+    Errors: row state beyond `row_slots`, or a destination word with more values than the
+    memory's words have bytes (V operand into activation memory where C > R).
+
+    Members
+    -------
+    i: the dispatched command. o: the control word.
+    """
+
+    def __init__(self, config: AcceleratorConfig):
+        self.config = config
+        super().__init__({"i": In(CommandEntry), "o": Out(Work)})
+
+    def elaborate(self, platform):
+        m = Module()
+        config, o = self.config, self.o
+        views = {op: data.View(command_layout(op), self.i.word) for op in VECTOR_OPCODES}
+        opcode = views[Opcode.VECTOR].opcode
+        m.d.comb += o.index.eq(self.i.index)
+        with m.Switch(opcode):
+            for op, view in views.items():
+                members = command_layout(op).members
+                with m.Case(int(op)):
+                    for name in members:
+                        if name in Work.members:
+                            m.d.comb += o[name].eq(view[name])
+        vector = views[Opcode.VECTOR]
+        to_memory = o.dst_memory != Memory.NONE
+        with m.Switch(opcode):
+            with m.Case(int(Opcode.VECTOR)):
+                m.d.comb += [
+                    o.first.eq(vector.statistics_first),
+                    o.read_acc.eq(~vector.from_residual),
+                    o.read_residual.eq(vector.from_residual | vector.add_residual),
+                    o.two_stage.eq(vector.two_stage),
+                    o.read_param1.eq(vector.two_stage & to_memory),
+                ]
+            with m.Case(int(Opcode.NORM)):
+                m.d.comb += [
+                    o.norm.eq(1),
+                    o.from_residual.eq(1),
+                    o.read_residual.eq(1),
+                    o.read_gain.eq(o.write_residual),
+                    o.two_stage.eq(1),
+                    o.read_param1.eq(to_memory),
+                    o.row_records.eq(1),
+                ]
+            with m.Case(int(Opcode.SCALE)):
+                m.d.comb += [
+                    o.scale.eq(1),
+                    o.read_acc.eq(1),
+                    o.two_stage.eq(1),
+                    o.read_param1.eq(1),
+                    o.row_records.eq(1),
+                ]
+            with m.Case(int(Opcode.SOFTMAX)):
+                m.d.comb += [o.softmax.eq(1), o.read_acc.eq(1), o.row_records.eq(1)]
+
+        uses_slots = o.row_records | o.statistics
+        end = Signal(13)
+        m.d.comb += end.eq(o.slot + o.rows)
+        with m.If(uses_slots & (end > config.row_slots)):
+            m.d.comb += o.error.eq(ErrorCode.ONCHIP_RANGE)
+        if config.columns > config.rows:
+            with m.Elif((o.dst_memory == Memory.ACTIVATION) & o.dst_by_column):
+                m.d.comb += o.error.eq(ErrorCode.ILLEGAL_COMMAND)
+        return m

@@ -1,0 +1,213 @@
+"""Data path of one vector lane."""
+
+from __future__ import annotations
+
+from amaranth import Cat, Const, Module, Mux, Signal, signed, unsigned
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.isa import MID_BITS, Function
+from hw.softmax.exp2 import OCTAVE_BITS, SoftmaxLane
+from hw.vector.affine import Affine, Param, Record, saturated
+from hw.vector.gelu import Activation
+
+__all__ = ["Lane", "LaneControl", "Stage"]
+
+
+class Stage:
+    """Pipeline stages of the vector unit: when a group of values stands where.
+
+    A group issued in cycle t stands at stage k in cycle t + k.
+    """
+
+    MEMORY = 1  # residual and first-stage parameters arrive from memory
+    FIRST = 2  # operands of the first affine stage, scores of the softmax lane
+    FUNCTION = FIRST + Affine.latency  # 6
+    OCTAVE = FIRST + 1
+    VALID = FIRST + 2
+    LATE_READ = FUNCTION + Activation.latency - 1  # 8: addresses of second-stage parameters
+    ADD = FUNCTION + Activation.latency  # 9: residual addition; second-stage parameters arrive
+    SECOND = ADD + 1  # 10: operands of the second affine stage
+    TERM = SECOND + 1  # 11: values for row sums
+    WRITE = SECOND + Affine.latency  # 14: results
+
+
+assert Stage.FIRST + SoftmaxLane.latency == Stage.ADD
+
+LaneControl = data.StructLayout(
+    {
+        "valid": Stage.WRITE + 1,  # bit k: stage k holds a group
+        "adding": Stage.WRITE + 1,  # bit k: and it needs its residual word
+        "softmax": Stage.ADD,  # bit k: and it is a softmax group
+        "from_residual": 1,  # at MEMORY
+        "per_row": 1,  # at MEMORY
+        "res_shift": 4,  # at FIRST
+        "score_shift": 5,  # at FIRST
+        "octave": signed(OCTAVE_BITS),  # at OCTAVE
+        "function": Function,  # at FUNCTION
+        "add_residual": 1,  # at ADD
+        "is_softmax": 1,  # at ADD
+        "gain": 1,  # at ADD: the INT16 result goes through the gain stage
+        "two_stage": 1,  # at ADD
+        "gain_result": 1,  # at WRITE
+    }
+)
+"""Control of all lanes: each member at the stage where it is used."""
+
+
+class Lane(wiring.Component):
+    """From operand to INT8 and INT16 result, for all four commands.
+
+    ```
+    h    = sat18(affine(x, p))                     x: accumulator or residual, p: channel or row
+    h    = function(h)                             VECTOR; none otherwise
+    h16  = sat16(h) or sat16(sat16(h) + round(residual, res_shift))
+    byte = sat8(affine(h or h16, param1)) or sat8 of the value itself; softmax: its weight
+    word = h16 or sat16(affine(h, gain))
+    ```
+    Values without a second stage pass it as `(x * 1 + 0) >> 0`, a softmax weight as the signed
+    byte with the same bits: so every command takes the same time and results stay in order.
+
+    Three multipliers: first stage, second stage, and one that makes either the NORM gain or the
+    square for the statistics, plus the small one of GELU.
+
+    Latency: `Stage.WRITE - Stage.MEMORY` cycles from memory data to results. Throughput: one value
+    a cycle. Flow control: none; every stage moves when it holds a group.
+
+    Members
+    -------
+    acc, residual, record: operands, at MEMORY. param0: at MEMORY, as gain at ADD. param1: at ADD.
+    key: this lane's column is below the limit, at VALID. control: see `LaneControl`.
+    term, square: the value for row sums (softmax: its finer value) and its square, at TERM.
+    o_byte, o_word: results, at WRITE.
+    """
+
+    def __init__(self):
+        super().__init__(
+            {
+                "acc": In(signed(32)),
+                "residual": In(signed(16)),
+                "record": In(Record),
+                "param0": In(Param),
+                "param1": In(Param),
+                "key": In(1),
+                "control": In(LaneControl),
+                "term": Out(signed(16)),
+                "square": Out(unsigned(31)),
+                "o_byte": Out(8),
+                "o_word": Out(signed(16)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        control = self.control
+        valid = control.valid
+        m.submodules.first = first = Affine(x_bits=32, result_bits=MID_BITS)
+        m.submodules.activation = activation = Activation()
+        m.submodules.softmax = softmax = SoftmaxLane()
+        m.submodules.gain = gain = Affine(x_bits=MID_BITS, result_bits=16)
+        m.submodules.second = second = Affine(x_bits=MID_BITS, result_bits=8)
+
+        # Stage MEMORY: operands.
+        x = Signal(signed(32), reset_less=True)
+        param = Signal(Record, reset_less=True)
+        residual = Signal(signed(16), name="residual_2", reset_less=True)
+        with m.If(valid[Stage.MEMORY]):
+            m.d.sync += x.eq(Mux(control.from_residual, self.residual, self.acc))
+        with m.If(valid[Stage.MEMORY] & ~control.softmax[Stage.MEMORY]):
+            for name in Record.members:
+                m.d.sync += param[name].eq(
+                    Mux(control.per_row, self.record[name], self.param0[name])
+                )
+        with m.If(control.adding[Stage.MEMORY]):
+            m.d.sync += residual.eq(self.residual)
+
+        # Stages FIRST to ADD: first affine stage and function, beside them the softmax lane and
+        # the residual word, which waits for the addition.
+        m.d.comb += [
+            first.enable.eq(valid[Stage.FIRST :] & ~control.softmax[Stage.FIRST :]),
+            first.x.eq(x),
+            first.mul.eq(param.mul),
+            first.offset.eq(param.offset),
+            first.shift.eq(param.shift),
+            activation.enable.eq(valid[Stage.FUNCTION :] & ~control.softmax[Stage.FUNCTION :]),
+            activation.i.eq(first.o),
+            activation.function.eq(control.function),
+            softmax.enable.eq(control.softmax[Stage.FIRST :]),
+            softmax.score.eq(x),
+            softmax.score_shift.eq(control.score_shift),
+            softmax.octave.eq(control.octave),
+            softmax.valid.eq(self.key),
+        ]
+        guarded = Signal(signed(17))
+        rounded = Signal(signed(16), name="residual_3", reset_less=True)
+        m.d.comb += guarded.eq(Cat(Const(0, 1), residual).as_signed() >> control.res_shift)
+        with m.If(control.adding[Stage.FIRST]):
+            m.d.sync += rounded.eq(guarded[1:].as_signed() + guarded[0])
+        for stage in range(Stage.FIRST + 1, Stage.ADD):
+            moved = Signal(signed(16), name=f"residual_{stage + 1}", reset_less=True)
+            with m.If(control.adding[stage]):
+                m.d.sync += moved.eq(rounded)
+            rounded = moved
+
+        # Stage ADD: residual addition, and the choice of what goes on.
+        h16 = Signal(signed(16))
+        value = Signal(signed(MID_BITS), reset_less=True)
+        left = Signal(signed(MID_BITS), reset_less=True)
+        right = Signal(signed(16), reset_less=True)
+        plain = saturated(activation.o, 16)
+        m.d.comb += h16.eq(Mux(control.add_residual, saturated(plain + rounded, 16), plain))
+        with m.If(valid[Stage.ADD]):
+            with m.If(control.is_softmax):
+                m.d.sync += [value.eq(softmax.o_weight.as_signed()), left.eq(softmax.o_fine)]
+            with m.Else():
+                m.d.sync += [
+                    value.eq(Mux(control.add_residual, h16, activation.o)),
+                    left.eq(Mux(control.gain, activation.o, h16)),
+                    right.eq(Mux(control.gain, self.param0.mul, h16)),
+                ]
+        gain_param = Signal(Record, reset_less=True)
+        second_param = Signal(Record, reset_less=True)
+        with m.If(valid[Stage.ADD]):
+            with m.If(control.gain):
+                m.d.sync += [
+                    gain_param.offset.eq(self.param0.offset),
+                    gain_param.shift.eq(self.param0.shift),
+                ]
+            with m.If(control.two_stage):
+                for name in Record.members:
+                    m.d.sync += second_param[name].eq(self.param1[name])
+            with m.Else():
+                m.d.sync += [
+                    second_param.mul.eq(1),
+                    second_param.offset.eq(0),
+                    second_param.shift.eq(0),
+                ]
+
+        # Stages SECOND to WRITE: second affine stage; gain or square; the plain INT16 value.
+        m.d.comb += [
+            gain.enable.eq(valid[Stage.SECOND :]),
+            gain.x.eq(left),
+            gain.mul.eq(right),
+            gain.offset.eq(gain_param.offset),
+            gain.shift.eq(gain_param.shift),
+            second.enable.eq(valid[Stage.SECOND :]),
+            second.x.eq(value),
+            second.mul.eq(second_param.mul),
+            second.offset.eq(second_param.offset),
+            second.shift.eq(second_param.shift),
+        ]
+        words = [left[:16].as_signed()]
+        for stage in range(Stage.SECOND, Stage.WRITE):
+            word = Signal(signed(16), name=f"word_{stage + 1}", reset_less=True)
+            with m.If(valid[stage]):
+                m.d.sync += word.eq(words[-1])
+            words.append(word)
+        m.d.comb += [
+            self.term.eq(words[1]),
+            self.square.eq(gain.product),
+            self.o_byte.eq(second.o),
+            self.o_word.eq(Mux(control.gain_result, gain.o, words[-1])),
+        ]
+        return m

@@ -1,0 +1,209 @@
+"""The lanes, their control by stage, and the memory ports at the stages that use them."""
+
+from __future__ import annotations
+
+from amaranth import Cat, Const, Module, Mux, Signal, signed, unsigned
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.config import AcceleratorConfig
+from hw.interfaces import ReadPort, WritePort
+from hw.isa import Memory
+from hw.softmax.state import SHIFT_BITS
+from hw.vector.affine import Param, Record
+from hw.vector.delay import DelayLine
+from hw.vector.lane import Lane, Stage
+from hw.vector.sequencer import group_layout
+from hw.vector.statistics import SQUARES_BITS, SUM_BITS, RowSums
+
+__all__ = ["LanePipeline", "RowUpdate"]
+
+RowUpdate = data.StructLayout(
+    {
+        "slot": 10,  # at TERM
+        "first": 1,  # at TERM + 1: do not add to what is there
+        "shift": SHIFT_BITS,  # at TERM + 1: rescale of L
+        "total": signed(SUM_BITS),  # at TERM + 2
+        "squares": unsigned(SQUARES_BITS),  # at TERM + 2
+        "statistics": 1,  # at WRITE: update SUM and SQUARES
+        "softmax": 1,  # at WRITE: update L
+    }
+)
+"""End of a row, each member at its stage; TERM is stage 0 of the row memories."""
+
+assert Stage.WRITE == Stage.TERM + 3
+
+
+class LanePipeline(wiring.Component):
+    """A group that enters in cycle t is written in cycle t + `latency`, whatever its command.
+
+    Memory ports by stage: residual and PARAM0 (VECTOR) at 0; PARAM0 (NORM) and PARAM1 at
+    `Stage.LATE_READ`; all writes at `Stage.WRITE`. The sequencer must not issue a VECTOR group
+    while `o_hold` shows that a NORM group is using PARAM0. These ports have the highest priority
+    at their memories and are always ready.
+
+    Throughput: a group a cycle. Flow control: none. Errors travel with their group, so that they
+    are reported in the order of the commands; a group with an error writes nothing.
+
+    Members
+    -------
+    i, acc, record, i_valid: the group of this cycle.
+    residual_read, param0, param1, activation_write, weight_write, residual_write: memories.
+    update: row sums for the row state. o_hold: PARAM0 is in use.
+    done: the last group of a command is being written. error, illegal: so is a group with an
+        error. i_halt: write nothing.
+    """
+
+    latency = Stage.WRITE
+
+    def __init__(self, config: AcceleratorConfig):
+        self.config = config
+        lanes = config.lanes
+        super().__init__(
+            {
+                "i": In(group_layout(config)),
+                "acc": In(32 * lanes),
+                "record": In(Record),
+                "i_valid": In(1),
+                "residual_read": Out(ReadPort(16 * lanes)),
+                "param0": Out(ReadPort(64 * lanes)),
+                "param1": Out(ReadPort(64 * lanes)),
+                "activation_write": Out(WritePort(8 * config.rows, config.groups_per_row_panel)),
+                "weight_write": Out(
+                    WritePort(8 * config.weight_bytes, config.weight_bytes // lanes)
+                ),
+                "residual_write": Out(WritePort(16 * lanes)),
+                "update": Out(RowUpdate),
+                "o_hold": Out(1),
+                "done": Out(1),
+                "error": Out(1),
+                "illegal": Out(1),
+                "i_halt": In(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        config, group = self.config, self.i
+        lanes = config.lanes
+        line = {name: DelayLine(m, group[name], name) for name in group.shape().members}
+        valid = DelayLine(m, self.i_valid, "valid", reset=True)
+        late, write = Stage.LATE_READ, Stage.WRITE
+
+        # --- reads --------------------------------------------------------------------------------
+        vector = ~(group.norm | group.scale | group.softmax)
+        late_gain = valid[late] & line["read_gain"][late]
+        m.d.comb += [
+            self.o_hold.eq(late_gain),
+            self.residual_read.valid.eq(self.i_valid & group.read_residual & ~group.error),
+            self.residual_read.addr.eq(group.res_read_address),
+            self.param0.valid.eq(late_gain | (self.i_valid & vector & ~group.error)),
+            self.param0.addr.eq(Mux(late_gain, line["param0_address"][late], group.param0_address)),
+            self.param1.valid.eq(valid[late] & line["read_param1"][late]),
+            self.param1.addr.eq(line["param1_address"][late]),
+        ]
+
+        # --- errors -------------------------------------------------------------------------------
+        early_error = (
+            group.error
+            | (self.residual_read.valid & self.residual_read.out_of_range)
+            | (self.i_valid & vector & self.param0.out_of_range)
+        )
+        early = DelayLine(m, early_error, "early_error")
+        late_error = (
+            early[late]
+            | (late_gain & self.param0.out_of_range)
+            | (self.param1.valid & self.param1.out_of_range)
+        )
+        failed = DelayLine(m, late_error, "failed", first=late)
+
+        # --- lanes --------------------------------------------------------------------------------
+        m.submodules.sums = sums = RowSums(lanes)
+        acc = Signal(32 * lanes, reset_less=True)
+        record = Signal(Record, reset_less=True)
+        with m.If(self.i_valid):
+            m.d.sync += [acc.eq(self.acc), record.eq(self.record)]
+        adding = DelayLine(m, self.i_valid & group.add_residual, "adding")
+        softmax = DelayLine(m, self.i_valid & group.softmax, "is_softmax")
+        per_row = DelayLine(m, group.norm | group.scale, "per_row")
+        bytes_out, words_out = [], []
+        for v in range(lanes):
+            lane = Lane()
+            m.submodules[f"lane_{v}"] = lane
+            control = lane.control
+            m.d.comb += [
+                control.valid.eq(Cat(valid[k] for k in range(write + 1))),
+                control.adding.eq(Cat(adding[k] for k in range(Stage.ADD))),
+                control.softmax.eq(Cat(softmax[k] for k in range(Stage.ADD))),
+                control.from_residual.eq(line["from_residual"][Stage.MEMORY]),
+                control.per_row.eq(per_row[Stage.MEMORY]),
+                control.res_shift.eq(line["res_shift"][Stage.FIRST]),
+                control.score_shift.eq(line["score_shift"][Stage.FIRST]),
+                control.octave.eq(line["octave"][Stage.OCTAVE]),
+                control.function.eq(line["function"][Stage.FUNCTION]),
+                control.add_residual.eq(line["add_residual"][Stage.ADD]),
+                control.is_softmax.eq(line["softmax"][Stage.ADD]),
+                control.gain.eq(line["read_gain"][Stage.ADD]),
+                control.two_stage.eq(line["two_stage"][Stage.ADD]),
+                control.gain_result.eq(line["read_gain"][write]),
+                lane.acc.eq(acc.word_select(v, 32).as_signed()),
+                lane.residual.eq(self.residual_read.data.word_select(v, 16).as_signed()),
+                lane.record.eq(record),
+                lane.param0.eq(data.View(Param, self.param0.data.word_select(v, 64))),
+                lane.param1.eq(data.View(Param, self.param1.data.word_select(v, 64))),
+                lane.key.eq(v < line["keys"][Stage.VALID]),
+                sums.term[v].eq(lane.term),
+                sums.square[v].eq(lane.square),
+            ]
+            bytes_out.append(lane.o_byte)
+            words_out.append(lane.o_word)
+
+        # --- row sums -----------------------------------------------------------------------------
+        term = Stage.TERM
+        m.d.comb += [
+            sums.i_valid.eq(valid[term]),
+            sums.i_first.eq(line["first_of_row"][term + 1]),
+            self.update.slot.eq(line["slot"][term]),
+            self.update.first.eq(line["first"][term + 1]),
+            self.update.shift.eq(line["row_shift"][term + 1]),
+            self.update.total.eq(sums.total),
+            self.update.squares.eq(sums.squares),
+        ]
+
+        # --- writes -------------------------------------------------------------------------------
+        good = Signal()
+        memory = line["dst_memory"][write]
+        for port, code in (
+            (self.activation_write, Memory.ACTIVATION),
+            (self.weight_write, Memory.WEIGHT),
+        ):
+            granules = len(port.mask)
+            m.d.comb += [
+                port.valid.eq(good & (memory == code)),
+                port.addr.eq(line["dst_address"][write]),
+                port.data.eq(Cat(*bytes_out).replicate(granules)),
+                port.mask.eq(Const(1, 1) << line["granule"][write]),
+            ]
+        row_end = good & line["last_of_row"][write]
+        m.d.comb += [
+            good.eq(valid[write] & ~failed[write] & ~self.i_halt),
+            self.residual_write.valid.eq(good & line["write_residual"][write]),
+            self.residual_write.addr.eq(line["res_write_address"][write]),
+            self.residual_write.data.eq(Cat(*words_out)),
+            self.residual_write.mask.eq(1),
+            self.update.statistics.eq(row_end & line["statistics"][write]),
+            self.update.softmax.eq(row_end & line["softmax"][write]),
+            self.done.eq(good & line["last"][write] & ~self.error),
+            self.illegal.eq(line["illegal"][write]),
+            self.error.eq(
+                valid[write]
+                & ~self.i_halt
+                & (
+                    failed[write]
+                    | (self.activation_write.valid & self.activation_write.out_of_range)
+                    | (self.weight_write.valid & self.weight_write.out_of_range)
+                    | (self.residual_write.valid & self.residual_write.out_of_range)
+                )
+            ),
+        ]
+        return m

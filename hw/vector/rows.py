@@ -1,0 +1,161 @@
+"""Row engine: what a row needs before its first group, ahead of the groups."""
+
+from __future__ import annotations
+
+from amaranth import Module, Signal, signed
+from amaranth.lib import stream, wiring
+from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.wiring import In, Out
+
+from hw.interfaces import RowPort
+from hw.softmax.exp2 import OCTAVE_BITS
+from hw.softmax.row_step import RowStep
+from hw.softmax.state import SHIFT_BITS, SUM_BITS
+from hw.vector.affine import Record
+from hw.vector.command import Work
+from hw.vector.delay import DelayLine
+from hw.vector.reciprocal import Reciprocal
+from hw.vector.row_state import StatisticsEntry
+from hw.vector.rsqrt import NormRow
+
+__all__ = ["RowEngine"]
+
+assert RowStep.latency == Reciprocal.latency
+
+
+class RowEngine(wiring.Component):
+    """A record for each row of NORM, SCALE and SOFTMAX; passes every command on.
+
+    NORM and SCALE: the parameters of the first affine stage. SOFTMAX: the running maximum as
+    `offset` and the rescaling shift as `shift`; the engine writes both to the row state.
+
+    Latency: `latency` cycles from the command to the first record; NORM: `NormRow.latency` + 3.
+    Throughput: a row a cycle; NORM: a row in `NormRow.latency` + 2 cycles. Flow control: at most
+    `depth` records wait, so the engine is up to that many rows ahead of the groups, and it goes on
+    to the next command when all its rows are under way.
+
+    Members
+    -------
+    i, o: commands. record: records, in the order of rows.
+    slot: row whose state is wanted. octave, total, statistics: its state, a cycle later.
+    row_max: the matrix unit's row maxima, at the same slot.
+    step_slot, step_octave, step_shift, step: new running maximum, to the row state.
+    i_halt: begin no row any more.
+    """
+
+    depth = 8
+    latency = 3 + RowStep.latency
+
+    def __init__(self):
+        super().__init__(
+            {
+                "i": In(stream.Signature(Work)),
+                "o": Out(stream.Signature(Work)),
+                "record": Out(stream.Signature(Record)),
+                "row_max": Out(RowPort(32)),
+                "slot": Out(10),
+                "octave": In(signed(OCTAVE_BITS)),
+                "total": In(SUM_BITS),
+                "statistics": In(StatisticsEntry),
+                "step_slot": Out(10),
+                "step_octave": Out(signed(OCTAVE_BITS)),
+                "step_shift": Out(SHIFT_BITS),
+                "step": Out(1),
+                "i_halt": In(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.norm = norm = NormRow()
+        m.submodules.reciprocal = reciprocal = Reciprocal()
+        m.submodules.row_step = row_step = RowStep()
+        m.submodules.records = records = SyncFIFO(width=Record.size, depth=self.depth)
+
+        # --- command ------------------------------------------------------------------------------
+        work = Signal(Work, reset_less=True)
+        holding, passed = Signal(), Signal()
+        left = Signal(12)
+        slot = Signal(10, reset_less=True)
+        idle = Signal()  # nothing under way that still uses `work`
+        m.d.comb += [
+            self.o.valid.eq(holding & ~passed),
+            self.o.payload.eq(work),
+            self.i.ready.eq(~holding),
+        ]
+        going = self.o.valid & self.o.ready
+        with m.If(going):
+            m.d.sync += passed.eq(1)
+        with m.If(holding & (passed | going) & (left == 0) & idle):
+            m.d.sync += holding.eq(0)
+        with m.If(self.i.valid & self.i.ready):
+            command = self.i.payload
+            m.d.sync += [
+                work.eq(command),
+                holding.eq(1),
+                passed.eq(0),
+                slot.eq(command.slot),
+                left.eq(0),
+            ]
+            with m.If(command.row_records & (command.error == 0)):
+                m.d.sync += left.eq(command.rows)
+
+        # --- rows: stage 0 reads the state --------------------------------------------------------
+        last = 1 + RowStep.latency
+        used = Signal(range(self.depth + 1))
+        begin = Signal()
+        valid = DelayLine(m, begin & ~work.norm, "valid", reset=True)
+        softmax = DelayLine(m, work.softmax, "softmax")
+        slots = DelayLine(m, slot, "slot")
+        first = DelayLine(m, work.first, "first")
+        score_shift = DelayLine(m, work.score_shift, "score_shift")
+        norm_start = Signal()
+        busy = Signal()
+        for stage in range(1, last + 1):
+            with m.If(valid[stage]):
+                m.d.comb += busy.eq(1)
+        may_begin = ~work.norm | ~(busy | norm.busy | norm_start)
+        taken = self.record.valid & self.record.ready
+        m.d.comb += [
+            begin.eq((left != 0) & (used != self.depth) & may_begin & ~self.i_halt),
+            idle.eq(~norm.busy & ~norm_start),
+            self.slot.eq(slot),
+            self.row_max.slot.eq(slot),
+        ]
+        m.d.sync += [norm_start.eq(begin & work.norm), used.eq(used + begin - taken)]
+        with m.If(begin):
+            m.d.sync += [left.eq(left - 1), slot.eq(slot + 1)]
+
+        # Stage 1: the state is there.
+        m.d.comb += [
+            norm.start.eq(norm_start),
+            norm.i.eq(self.statistics),
+            norm.features.eq(work.features),
+            norm.epsilon.eq(work.epsilon),
+            reciprocal.total.eq(self.total),
+            row_step.row_max.eq(self.row_max.data.as_signed()),
+            row_step.old.eq(self.octave),
+            row_step.first.eq(first[1]),
+            row_step.score_shift.eq(score_shift[1]),
+        ]
+        # Stage `last`: records, and the new running maximum.
+        record = Signal(Record)
+        is_step = softmax[last]
+        with m.If(norm.done):
+            m.d.comb += record.eq(norm.o)
+        with m.Elif(is_step):
+            m.d.comb += [record.offset.eq(row_step.o_octave), record.shift.eq(row_step.o_shift)]
+        with m.Else():
+            m.d.comb += record.eq(reciprocal.o)
+        m.d.comb += [
+            self.step.eq(valid[last] & is_step),
+            self.step_slot.eq(slots[last]),
+            self.step_octave.eq(row_step.o_octave),
+            self.step_shift.eq(row_step.o_shift),
+            records.w_en.eq(valid[last] | norm.done),
+            records.w_data.eq(record),
+            self.record.valid.eq(records.r_rdy),
+            self.record.payload.eq(records.r_data),
+            records.r_en.eq(self.record.ready),
+        ]
+        return m

@@ -1,0 +1,232 @@
+"""Group sequencer: the loop nest of the vector commands, one group of V values a cycle."""
+
+from __future__ import annotations
+
+from amaranth import Cat, Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Shape
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.wiring import In, Out
+
+from hw.config import AcceleratorConfig
+from hw.interfaces import ADDRESS_BITS, INDEX_BITS
+from hw.isa import ErrorCode
+from hw.vector.affine import Record
+from hw.vector.command import Work
+from hw.vector.operands import word_layout
+
+__all__ = ["WRITE_ADDRESS_BITS", "Sequencer", "group_layout"]
+
+WRITE_ADDRESS_BITS = 17
+"""16 bits reach the largest memory; the top bit stands for any address beyond it."""
+
+
+def group_layout(config: AcceleratorConfig) -> data.StructLayout:
+    """What the pipeline must know of a group. Fields of the command keep their names."""
+    granules = max(config.weight_bytes, config.rows) // config.lanes
+    own = {
+        "res_read_address": unsigned(ADDRESS_BITS),
+        "res_write_address": unsigned(WRITE_ADDRESS_BITS),
+        "param0_address": unsigned(13),
+        "param1_address": unsigned(13),
+        "dst_address": unsigned(WRITE_ADDRESS_BITS),
+        "granule": unsigned(max((granules - 1).bit_length(), 1)),
+        "slot": unsigned(10),
+        "keys": unsigned(Shape.cast(range(config.lanes + 1)).width),  # lanes below the limit
+        "first_of_row": unsigned(1),
+        "last_of_row": unsigned(1),
+        "last": unsigned(1),  # of the command
+        "error": unsigned(1),
+        "illegal": unsigned(1),
+        "octave": Record.members["offset"],
+        "row_shift": Record.members["shift"],
+    }
+    same = (
+        "norm scale softmax dst_memory from_residual function add_residual res_shift "
+        "write_residual statistics first score_shift read_residual read_gain read_param1 two_stage"
+    ).split()
+    return data.StructLayout({**own, **{name: Work.members[name] for name in same}})
+
+
+def _narrow(address):
+    """Keep 16 bits of an address, and whether there are more."""
+    return Cat(address[: WRITE_ADDRESS_BITS - 1], address[WRITE_ADDRESS_BITS - 1 :].any())
+
+
+class Sequencer(wiring.Component):
+    """Issues the groups of a command, rows outside and groups inside, and then the next command.
+
+    A group is issued when its accumulator word and its row's record are there, if it needs them,
+    and `i_hold` does not keep the first-stage parameter port from it. The word stays at the head
+    of its FIFO while its C/V groups are issued.
+
+    Latency: none; a command is taken one cycle before its first group at the earliest, in the
+    cycle of the last group of the one before. Throughput: a group a cycle. Flow control: none
+    behind it: what is issued runs through.
+
+    Members
+    -------
+    i: commands. word, record: see `WordReader` and `RowEngine`.
+    o, acc, o_record, o_valid: the group issued in this cycle, combinational.
+    index: position of the command whose groups now reach the end of the pipeline; the pipeline
+        pulses `i_done` at its end. i_hold: PARAM0 is in use. i_halt: issue nothing more.
+    """
+
+    commands_in_flight = 16  # the pipeline holds at most 15 commands of one group
+
+    def __init__(self, config: AcceleratorConfig):
+        self.config = config
+        self.group = group_layout(config)
+        super().__init__(
+            {
+                "i": In(stream.Signature(Work)),
+                "word": In(stream.Signature(word_layout(config.columns))),
+                "record": In(stream.Signature(Record)),
+                "o": Out(self.group),
+                "acc": Out(32 * config.lanes),
+                "o_record": Out(Record),
+                "o_valid": Out(1),
+                "index": Out(INDEX_BITS),
+                "i_done": In(1),
+                "i_hold": In(1),
+                "i_halt": In(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        config, o = self.config, self.o
+        lanes = config.lanes
+        per_word = config.groups_per_column_panel
+        m.submodules.indices = indices = SyncFIFO(width=INDEX_BITS, depth=self.commands_in_flight)
+
+        # --- state: where the next group stands ---------------------------------------------------
+        work = Signal(Work, reset_less=True)
+        holding = Signal()
+        rows_left = Signal(12, reset_less=True)  # this one included
+        groups_left = Signal(12, reset_less=True)
+        group = Signal(12, reset_less=True)
+        in_word = Signal(range(per_word), reset_less=True)
+        residual, residual_row = (
+            Signal(ADDRESS_BITS, name=name, reset_less=True)
+            for name in ("residual", "residual_row")
+        )
+        dst, dst_row = (
+            Signal(ADDRESS_BITS, name=name, reset_less=True) for name in ("dst", "dst_row")
+        )
+        granule = Signal.like(o.granule, name="granule", reset_less=True)
+        slot = Signal(10, reset_less=True)
+        key_bits = 22  # signed: 18-bit limit + 4,095 rows - 2^19 columns
+        keys_left, keys_row = (
+            Signal(signed(key_bits), name=name, reset_less=True)
+            for name in ("keys_left", "keys_row")
+        )
+
+        # --- issue --------------------------------------------------------------------------------
+        needs_word = work.read_acc & (work.error == 0)
+        needs_record = work.row_records & (work.error == 0)
+        last_in_row = groups_left == 1
+        last = last_in_row & (rows_left == 1)
+        last_in_word = last_in_row | (in_word == per_word - 1)
+        reads_param0 = ~(work.norm | work.scale | work.softmax)
+        held = reads_param0 & self.i_hold
+        issue = Signal()
+        m.d.comb += [
+            issue.eq(
+                holding
+                & (self.word.valid | ~needs_word)
+                & (self.record.valid | ~needs_record)
+                & ~held
+                & ~self.i_halt
+            ),
+            self.o_valid.eq(issue),
+            self.word.ready.eq(issue & needs_word & last_in_word),
+            self.record.ready.eq(issue & needs_record & last_in_row),
+            self.acc.eq(self.word.payload.data.word_select(in_word, 32 * lanes)),
+            self.o_record.eq(self.record.payload),
+        ]
+        for name in o.shape().members:
+            if name in Work.members and name not in ("slot", "dst_address"):
+                m.d.comb += o[name].eq(work[name])
+        some_keys = (keys_left > 0) & (keys_left < lanes)
+        m.d.comb += [
+            o.res_read_address.eq(work.res_address + residual),
+            o.res_write_address.eq(_narrow((work.res_dst_address + residual)[:ADDRESS_BITS])),
+            o.param0_address.eq(work.param0 + group),
+            o.param1_address.eq(work.param1 + group),
+            o.dst_address.eq(_narrow(dst)),
+            o.granule.eq(granule),
+            o.slot.eq(slot),
+            o.keys.eq(Mux(some_keys, keys_left.as_unsigned(), Mux(keys_left > 0, lanes, 0))),
+            o.first_of_row.eq(group == 0),
+            o.last_of_row.eq(last_in_row),
+            o.last.eq(last),
+            o.error.eq((work.error != 0) | (needs_word & self.word.payload.error)),
+            o.illegal.eq(work.error == ErrorCode.ILLEGAL_COMMAND),
+            o.octave.eq(self.record.payload.offset),
+            o.row_shift.eq(self.record.payload.shift),
+        ]
+
+        # --- next group ---------------------------------------------------------------------------
+        granules = Mux(
+            work.dst_by_column, config.groups_per_column_panel, config.groups_per_row_panel
+        )
+        with m.If(issue):
+            with m.If(last_in_row):
+                m.d.sync += [
+                    rows_left.eq(rows_left - 1),
+                    groups_left.eq(work.groups),
+                    group.eq(0),
+                    residual.eq(residual_row + work.res_stride),
+                    residual_row.eq(residual_row + work.res_stride),
+                    dst.eq(dst_row + 1),
+                    dst_row.eq(dst_row + 1),
+                    granule.eq(0),
+                    slot.eq(slot + 1),
+                    keys_left.eq(keys_row + work.causal),
+                    keys_row.eq(keys_row + work.causal),
+                ]
+            with m.Else():
+                m.d.sync += [
+                    groups_left.eq(groups_left - 1),
+                    group.eq(group + 1),
+                    residual.eq(residual + 1),
+                    keys_left.eq(keys_left - lanes),
+                ]
+                with m.If(granule == granules - 1):
+                    m.d.sync += [granule.eq(0), dst.eq(dst + work.dst_stride)]
+                with m.Else():
+                    m.d.sync += granule.eq(granule + 1)
+            m.d.sync += in_word.eq(Mux(last_in_word, 0, in_word + 1))
+
+        # --- next command -------------------------------------------------------------------------
+        ends = issue & last
+        take = self.i.valid & self.i.ready
+        m.d.comb += [
+            self.i.ready.eq((~holding | ends) & indices.w_rdy),
+            indices.w_en.eq(take),
+            indices.w_data.eq(self.i.payload.index),
+            indices.r_en.eq(self.i_done),
+            self.index.eq(indices.r_data),
+        ]
+        with m.If(ends):
+            m.d.sync += holding.eq(0)
+        with m.If(take):
+            command = self.i.payload
+            m.d.sync += [
+                work.eq(command),
+                holding.eq(1),
+                rows_left.eq(command.rows),
+                groups_left.eq(command.groups),
+                group.eq(0),
+                in_word.eq(0),
+                residual.eq(0),
+                residual_row.eq(0),
+                dst.eq(command.dst_address),
+                dst_row.eq(command.dst_address),
+                granule.eq(0),
+                slot.eq(command.slot),
+                keys_left.eq(command.limit),
+                keys_row.eq(command.limit),
+            ]
+        return m

@@ -1,0 +1,199 @@
+"""Vector unit: VECTOR, NORM, SCALE and SOFTMAX from command to memories."""
+
+from __future__ import annotations
+
+from amaranth import Module, Mux, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.config import AcceleratorConfig
+from hw.interfaces import ReadPort, RowPort, UnitStatus, WritePort, command_stream
+from hw.isa import ErrorCode
+from hw.softmax.state import SHIFT_BITS, SoftmaxState
+from hw.vector.command import Decoder
+from hw.vector.operands import WordReader
+from hw.vector.pipeline import LanePipeline
+from hw.vector.row_state import RowStatistics
+from hw.vector.rows import RowEngine
+from hw.vector.rsqrt import NormRow
+from hw.vector.sequencer import Sequencer
+
+__all__ = ["VectorUnit"]
+
+IN_FLIGHT_BITS = 5  # three stages of commands and at most `latency` + 1 in the pipeline
+
+
+class VectorUnit(wiring.Component):
+    """Executes `VECTOR`, `NORM`, `SCALE`, `SOFTMAX`: see their loop nests in `hw/isa.py`, and
+    `hw/vector/golden.py` and `hw/softmax/golden.py`.
+
+    ```
+    i_command -> Decoder -> RowEngine -> WordReader -> Sequencer -> LanePipeline -> memories
+                              |  records (8)  |  words (4)  ^             |
+                              +---------------+-------------+             v
+                            row state: SUM, SQUARES, M, SHIFT, L <--- row sums
+    ```
+    Three commands can be under way ahead of the pipeline: the row engine computes the records of
+    one, accumulator words of another are read, groups of a third are issued.
+
+    Latency: `latency` cycles from the last group to `done`; `start_latency` cycles from a command
+    that finds the unit idle to its first group, `norm_start_latency` for NORM. Throughput: a group
+    a cycle, without a bubble between rows or commands; except NORM rows of fewer than
+    `NormRow.latency` + 2 groups, words refused by the accumulator where C = V, and up to
+    `Stage.LATE_READ` cycles where a VECTOR follows a NORM that writes the residual (PARAM0).
+    Flow control: commands wait in front; nothing stalls behind the sequencer.
+
+    Range errors, and row state beyond `row_slots`, are reported in the order of the commands;
+    after the first one the unit writes nothing more until reset.
+
+    Members
+    -------
+    i_command: commands whose waits are met.
+    acc_read, row_max: results of the matrix unit. shift: it reads SHIFT.
+    residual_read, param0, param1, residual_write, activation_write, weight_write: memories; all
+        but `acc_read` must always be ready.
+    status: see `UnitStatus`. issued: a group entered the pipeline. i_halt: stop until reset.
+    """
+
+    def __init__(self, config: AcceleratorConfig):
+        self.config = config
+        lanes = config.lanes
+        super().__init__(
+            {
+                "i_command": In(command_stream()),
+                "acc_read": Out(ReadPort(32 * config.columns)),
+                "residual_read": Out(ReadPort(16 * lanes)),
+                "residual_write": Out(WritePort(16 * lanes)),
+                "activation_write": Out(WritePort(8 * config.rows, config.groups_per_row_panel)),
+                "weight_write": Out(
+                    WritePort(8 * config.weight_bytes, config.weight_bytes // lanes)
+                ),
+                "param0": Out(ReadPort(64 * lanes)),
+                "param1": Out(ReadPort(64 * lanes)),
+                "row_max": Out(RowPort(32)),
+                "shift": In(RowPort(SHIFT_BITS)),
+                "status": Out(UnitStatus()),
+                "issued": Out(1),
+                "i_halt": In(1),
+            }
+        )
+        self.decoder = Decoder(config)
+        self.rows = RowEngine()
+        self.words = WordReader(config)
+        self.sequencer = Sequencer(config)
+        self.pipeline = LanePipeline(config)
+        self.statistics = RowStatistics(config.row_slots)
+        self.softmax = SoftmaxState(config.row_slots)
+
+    @property
+    def latency(self) -> int:
+        """From the last group of a command to `done`."""
+        return self.pipeline.latency
+
+    @property
+    def start_latency(self) -> int:
+        """At most, from a command that is taken by the idle unit to its first group."""
+        return RowEngine.latency + 2
+
+    @property
+    def norm_start_latency(self) -> int:
+        return NormRow.latency + 5
+
+    def elaborate(self, platform):
+        m = Module()
+        decoder, rows, words = self.decoder, self.rows, self.words
+        sequencer, pipeline = self.sequencer, self.pipeline
+        statistics, softmax = self.statistics, self.softmax
+        m.submodules.decoder = decoder
+        m.submodules.rows = rows
+        m.submodules.words = words
+        m.submodules.sequencer = sequencer
+        m.submodules.pipeline = pipeline
+        m.submodules.statistics = statistics
+        m.submodules.softmax = softmax
+        connect, flipped = wiring.connect, wiring.flipped
+
+        # --- commands -----------------------------------------------------------------------------
+        stopped = Signal()  # after an error of this unit, at once
+        halt = Signal()
+        started = Signal()
+        connect(m, rows.o, words.i)
+        connect(m, words.o, sequencer.i)
+        connect(m, rows.record, sequencer.record)
+        connect(m, words.word, sequencer.word)
+        m.d.comb += [
+            halt.eq(self.i_halt | stopped),
+            decoder.i.eq(self.i_command.payload),
+            rows.i.payload.eq(decoder.o),
+            rows.i.valid.eq(self.i_command.valid & ~halt),
+            self.i_command.ready.eq(rows.i.ready & ~halt),
+            started.eq(self.i_command.valid & self.i_command.ready),
+            rows.i_halt.eq(halt),
+            words.i_halt.eq(halt),
+            sequencer.i_halt.eq(halt),
+            pipeline.i_halt.eq(halt),
+        ]
+
+        # --- groups -------------------------------------------------------------------------------
+        m.d.comb += [
+            pipeline.i.eq(sequencer.o),
+            pipeline.acc.eq(sequencer.acc),
+            pipeline.record.eq(sequencer.o_record),
+            pipeline.i_valid.eq(sequencer.o_valid),
+            sequencer.i_hold.eq(pipeline.o_hold),
+            sequencer.i_done.eq(pipeline.done),
+            self.issued.eq(sequencer.o_valid),
+        ]
+        connect(m, words.acc_read, flipped(self.acc_read))
+        connect(m, rows.row_max, flipped(self.row_max))
+        for name in (
+            "residual_read",
+            "residual_write",
+            "activation_write",
+            "weight_write",
+            "param0",
+            "param1",
+        ):
+            connect(m, getattr(pipeline, name), flipped(getattr(self, name)))
+
+        # --- row state ----------------------------------------------------------------------------
+        update = pipeline.update
+        connect(m, softmax.shift, flipped(self.shift))
+        m.d.comb += [
+            statistics.slot.eq(rows.slot),
+            rows.statistics.eq(statistics.entry),
+            statistics.update_slot.eq(update.slot),
+            statistics.update_first.eq(update.first),
+            statistics.total.eq(update.total),
+            statistics.squares.eq(update.squares),
+            statistics.update.eq(update.statistics),
+            softmax.slot.eq(rows.slot),
+            rows.octave.eq(softmax.octave),
+            rows.total.eq(softmax.total),
+            softmax.step_slot.eq(rows.step_slot),
+            softmax.step_octave.eq(rows.step_octave),
+            softmax.step_shift.eq(rows.step_shift),
+            softmax.step.eq(rows.step),
+            softmax.update_slot.eq(update.slot),
+            softmax.update_first.eq(update.first),
+            softmax.update_shift.eq(update.shift),
+            softmax.update_total.eq(update.total),
+            softmax.update.eq(update.softmax),
+        ]
+
+        # --- status -------------------------------------------------------------------------------
+        in_flight = Signal(IN_FLIGHT_BITS)
+        m.d.sync += in_flight.eq(in_flight + started - pipeline.done)
+        with m.If(pipeline.error):
+            m.d.sync += stopped.eq(1)
+        m.d.comb += [
+            self.status.started.eq(started),
+            self.status.done.eq(pipeline.done),
+            self.status.busy.eq(in_flight != 0),
+            self.status.error.valid.eq(pipeline.error),
+            self.status.error.code.eq(
+                Mux(pipeline.illegal, ErrorCode.ILLEGAL_COMMAND, ErrorCode.ONCHIP_RANGE)
+            ),
+            self.status.error.index.eq(sequencer.index),
+        ]
+        return m

@@ -1,0 +1,403 @@
+"""Test bench of the vector unit: its memories, the matrix unit's results, and golden beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import random
+from collections.abc import Callable
+
+import numpy as np
+from cocotb.triggers import Timer
+
+from hw import isa
+from hw.config import AcceleratorConfig
+from hw.isa import MASKED_SCORE, Command, Memory, Opcode
+from sw.golden.machine import GoldenMachine
+
+Stall = float | Callable[[int], bool]
+"""Probability that the accumulator refuses in a cycle, or the cycles in which it does."""
+
+MEMORIES = ("activation", "weight", "residual")
+
+
+def config_from_environment() -> AcceleratorConfig:
+    return AcceleratorConfig(**json.loads(os.environ["WEFT_TEST_CONFIG"]))
+
+
+def config_to_environment(config: AcceleratorConfig) -> dict[str, str]:
+    return {"WEFT_TEST_CONFIG": json.dumps(dataclasses.asdict(config))}
+
+
+def word_of(values) -> int:
+    return int.from_bytes(np.ascontiguousarray(values).tobytes(), "little")
+
+
+def random_machine(config: AcceleratorConfig, seed: int) -> GoldenMachine:
+    """A golden machine with random memories, extremes included."""
+    rng = np.random.default_rng(seed)
+    machine = GoldenMachine(config)
+
+    def integers(shape, bits):
+        """Signed integers of random magnitude, a tenth of them extreme."""
+        width = rng.integers(1, bits + 1, shape)
+        values = rng.integers(-(1 << 62), 1 << 62, shape) >> (63 - width)
+        low, high = -(1 << (bits - 1)), (1 << (bits - 1)) - 1
+        corners = rng.choice(np.array([low, low + 1, -1, 0, 1, high]), shape)
+        return np.where(rng.random(shape) < 0.1, corners, values)
+
+    machine.accumulator[:] = integers(machine.accumulator.shape, 32)
+    # Rows of one value: statistics of variance 0, equal scores.
+    equal = rng.random(len(machine.accumulator)) < 0.1
+    machine.accumulator[equal] = machine.accumulator[equal, :1]
+    machine.accumulator[rng.random(machine.accumulator.shape) < 0.1] = MASKED_SCORE
+    machine.residual[:] = integers(machine.residual.shape, 16)
+    for memory in machine.params.values():
+        shape = (memory.shape[0], config.lanes)
+        mul = integers(shape, 16)
+        shift = rng.integers(0, 64, shape)
+        plausible = rng.random(shape) < 0.8
+        shift = np.where(plausible, rng.integers(8, 32, shape), shift)
+        offset = np.where(plausible, integers(shape, 36), integers(shape, 40))
+        word = (offset & ((1 << 40) - 1)) | (mul & 0xFFFF) << 40 | shift << 56
+        memory[:] = word.astype("<i8").view(np.uint8).reshape(memory.shape)
+    return machine
+
+
+class Bench:
+    """Drives a `VectorUnit` cycle by cycle; memories answer in the cycle after a request.
+
+    The clock is a plain signal that `step` moves, so that inputs are stable and outputs settled
+    around every edge on every simulator. `machine` holds what golden makes of the commands;
+    `memory` what the unit has written.
+    """
+
+    def __init__(self, dut, machine: GoldenMachine, seed: int, acc_stall: Stall = 0.0):
+        self.dut, self.machine, self.config = dut, machine, machine.config
+        self.random = random.Random(seed)
+        self.acc_stall = acc_stall
+        self.memory = {name: getattr(machine, name).copy() for name in MEMORIES}
+        self.row_max = machine.row_max.copy()
+        self.cycle = 0
+        self.done_cycles: list[int] = []
+        self.started_cycles: list[int] = []
+        self.issued_cycles: list[int] = []
+        self.errors: list[tuple[int, int]] = []
+        self.acc_refused = 0
+        c = self.config
+        self.reads: dict[str, tuple[Callable[[int], int], int]] = {
+            "acc_read": (lambda a: word_of(machine.accumulator[a]), c.accumulator_words),
+            "residual_read": (lambda a: word_of(self.memory["residual"][a]), c.residual_words),
+            "param0": (lambda a: word_of(machine.params[Memory.PARAM0][a]), c.param_words),
+            "param1": (lambda a: word_of(machine.params[Memory.PARAM1][a]), c.param_words),
+        }
+        self.handles = {}
+
+    def _handle(self, name: str):
+        if name not in self.handles:
+            self.handles[name] = getattr(self.dut, name)
+        return self.handles[name]
+
+    def get(self, name: str) -> int:
+        return int(self._handle(name).value)
+
+    def set(self, name: str, value: int) -> None:
+        self._handle(name).value = value
+
+    async def reset(self) -> None:
+        self.set("clk", 0)
+        for name in ("i_halt", "i_command__valid", "i_command__payload", "shift__slot"):
+            self.set(name, 0)
+        for port in self.reads:
+            for member in ("data", "data_valid", "out_of_range"):
+                self.set(f"{port}__{member}", 0)
+            self.set(f"{port}__ready", 1)
+        for name in MEMORIES:
+            self.set(f"{name}_write__ready", 1)
+            self.set(f"{name}_write__out_of_range", 0)
+        self.set("row_max__data", 0)
+        self.set("rst", 1)
+        for _ in range(2):
+            await self._edge()
+        self.set("rst", 0)
+
+    async def clear_row_state(self) -> None:
+        """Known row state: it survives a reset, and the test before this one."""
+        rows = self.config.row_slots
+        reset = {"rows": rows, "groups": 1, "slot": 0}
+        await self.run(
+            [
+                complete(Opcode.SOFTMAX, **reset, first=1, limit=0, acc_stride=rows),
+                complete(
+                    Opcode.VECTOR, **reset, from_residual=1, res_stride=1, statistics=1,
+                    statistics_first=1,
+                ),
+            ]
+        )  # fmt: skip
+        for record in (self.done_cycles, self.started_cycles, self.issued_cycles):
+            record.clear()
+        self.cycle = 0
+
+    async def _edge(self) -> None:
+        await Timer(1, "ns")
+        self.set("clk", 1)
+        await Timer(1, "ns")
+        self.set("clk", 0)
+
+    async def step(self) -> bool:
+        """One cycle. Returns whether the offered command was taken."""
+        stall = self.acc_stall
+        refuse = stall(self.cycle) if callable(stall) else self.random.random() < stall
+        acc_ready = not refuse
+        self.set("acc_read__ready", int(acc_ready))
+        await Timer(1, "ns")
+        inputs: list[tuple[str, int]] = []
+        beyond = False
+        for port, (read, words) in self.reads.items():
+            valid = self.get(f"{port}__valid")
+            accepted = valid and (port != "acc_read" or acc_ready)
+            self.acc_refused += bool(valid and not accepted)
+            if valid:
+                address = self.get(f"{port}__addr")
+                outside = address >= words
+                beyond |= outside
+                self.set(f"{port}__out_of_range", int(outside))
+                if accepted and not outside:
+                    inputs.append((f"{port}__data", read(address)))
+            inputs.append((f"{port}__data_valid", int(bool(accepted))))
+            inputs.append((f"{port}__out_of_range", 0))
+        writes = []
+        for name in MEMORIES:
+            if self.get(f"{name}_write__valid"):
+                address = self.get(f"{name}_write__addr")
+                outside = address >= len(self.memory[name])
+                beyond |= outside
+                self.set(f"{name}_write__out_of_range", int(outside))
+                if not outside:
+                    writes.append((name, address))
+            inputs.append((f"{name}_write__out_of_range", 0))
+        if beyond:
+            await Timer(1, "ns")
+        for name, address in writes:
+            self._write(name, address)
+        slot = self.get("row_max__slot")
+        if slot < len(self.row_max):
+            inputs.append(("row_max__data", int(self.row_max[slot]) & 0xFFFFFFFF))
+        if self.get("status__done"):
+            self.done_cycles.append(self.cycle)
+        if self.get("issued"):
+            self.issued_cycles.append(self.cycle)
+        if self.get("status__error") & 1:
+            error = self.get("status__error")
+            self.errors.append((error >> 1 & 15, error >> 5))
+        taken = bool(self.get("i_command__valid") and self.get("i_command__ready"))
+        assert taken == bool(self.get("status__started"))
+        if taken:
+            self.started_cycles.append(self.cycle)
+        await self._edge()
+        for name, value in inputs:
+            self.set(name, value)
+        self.cycle += 1
+        return taken
+
+    def _write(self, name: str, address: int) -> None:
+        memory = self.memory[name]
+        data = self.get(f"{name}_write__data").to_bytes(memory.nbytes // len(memory), "little")
+        word = memory[address].view(np.uint8)
+        if name == "residual":
+            word[:] = np.frombuffer(data, np.uint8)
+            return
+        lanes, mask = self.config.lanes, self.get(f"{name}_write__mask")
+        assert mask & (mask - 1) == 0 and mask, f"{name}: one granule at a time"
+        start = (mask.bit_length() - 1) * lanes
+        word[start : start + lanes] = np.frombuffer(data, np.uint8)[start : start + lanes]
+
+    def offer(self, command: Command | None, index: int = 0) -> None:
+        self.set("i_command__valid", int(command is not None))
+        if command is not None:
+            word = int.from_bytes(isa.encode(command), "little")
+            self.set("i_command__payload", word | index << (8 * isa.COMMAND_BYTES))
+
+    async def run(self, commands: list[Command], limit: int = 20000, pause: float = 0.0) -> None:
+        """Run commands as the dispatcher would, each when what it depends on is done."""
+        needs = dependencies(self.config, commands)
+        base = len(self.done_cycles)
+        for index, command in enumerate(commands):
+            while len(self.done_cycles) - base < needs[index] or self.random.random() < pause:
+                self._check_progress(limit)
+                await self.step()
+            self.execute(command)
+            self.offer(command, index)
+            while not await self.step():
+                self._check_progress(limit)
+            self.offer(None)
+        while len(self.done_cycles) - base < len(commands):
+            self._check_progress(limit)
+            await self.step()
+
+    def _check_progress(self, limit: int) -> None:
+        assert not self.errors, f"unexpected errors {self.errors}"
+        assert self.cycle < limit, f"no end after {self.cycle} cycles: {self.done_cycles}"
+
+    def execute(self, command: Command) -> None:
+        """Golden; before a SOFTMAX the matrix unit has left the row maxima."""
+        if command.opcode == Opcode.SOFTMAX:
+            leave_row_maxima(self.machine, command)
+            self.row_max[:] = self.machine.row_max
+        self.machine.execute(command)
+
+    def compare(self) -> None:
+        for name, memory in self.memory.items():
+            expected = getattr(self.machine, name)
+            wrong = np.argwhere((memory != expected).any(1)).ravel()
+            assert not len(wrong), (
+                f"{name}: {len(wrong)} words differ, word {wrong[0]}: "
+                f"{memory[wrong[0]]} instead of {expected[wrong[0]]}"
+            )
+
+    async def compare_shifts(self) -> None:
+        """SHIFT as the matrix unit reads it."""
+        for slot in range(self.config.row_slots):
+            self.set("shift__slot", slot)
+            await self.step()
+            got, expected = self.get("shift__data"), int(self.machine.shift[slot])
+            assert got == expected, f"SHIFT[{slot}] = {got}, expected {expected}"
+
+
+def leave_row_maxima(machine: GoldenMachine, command: Command) -> None:
+    v = command.values
+    scores = machine._acc_read(v)
+    keys = np.arange(scores.shape[1])[None, :]
+    limit = v["limit"] + (np.arange(v["rows"])[:, None] if v["causal"] else 0)
+    scores = np.where(keys < limit, scores, MASKED_SCORE)
+    machine.row_max[v["slot"] : v["slot"] + v["rows"]] = scores.max(1)
+
+
+def dependencies(config: AcceleratorConfig, commands: list[Command]) -> list[int]:
+    """How many commands must be done before each one: what the compiler's waits ensure."""
+    needs = []
+    slots_of, written_of = [], []
+    for command in commands:
+        v = command.values
+        slots = set()
+        if command.opcode != Opcode.VECTOR or v["statistics"]:
+            slots = set(range(v["slot"], v["slot"] + v["rows"]))
+        reads = command.opcode == Opcode.NORM or (
+            command.opcode == Opcode.VECTOR and (v["from_residual"] or v["add_residual"])
+        )
+
+        def words(base, v=v):
+            rows, groups = range(v["rows"]), range(v["groups"])
+            return {base + i * v["res_stride"] + g for i in rows for g in groups}
+
+        read = words(v["res_address"]) if reads else set()
+        need = 0
+        for earlier in range(len(needs)):
+            if slots & slots_of[earlier] or read & written_of[earlier]:
+                need = earlier + 1
+        needs.append(need)
+        slots_of.append(slots)
+        written_of.append(words(v["res_dst_address"]) if v.get("write_residual") else set())
+    return needs
+
+
+def complete(opcode: Opcode, **values: int) -> Command:
+    """A command with every field, 0 where not given."""
+    fields = {item.name: 0 for item in isa.COMMANDS[opcode].fields}
+    unknown = set(values) - set(fields)
+    assert not unknown, unknown
+    return Command(opcode, {**fields, **{name: int(value) for name, value in values.items()}})
+
+
+class CommandMaker:
+    """Random commands that fit the memories."""
+
+    def __init__(self, config: AcceleratorConfig, seed: int, rows: int = 12, groups: int = 12):
+        self.config = config
+        self.random = random.Random(seed)
+        self.rows, self.groups = rows, groups
+
+    def destination(self, rows: int, groups: int) -> dict[str, int]:
+        c, rng = self.config, self.random
+        memory = rng.choice([Memory.NONE, Memory.ACTIVATION, Memory.WEIGHT, Memory.ACTIVATION])
+        by_column = rng.randrange(2)
+        if memory == Memory.ACTIVATION and c.columns > c.rows:
+            by_column = 0
+        per_word = (c.columns if by_column else c.rows) // c.lanes
+        panels = -(-groups // per_word)
+        words = c.weight_words if memory == Memory.WEIGHT else c.activation_words
+        stride = rows + rng.randrange(4)
+        return {
+            "dst_memory": memory,
+            "dst_by_column": by_column,
+            "dst_address": rng.randrange(words - (panels - 1) * stride - rows + 1),
+            "dst_stride": stride,
+        }
+
+    def accumulator(self, rows: int, groups: int) -> dict[str, int]:
+        c, rng = self.config, self.random
+        panels = -(-groups // c.groups_per_column_panel)
+        stride = rows + rng.randrange(4)
+        words = c.accumulator_words
+        return {
+            "acc_address": rng.randrange(words - (panels - 1) * stride - rows + 1),
+            "acc_stride": stride,
+        }
+
+    def residual(self, rows: int, groups: int) -> dict[str, int]:
+        """Operand and result in different halves of the memory, or in place."""
+        rng = self.random
+        stride = groups + rng.randrange(3)
+        half = self.config.residual_words // 2
+        span = (rows - 1) * stride + groups
+        first, second = (rng.randrange(half - span + 1) for _ in range(2))
+        if rng.random() < 0.5:
+            first, second = second + half, first
+        else:
+            second += half
+        if rng.random() < 0.3:
+            second = first
+        return {"res_address": first, "res_stride": stride, "res_dst_address": second}
+
+    def make(self, opcode: Opcode | None = None, **fixed: int) -> Command:
+        c, rng = self.config, self.random
+        opcode = opcode or rng.choice([Opcode.VECTOR, Opcode.NORM, Opcode.SCALE, Opcode.SOFTMAX])
+        rows = fixed.get("rows", rng.choice([1, 1, 2, 3, rng.randint(1, self.rows)]))
+        groups = fixed.get("groups", rng.choice([1, 1, 2, 3, rng.randint(1, self.groups)]))
+        params = {
+            "param0": rng.randrange(c.param_words - groups + 1),
+            "param1": rng.randrange(c.param_words - groups + 1),
+        }
+        values: dict[str, int] = {
+            "rows": rows,
+            "groups": groups,
+            "slot": rng.randrange(c.row_slots - rows + 1),
+            **self.destination(rows, groups),
+        }
+        if opcode == Opcode.VECTOR:
+            values |= self.accumulator(rows, groups) | self.residual(rows, groups) | params
+            for name in (
+                "from_residual add_residual write_residual statistics statistics_first two_stage"
+            ).split():
+                values[name] = rng.randrange(2)
+            values |= {"function": rng.randrange(4), "res_shift": rng.randrange(16)}
+        elif opcode == Opcode.NORM:
+            values |= self.residual(rows, groups) | params
+            values |= {
+                "write_residual": rng.randrange(2),
+                "features": rng.choice([1, 8191, groups * c.lanes, rng.randint(1, 8191)]),
+                "epsilon": rng.choice([0, 1, (1 << 32) - 1, rng.getrandbits(rng.randint(1, 32))]),
+            }
+        elif opcode == Opcode.SCALE:
+            values |= self.accumulator(rows, groups) | {"param1": params["param1"]}
+        else:
+            width = groups * c.lanes
+            values |= self.accumulator(rows, groups)
+            values |= {
+                "limit": rng.choice([-rows, 0, 1, width, isa.NO_LIMIT, rng.randint(-2, width)]),
+                "causal": rng.randrange(2),
+                "score_shift": rng.randrange(32),
+                "first": rng.randrange(2),
+            }
+        return complete(opcode, **{**values, **fixed})

@@ -1,0 +1,298 @@
+"""The whole vector unit against golden: random commands of all kinds, extremes, errors, speed."""
+
+import os
+
+import cocotb
+
+from hw.config import AcceleratorConfig
+from hw.isa import MASKED_SCORE, NO_LIMIT, ErrorCode, Function, Memory, Opcode
+from hw.vector.rsqrt import NormRow
+from hw.vector.unit import VectorUnit
+from tests.hw.vector.bench import (
+    Bench,
+    CommandMaker,
+    complete,
+    config_from_environment,
+    random_machine,
+)
+
+COMMANDS = int(os.environ.get("WEFT_TEST_COMMANDS", "60"))
+
+
+async def make_bench(dut, seed: int, acc_stall: float = 0.0) -> Bench:
+    seed += int(os.environ.get("COCOTB_RANDOM_SEED", "0"))
+    cocotb.log.info("seed %d", seed)
+    bench = Bench(dut, random_machine(config_from_environment(), seed), seed, acc_stall)
+    await bench.reset()
+    await bench.clear_row_state()
+    return bench
+
+
+@cocotb.test()
+@cocotb.parametrize(stall=[0.0, 0.3, 0.8], pause=[0.0, 0.5])
+async def random_commands(dut, stall, pause):
+    bench = await make_bench(dut, int(10 * stall + 100 * pause), stall)
+    maker = CommandMaker(bench.config, bench.random.randrange(1 << 30))
+    commands = [maker.make() for _ in range(COMMANDS)]
+    await bench.run(commands, pause=pause)
+    bench.compare()
+    await bench.compare_shifts()
+
+
+@cocotb.test()
+async def every_kind_after_every_kind(dut):
+    """One-group commands back to back: most commands in flight, all kinds overlapping."""
+    bench = await make_bench(dut, 1)
+    maker = CommandMaker(bench.config, 5)
+    kinds = [Opcode.VECTOR, Opcode.NORM, Opcode.SCALE, Opcode.SOFTMAX]
+    commands = []
+    for first in kinds:
+        for second in kinds:
+            for opcode in (first, second):
+                slot = len(commands) % bench.config.row_slots
+                commands.append(maker.make(opcode, rows=1, groups=1, slot=slot))
+    await bench.run(commands)
+    bench.compare()
+
+
+@cocotb.test()
+async def attention_rows(dut):
+    """Softmax over several key blocks with fully masked ones, then the division."""
+    bench = await make_bench(dut, 2)
+    machine, c = bench.machine, bench.config
+    maker = CommandMaker(c, 7)
+    rows, groups = 6, 2 * c.groups_per_column_panel
+    # Slots 0..: ordinary; from 8: no valid key at all, so l = 0 and the result is 0.
+    masked_base = c.accumulator_words - 64
+    machine.accumulator[masked_base:] = MASKED_SCORE
+    commands = []
+    for block in range(4):
+        common = {"rows": rows, "groups": groups, "first": block == 0, "score_shift": 3}
+        for slot, values in (
+            (0, {"causal": 1, "limit": 1 - 4 * block}),
+            (8, {"acc_address": masked_base, "acc_stride": rows, "limit": NO_LIMIT}),
+            (16, {"limit": 0, "causal": 0}),
+            (24, {"limit": NO_LIMIT, "causal": 0}),
+        ):
+            commands.append(maker.make(Opcode.SOFTMAX, slot=slot, **common, **values))
+    for slot in (0, 8, 16, 24):
+        commands.append(
+            maker.make(
+                Opcode.SCALE, rows=rows, groups=groups, slot=slot, dst_memory=Memory.ACTIVATION,
+                dst_by_column=0, dst_address=slot * 8, dst_stride=rows,
+            )
+        )  # fmt: skip
+    await bench.run(commands)
+    bench.compare()
+    await bench.compare_shifts()
+    assert (machine.total[8 : 8 + rows] == 0).all() and (machine.total[16 : 16 + rows] == 0).all()
+
+
+@cocotb.test()
+async def statistics_and_norm(dut):
+    """Statistics over several commands, extremes of INT16, then norms of the same rows."""
+    bench = await make_bench(dut, 3)
+    machine, c = bench.machine, bench.config
+    rows, groups = 4, 5
+    for row, value in enumerate((-32768, 32767, 0, 1)):
+        machine.residual[row * groups : (row + 1) * groups] = value
+        bench.memory["residual"][row * groups : (row + 1) * groups] = value
+    # PARAM0 word 0..: identity, so that the statistics see the residual itself.
+    identity = [0, 0, 0, 0, 0, 1, 0, 0] * c.lanes
+    machine.params[Memory.PARAM0][: groups + 1] = identity
+    stat = {
+        "rows": rows, "groups": groups, "from_residual": 1, "res_address": 0, "res_stride": groups,
+        "statistics": 1, "slot": 3,
+    }  # fmt: skip
+    commands = [complete(Opcode.VECTOR, statistics_first=1, **stat)]
+    commands += [complete(Opcode.VECTOR, **stat) for _ in range(3)]
+    for index, epsilon in enumerate((0, 1, 123456)):
+        commands.append(
+            complete(
+                Opcode.NORM, rows=rows, groups=groups, slot=3, features=4 * groups * c.lanes,
+                epsilon=epsilon, res_address=0, res_stride=groups, write_residual=1,
+                res_dst_address=100 * (index + 1), dst_memory=Memory.ACTIVATION,
+                dst_address=50 * index, dst_stride=rows, param0=0, param1=3,
+            )
+        )  # fmt: skip
+    await bench.run(commands)
+    bench.compare()
+
+
+@cocotb.test()
+async def functions(dut):
+    """Every function on every scale of operand, including what saturates."""
+    bench = await make_bench(dut, 4)
+    maker = CommandMaker(bench.config, 11)
+    commands = []
+    for function in Function:
+        for two_stage in range(2):
+            commands.append(
+                maker.make(
+                    Opcode.VECTOR, rows=5, groups=6, function=function, two_stage=two_stage,
+                    dst_memory=Memory.WEIGHT, add_residual=0,
+                )
+            )  # fmt: skip
+    await bench.run(commands)
+    bench.compare()
+
+
+@cocotb.test()
+async def throughput(dut):
+    """Rows follow rows and commands follow commands without a bubble."""
+    bench = await make_bench(dut, 5)
+    c = bench.config
+    maker = CommandMaker(c, 13)
+    rows, groups = 12, 4
+    for opcodes in (
+        [Opcode.VECTOR] * 3,
+        [Opcode.SOFTMAX] * 3,
+        [Opcode.SCALE] * 3,
+        [Opcode.SOFTMAX, Opcode.SCALE, Opcode.VECTOR, Opcode.SOFTMAX, Opcode.VECTOR, Opcode.SCALE],
+    ):
+        commands = []
+        for k, opcode in enumerate(opcodes):
+            fixed = {"add_residual": 0, "from_residual": 0} if opcode == Opcode.VECTOR else {}
+            commands.append(maker.make(opcode, rows=rows, groups=groups, slot=rows * k, **fixed))
+        bench.issued_cycles.clear()
+        await bench.run(commands)
+        span = bench.issued_cycles[-1] - bench.issued_cycles[0] + 1
+        ideal = len(commands) * rows * groups
+        cocotb.log.info("%s: %d cycles of %d", [o.name for o in opcodes], span, ideal)
+        assert len(bench.issued_cycles) == ideal
+        assert span <= ideal + 2, (opcodes, span, ideal)
+        assert bench.done_cycles[-1] - bench.issued_cycles[-1] == VectorUnit(c).latency
+    # NORM: hidden where rows are longer than the sequence of the row engine.
+    groups = NormRow.latency + 2
+    commands = [maker.make(Opcode.NORM, rows=rows, groups=groups, slot=0, write_residual=1)]
+    bench.issued_cycles.clear()
+    await bench.run(commands)
+    span = bench.issued_cycles[-1] - bench.issued_cycles[0] + 1
+    assert span <= rows * groups + 2, (span, rows * groups)
+    bench.compare()
+
+
+@cocotb.test()
+async def start_latency(dut):
+    """From a command that finds the unit idle to its first group."""
+    bench = await make_bench(dut, 6)
+    unit = VectorUnit(bench.config)
+    maker = CommandMaker(bench.config, 17)
+    for opcode in (Opcode.VECTOR, Opcode.SCALE, Opcode.SOFTMAX, Opcode.NORM):
+        bench.started_cycles.clear()
+        bench.issued_cycles.clear()
+        await bench.run([maker.make(opcode)])
+        waited = bench.issued_cycles[0] - bench.started_cycles[0]
+        cocotb.log.info("%s: %d cycles to the first group", opcode.name, waited)
+        limit = unit.norm_start_latency if opcode == Opcode.NORM else unit.start_latency
+        assert waited <= limit, (opcode, waited)
+
+
+@cocotb.test()
+async def accumulator_conflicts(dut):
+    """The accumulator refuses every second cycle, as it can while the array runs."""
+    bench = await make_bench(dut, 7)
+    c = bench.config
+    maker = CommandMaker(c, 19)
+    rows, groups = 16, 4 * c.groups_per_column_panel
+    bench.acc_stall = lambda cycle: cycle % 2 == 0
+    await bench.run([maker.make(Opcode.SOFTMAX, rows=rows, groups=groups, slot=0)])
+    span = bench.issued_cycles[-1] - bench.issued_cycles[0] + 1
+    cocotb.log.info("%d refusals, %d cycles of %d", bench.acc_refused, span, rows * groups)
+    assert bench.acc_refused > rows
+    assert span <= rows * groups + 2
+    bench.compare()
+
+
+def error_cases(c: AcceleratorConfig):
+    maker = CommandMaker(c, 23)
+    base = {"rows": 3, "groups": 2}
+    range_error = ErrorCode.ONCHIP_RANGE
+    acc = {"acc_address": c.accumulator_words - 2, "acc_stride": 0}
+    yield maker.make(Opcode.SOFTMAX, **base, slot=c.row_slots - 2), range_error
+    yield maker.make(Opcode.NORM, **base, slot=c.row_slots - 2), range_error
+    yield maker.make(Opcode.SCALE, **base, slot=1023), range_error
+    vector = {**base, "from_residual": 0, "add_residual": 0, "statistics": 0}
+    yield maker.make(Opcode.VECTOR, **vector | {"statistics": 1}, slot=c.row_slots), range_error
+    yield maker.make(Opcode.VECTOR, **vector, **acc), range_error
+    yield maker.make(Opcode.SCALE, **base, **acc), range_error
+    yield (
+        maker.make(Opcode.VECTOR, **vector | {"add_residual": 1}, res_address=c.residual_words - 1),
+        range_error,
+    )
+    yield maker.make(Opcode.VECTOR, **vector, param0=c.param_words - 1), range_error
+    to_memory = {"dst_memory": Memory.ACTIVATION, "dst_by_column": 0}
+    yield (
+        maker.make(Opcode.VECTOR, **vector, two_stage=1, param1=c.param_words - 1, **to_memory),
+        range_error,
+    )
+    yield maker.make(Opcode.SCALE, **base, param1=c.param_words - 1), range_error
+    norm = {**base, "slot": 0}
+    yield (
+        maker.make(Opcode.NORM, **norm, write_residual=1, param0=c.param_words - 1),
+        range_error,
+    )
+    yield (
+        maker.make(Opcode.NORM, **norm, write_residual=1, res_dst_address=65535),
+        range_error,
+    )
+    far = {"dst_address": 65535, "dst_stride": 65535}
+    yield (
+        maker.make(Opcode.VECTOR, **vector, dst_memory=Memory.ACTIVATION, dst_by_column=0, **far),
+        range_error,
+    )
+    yield maker.make(Opcode.VECTOR, **vector, dst_memory=Memory.WEIGHT, **far), range_error
+    if c.columns > c.rows:
+        yield (
+            maker.make(Opcode.VECTOR, **vector, dst_memory=Memory.ACTIVATION, dst_by_column=1),
+            ErrorCode.ILLEGAL_COMMAND,
+        )
+
+
+@cocotb.test()
+async def errors(dut):
+    """Code and index of the first offending command; what is before it is done, then nothing."""
+    c = config_from_environment()
+    for number, (bad, code) in enumerate(error_cases(c)):
+        bench = await make_bench(dut, 8)
+        maker = CommandMaker(c, 29 + number)
+        commands = [
+            maker.make(slot=0, rows=2, write_residual=0)
+            if opcode in (Opcode.VECTOR, Opcode.NORM)
+            else maker.make(opcode, slot=0, rows=2)
+            for opcode in [Opcode.SCALE, Opcode.SCALE]
+        ]
+        await bench.run(commands)
+        bench.offer(bad, 7)
+        while not await bench.step():
+            pass
+        bench.offer(commands[0], 8)
+        for _ in range(100):
+            await bench.step()
+        bench.offer(None)
+        assert bench.errors == [(int(code), 7)], (bad, bench.errors, code)
+        assert len(bench.done_cycles) == len(commands)
+        writes = {name: memory.copy() for name, memory in bench.memory.items()}
+        for _ in range(20):
+            await bench.step()
+        for name, memory in bench.memory.items():
+            assert (memory == writes[name]).all(), name
+        bench.machine = None
+
+
+@cocotb.test()
+async def halt(dut):
+    """A halt from outside: nothing is written from the next cycle on."""
+    bench = await make_bench(dut, 9)
+    maker = CommandMaker(bench.config, 31)
+    bench.offer(maker.make(Opcode.VECTOR, rows=10, groups=8))
+    for _ in range(30):
+        await bench.step()
+    bench.offer(None)
+    bench.set("i_halt", 1)
+    before = {name: memory.copy() for name, memory in bench.memory.items()}
+    for _ in range(60):
+        await bench.step()
+    for name, memory in bench.memory.items():
+        assert (memory == before[name]).all(), name
+    assert not bench.done_cycles and not bench.errors
