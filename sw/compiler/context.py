@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 
 from hw.config import AcceleratorConfig
 from hw.isa import Memory, Opcode, Region
 from sw.compiler import layout as words
-from sw.compiler.allocate import Constants, Pool, RegionSpace
+from sw.compiler.allocate import Constants, DoesNotFit, Pool, RegionSpace
 from sw.compiler.emit import Emitter
 from sw.compiler.graph import QuantGraph, Tensor
 from sw.compiler.layout import Form, Layout
@@ -93,7 +94,8 @@ class Context:
         layout = self.layout(name)
         value = self.values[name] = Value(self.steps.tensors[name], layout)
         if name in self.resident:
-            value.chip = self.activation.take_high(layout.panels * self.rows)
+            with contextlib.suppress(DoesNotFit):  # fragmented after all: go through DRAM
+                value.chip = self.activation.take_high(layout.panels * self.rows)
         for form in self.forms(name):
             if form in (Form.A, Form.S) and self.is_output(name):
                 space = self.io

@@ -80,7 +80,7 @@ class _Attention:
         self.masks_stay = 2 * per_sequence <= c.mask_words
 
     def _make_plan(self) -> AttentionPlan:
-        context, op = self.context, self.op
+        context = self.context
         return plan_attention(
             self.c,
             self.tokens,

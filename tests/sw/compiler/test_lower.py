@@ -1,0 +1,130 @@
+"""Programs on the golden machine against the reference executor, bit for bit."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from hw.config import PRESETS, AcceleratorConfig
+from hw.isa import Unit
+from sw.compiler.allocate import DoesNotFit
+from sw.compiler.errors import CompileError
+from sw.compiler.graph import QuantGraph
+from sw.compiler.lower import lower
+from sw.compiler.reference import run_reference
+from tests.sw.compiler.examples import example
+from tests.sw.compiler.execution import CONFIGS, run_golden
+from tests.sw.compiler.random_graphs import Builder, random_encoder, random_inputs, random_mixture
+from tests.sw.compiler.shuffle import Shuffler, commands_of
+
+ALL_CONFIGS = {**CONFIGS, **PRESETS}
+
+
+def check(graph: QuantGraph, config: AcceleratorConfig, inputs=None) -> None:
+    """Same integers, so same floats, on every output."""
+    inputs = random_inputs(graph) if inputs is None else inputs
+    program = lower(graph, config)
+    got = program.read_outputs(run_golden(program, inputs))
+    for output, want, result in zip(graph.outputs, run_reference(graph, inputs), got, strict=True):
+        np.testing.assert_array_equal(result, want, err_msg=output.name)
+
+
+@pytest.mark.parametrize("config", ALL_CONFIGS.values(), ids=ALL_CONFIGS)
+def test_encoder_layer(config):
+    check(random_encoder(1, batch=3, tokens=37, masked=True), config)
+
+
+@pytest.mark.parametrize("config", ALL_CONFIGS.values(), ids=ALL_CONFIGS)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_every_operation(config, seed):
+    check(random_mixture(seed), config)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "key_block", "causal", "masked"),
+    [(1, 64, False, False), (70, 64, True, False), (70, 16, True, True), (130, 64, False, True)],
+)
+@pytest.mark.parametrize("name", ["4x4", "12x8", "8x16"])
+def test_attention_shapes(name, tokens, key_block, causal, masked):
+    graph = random_encoder(
+        2, batch=2, tokens=tokens, hidden=32, heads=2, ffn=40, causal=causal, masked=masked,
+        key_block=key_block,
+    )  # fmt: skip
+    check(graph, CONFIGS[name])
+
+
+@pytest.mark.parametrize("kind", ["post", "pre", "causal", "relu", "tanh"])
+def test_modules(kind):
+    """Quantised transformer blocks, as the front end and the quantiser make them."""
+    _, inputs, graph = example(kind, masked=kind in ("post", "causal"))
+    check(graph, CONFIGS["8x16"], [np.asarray(x) for x in inputs])
+
+
+def test_weights_larger_than_memory():
+    """Reduction and output split into many commands."""
+    check(random_encoder(3, batch=1, tokens=5, hidden=256, heads=4, ffn=700), CONFIGS["4x4"])
+
+
+def test_long_sequence_in_small_memory():
+    """Keys pass through: on-chip memory does not grow with the sequence."""
+    graph = random_encoder(4, batch=1, tokens=600, hidden=16, heads=1, ffn=16, causal=True)
+    check(graph, CONFIGS["8x4"])
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_any_order_that_waits_allow(config, seed):
+    graph = random_encoder(5, tokens=19, hidden=60, ffn=90, masked=True, key_block=8)
+    if seed == 2:
+        graph = random_mixture(2)
+    inputs = random_inputs(graph)
+    program = lower(graph, config)
+    want = run_reference(graph, inputs)
+    got = program.read_outputs(Shuffler(program, inputs, seed).run())
+    for result, expected in zip(got, want, strict=True):
+        np.testing.assert_array_equal(result, expected)
+
+
+def test_missing_waits_are_noticed():
+    """The check above has teeth: without waits on one unit, results are wrong."""
+    graph = random_encoder(5, tokens=19, hidden=60, ffn=90, masked=True, key_block=8)
+    inputs = random_inputs(graph)
+    program = lower(graph, CONFIGS["16x16"])
+    want = run_reference(graph, inputs)
+    for unit in (u for u in Unit if u != Unit.NONE):
+        stream = [
+            dataclasses.replace(
+                command, waits=tuple(None if w and w.unit == unit else w for w in command.waits)
+            )
+            for command in commands_of(program)
+        ]
+        wrong = False
+        for seed in range(8):
+            io = Shuffler(program, inputs, seed, stream).run()
+            got = program.read_outputs(io)
+            wrong |= any((a != b).any() for a, b in zip(got, want, strict=True))
+        assert wrong, unit
+
+
+def test_counts_wrap():
+    """More than 4096 commands of a unit."""
+    b = Builder(6, batch=6, tokens=48)
+    x = b.float_input("x", 8, 32)
+    b.output(b.attention(x, x, x, 8, "attention", key_block=2))
+    program = lower(b.graph, CONFIGS["4x4"])
+    units = [command.unit for command in commands_of(program)]
+    assert units.count(Unit.MATRIX) > 4096
+    inputs = random_inputs(b.graph)
+    (got,) = program.read_outputs(Shuffler(program, inputs, 0).run())
+    np.testing.assert_array_equal(got, run_reference(b.graph, inputs)[0])
+
+
+def test_too_small_a_machine():
+    config = dataclasses.replace(CONFIGS["4x4"], weight_words=64)
+    with pytest.raises(DoesNotFit, match="weight memory"):
+        lower(random_encoder(1), config)
+    config = dataclasses.replace(CONFIGS["4x4"], residual_words=16)
+    with pytest.raises(CompileError, match="residual"):
+        lower(random_encoder(1), config)
