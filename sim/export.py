@@ -4,7 +4,7 @@ Ports are named `clk`, `rst`, `m_axi_<signal>`, `s_axil_<signal>`, `interrupt` a
 the path of a signature's member joined by one underscore, as IP integration tools expect.
 
 Yosys names some internal signals in the order in which Python iterates over sets, so conversion
-runs in an interpreter with a fixed hash seed. It takes seconds; `accelerator_verilog` keeps the
+runs in an interpreter with a fixed hash seed. It takes seconds; `to_verilog` keeps the
 result by the content of the sources it came from.
 """
 
@@ -17,6 +17,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from amaranth.lib import wiring
 from hw.config import AcceleratorConfig
 from sim.cache import cache_folder, write_atomically
 
-__all__ = ["TOP", "ExportError", "accelerator_verilog", "component_verilog"]
+__all__ = ["TOP", "ExportError", "component_verilog", "to_verilog"]
 
 TOP = "weft"
 """Name of the top module."""
@@ -54,11 +55,18 @@ def component_verilog(component: Any, name: str = TOP) -> str:
     return verilog.convert(component, name=name, ports=ports, emit_src=False)
 
 
-def accelerator_verilog(config: AcceleratorConfig) -> str:
-    """Verilog of `Accelerator(config)`, from the cache where the sources have not changed."""
+def to_verilog(
+    config: AcceleratorConfig, progress: Callable[[str, int, int], None] | None = None
+) -> str:
+    """Verilog of `Accelerator(config)`, from the cache where the sources have not changed.
+
+    progress: called with (text, steps done, steps) if it takes time. Raises `ExportError`.
+    """
     path = cache_folder("verilog") / f"{_source_hash(config)}.v"
     if path.exists():
         return path.read_text()
+    if progress is not None:
+        progress("Converting to Verilog", 0, 1)
     environment = {**os.environ, "PYTHONHASHSEED": "0"}
     environment["PYTHONPATH"] = os.pathsep.join([str(_ROOT), *filter(None, sys.path)])
     fields = json.dumps(dataclasses.asdict(config))

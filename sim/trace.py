@@ -1,0 +1,143 @@
+"""What every unit did when: recorded pulses, and their Chrome/Perfetto timeline.
+
+Units complete in order, so the n-th start and the n-th end of a unit belong to the n-th command
+of its queue in the program: no command number travels in the hardware.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hw import isa
+from hw.isa import COMMAND_BYTES, Opcode, Unit
+from sim.model import Model
+
+__all__ = ["Event", "Span", "chrome_trace", "decode_events", "spans", "write_chrome_trace"]
+
+_UNITS = tuple(unit for unit in Unit if unit != Unit.NONE)
+
+
+@dataclass(frozen=True)
+class Event:
+    """A command of a unit started or was done in a cycle."""
+
+    cycle: int
+    unit: Unit
+    done: bool
+
+
+@dataclass(frozen=True)
+class Span:
+    """One command in time. `index` is its position in the program. Cycles count from reset."""
+
+    unit: Unit
+    index: int
+    begin: int
+    end: int
+
+
+def decode_events(model: Model) -> list[Event]:
+    """Recorded pulses of the ports `trace_<unit>_started` and `trace_<unit>_done`, in order."""
+    meaning = []
+    for trace in model.built.traces:
+        name, _, kind = trace.port.removeprefix("trace_").rpartition("_")
+        if kind in ("started", "done") and name.upper() in Unit.__members__:
+            meaning.append((1 << trace.bit, Unit[name.upper()], kind == "done"))
+    events = []
+    for cycle, mask in model.events().tolist():
+        found = [Event(cycle, unit, done) for bit, unit, done in meaning if mask & bit]
+        events += sorted(found, key=lambda event: not event.done)
+    return events
+
+
+def spans(events: Iterable[Event], commands: bytes | NDArray[np.uint8]) -> list[Span]:
+    """Commands in time; one that did not end lasts until the last event."""
+    queues: dict[Unit, list[int]] = {unit: [] for unit in _UNITS}
+    data = commands if isinstance(commands, bytes) else commands.tobytes()
+    for index in range(len(data) // COMMAND_BYTES):
+        word = data[index * COMMAND_BYTES : (index + 1) * COMMAND_BYTES]
+        unit = isa.decode(word).unit
+        if unit != Unit.NONE:
+            queues[unit].append(index)
+    begins: dict[Unit, list[int]] = {unit: [] for unit in _UNITS}
+    ends: dict[Unit, list[int]] = {unit: [] for unit in _UNITS}
+    last = 0
+    for event in events:
+        (ends if event.done else begins)[event.unit].append(event.cycle)
+        last = event.cycle
+    found = []
+    for unit in _UNITS:
+        for number, begin in enumerate(begins[unit]):
+            end = ends[unit][number] if number < len(ends[unit]) else last
+            if number < len(queues[unit]):
+                found.append(Span(unit, queues[unit][number], begin, end))
+    return sorted(found, key=lambda span: (span.begin, span.unit))
+
+
+def chrome_trace(
+    events: Iterable[Event], commands: bytes | NDArray[np.uint8], places: Any = None
+) -> dict[str, Any]:
+    """Timeline for chrome://tracing or ui.perfetto.dev: one row a unit, one microsecond a cycle.
+
+    places: optional, for each command the part of the module it belongs to.
+    """
+    data = commands if isinstance(commands, bytes) else commands.tobytes()
+    rows: list[dict[str, Any]] = [
+        {"ph": "M", "name": "process_name", "pid": 0, "args": {"name": "accelerator"}}
+    ]
+    for unit in _UNITS:
+        name = unit.name.lower().replace("_", " ")
+        rows.append(
+            {"ph": "M", "name": "thread_name", "pid": 0, "tid": int(unit), "args": {"name": name}}
+        )
+    free: dict[Unit, int] = {}
+    for span in spans(events, data):
+        command = isa.decode(data[span.index * COMMAND_BYTES : (span.index + 1) * COMMAND_BYTES])
+        arguments: dict[str, Any] = {"command": span.index, **_set_fields(command)}
+        if places is not None:
+            arguments["part"] = str(places[span.index])
+        # Commands overlap in a pipeline, rows of a timeline cannot: show each from where the
+        # one before it has ended, and keep the true start as an argument.
+        begin = max(span.begin, free.get(span.unit, 0))
+        free[span.unit] = max(span.end, begin)
+        if begin != span.begin:
+            arguments["started"] = span.begin
+        rows.append(
+            {
+                "ph": "X",
+                "name": _name(command),
+                "pid": 0,
+                "tid": int(span.unit),
+                "ts": begin,
+                "dur": max(span.end - begin, 0),
+                "args": arguments,
+            }
+        )
+    return {"traceEvents": rows, "displayTimeUnit": "ms", "otherData": {"unit": "1 us = 1 cycle"}}
+
+
+def write_chrome_trace(
+    path: str | Path,
+    events: Iterable[Event],
+    commands: bytes | NDArray[np.uint8],
+    places: Any = None,
+) -> None:
+    """Write `chrome_trace` as JSON."""
+    Path(path).write_text(json.dumps(chrome_trace(events, commands, places)))
+
+
+def _name(command: isa.Command) -> str:
+    if command.opcode in (Opcode.LOAD, Opcode.STORE):
+        return f"{command.opcode.name} {isa.Memory(command['memory']).name}"
+    return command.opcode.name
+
+
+def _set_fields(command: isa.Command) -> dict[str, int]:
+    return {name: value for name, value in command.values.items() if value}

@@ -1,0 +1,102 @@
+"""What can go wrong between a program and a device; every text says what to do or where."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from hw import isa
+from hw.config import AcceleratorConfig
+from sim.compiler import NoCompilerError
+
+__all__ = [
+    "ConfigMismatchError",
+    "CycleLimitError",
+    "DeviceError",
+    "DeviceOptionError",
+    "IdMismatchError",
+    "MachineError",
+    "MissingCompilerError",
+    "ModelBuildError",
+    "UnknownDeviceError",
+    "describe_command",
+]
+
+
+class DeviceError(RuntimeError):
+    """Base of all errors of devices."""
+
+
+class UnknownDeviceError(DeviceError):
+    """There is no device of this name."""
+
+
+class DeviceOptionError(DeviceError):
+    """An option that this device does not have, or a value it cannot take."""
+
+
+class ModelBuildError(DeviceError):
+    """The Verilator model could not be built."""
+
+
+class MissingCompilerError(ModelBuildError, NoCompilerError):
+    """The Verilator model needs a C++ compiler and there is none."""
+
+
+class IdMismatchError(DeviceError):
+    """What answers is not a Weft accelerator, or one with another command stream."""
+
+
+class ConfigMismatchError(DeviceError):
+    """Program and machine were made from different configurations."""
+
+    def __init__(self, program: AcceleratorConfig, machine: AcceleratorConfig):
+        mine, other = dataclasses.asdict(program), dataclasses.asdict(machine)
+        differences = ", ".join(
+            f"{key} {mine[key]} against {other[key]}"
+            for key in mine
+            if key != "name" and mine[key] != other[key]
+        )
+        super().__init__(
+            f"the program was compiled for configuration {program.name!r}, the machine is "
+            f"{machine.name!r} ({differences or 'fingerprints differ'}): compile it again"
+        )
+
+
+class CycleLimitError(DeviceError):
+    """The program did not end within its cycle limit. The device was reset and can be used."""
+
+    def __init__(self, limit: int, commands: int, counters: dict[str, int], word: bytes):
+        self.limit = limit
+        self.counters = counters
+        dispatched = counters["commands"]
+        matrix = {k[7:]: v for k, v in counters.items() if k.startswith("matrix_") and v}
+        where = ", ".join(f"{k} {v}" for k, v in sorted(matrix.items(), key=lambda x: -x[1]))
+        super().__init__(
+            f"the program did not end within {limit} cycles: {dispatched} of {commands} commands "
+            f"dispatched, the last {describe_command(word)}; cycles of the matrix unit: {where}"
+        )
+
+
+class MachineError(DeviceError):
+    """The machine stopped with an error. The device was reset and can be used.
+
+    code: why. index: position of the offending command in the program.
+    """
+
+    def __init__(self, code: isa.ErrorCode, index: int, word: bytes):
+        self.code = code
+        self.index = index
+        super().__init__(f"the machine stopped with {code.name}: command {index}, "
+                         f"{describe_command(word)}")  # fmt: skip
+
+
+def describe_command(word: bytes) -> str:
+    """A command as text, or why it is none."""
+    if not word:
+        return "none"
+    from sw.compiler.disassemble import disassemble_command
+
+    try:
+        return disassemble_command(isa.decode(word))
+    except isa.IsaError as error:
+        return f"illegal ({error}): {word.hex()}"

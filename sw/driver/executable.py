@@ -1,0 +1,80 @@
+"""A program on a device, callable with tensors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hw.isa import Region
+
+if TYPE_CHECKING:
+    from sw.driver.device import Device
+
+__all__ = ["Executable", "as_bytes"]
+
+_LIMIT_CYCLES, _LIMIT_PER_COMMAND, _LIMIT_FACTOR = 1_000_000, 10_000, 200
+
+
+def as_bytes(data: bytes | NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Bytes, or an array of bytes, as a flat array."""
+    if isinstance(data, np.ndarray):
+        return data.reshape(-1).view(np.uint8)
+    return np.frombuffer(data, np.uint8)
+
+
+def _is_torch(value: object) -> bool:
+    return type(value).__module__.split(".")[0] == "torch"
+
+
+class Executable:
+    """Call it with the module's inputs, torch or numpy; outputs come back in the same kind.
+
+    One output comes back by itself, more of them as a tuple. Several executables can share a
+    device: calling one moves its program into memory if another one ran in between.
+
+    max_cycles: raise `CycleLimitError` after so many cycles; by default far more than the
+    program can need.
+    """
+
+    def __init__(self, device: Device, program: Any):
+        self.device = device
+        self.program = program
+        self.commands = 0
+        macs = int(getattr(program, "useful_macs", 0))
+        self.useful_macs = macs
+        peak = device.config.rows * device.config.columns
+        self.max_cycles: int | None = (
+            _LIMIT_CYCLES
+            + _LIMIT_PER_COMMAND * (len(as_bytes(program.commands)) // 32)
+            + _LIMIT_FACTOR * macs // peak
+        )
+
+    def place(self) -> None:
+        """Put program and constants into the device's memory, if they are not there."""
+        if self.device.loaded is self:
+            return
+        self.commands = self.device.load_commands(
+            self.program.commands,
+            self.program.constants,
+            workspace_bytes=self.program.workspace_bytes,
+            io_bytes=self.program.io_bytes,
+        )
+        self.device.loaded = self
+
+    def run_io(self, io: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Run on the bytes of the IO region: its bytes afterwards."""
+        self.place()
+        self.device.write(Region.IO, 0, io)
+        self.device.run(self.commands, max_cycles=self.max_cycles, useful_macs=self.useful_macs)
+        return self.device.read(Region.IO, 0, self.program.io_bytes)
+
+    def __call__(self, *inputs: Any) -> Any:
+        io = self.run_io(as_bytes(self.program.prepare_inputs(*inputs)))
+        outputs = tuple(self.program.read_outputs(io))
+        if any(_is_torch(value) for value in inputs):
+            import torch
+
+            outputs = tuple(torch.from_numpy(np.ascontiguousarray(value)) for value in outputs)
+        return outputs[0] if len(outputs) == 1 else outputs

@@ -1,0 +1,89 @@
+"""The golden model behind the device interface: exact bytes, no time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hw.config import AcceleratorConfig
+from hw.isa import COMMAND_BYTES, ISA_VERSION, Region
+from hw.registers import ID_VALUE, Register, State, counter_address, region_address
+from sw.driver.device import Device, Progress
+from sw.driver.host_memory import HostMemory
+from sw.golden.machine import GoldenMachine, MachineStop
+
+__all__ = ["GoldenDevice"]
+
+
+class GoldenDevice(Device):
+    """Registers and memory in front of a `GoldenMachine`. Counters other than `commands` are 0.
+
+    A start only takes note; the program runs in `wait`, whatever its cycle limit.
+    """
+
+    name = "golden"
+    has_cycles = False
+
+    def __init__(self, config: AcceleratorConfig):
+        super().__init__(config)
+        self.machine = GoldenMachine(config)
+        self.memory = HostMemory()
+        self._registers: dict[int, int] = {
+            Register.ID: ID_VALUE,
+            Register.VERSION: ISA_VERSION,
+            Register.FINGERPRINT: config.fingerprint(),
+        }
+        self._started = False
+
+    def allocate(self, sizes: Mapping[Region, int]) -> Mapping[Region, int]:
+        return self.memory.allocate(sizes)
+
+    def write(self, region: Region, offset: int, data: NDArray[np.uint8]) -> None:
+        self.memory.view(region, offset, len(data))[:] = data
+
+    def read(self, region: Region, offset: int, size: int) -> NDArray[np.uint8]:
+        return self.memory.view(region, offset, size).copy()
+
+    def read_register(self, address: int) -> int:
+        return self._registers.get(address, 0)
+
+    def write_register(self, address: int, value: int) -> None:
+        if address == Register.CONTROL:
+            state = self.read_register(Register.STATUS) & 3
+            if value & 2:
+                self._started = False
+                self._registers[Register.STATUS] = State.IDLE
+            elif value & 1 and state in (State.IDLE, State.DONE):
+                self._started = True
+                self._registers[Register.STATUS] = State.RUNNING
+        elif address not in (Register.ID, Register.VERSION, Register.FINGERPRINT):
+            self._registers[address] = value
+
+    def wait(self, limit: int | None, progress: Progress | None = None) -> bool:
+        if not self._started:
+            return False
+        self._started = False
+        for region in Region:
+            address = region_address(region)
+            base = self.read_register(address) | self.read_register(address + 4) << 32
+            size = self.read_register(address + 8)
+            data = self.memory.data[base : base + size]
+            self.machine.set_region(region, data, bool(self.read_register(address + 12) & 1))
+        count = self.read_register(Register.PROGRAM_COMMANDS) * COMMAND_BYTES
+        commands = self.machine.dram[Region.PROGRAM].data[:count].tobytes()
+        registers = self._registers
+        report = None if progress is None else lambda done, total: progress(done)
+        try:
+            done = self.machine.run(commands, report)
+            registers[Register.STATUS] = State.DONE
+        except MachineStop as stop:
+            done = stop.index
+            registers[Register.STATUS] = State.ERROR | stop.code << 8
+            registers[Register.ERROR_COMMAND] = stop.index
+        registers[counter_address("commands")] = done
+        return True
+
+    def close(self) -> None:
+        self.memory = HostMemory()

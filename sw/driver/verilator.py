@@ -1,0 +1,118 @@
+"""The RTL, simulated by Verilator with a model of DRAM, behind the device interface."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hw.config import AcceleratorConfig
+from hw.isa import Region
+from sim.compiler import NoCompilerError
+from sim.export import ExportError, to_verilog
+from sim.model import Model
+from sim.trace import Event, decode_events
+from sim.verilator import BuildError, build_model
+from sim.verilator import Progress as BuildProgress
+from sw.driver.device import Device, Progress
+from sw.driver.errors import DeviceOptionError, MissingCompilerError, ModelBuildError
+from sw.driver.host_memory import HostMemory
+
+__all__ = ["VerilatorDevice"]
+
+
+class VerilatorDevice(Device):
+    """Cycle by cycle, bit by bit. The first one of a configuration builds the model (minutes).
+
+    Parameters
+    ----------
+    config: sizes of the machine.
+    memory_latency: cycles from a burst to its first beat.
+    memory_width: bytes a cycle, reads and writes together.
+    stall_seed: a number for random stalls on all bus channels, None for none.
+    vcd: file for waveforms (a slower model).
+    trace: record the starts and ends of commands for `events`.
+    compiler: "g++", "clang++", "zig", or a command; the first one found by default.
+    progress: called with (text, steps done, steps) while the model is built.
+    """
+
+    name = "verilator"
+
+    def __init__(
+        self,
+        config: AcceleratorConfig,
+        *,
+        memory_latency: int = 64,
+        memory_width: int = 16,
+        stall_seed: int | None = None,
+        vcd: str | Path | None = None,
+        trace: bool = False,
+        compiler: str | None = None,
+        progress: BuildProgress | None = None,
+    ):
+        super().__init__(config)
+        try:
+            built = build_model(
+                to_verilog(config, progress),
+                vcd=vcd is not None,
+                compiler=compiler,
+                progress=progress,
+            )
+        except NoCompilerError as error:
+            raise MissingCompilerError(str(error)) from None
+        except (BuildError, ExportError) as error:
+            raise ModelBuildError(str(error)) from None
+        self.build_seconds = built.build_seconds
+        self.memory = HostMemory()
+        try:
+            self.model = Model(
+                built,
+                memory_latency=memory_latency,
+                memory_width=memory_width,
+                stall_seed=stall_seed,
+                record=trace,
+            )
+        except ValueError as error:
+            raise DeviceOptionError(str(error)) from None
+        self.model.set_memory(self.memory.data)
+        if vcd is not None:
+            self.model.open_vcd(vcd)
+
+    @property
+    def khz(self) -> float:
+        """Simulated thousands of cycles per second, over all runs."""
+        return self.model.khz
+
+    def events(self) -> list[Event]:
+        """Starts and ends of commands in the last run (opened with `trace=True`)."""
+        return decode_events(self.model)
+
+    def allocate(self, sizes: Mapping[Region, int]) -> Mapping[Region, int]:
+        bases = self.memory.allocate(sizes)
+        self.model.set_memory(self.memory.data)
+        return bases
+
+    def write(self, region: Region, offset: int, data: NDArray[np.uint8]) -> None:
+        self.memory.view(region, offset, len(data))[:] = data
+
+    def read(self, region: Region, offset: int, size: int) -> NDArray[np.uint8]:
+        return self.memory.view(region, offset, size).copy()
+
+    def read_register(self, address: int) -> int:
+        return self.model.read_register(address)
+
+    def write_register(self, address: int, value: int) -> None:
+        self.model.write_register(address, value)
+
+    def wait(self, limit: int | None, progress: Progress | None = None) -> bool:
+        return self.model.run(limit, progress)[1]
+
+    def run(self, commands: int, **options) -> None:
+        self.model.clear_events()
+        super().run(commands, **options)
+
+    def close(self) -> None:
+        self.model.close_vcd()
+        self.model.close()
