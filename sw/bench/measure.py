@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hw.config import AcceleratorConfig
 from hw.isa import Region
+from sim.trace import write_chrome_trace
 from sw.compiler.graph import QuantGraph
 from sw.compiler.lower import lower
 from sw.compiler.program import Program
-from sw.driver import open_device
+from sw.driver import VerilatorDevice, open_device
 from sw.driver.device import Device
 
 __all__ = ["STALLS", "measure", "measure_program"]
@@ -62,7 +62,8 @@ def measure_program(
     options: dict[str, Any] = {"memory_latency": memory_latency, "memory_width": memory_width}
     if vcd:
         options["vcd"] = vcd
-    with open_device("verilator", config=program.config, trace=bool(trace), **options) as rtl:
+    options["trace"] = bool(trace)
+    with VerilatorDevice(program.config, **options) as rtl:
         executable = rtl.load(program)
         announce("Running the RTL")
         started = time.perf_counter()
@@ -71,9 +72,8 @@ def measure_program(
         found = _written(rtl, program)
         counters = rtl.counters()
         if trace:
-            from sim.trace import write_trace
-
-            write_trace(Path(trace), rtl.events(), program)  # pyright: ignore
+            places = [program.places[index] for index in program.command_place]
+            write_chrome_trace(trace, rtl.events(), program.commands, places)
     cycles = int(counters["cycles"])
     config = program.config
     traffic = counters["dram_read_bytes"] + counters["dram_write_bytes"]

@@ -54,7 +54,8 @@ def _from_function(spec: str) -> tuple[Any, Any, Any]:
             f"model {spec!r} must return (module, example_inputs) or "
             f"(module, example_inputs, calibration)"
         )
-    return (*result, None)[:3]
+    module, example, *rest = result
+    return module, example, rest[0] if rest else None
 
 
 def _compile(model: str, tokens: int, calibration: str | None, config: str, step) -> Program:
@@ -143,7 +144,8 @@ def run(
 @click.argument("file")
 def disassemble(file: str) -> None:
     """Print the commands of a program file."""
-    click.echo(disassembly(Program.load(file)))
+    for line in disassembly(Program.load(file)):
+        click.echo(line)
 
 
 @click.command()
