@@ -9,21 +9,26 @@ import random
 from collections import deque
 
 import cocotb
+import numpy as np
 from cocotb.triggers import RisingEdge
 
 from hw.config import AcceleratorConfig
+from hw.dma.transfer import pitch, regions_layout
 from hw.interfaces import UnitError
-from hw.isa import Command, encode
+from hw.isa import Command, Memory, Opcode, Region, encode
+from sw.golden.machine import GoldenMachine
 
 __all__ = [
     "CONFIGS",
     "LatencyMemory",
+    "Windows",
     "check_read_rules",
     "check_write_rules",
     "configuration",
     "entry",
     "environment",
     "pack",
+    "random_command",
     "reset",
     "unit_error",
     "wait_for",
@@ -44,7 +49,7 @@ CONFIGS = {
         name="padded", rows=6, columns=10, lanes=2, bus_bytes=4, burst_bytes=32, **_SMALL
     ),
     # The base machine's words: a beat each, parameters four beats.
-    "wide": AcceleratorConfig(name="wide", **_SMALL),
+    "wide": AcceleratorConfig(name="wide", **(_SMALL | {"activation_words": 256})),
 }
 
 
@@ -87,6 +92,96 @@ async def wait_for(dut, condition, limit: int = 20000) -> int:
         if condition():
             return cycle
     raise AssertionError(f"nothing happened in {limit} cycles")
+
+
+class Windows:
+    """Four DRAM windows at random places in a random memory."""
+
+    def __init__(self, config: AcceleratorConfig, rng: random.Random, window_bytes: int = 1 << 14):
+        self.config = config
+        self.dram = bytearray(rng.randbytes(1 << config.address_bits))
+        quarter = len(self.dram) // 4
+        self.bases = [
+            r * quarter + rng.randrange(0, quarter - window_bytes, config.bus_bytes)
+            for r in range(4)
+        ]
+        self.sizes = [window_bytes - rng.randrange(0, 512) for _ in range(4)]
+        self.writable = [False, False, True, True]
+
+    def port(self) -> int:
+        rows = zip(self.bases, self.sizes, self.writable, strict=True)
+        return pack(
+            regions_layout(self.config),
+            [{"base": base, "size": size, "writable": int(w)} for base, size, w in rows],
+        )
+
+    def view(self, region: int) -> np.ndarray:
+        """The bytes of a window, in place."""
+        whole = np.frombuffer(self.dram, np.uint8)
+        return whole[self.bases[region] : self.bases[region] + self.sizes[region]]
+
+    def golden(self) -> GoldenMachine:
+        machine = GoldenMachine(self.config)
+        for region in Region:
+            machine.set_region(region, self.view(region), self.writable[region])
+        return machine
+
+
+def depth(config: AcceleratorConfig, memory: Memory) -> int:
+    return {
+        Memory.ACTIVATION: config.activation_words,
+        Memory.WEIGHT: config.weight_words,
+        Memory.RESIDUAL: config.residual_words,
+        Memory.PARAM0: config.param_words,
+        Memory.PARAM1: config.param_words,
+        Memory.MASK: config.mask_words,
+    }[memory]
+
+
+def random_command(config: AcceleratorConfig, windows: Windows, rng, opcode: Opcode) -> Command:
+    """A LOAD or STORE that stays inside its window and its memory."""
+    bus = config.bus_bytes
+    store = opcode == Opcode.STORE
+    while True:
+        memory = Memory(rng.randrange(1, 4 if store else 7))
+        region = rng.choice([2, 3]) if store else rng.randrange(4)
+        words = rng.choice([1, 1, 2, 3, rng.randrange(1, 40)])
+        runs = rng.choice([1, 1, 2, 3, rng.randrange(1, 20)])
+        word_stride = rng.choice([1, 1, 1, 2, 5, 0])
+        run_stride = rng.choice([words, words, 1, 7, 16, 0])
+        length = words * pitch(config, memory)
+        # Stores of runs that overlap would depend on nothing but their order: also tried.
+        stride = rng.choice([length, length, length + bus, rng.randrange(0, 600, bus)])
+        onchip = (runs - 1) * run_stride + (words - 1) * word_stride + 1
+        if onchip > depth(config, memory):
+            continue
+        span = (runs - 1) * stride + length
+        size = windows.sizes[region] // bus * bus
+        if span > size:
+            continue
+        # Often next to a 4 KiB boundary, or at the very end of the window.
+        offset = rng.choice(
+            [
+                rng.randrange(0, size - span + 1, bus),
+                min(size - span, -windows.bases[region] % 4096 + rng.randrange(0, 8) * bus),
+                size - span,
+            ]
+        )
+        return Command(
+            opcode,
+            {
+                "region": region,
+                "memory": memory,
+                "offset": offset,
+                "words": words,
+                "runs": runs,
+                "dram_stride": stride,
+                "address": rng.randrange(depth(config, memory) - onchip + 1),
+                "word_stride": word_stride,
+                "run_stride": run_stride,
+                "queue": 0,
+            },
+        )
 
 
 def _stable(dut, names: list[str]):

@@ -1,0 +1,84 @@
+"""A load unit with its reader and its memories; the memories also have a port for the test."""
+
+from __future__ import annotations
+
+from amaranth import Module
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.config import AcceleratorConfig
+from hw.dma.axi import Axi4ReadSignature
+from hw.dma.load import LoadUnit
+from hw.dma.reader import Client, Reader
+from hw.dma.transfer import regions_layout
+from hw.interfaces import ReadPort, UnitStatus, WritePort, command_stream
+from hw.memory.scratchpad import Scratchpad
+
+__all__ = ["LoadBench", "scratchpads"]
+
+
+def scratchpads(config: AcceleratorConfig, *, writers: int) -> dict[str, Scratchpad]:
+    """Every memory that commands load, by the name of its ports."""
+    c = config
+    shapes = {
+        "activation": (8 * c.rows, c.activation_words, c.rows // c.lanes, 2),
+        "weight": (8 * c.weight_bytes, c.weight_words, c.weight_bytes // c.lanes, 2),
+        "residual": (8 * c.residual_pitch, c.residual_words, 1, 2),
+        "param0": (8 * c.param_pitch, c.param_words, 1, 1),
+        "param1": (8 * c.param_pitch, c.param_words, 1, 1),
+        "mask": (c.columns, c.mask_words, 1, 1),
+    }
+    return {
+        name: Scratchpad(
+            width,
+            depth,
+            granules=granules,
+            writers=writers,
+            banks=banks,
+            poison_collisions=True,
+        )
+        for name, (width, depth, granules, banks) in shapes.items()
+    }
+
+
+class LoadBench(wiring.Component):
+    """`NAME_read`, `NAME_write`: the test's own ports, which go before the load unit."""
+
+    def __init__(self, config: AcceleratorConfig):
+        self._config = config
+        self._memories = scratchpads(config, writers=2)
+        members = {
+            "i_command": In(command_stream()),
+            "axi": Out(Axi4ReadSignature(config.address_bits, config.bus_bytes)),
+            "regions": In(regions_layout(config)),
+            "status": Out(UnitStatus()),
+            "i_halt": In(1),
+            "quiet": Out(1),
+        }
+        for name, memory in self._memories.items():
+            members[f"{name}_read"] = In(ReadPort(memory.width))
+            members[f"{name}_write"] = In(WritePort(memory.width, memory.granules))
+        super().__init__(members)
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.reader = reader = Reader(self._config)
+        m.submodules.unit = unit = LoadUnit(self._config)
+        client = Client.LOAD_WEIGHTS
+        wiring.connect(m, unit.request, reader.request[client])
+        wiring.connect(m, reader.data[client], unit.data)
+        wiring.connect(m, wiring.flipped(self.axi), reader.axi)
+        wiring.connect(m, wiring.flipped(self.i_command), unit.i_command)
+        wiring.connect(m, wiring.flipped(self.status), unit.status)
+        m.d.comb += [
+            unit.regions.eq(self.regions),
+            unit.i_halt.eq(self.i_halt),
+            reader.i_halt.eq(self.i_halt),
+            self.quiet.eq(reader.quiet),
+        ]
+        for name, memory in self._memories.items():
+            m.submodules[name] = memory
+            wiring.connect(m, wiring.flipped(getattr(self, f"{name}_read")), memory.read_0)
+            wiring.connect(m, wiring.flipped(getattr(self, f"{name}_write")), memory.write_0)
+            wiring.connect(m, getattr(unit, f"{name}_write"), memory.write_1)
+        return m
