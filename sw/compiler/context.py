@@ -29,14 +29,14 @@ WEIGHTS_QUEUE, ACTIVATIONS_QUEUE = 0, 1
 class Value:
     """Where a tensor is.
 
-    dram: (region, offset) for each form it has in DRAM. chip: activation word of panel 0, row 0,
-    if all of form A is on chip (panels `rows` words apart).
+    dram: (region, offset) for each form it has in DRAM. chip: first word of each form that is
+    whole on chip: panels `rows` words apart, form S row by row.
     """
 
     tensor: Tensor
     layout: Layout
     dram: dict[Form, tuple[Region, int]] = field(default_factory=dict)
-    chip: int | None = None
+    chip: dict[Form, int] = field(default_factory=dict)
 
 
 class Context:
@@ -61,7 +61,7 @@ class Context:
         self.constants = Constants(line)
         self.values: dict[str, Value] = {}
         self.masks: dict[tuple[str, int], int] = {}
-        self.resident: set[str] = set()
+        self.resident: set[tuple[str, Form]] = set()
 
     # --- tensors ------------------------------------------------------------------------------
 
@@ -81,6 +81,17 @@ class Context:
         pitch, _ = words.pitch_and_bytes(self.config, form)
         return self.rows * words.words_per_row(layout, form) * pitch
 
+    def pool(self, form: Form) -> Pool:
+        """The memory that holds a form."""
+        pools = {Form.A: self.activation, Form.S: self.residual}
+        return pools.get(form, self.weight)
+
+    def chip_words(self, layout: Layout, form: Form) -> int:
+        """Words of a whole tensor on chip. Whole tiles of K and V are read, so the last panel
+        is followed by words that nobody else changes meanwhile."""
+        size = self.rows * words.words_per_row(layout, form)
+        return size + (self.config.rows + self.config.columns) * (form in (Form.K, Form.V))
+
     def define_input(self, name: str) -> Value:
         """An input has every form in which it is read, written by the host."""
         layout = self.layout(name)
@@ -93,13 +104,14 @@ class Context:
         """Give a result its place: on chip if placement chose so, in DRAM where it is read."""
         layout = self.layout(name)
         value = self.values[name] = Value(self.steps.tensors[name], layout)
-        if name in self.resident:
-            with contextlib.suppress(DoesNotFit):  # fragmented after all: go through DRAM
-                value.chip = self.activation.take_high(layout.panels * self.rows)
         for form in self.forms(name):
+            if (name, form) in self.resident:
+                size = self.chip_words(layout, form)
+                with contextlib.suppress(DoesNotFit):  # fragmented after all: go through DRAM
+                    value.chip[form] = self.pool(form).take_high(size)
             if form in (Form.A, Form.S) and self.is_output(name):
                 space = self.io
-            elif form == Form.A and value.chip is not None:
+            elif form in value.chip:
                 continue
             else:
                 space = self.workspace
@@ -112,8 +124,8 @@ class Context:
             value = self.values.get(name)
             if value is None or last != index:
                 continue
-            if value.chip is not None:
-                self.activation.give_back(value.chip)
+            for form, address in value.chip.items():
+                self.pool(form).give_back(address)
             for form, (region, offset) in value.dram.items():
                 if region == Region.WORKSPACE:
                     self.workspace.give_back(offset, self._bytes(value.layout, form))
@@ -157,8 +169,10 @@ class Context:
         rows: tuple[int, int],
         groups: tuple[int, int],
         address: int,
+        stride: int | None = None,
     ) -> None:
-        """LOAD or STORE words (row, group) of form S, on chip at `address + r * count + g`."""
+        """LOAD or STORE words (row, group) of form S, on chip at `address + r * stride + g`
+        (by default without gaps)."""
         region, offset = value.dram[Form.S]
         pitch, total = self.config.residual_pitch, value.layout.groups
         self.emitter.emit(
@@ -172,7 +186,7 @@ class Context:
             dram_stride=total * pitch,
             address=address,
             word_stride=1,
-            run_stride=groups[1],
+            run_stride=groups[1] if stride is None else stride,
         )
 
     def load_params(self, memory: Memory, offset: int, count: int) -> int:

@@ -34,11 +34,10 @@ class Bytes:
         rows: tuple[int, int],
     ) -> Bytes:
         """Panels (first, count) of these rows: in the resident tensor, or in a new buffer."""
-        if form == Form.A and value.chip is not None:
-            address = value.chip + panels[0] * context.rows + rows[0]
+        if form in value.chip:
+            address = value.chip[form] + panels[0] * context.rows + rows[0]
             return cls(context, value, form, panels, rows, address, context.rows, False)
-        pool = context.activation if form == Form.A else context.weight
-        address = pool.take(panels[1] * rows[1])
+        address = context.pool(form).take(panels[1] * rows[1])
         return cls(context, value, form, panels, rows, address, rows[1], True)
 
     @property
@@ -63,5 +62,4 @@ class Bytes:
                 self.stride,
             )
         if self.staged:
-            pool = self.context.activation if self.form == Form.A else self.context.weight
-            pool.give_back(self.address)
+            self.context.pool(self.form).give_back(self.address)

@@ -17,7 +17,7 @@ from sw.compiler.context import ACTIVATIONS_QUEUE, Context
 from sw.compiler.destination import Bytes
 from sw.compiler.graph import QuantAttention
 from sw.compiler.layout import Form, align, even_split
-from sw.compiler.params import Params, load_if_room
+from sw.compiler.params import Params, keep_if_room
 from sw.compiler.program import mask_block_words
 from sw.compiler.steps import Step
 from sw.compiler.tile import AttentionPlan, plan_attention
@@ -86,8 +86,8 @@ class _Attention:
             self.tokens,
             self.out.layout,
             self.key_block,
-            q_resident=self.q.chip is not None,
-            out_resident=self.out.chip is not None,
+            q_resident=Form.A in self.q.chip,
+            out_resident=Form.A in self.out.chip,
             activation_free=context.activation.largest_gap,
             weight_free=context.weight.largest_gap,
             caution=context.caution,
@@ -144,6 +144,10 @@ class _Attention:
         """(address, words between panels) of a block of K."""
         start, size = self.blocks[block]
         stride, panels = align(align(size, self.c.rows), self.c.columns), self.head.head_panels
+        if Form.K in self.k.chip:
+            rows = self.context.rows
+            first = job.head * panels * rows + job.batch * self.tokens + start
+            return self.k.chip[Form.K] + first, rows
 
         def load(address: int) -> None:
             rows = (job.batch * self.tokens + start, size)
@@ -157,6 +161,10 @@ class _Attention:
         """(address, words between panels) of a block of V."""
         start, size = self.blocks[block]
         stride, panels = align(size, self.c.rows), self.out_panels
+        if Form.V in self.v.chip:
+            rows = self.context.rows
+            first = job.head * panels * rows + job.batch * self.tokens + start
+            return self.v.chip[Form.V] + first, rows
 
         def load(address: int) -> None:
             rows = (job.batch * self.tokens + start, size)
@@ -191,9 +199,9 @@ class _Attention:
     def query_words(self, job: _Job) -> tuple[int, int, bool]:
         """(address, words between panels, whether to free it) of a query block."""
         panels, row = self.head.head_panels, job.batch * self.tokens + job.start
-        if self.q.chip is not None:
+        if Form.A in self.q.chip:
             rows = self.context.rows
-            return self.q.chip + job.head * panels * rows + row, rows, False
+            return self.q.chip[Form.A] + job.head * panels * rows + row, rows, False
         address = self.context.activation.take(panels * job.rows)
         self.context.move_panels(
             Opcode.LOAD,
@@ -274,7 +282,8 @@ class _Lane:
             **masked,
             **limit,
         )
-        a.keys.used(a.key_of("k", job, block))
+        if Form.K not in a.k.chip:
+            a.keys.used(a.key_of("k", job, block))
         if masked:
             a.masks.used(a.key_of("mask", job, block))
         a.context.emitter.emit(
@@ -315,7 +324,8 @@ class _Lane:
             rescale=int(block > 0),
             slot=self.slot,
         )
-        a.keys.used(a.key_of("v", job, block))
+        if Form.V not in a.v.chip:
+            a.keys.used(a.key_of("v", job, block))
         if not last:
             return
         words = (job.head * a.head.head_panels, a.head.head_panels)
@@ -341,7 +351,7 @@ def lower_attention(context: Context, step: Step) -> None:
     (op,) = step.ops
     assert isinstance(op, QuantAttention)
     attention = _Attention(context, op)
-    load_if_room([attention.scale], context.config.param_words)
+    keep_if_room([attention.scale], context.config.param_words)
     jobs = attention.jobs()
     for job in jobs:
         for block in attention.blocks_of(job):

@@ -14,10 +14,10 @@ from sw.compiler.layout import (
     weights_by_column,
 )
 from sw.compiler.lower_norm import FusedNorm
-from sw.compiler.params import Params, load_if_room
+from sw.compiler.params import Params, keep_if_room
 from sw.compiler.results import Results
 from sw.compiler.steps import Step
-from sw.compiler.tile import LinearPlan, plan_linear
+from sw.compiler.tile import LinearPlan, plan_linear, reduction_parts
 
 __all__ = ["lower_linear"]
 
@@ -39,24 +39,36 @@ class _InputTile:
         self.context, self.value, self.rows = context, value, rows
         self.chunks, self.keep = chunks, keep
         self._at: dict[int, int] = {}
+        self._loaded: dict[int, int] = {}  # panels of each chunk
 
-    def get(self, chunk: int) -> tuple[int, int]:
-        """(address, stride) of a chunk's first panel, first row."""
-        first, count = self.chunks[chunk]
-        if self.value.chip is not None:
+    def get(self, chunk: int, skip: int, count: int) -> tuple[int, int]:
+        """(address, stride) of the chunk's panel `skip`, `count` panels from there."""
+        first, size = self.chunks[chunk]
+        height = self.rows[1]
+        if Form.A in self.value.chip:
             stride = self.context.rows
-            return self.value.chip + first * stride + self.rows[0], stride
+            return self.value.chip[Form.A] + (first + skip) * stride + self.rows[0], stride
         if chunk not in self._at:
-            address = self.context.activation.take(count * self.rows[1])
-            self._at[chunk] = address
+            self._at[chunk] = self.context.activation.take(size * height)
+            self._loaded[chunk] = 0
+        address, loaded = self._at[chunk], self._loaded[chunk]
+        if skip + count > loaded:
+            panels = (first + loaded, skip + count - loaded)
             self.context.move_panels(
-                Opcode.LOAD, self.value, Form.A, (first, count), self.rows, address, self.rows[1]
+                Opcode.LOAD,
+                self.value,
+                Form.A,
+                panels,
+                self.rows,
+                address + loaded * height,
+                height,
             )
-        return self._at[chunk], self.rows[1]
+            self._loaded[chunk] = skip + count
+        return address + skip * height, height
 
     def used(self, chunk: int, last: bool) -> None:
-        """A GEMM has been emitted; `last`: no other will need this chunk."""
-        if self.value.chip is None and (last or not self.keep):
+        """All GEMMs of a part are emitted; `last`: no other part will need this chunk."""
+        if Form.A not in self.value.chip and (last or not self.keep):
             self.context.activation.give_back(self._at.pop(chunk))
 
 
@@ -114,7 +126,7 @@ def _plan(context: Context, step: Step, x: Value, layouts: tuple[Layout, ...]) -
         context.rows,
         x.layout,
         layouts,
-        x_resident=x.chip is not None,
+        x_resident=Form.A in x.chip,
         norm=step.norm is not None,
         whole_rows=step.norm is not None,
         activation_free=context.activation.largest_gap,
@@ -140,16 +152,19 @@ def lower_linear(context: Context, step: Step) -> None:
     ]
     chunks = even_split(x.layout.panels, plan.k_tiles)
     params = [p for layer in layers for p in layer.params] + (norm.params if norm else [])
-    load_if_room(params, context.config.param_words)
-    for rows in even_split(context.rows, plan.rows):
+    keep_if_room(params, context.config.param_words)
+    ramp = True
+    tiles = even_split(context.rows, plan.rows)
+    for rows in tiles:
         tile = _InputTile(context, x, rows, chunks, plan.keep_x)
         for layer in layers:
             results = Results(context, layer.op, layer.first, layer.second, rows, norm)
             parts = even_split(layer.layout.column_panels, layer.panels, layer.layout.panel_unit)
             for part in parts:
                 last = layer is layers[-1] and part is parts[-1]
-                _gemm_part(context, layer, tile, results, part, last)
-            results.finish()
+                _gemm_part(context, layer, tile, results, part, last, ramp)
+                ramp = False
+            results.finish(rows is tiles[-1])
     for item in params:
         item.free_all()
 
@@ -161,29 +176,34 @@ def _gemm_part(
     results: Results,
     n: tuple[int, int],
     last: bool,
+    ramp: bool,
 ) -> None:
-    """Some output tiles of one M tile: all reduction chunks, then the vector unit."""
+    """Some output tiles of one M tile: all reduction chunks, then the vector unit.
+
+    ramp: the first of a step, so begin with what little of its operands is there.
+    """
     words, rows = tile_words(context.config), tile.rows[1]
     accumulator = context.accumulator.take(rows * n[1])
-    for index, k in enumerate(tile.chunks):
-        weights = _load_weights(context, layer, n, k)
-        address, stride = tile.get(index)
-        context.emitter.emit(
-            Opcode.GEMM,
-            rows=rows,
-            k_tiles=k[1],
-            n_tiles=n[1],
-            a_address=address,
-            a_stride=stride,
-            w_address=weights,
-            w_by_column=weights_by_column(context.config),
-            w_k_stride=words,
-            w_n_stride=k[1] * words,
-            acc_address=accumulator,
-            acc_stride=rows,
-            accumulate=index > 0,
-        )
-        context.weight.give_back(weights)
+    for index, (first, size) in enumerate(tile.chunks):
+        for skip, count in reduction_parts(layer.x_panels, size, ramp):
+            weights = _load_weights(context, layer, n, (first + skip, count))
+            address, stride = tile.get(index, skip, count)
+            context.emitter.emit(
+                Opcode.GEMM,
+                rows=rows,
+                k_tiles=count,
+                n_tiles=n[1],
+                a_address=address,
+                a_stride=stride,
+                w_address=weights,
+                w_by_column=weights_by_column(context.config),
+                w_k_stride=words,
+                w_n_stride=count * words,
+                acc_address=accumulator,
+                acc_stride=rows,
+                accumulate=first + skip > 0,
+            )
+            context.weight.give_back(weights)
         tile.used(index, last)
     results.part(accumulator, n)
     context.accumulator.give_back(accumulator)

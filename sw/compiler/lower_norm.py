@@ -10,9 +10,9 @@ from sw.compiler.context import Context
 from sw.compiler.destination import Bytes
 from sw.compiler.graph import QuantElementwise, QuantNorm
 from sw.compiler.layout import Form, even_split
-from sw.compiler.params import Params, load_if_room, param_parts
+from sw.compiler.params import Params, keep_if_room, param_parts
 from sw.compiler.steps import Step
-from sw.compiler.tile import plan_groups, plan_rows
+from sw.compiler.tile import norm_parts, plan_groups, plan_rows
 
 __all__ = ["FusedNorm", "lower_elementwise", "lower_norm"]
 
@@ -41,18 +41,32 @@ class FusedNorm:
             self.gain8 = Params(context, Memory.PARAM1, op.to8, order, features)
             self.params.append(self.gain8)
 
-    def tile(self, rows: tuple[int, int], address: int, slot: int) -> None:
-        """Norm rows (first, count) at a residual address, in place."""
+    def tile(
+        self, rows: tuple[int, int], address: int, slot: int, in_place: bool, last: bool
+    ) -> None:
+        """Norm rows (first, count) at a residual address.
+
+        in_place: the INT16 result may replace the operand. last: of the step, so what follows
+        waits for it: then part by part, to start that and the stores early.
+        """
         context, c = self.context, self.context.config
         total = self.layout.groups
-        for part in param_parts(c, self.params, self.layout.panels):
+        target16, buffer = address, None
+        if self.out16 is not None and Form.S in self.out16.chip:
+            target16 = self.out16.chip[Form.S] + rows[0] * total
+        elif self.out16 is not None and not in_place:
+            target16 = buffer = context.residual.take(rows[1] * total)
+        parts = param_parts(c, self.params, self.layout.panels)
+        if last and len(parts) == 1:
+            parts = norm_parts(c, self.layout.panels)
+        for part in parts:
             first, groups = (p * c.groups_per_row_panel for p in part)
             fields: dict[str, int] = {
                 "rows": rows[1],
                 "groups": groups,
                 "res_address": address + first,
                 "res_stride": total,
-                "res_dst_address": address + first,
+                "res_dst_address": target16 + first,
                 "slot": slot,
                 "features": self.op.features,
                 "epsilon": self.op.epsilon,
@@ -70,8 +84,12 @@ class FusedNorm:
                 item.done()
             if target is not None:
                 target.store()
-        if self.out16 is not None:
-            context.move_rows(Opcode.STORE, self.out16, rows, (0, total), address)
+            if self.out16 is not None and Form.S in self.out16.dram:
+                context.move_rows(
+                    Opcode.STORE, self.out16, rows, (first, groups), target16 + first, total
+                )
+        if buffer is not None:
+            context.residual.give_back(buffer)
 
 
 def lower_norm(context: Context, step: Step) -> None:
@@ -85,12 +103,16 @@ def lower_norm(context: Context, step: Step) -> None:
     order = x.layout.word_order()
     identity = Params(context, Memory.PARAM0, one, order, x.layout.features)
     params = [identity, *norm.params]
-    load_if_room(params, c.param_words)
+    keep_if_room(params, c.param_words)
     height = plan_rows(c, context.rows, groups, context.caution)
     for rows in even_split(context.rows, height):
-        address = context.residual.take(rows[1] * groups)
         slot = context.statistics.take(rows[1])
-        context.move_rows(Opcode.LOAD, x, rows, (0, groups), address)
+        buffer = None
+        if Form.S in x.chip:
+            address = x.chip[Form.S] + rows[0] * groups
+        else:
+            address = buffer = context.residual.take(rows[1] * groups)
+            context.move_rows(Opcode.LOAD, x, rows, (0, groups), address)
         for part in param_parts(c, [identity], x.layout.panels):
             first, count = (p * c.groups_per_row_panel for p in part)
             context.emitter.emit(
@@ -106,8 +128,9 @@ def lower_norm(context: Context, step: Step) -> None:
                 statistics_first=int(first == 0),
             )
             identity.done()
-        norm.tile(rows, address, slot)
-        context.residual.give_back(address)
+        norm.tile(rows, address, slot, buffer is not None, False)
+        if buffer is not None:
+            context.residual.give_back(buffer)
         context.statistics.give_back(slot)
     for item in params:
         item.free_all()
@@ -128,7 +151,7 @@ def lower_elementwise(context: Context, step: Step) -> None:
     if op.second is not None and out8 is not None:
         second = Params(context, Memory.PARAM1, op.second, order, layout.features)
         params.append(second)
-    load_if_room(params, c.param_words)
+    keep_if_room(params, c.param_words)
     height, panels = plan_groups(c, context.rows, layout.panels, context.activation.largest_gap)
     for rows in even_split(context.rows, height):
         for part in even_split(layout.panels, panels):

@@ -10,7 +10,7 @@ from hw.vector.golden import Affine
 from sw.compiler.context import Context
 from sw.compiler.layout import even_split, pack_affine
 
-__all__ = ["Params", "load_if_room", "param_parts"]
+__all__ = ["Params", "keep_if_room", "param_parts"]
 
 
 class Params:
@@ -19,7 +19,11 @@ class Params:
     Parameters
     ----------
     memory: PARAM0 or PARAM1. p: one record per feature. order: feature of each lane, in the
-    order of the commands' groups. whole: load all groups at once, else part by part.
+    order of the commands' groups.
+
+    Members
+    -------
+    whole: all groups are loaded at the first use and stay; else each use loads its part.
     """
 
     def __init__(
@@ -29,26 +33,21 @@ class Params:
         self.memory = memory
         self.groups = len(order) // context.config.lanes
         self.offset = context.constants.add(pack_affine(p, order, features))
+        self.whole = False
         self._whole: int | None = None
         self._part: int | None = None
 
-    def load_all(self) -> None:
-        """Load all groups; they stay until `free_all`."""
-        self._whole = self.context.load_params(self.memory, self.offset, self.groups)
-
-    @property
-    def whole(self) -> bool:
-        """Whether all groups are on chip."""
-        return self._whole is not None
-
     def free_all(self) -> None:
+        """End of the use of all groups."""
         if self._whole is not None:
             self.context.params[self.memory].give_back(self._whole)
             self._whole = None
 
     def get(self, first: int, count: int) -> int:
         """Address of group `first`, with `count` groups loaded from there."""
-        if self._whole is not None:
+        if self.whole:
+            if self._whole is None:
+                self._whole = self.context.load_params(self.memory, self.offset, self.groups)
             return self._whole + first
         pitch = self.context.config.param_pitch
         count = min(count, self.groups - first)
@@ -57,18 +56,18 @@ class Params:
 
     def done(self) -> None:
         """End of the use of what `get` returned."""
-        if self._whole is None and self._part is not None:
+        if self._part is not None:
             self.context.params[self.memory].give_back(self._part)
             self._part = None
 
 
-def load_if_room(params: list[Params], words: int) -> None:
-    """Load whole stages while they leave room to prefetch the next operation's."""
+def keep_if_room(params: list[Params], words: int) -> None:
+    """Keep whole stages on chip while they leave room to prefetch the next operation's."""
     used = {Memory.PARAM0: 0, Memory.PARAM1: 0}
     for item in params:
         if used[item.memory] + item.groups <= words // 2:
             used[item.memory] += item.groups
-            item.load_all()
+            item.whole = True
 
 
 def param_parts(c: AcceleratorConfig, params: list[Params], panels: int) -> list[tuple[int, int]]:

@@ -1,24 +1,34 @@
-"""Which INT8 tensors stay in the activation memory from their producer to their last reader."""
+"""Which tensors stay on chip, whole, from their producer to their last reader."""
 
 from __future__ import annotations
 
 from hw.config import AcceleratorConfig
 from sw.compiler.allocate import DoesNotFit
 from sw.compiler.context import Context
-from sw.compiler.graph import QuantAttention, QuantLinear
+from sw.compiler.graph import QuantAttention, QuantElementwise, QuantLinear
 from sw.compiler.layout import Form, align
 from sw.compiler.steps import Step
 from sw.compiler.tile import QUERY_ROWS, plan_linear
 
 __all__ = ["choose_resident"]
 
+KEYS_SHARE = 3 / 8  # of the weight memory, for all K and V of one attention
+STREAM_SHARE = 1 / 4  # of the residual memory, for one INT16 tensor
 
-def _need(context: Context, step: Step, resident: set[str]) -> int:
+Resident = set[tuple[str, Form]]
+
+
+def _need(context: Context, step: Step, resident: Resident) -> int:
     """Activation words that a step wants for its own buffers."""
     c: AcceleratorConfig = context.config
     op = step.ops[0]
+
+    def staged(name: str | None) -> bool:
+        return name is not None and Form.A in context.forms(name) and (name, Form.A) not in resident
+
     if isinstance(op, QuantLinear):
         x = context.layout(op.x)
+        x_resident = (op.x, Form.A) in resident
         ops = [o for o in step.ops if isinstance(o, QuantLinear)]
         outs = tuple(context.layout(o.out8 or o.out16 or "") for o in ops)
         plan = plan_linear(
@@ -26,7 +36,7 @@ def _need(context: Context, step: Step, resident: set[str]) -> int:
             context.rows,
             x,
             outs,
-            x_resident=op.x in resident,
+            x_resident=x_resident,
             norm=step.norm is not None,
             whole_rows=step.norm is not None,
             activation_free=c.activation_words,
@@ -38,46 +48,83 @@ def _need(context: Context, step: Step, resident: set[str]) -> int:
         if step.norm is not None:
             panels = max(panels, outs[0].panels // 2)
             results = [step.norm.out8]
-        staged = any(
-            name not in resident and Form.A in context.forms(name) for name in results if name
-        )
-        words = 3 * plan.rows * panels if staged else 0
-        if op.x not in resident:
-            words += plan.rows * (x.panels + plan.k_tiles)
-        return words
+        words = 3 * plan.rows * panels if any(map(staged, results)) else 0
+        return words if x_resident else words + plan.rows * (x.panels + plan.k_tiles)
     if isinstance(op, QuantAttention):
         panels = context.layout(op.out8).head_panels
-        rows = QUERY_ROWS * (2 * align(op.key_block, c.rows) // c.rows)
-        rows += QUERY_ROWS * panels * (4 * (op.q not in resident) + 4 * (op.out8 not in resident))
-        return rows
+        passing = 4 * ((op.q, Form.A) not in resident) + 4 * staged(op.out8)
+        return QUERY_ROWS * (2 * align(op.key_block, c.rows) // c.rows + panels * passing)
     return 0
 
 
-def choose_resident(context: Context) -> set[str]:
+def _activations(context: Context) -> Resident:
     """Greedy, in order: a tensor stays if every step meanwhile keeps enough room."""
     steps = context.steps.steps
-    resident: set[str] = set()
-    until: dict[str, tuple[int, int, int]] = {}  # name: first step, last step, words
-    if context.caution:
-        return resident
+    resident: Resident = set()
+    until: list[tuple[int, int, int]] = []  # first step, last step, words
     for index, step in enumerate(steps):
         for name in sorted(step.writes):
-            tensor = context.steps.tensors[name]
             last = min(context.steps.last_use.get(name, -1), len(steps) - 1)
-            if tensor.bits != 8 or last <= index or Form.A not in context.forms(name):
+            if last <= index or Form.A not in context.forms(name):
                 continue
-            size = context.layout(name).panels * context.rows
+            size = context.chip_words(context.layout(name), Form.A)
             try:
                 fits = all(
                     size
-                    + _need(context, steps[i], resident | {name})
-                    + sum(w for a, b, w in until.values() if a <= i <= b)
+                    + _need(context, steps[i], resident | {(name, Form.A)})
+                    + sum(w for a, b, w in until if a <= i <= b)
                     <= context.config.activation_words
                     for i in range(index, last + 1)
                 )
             except DoesNotFit:
                 fits = False
             if fits:
-                resident.add(name)
-                until[name] = (index, last, size)
+                resident.add((name, Form.A))
+                until.append((index, last, size))
     return resident
+
+
+def _keys(context: Context) -> Resident:
+    """K and V of short sequences."""
+    resident: Resident = set()
+    limit = KEYS_SHARE * context.config.weight_words
+    written = {name for step in context.steps.steps for name in step.writes}
+    for step in context.steps.steps:
+        op = step.ops[0]
+        if isinstance(op, QuantAttention) and {op.k, op.v} <= written:
+            pair = ((op.k, Form.K), (op.v, Form.V))
+            if sum(context.chip_words(context.layout(n), f) for n, f in pair) <= limit:
+                resident.update(pair)
+    return resident
+
+
+def _stream(context: Context) -> Resident:
+    """INT16 tensors of few rows, if all who touch them work on whole rows."""
+    steps = context.steps.steps
+    allowed: dict[str, bool] = {}
+    for step in steps:
+        for op in step.ops:
+            if isinstance(op, QuantLinear):
+                whole = step.norm is not None
+                for name in (op.residual, op.out16):
+                    if name is not None:
+                        allowed[name] = allowed.get(name, True) and whole
+            elif isinstance(op, QuantElementwise):
+                allowed |= {name: False for name in (op.x, op.out16) if name is not None}
+    limit = STREAM_SHARE * context.config.residual_words
+    return {
+        (name, Form.S)
+        for step in steps
+        for name in step.writes
+        if Form.S in context.forms(name)
+        and allowed.get(name, True)
+        and context.steps.last_use[name] < len(steps)
+        and context.chip_words(context.layout(name), Form.S) <= limit
+    }
+
+
+def choose_resident(context: Context) -> Resident:
+    """Tensors and forms to keep on chip; nothing once a generous schedule did not fit."""
+    if context.caution:
+        return set()
+    return _activations(context) | _keys(context) | _stream(context)

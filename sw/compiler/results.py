@@ -36,7 +36,8 @@ class Results:
         self.out16 = context.values.get(op.out16 or "")
         self.forms = context.forms(op.out8)
         self.out8 = context.values[op.out8] if op.out8 and self.forms else None
-        self._whole: int | None = None
+        self._whole: int | None = None  # residual word of the tile's first row
+        self._buffer: int | None = None  # to free, if it is not the resident result itself
         self._slot = 0
         self._started = False
 
@@ -108,11 +109,12 @@ class Results:
         buffer = None
         if self.norm is not None:
             if self._whole is None:
-                self._whole = context.residual.take(rows[1] * total)
-                self._slot = context.statistics.take(rows[1])
-                if self.residual is not None:
-                    context.move_rows(Opcode.LOAD, self.residual, rows, (0, total), self._whole)
-            address, stride = self._whole + groups[0], total
+                self._start_rows()
+            assert self._whole is not None
+            address = target = self._whole + groups[0]
+            stride = total
+            if self.residual is not None and Form.S in self.residual.chip:
+                address = self.residual.chip[Form.S] + rows[0] * total + groups[0]
             fields |= {
                 "statistics": 1,
                 "statistics_first": int(not self._started),
@@ -120,29 +122,41 @@ class Results:
             }
             self._started = True
         else:
-            address = buffer = context.residual.take(rows[1] * groups[1])
+            address = target = buffer = context.residual.take(rows[1] * groups[1])
             stride = groups[1]
             if self.residual is not None:
                 context.move_rows(Opcode.LOAD, self.residual, rows, groups, buffer)
         fields |= {
             "res_address": address,
             "res_stride": stride,
-            "res_dst_address": address,
+            "res_dst_address": target,
             "write_residual": int(self.norm is not None or self.out16 is not None),
         }
         if self.residual is not None:
             fields |= {"add_residual": 1, "res_shift": self.op.residual_shift}
         return buffer
 
-    def finish(self) -> None:
-        """All parts are done: store whole rows, and norm them."""
+    def _start_rows(self) -> None:
+        """Room for whole rows: the result's own place, or a buffer with the operand in it."""
+        context, rows, total = self.context, self.rows, self.layout.groups
+        self._slot = context.statistics.take(rows[1])
+        if self.out16 is not None and Form.S in self.out16.chip:
+            self._whole = self.out16.chip[Form.S] + rows[0] * total
+        else:
+            self._whole = self._buffer = context.residual.take(rows[1] * total)
+        if self.residual is not None and Form.S not in self.residual.chip:
+            context.move_rows(Opcode.LOAD, self.residual, rows, (0, total), self._whole)
+
+    def finish(self, last: bool) -> None:
+        """All parts are done: store whole rows, and norm them. last: of the step."""
         if self.norm is None:
             return
         assert self._whole is not None
-        if self.out16 is not None:
+        if self.out16 is not None and Form.S in self.out16.dram:
             self.context.move_rows(
                 Opcode.STORE, self.out16, self.rows, (0, self.layout.groups), self._whole
             )
-        self.norm.tile(self.rows, self._whole, self._slot)
-        self.context.residual.give_back(self._whole)
+        self.norm.tile(self.rows, self._whole, self._slot, self._buffer is not None, last)
+        if self._buffer is not None:
+            self.context.residual.give_back(self._buffer)
         self.context.statistics.give_back(self._slot)

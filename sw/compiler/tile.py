@@ -28,6 +28,11 @@ MOST_ROWS = 64  # M tile; more only saves bus traffic
 NORM_ROWS = 32  # M tile in front of a fused norm
 QUERY_ROWS = 32
 MOST_PANELS = 4  # output tiles of one GEMM
+NORM_PARTS = 4
+NORM_GROUPS = 12  # the row parameters of a norm take about that many cycles
+RAMP_PARTS = 4  # reduction parts of a step's first GEMM, which starts on the first of them
+LANES = 8  # attention streams at most
+LATENCY = 130  # cycles through scores, softmax and back, without their own work
 
 
 @dataclass(frozen=True)
@@ -138,6 +143,11 @@ def plan_linear(
     return LinearPlan(tile, k_tiles, tuple(panels), keep)
 
 
+def reduction_parts(panels: int, size: int, ramp: bool) -> list[tuple[int, int]]:
+    """Parts of a chunk of `size` of all `panels` reduction tiles, one GEMM each."""
+    return even_split(size, max(1, -(-panels // RAMP_PARTS))) if ramp else [(0, size)]
+
+
 def plan_rows(c: AcceleratorConfig, rows: int, groups: int, caution: int) -> int:
     """Rows of one step of a norm that is not fused: short, to start what follows early."""
     most = min(c.residual_words // (3 * groups) or c.residual_words // groups, c.row_slots // 2)
@@ -145,6 +155,12 @@ def plan_rows(c: AcceleratorConfig, rows: int, groups: int, caution: int) -> int
         raise DoesNotFit(f"residual memory: {c.residual_words} words cannot hold {groups}")
     most = max(1, min(most, NORM_ROWS // 2) >> caution)
     return even_split(rows, most)[0][1]
+
+
+def norm_parts(c: AcceleratorConfig, panels: int) -> list[tuple[int, int]]:
+    """Parts of a norm that something waits for: a few, of enough groups to keep the pace."""
+    least = max(-(-NORM_GROUPS // c.groups_per_row_panel), -(-panels // NORM_PARTS))
+    return even_split(panels, least)
 
 
 def plan_groups(
@@ -192,7 +208,12 @@ def plan_attention(
     row_words = padded // c.rows
     passing = (0 if q_resident else 2) + (0 if out_resident else 2)
     key, value = key_words(c, head, keys)
-    for lanes in (2, 1) if caution < 2 else (1,):
+    # Enough streams that the others' products cover one's softmax and the latencies around it.
+    rows = max(min(tokens, QUERY_ROWS), tile_words(c))
+    step = rows * (score_panels * head.head_panels + padded // c.rows * out_panels)
+    softmax = min(tokens, QUERY_ROWS) * padded // c.lanes
+    wanted = 1 + -(-(LATENCY + softmax * 5 // 4) // step)
+    for lanes in range(min(max(wanted, 2), LANES), 0, -1) if caution < 2 else (1,):
         most = min(
             QUERY_ROWS,
             c.accumulator_words // (lanes * (score_panels + out_panels)),
@@ -200,7 +221,7 @@ def plan_attention(
             activation_free // (lanes * row_words + max(lanes, 2) * passing * head.head_panels),
         )
         most = max(0, most >> caution if caution else most)
-        if most and (lanes == 1 or most >= min(tokens, 4)):
+        if most and (lanes == 1 or most >= min(tokens, QUERY_ROWS if lanes > 2 else 4)):
             blocks = -(-tokens // keys)
             resident = blocks * (key + value) * 5 // 2 <= weight_free and caution == 0
             if not resident and key + value > weight_free:
