@@ -27,6 +27,7 @@ Clock = tuple[int, ...]
 
 UNITS = tuple(u for u in Unit if u != Unit.NONE)
 START: Clock = (0,) * len(Unit)
+EMPTY = {opcode: dict.fromkeys((f.name for f in s.fields), 0) for opcode, s in COMMANDS.items()}
 STREAM_SLOTS = WAIT_SLOTS - 1  # a GEMM's slot 0 belongs to its weights
 
 
@@ -48,7 +49,7 @@ class Item:
 
 
 def _latest(a: Clock, b: Clock) -> Clock:
-    return tuple(x if x > y else y for x, y in zip(a, b, strict=True))
+    return tuple(map(max, a, b))
 
 
 class _History:
@@ -57,6 +58,7 @@ class _History:
     def __init__(self, size: int):
         self.size = size
         self.last: dict[Unit, np.ndarray] = {}
+        self.newest: dict[Unit, int] = {}
 
     def _view(self, array: np.ndarray, access: Access) -> np.ndarray:
         _, _, base, outer, stride, inner = access
@@ -71,21 +73,21 @@ class _History:
                 [array, np.zeros(self.size - len(array), dtype=np.int32)]
             )
 
-    def latest(self, access: Access, needs: Counts, skip: Unit | None) -> None:
-        """Raise `needs` to what touched any of these words, units other than `skip`."""
-        if access.base + (access.outer - 1) * access.stride + access.inner > self.size:
-            return self._latest_part(access, needs, skip)
-        for unit, array in self.last.items():
-            if unit != skip:
-                count = int(self._view(array, access).max())
-                if count > needs.get(unit, 0):
-                    needs[unit] = count
-        return None
+    def latest(self, access: Access, needs: Counts, known: Clock, skip: Unit | None) -> None:
+        """Raise `needs` to what touched any of these words, units other than `skip`.
 
-    def _latest_part(self, access: Access, needs: Counts, skip: Unit | None) -> None:
-        """DRAM that was never written so far lies beyond the arrays."""
-        self._grow(access.base + (access.outer - 1) * access.stride + access.inner)
-        self.latest(access, needs, skip)
+        Only commands that are not `known` to be complete are looked for.
+        """
+        end = access.base + (access.outer - 1) * access.stride + access.inner
+        for unit, array in self.last.items():
+            if unit == skip or self.newest[unit] <= known[unit]:
+                continue
+            if end > self.size:  # DRAM beyond all that was touched so far
+                self._grow(end)
+                array = self.last[unit]
+            count = int(self._view(array, access).max())
+            if count > needs.get(unit, known[unit]):
+                needs[unit] = count
 
     def touch(self, access: Access, unit: Unit, count: int) -> None:
         end = access.base + (access.outer - 1) * access.stride + access.inner
@@ -95,6 +97,7 @@ class _History:
         if array is None:
             array = self.last[unit] = np.zeros(self.size, dtype=np.int32)
         self._view(array, access)[...] = count
+        self.newest[unit] = count
 
 
 class Emitter:
@@ -142,18 +145,17 @@ class Emitter:
 
     def emit(self, opcode: Opcode, **fields: int) -> Item:
         """Append a command; missing fields are 0."""
-        values = dict.fromkeys((f.name for f in COMMANDS[opcode].fields), 0)
-        values.update(fields)
+        values = EMPTY[opcode] | fields
         if opcode == Opcode.LOAD:
             unit = Unit.LOAD_ACTIVATIONS if values["queue"] else Unit.LOAD_WEIGHTS
         else:
             unit = COMMANDS[opcode].units[0]
         touched = accesses(self.config, opcode, values)
-        needs = self._needs(touched, unit)
+        needs = self._needs(touched, unit, self._started[unit])
         item = Item(opcode, values, unit, 0, len(self.places) - 1, [])
         if opcode == Opcode.GEMM:
             words = weight_accesses(self.config, values)
-            weight_needs = self._needs(words, unit)
+            weight_needs = self._needs(words, unit, self._weights_started)
             waits, clock = self._prune(weight_needs, self._weights_started, 1)
             item.weight_wait = waits[0] if waits else None
             self._weights_started = clock
@@ -175,8 +177,8 @@ class Emitter:
             )
         return item
 
-    def _needs(self, touched: list[Access], unit: Unit) -> Counts:
-        """For each other unit the last of its commands that must be complete."""
+    def _needs(self, touched: list[Access], unit: Unit, known: Clock) -> Counts:
+        """For each other unit the last of its commands that must be complete, if not known."""
         needs: Counts = {}
         for access in touched:
             end = access.base + (access.outer - 1) * access.stride + access.inner
@@ -184,16 +186,17 @@ class Emitter:
             if access.base < 0 or (not dram and end > self._sizes[access.space]):
                 raise AssertionError(f"{access} is outside its memory")
             overlaps = unit == Unit.VECTOR and not access.write
-            self._written[access.space].latest(access, needs, None if overlaps else unit)
+            skip = None if overlaps else unit
+            self._written[access.space].latest(access, needs, known, skip)
             if access.write:
-                self._read[access.space].latest(access, needs, unit)
+                self._read[access.space].latest(access, needs, known, unit)
         return needs
 
     def _prune(
         self, needs: Counts, known: Clock, slots: int, unit: Unit | None = None
     ) -> tuple[list[tuple[Unit, int]], Clock]:
         """Waits that together imply all needs, at most `slots`, and what is then known."""
-        waits = [(u, n) for u, n in needs.items() if n > known[u]]
+        waits = list(needs.items())
         if len(waits) > 1:
             waits = [
                 (u, n)
@@ -216,13 +219,12 @@ class Emitter:
         """A vector command without effect that waits for several units in place of another."""
         item = Item(
             Opcode.VECTOR,
-            dict.fromkeys((f.name for f in COMMANDS[Opcode.VECTOR].fields), 0),
+            EMPTY[Opcode.VECTOR] | {"rows": 1, "groups": 1},
             Unit.VECTOR,
             len(self.items[Unit.VECTOR]) + 1,
             len(self.places) - 1,
             waits,
         )
-        item.values.update(rows=1, groups=1)
         clock = self._started[Unit.VECTOR]
         for u, n in waits:
             clock = _latest(clock, self._done[u][n])

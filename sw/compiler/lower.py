@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from hw import isa
 from hw.config import AcceleratorConfig, get_config
 from sw.compiler.allocate import DoesNotFit
 from sw.compiler.context import Context
@@ -101,12 +100,11 @@ def _attempt(graph: QuantGraph, config: AcceleratorConfig, steps: Steps, caution
         form = Form.A if steps.tensors[output.name].bits == 8 else Form.S
         _, offset = context.values[output.name].dram[form]
         outputs.append(OutputPlace(output.name, steps.heads.get(output.name, 0), form, offset))
-    commands = b"".join(isa.encode(command) for command in finish(stream))
     names = {op.out for op in graph.ops if isinstance(op, QuantInput)}
     names |= {output.name for output in graph.outputs}
     return Program(
         config=config,
-        commands=np.frombuffer(commands, np.uint8).copy(),
+        commands=np.frombuffer(finish(stream), np.uint8).copy(),
         constants=context.constants.image(),
         workspace_bytes=context.workspace.size,
         io_bytes=context.io.size,

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hw import isa
 from hw.config import AcceleratorConfig
-from hw.isa import COUNT_BITS, Command, Opcode, Unit, Wait
+from hw.isa import COUNT_BITS, Opcode, Unit
 from sw.compiler.access import pitch_of
 from sw.compiler.emit import UNITS, Emitter, Item
 
@@ -103,23 +104,48 @@ def merge(
     return stream, estimate
 
 
-def finish(stream: list[Item]) -> list[Command]:
-    """The stream with HALT; waits as counts, those certainly met long before left out."""
+def _field_table(opcode: Opcode) -> list[tuple[str, int, int, int, int]]:
+    """(name, position, mask, minimum, maximum) of each field."""
+    spec = isa.COMMANDS[opcode]
+    return [
+        (f.name, spec.offset_of(f.name), (1 << f.bits) - 1, f.minimum, f.maximum)
+        for f in spec.fields
+    ]
+
+
+_FIELDS = {opcode: _field_table(opcode) for opcode in Opcode}
+
+
+def _encode(opcode: Opcode, values: dict[str, int], waits: list[tuple[Unit, int] | None]) -> bytes:
+    """`isa.encode` for many commands: the same bytes in a fifth of the time."""
+    word = int(opcode)
+    for slot, wait in enumerate(waits):
+        if wait is not None:
+            word |= (wait[0] | wait[1] % (1 << COUNT_BITS) << 4) << (8 + 16 * slot)
+    for name, position, mask, minimum, maximum in _FIELDS[opcode]:
+        value = int(values[name])
+        if not minimum <= value <= maximum:
+            raise isa.IsaError(f"{opcode.name}.{name} = {value} is not in {minimum}..{maximum}")
+        word |= (value & mask) << position
+    return word.to_bytes(isa.COMMAND_BYTES, "little")
+
+
+def finish(stream: list[Item]) -> bytes:
+    """The stream with HALT, encoded; waits certainly met long before are left out."""
     dispatched = dict.fromkeys(UNITS, 0)
 
-    def wait(pair: tuple[Unit, int] | None) -> Wait | None:
+    def needed(pair: tuple[Unit, int] | None) -> bool:
         if pair is None or dispatched[pair[0]] - pair[1] >= COMPLETE_DISTANCE:
-            return None
+            return False
         assert pair[1] <= dispatched[pair[0]], "a wait for a later command"
-        return Wait(pair[0], pair[1] % (1 << COUNT_BITS))
+        return True
 
     commands = []
     for item in stream:
-        found = [w for w in map(wait, item.waits) if w is not None]
-        found += [None] * (3 - len(found))
+        waits: list[tuple[Unit, int] | None] = [w for w in item.waits if needed(w)]
         if item.opcode == Opcode.GEMM:
-            found = [wait(item.weight_wait), *found[:2]]
-        commands.append(Command(item.opcode, item.values, (found[0], found[1], found[2])))
+            waits.insert(0, item.weight_wait if needed(item.weight_wait) else None)
+        commands.append(_encode(item.opcode, item.values, waits))
         dispatched[item.unit] += 1
-    commands.append(Command(Opcode.HALT))
-    return commands
+    commands.append(_encode(Opcode.HALT, {}, []))
+    return b"".join(commands)
