@@ -159,11 +159,13 @@ class StoreUnit(wiring.Component):
             m.d.sync += [
                 axi.wvalid.eq(1),
                 axi.wdata.eq(beats[slot]),
-                axi.wstrb.eq(Mux(stop, 0, ~0)),
+                axi.wstrb.eq(~0),
                 axi.wlast.eq(last_beat),
                 sent.eq(Mux(last_beat, 0, sent + 1)),
                 slot.eq(Mux(last_slot, 0, slot + 1)),
             ]
+            with m.If(stop):  # ends a started burst: no byte is written, and none is shown
+                m.d.sync += [axi.wstrb.eq(0), axi.wdata.eq(0)]
         with m.Elif(axi.wready):
             m.d.sync += axi.wvalid.eq(0)
 

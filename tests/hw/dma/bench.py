@@ -15,16 +15,18 @@ from cocotb.triggers import RisingEdge
 from hw.config import AcceleratorConfig
 from hw.dma.transfer import pitch, regions_layout
 from hw.interfaces import UnitError
-from hw.isa import Command, Memory, Opcode, Region, encode
+from hw.isa import Command, ErrorCode, Memory, Opcode, Region, encode
 from sw.golden.machine import GoldenMachine
 
 __all__ = [
     "CONFIGS",
     "LatencyMemory",
     "Windows",
+    "break_command",
     "check_read_rules",
     "check_write_rules",
     "configuration",
+    "depth",
     "entry",
     "environment",
     "pack",
@@ -182,6 +184,27 @@ def random_command(config: AcceleratorConfig, windows: Windows, rng, opcode: Opc
                 "queue": 0,
             },
         )
+
+
+def break_command(
+    config: AcceleratorConfig, command: Command, kind: str, windows: Windows, rng
+) -> ErrorCode:
+    """Make a command illegal; returns what it must be refused with."""
+    values, bus = command.values, config.bus_bytes
+    length = values["words"] * pitch(config, values["memory"])
+    span = (values["runs"] - 1) * values["dram_stride"] + length
+    if kind == "window":
+        size = windows.sizes[values["region"]]
+        values["offset"] = (size - span) // bus * bus + bus * rng.randrange(1, span // bus + 1)
+        return ErrorCode.DMA_WINDOW
+    if kind == "unaligned":
+        values[rng.choice(["offset", "dram_stride"])] += rng.randrange(1, bus)
+        return ErrorCode.ILLEGAL_COMMAND
+    assert kind == "range"
+    onchip = (values["runs"] - 1) * values["run_stride"]
+    onchip += (values["words"] - 1) * values["word_stride"]
+    values["address"] = depth(config, values["memory"]) - rng.randrange(onchip + 1)
+    return ErrorCode.ONCHIP_RANGE
 
 
 def _stable(dut, names: list[str]):

@@ -10,6 +10,7 @@ from hw.isa import Command, ErrorCode, Memory, Opcode
 from tests.hw.dma.bench import (
     LatencyMemory,
     Windows,
+    break_command,
     check_read_rules,
     configuration,
     depth,
@@ -177,25 +178,6 @@ async def done_means_visible(dut):
         assert data == golden_words(machine, memory)[last]
 
 
-def broken(command: Command, kind: str, windows: Windows, rng) -> ErrorCode:
-    """Make a command illegal; returns what it must be refused with."""
-    values = command.values
-    length = values["words"] * pitch(CONFIG, values["memory"])
-    span = (values["runs"] - 1) * values["dram_stride"] + length
-    if kind == "window":
-        size = windows.sizes[values["region"]]
-        values["offset"] = (size - span) // BUS * BUS + BUS * rng.randrange(1, span // BUS + 1)
-        return ErrorCode.DMA_WINDOW
-    if kind == "unaligned":
-        values[rng.choice(["offset", "dram_stride"])] += rng.randrange(1, BUS)
-        return ErrorCode.ILLEGAL_COMMAND
-    assert kind == "range"
-    onchip = (values["runs"] - 1) * values["run_stride"]
-    onchip += (values["words"] - 1) * values["word_stride"]
-    values["address"] = depth(CONFIG, values["memory"]) - rng.randrange(onchip + 1)
-    return ErrorCode.ONCHIP_RANGE
-
-
 @cocotb.test()
 @cocotb.parametrize(kind=["window", "unaligned", "range", "bus"])
 async def errors(dut, kind):
@@ -221,7 +203,7 @@ async def errors(dut, kind):
             memory.error_at = start_ + run + beat * BUS
             code = ErrorCode.AXI_READ
         else:
-            code = broken(command, kind, windows, rng)
+            code = break_command(CONFIG, command, kind, windows, rng)
         first_burst = len(bursts)
         await stream_put(dut, "i_command", entry(command, index))
         await wait_for(dut, lambda: unit_error(dut.status__error.value))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from amaranth import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
@@ -17,8 +19,13 @@ from hw.memory.scratchpad import Scratchpad
 __all__ = ["LoadBench", "scratchpads"]
 
 
-def scratchpads(config: AcceleratorConfig, *, writers: int) -> dict[str, Scratchpad]:
-    """Every memory that commands load, by the name of its ports."""
+MEMORIES = ("activation", "weight", "residual", "param0", "param1", "mask")
+
+
+def scratchpads(
+    config: AcceleratorConfig, names: Sequence[str], *, readers: int, writers: int
+) -> dict[str, Scratchpad]:
+    """Memories that commands load, by the name of their ports."""
     c = config
     shapes = {
         "activation": (8 * c.rows, c.activation_words, c.rows // c.lanes, 2),
@@ -33,11 +40,13 @@ def scratchpads(config: AcceleratorConfig, *, writers: int) -> dict[str, Scratch
             width,
             depth,
             granules=granules,
+            readers=readers,
             writers=writers,
             banks=banks,
             poison_collisions=True,
         )
         for name, (width, depth, granules, banks) in shapes.items()
+        if name in names
     }
 
 
@@ -46,7 +55,7 @@ class LoadBench(wiring.Component):
 
     def __init__(self, config: AcceleratorConfig):
         self._config = config
-        self._memories = scratchpads(config, writers=2)
+        self._memories = scratchpads(config, MEMORIES, readers=1, writers=2)
         members = {
             "i_command": In(command_stream()),
             "axi": Out(Axi4ReadSignature(config.address_bits, config.bus_bytes)),

@@ -7,9 +7,7 @@ from tests.hw.dma.bench import CONFIGS, environment
 from tests.hw.dma.load_bench import LoadBench
 
 
-@pytest.mark.parametrize(
-    ("name", "simulator"), [("padded", "icarus"), ("wide", "verilator"), ("padded", "verilator")]
-)
+@pytest.mark.parametrize(("name", "simulator"), [("padded", "icarus"), ("wide", "verilator")])
 def test_load(name, simulator):
     config = CONFIGS[name]
     run(
