@@ -15,7 +15,7 @@ import numpy as np
 
 from hw.isa import SCORE_FRACTION_BITS
 from sw.compiler.graph import FloatAttention
-from sw.compiler.quantise.ranges import LEVELS, Range, channel_range
+from sw.compiler.quantise.ranges import LEVELS, Range, search_range, windows
 from sw.compiler.quantise.stages import LinearStage
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ def operand_ranges(quantiser: Quantiser, stage: LinearStage, weight: QuantisedWe
     """Declare Q, K or V's tensor with its range."""
     op = _attention_of(quantiser, stage.out)
     if stage.role == "v":
-        half, centre = channel_range(quantiser.float_value(stage.out)[quantiser.seen])
-        chosen = Range((half / LEVELS).astype(np.float64), centre.astype(np.float64))
+        data = quantiser.float_value(stage.out)[quantiser.seen]
+        chosen = search_range(data, [], np.ones(len(data)), quantiser.options)
     else:
         chosen = _query_key(quantiser, op)[stage.role]
     return quantiser.add_narrow(stage.out, chosen, op.heads)
@@ -49,9 +49,11 @@ def _query_key(quantiser: Quantiser, op: FloatAttention) -> dict[str, Range]:
     """Ranges of Q and K: channels of a head equalised, their product a power of two."""
     q = quantiser.float_value(op.q)[quantiser.seen]
     k = quantiser.float_value(op.k)[quantiser.seen]
-    centre = channel_range(k)[1].astype(np.float64)
-    q_half = np.maximum(np.abs(q).max(axis=0), 1e-6).astype(np.float64)
-    k_half = np.maximum(np.abs(k - centre).max(axis=0), 1e-6)
+    even = np.ones(len(q))
+    low, high = windows(k, even, quantiser.options)
+    centre, k_half = (low + high) / 2, np.maximum((high - low) / 2, 1e-6)
+    low, high = windows(q, even, quantiser.options)
+    q_half = np.maximum(np.maximum(high, -low), 1e-6)
     by_head = (op.heads, -1)
     # q * k is unchanged by q / a, k * a; this `a` gives both the same spread over channels.
     balance = np.sqrt(q_half / k_half)

@@ -18,6 +18,7 @@ from sw.compiler.graph import (
     FloatEmbedding,
     FloatGraph,
     FloatInput,
+    FloatLinear,
     QuantAttention,
     QuantElementwise,
     QuantGraph,
@@ -82,7 +83,8 @@ class Quantiser:
         inputs = [op for op in graph.ops if isinstance(op, FloatInput)]
         self.graph = QuantGraph(graph.batch, graph.tokens, inputs)
         self.seen = self._visible_rows(feeds)
-        self._reads_left = self._count_reads()
+        self.stage_of = {s.linear.name: s for s in self.plan.stages if isinstance(s, LinearStage)}
+        self._last_use = self._last_uses()
 
     def _visible_rows(self, feeds) -> np.ndarray | slice:
         for item in self.graph.inputs:
@@ -94,12 +96,25 @@ class Quantiser:
 
     # --- execution ----------------------------------------------------------------------------
 
-    def _count_reads(self) -> dict[str, int]:
-        count: dict[str, int] = {}
-        for op in self.float_graph.ops:
-            for name in operands(op):
-                count[name] = count.get(name, 0) + 1
-        return count
+    def _last_uses(self) -> dict[str, int]:
+        """Number of the last stage that looks at a float value; all its forms may go then."""
+        last: dict[str, int] = {}
+        for number, stage in enumerate(self.plan.stages):
+            names = [stage.out]
+            if isinstance(stage, LinearStage):
+                names += [stage.linear.x, *([stage.residual] if stage.residual else [])]
+            else:
+                names += [n for n in operands(stage.op)]
+            last.update(dict.fromkeys(names, number))
+        last.update({item.name: len(self.plan.stages) for item in self.graph.inputs})
+        return last
+
+    def _forget(self, number: int) -> None:
+        """Drop what no stage after this one looks at."""
+        for store in (self.floats, self.integers):
+            for name in list(store):
+                if self._last_use.get(name.removesuffix(".16").removesuffix(".8"), -1) <= number:
+                    del store[name]
 
     def float_value(self, name: str) -> np.ndarray:
         """Float result `name` on the calibration rows, computed when first asked for."""
@@ -121,6 +136,7 @@ class Quantiser:
             if self.progress is not None:
                 self.progress(stage.out, number / count)
             self._stage(stage)
+            self._forget(number)
         for name, shape in self.float_graph.outputs:
             tensor = wide_name(name) if name in self.plan.wide else narrow_name(name)
             self.graph.outputs.append(QuantOutput(tensor, shape))
@@ -173,9 +189,25 @@ class Quantiser:
 
     def site_range(self, value: str) -> Range:
         """Declare a linear input's INT8 tensor with the best range found."""
-        weights = [linear.weight for linear in self.plan.narrow.get(value, [])]
-        chosen, _ = search_range(self.float_value(value)[self.seen], weights, self.options)
+        readers = self.plan.narrow.get(value, [])
+        weights = [linear.weight for linear in readers]
+        data = self.float_value(value)[self.seen]
+        row_weight = self.row_weight(readers[0]) if readers else np.ones(len(data))
+        chosen = search_range(data, weights, row_weight, self.options)
         return self.add_narrow(value, chosen)
+
+    def row_weight(self, linear: FloatLinear) -> np.ndarray:
+        """How much errors of this linear's result count, row by row.
+
+        What is added to a residual stream is normalised later: a row of large variance hides
+        its errors.
+        """
+        stage = self.stage_of[linear.name]
+        if stage.residual is None:
+            return np.ones(len(self.float_value(stage.out)[self.seen]))
+        variance = self.float_value(stage.out)[self.seen].var(axis=1, dtype=np.float64)
+        weight = 1 / np.maximum(variance, 1e-12)
+        return weight / weight.mean()
 
     def wide_scale(self, value: str) -> float:
         return float(self.graph.tensors[wide_name(value)].scale)
@@ -249,13 +281,15 @@ class Quantiser:
         if stage.residual is not None:
             wide = wide_name(stage.residual)
             now = from_integers(self.integers[wide], self.graph.tensors[wide])
-            result = (self.float_value(stage.residual) - now)[self.seen].mean(axis=0)
+            error = (self.float_value(stage.residual) - now)[self.seen]
+            result = np.average(error, axis=0, weights=self.row_weight(linear))
         return quantise_weight(
             linear,
             Range(tensor.scale, tensor.centre),
             self.integers[narrow_name(linear.x)][self.seen],
             target[self.seen],
             result,
+            self.row_weight(linear),
             self.options,
         )
 

@@ -19,8 +19,10 @@ class QuantOptions:
     ----------
     key_block: keys of one online softmax step; the program must use the same.
     margin: INT16 ranges hold the largest calibration value times this.
-    alphas: shares of an INT8 channel's range moved from activations to weights (SmoothQuant).
-    clips: fractions of the INT8 ranges tried; below 1 large values saturate.
+    alphas: how far a channel's scale follows its activations' range instead of its weights'
+        (SmoothQuant); 1 uses all levels of every channel.
+    clips: fractions of the INT8 ranges tried; below 1 large values saturate, above 1
+        leaves room for unseen ones.
     search_rows: calibration rows on which ranges are searched.
     gptq: round weights one input channel at a time, correcting the others (GPTQ).
     damping: GPTQ's addition to the diagonal, as a fraction of its mean.
@@ -29,9 +31,9 @@ class QuantOptions:
 
     key_block: int = 64
     margin: float = 1.5
-    alphas: tuple[float, ...] = (0.5, 0.65, 0.75, 0.85, 0.95)
-    clips: tuple[float, ...] = (1.0, 0.85, 0.7)
-    search_rows: int = 1024
+    alphas: tuple[float, ...] = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)
+    clips: tuple[float, ...] = (1.4, 1.2, 1.1, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
+    search_rows: int = 4096
     gptq: bool = True
     damping: float = 0.01
     bias_correction: bool = True

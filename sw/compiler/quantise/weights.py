@@ -29,25 +29,29 @@ def quantise_weight(
     x: np.ndarray,
     target: np.ndarray,
     residual_error: np.ndarray | None,
+    row_weight: np.ndarray,
     options: QuantOptions,
 ) -> QuantisedWeight:
     """Weights for the input range `chosen`.
 
     x: integers of the input on the calibration data, as executed. target: the float input.
     residual_error: mean error (float - executed) of what is added to the result.
+    row_weight: how much the errors of each row count.
     """
     scaled = linear.weight.astype(np.float64) * chosen.scale
     steps = np.maximum(np.abs(scaled).max(axis=1), 1e-12) / LEVELS
+    mean = np.average(x, axis=0, weights=row_weight)
     if options.gptq:
-        data = x.astype(np.float32)
+        # The bias takes up the mean, so only deviations from it count.
+        data = (x - mean).astype(np.float32) * np.sqrt(row_weight, dtype=np.float32)[:, None]
         integers = gptq_round(scaled, steps, data.T @ data, options.damping)
     else:
         integers = round_weight(scaled, steps)
     bias = np.zeros(len(steps)) if linear.bias is None else linear.bias.astype(np.float64)
     bias = bias + linear.weight.astype(np.float64) @ chosen.centre
     if options.bias_correction:
-        wanted = linear.weight @ (target.mean(axis=0, dtype=np.float64) - chosen.centre)
-        bias = bias + wanted - steps * (integers @ x.mean(axis=0))
+        wanted = linear.weight @ (np.average(target, axis=0, weights=row_weight) - chosen.centre)
+        bias = bias + wanted - steps * (integers @ mean)
         if residual_error is not None:
             bias = bias + residual_error
     return QuantisedWeight(integers.astype(np.int8), steps, bias)
