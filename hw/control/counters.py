@@ -48,9 +48,7 @@ class Counters(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.words = words = memory.Memory(
-            shape=COUNTER_BITS, depth=self._count, init=[]
-        )
+        m.submodules.words = words = memory.Memory(shape=COUNTER_BITS, depth=self._count, init=[])
         read = words.read_port(domain="comb")
         write = words.write_port()
 

@@ -50,7 +50,7 @@ class Sequencer(wiring.Component):
                 "i_bus_busy": In(1),
                 "error": In(UnitError).array(sources),
                 "o_core_reset": Out(1),
-                "o_halt": Out(1, init=1),
+                "o_halt": Out(1),
                 "o_running": Out(1),
                 "o_finished": Out(1),
                 "o_clear": Out(1),
@@ -74,6 +74,8 @@ class Sequencer(wiring.Component):
                     index.eq(self.error[source].index),
                 ]
 
+        free = Signal()  # the core may run
+        m.d.comb += self.o_halt.eq(~free)
         still = Signal(range(self.quiet_cycles + 1))
         quiet = still == self.quiet_cycles
         with m.If(self.i_bus_busy | ~self.o_halt):
@@ -102,18 +104,18 @@ class Sequencer(wiring.Component):
                     m.next = "reset"
                 with m.Elif(quiet):
                     m.d.comb += self.o_core_reset.eq(1)
-                    m.d.sync += self.o_halt.eq(0)
+                    m.d.sync += free.eq(1)
                     m.next = "run"
             with m.State("run"):
                 m.d.comb += self.o_running.eq(1)
                 with m.If(found):
-                    m.d.sync += [self.o_code.eq(code), self.o_index.eq(index), self.o_halt.eq(1)]
+                    m.d.sync += [self.o_code.eq(code), self.o_index.eq(index), free.eq(0)]
                     m.next = "stop"
                 with m.Elif(resetting):
-                    m.d.sync += self.o_halt.eq(1)
+                    m.d.sync += free.eq(0)
                     m.next = "reset"
                 with m.Elif(self.i_done):
-                    m.d.sync += [self.o_state.eq(State.DONE), self.o_halt.eq(1)]
+                    m.d.sync += [self.o_state.eq(State.DONE), free.eq(0)]
                     m.d.comb += self.o_finished.eq(1)
                     m.next = "ended"
             with m.State("stop"):

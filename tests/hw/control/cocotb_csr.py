@@ -30,9 +30,13 @@ async def start(dut, stall: float = 0.0):
         def pauses():
             return (rng.random() < stall for _ in itertools.count())
 
-        for channel in (master.write_if.aw_channel, master.write_if.w_channel,
-                        master.write_if.b_channel, master.read_if.ar_channel,
-                        master.read_if.r_channel):
+        for channel in (
+            master.write_if.aw_channel,
+            master.write_if.w_channel,
+            master.write_if.b_channel,
+            master.read_if.ar_channel,
+            master.read_if.r_channel,
+        ):
             channel.set_pause_generator(pauses())
     dut.rst.value = 1
     for _ in range(3):

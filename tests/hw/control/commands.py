@@ -25,7 +25,7 @@ def command(unit: Unit, *waits: Wait | None, **values: int) -> Command:
     if opcode in (Opcode.LOAD, Opcode.STORE):
         fields["memory"] = Memory.ACTIVATION
         fields["queue"] = int(unit == Unit.LOAD_ACTIVATIONS)
-    slots = (tuple(waits) + (None, None, None))[:3]
+    slots = (*waits, None, None, None)[:3]
     return Command(opcode, fields | values, slots)  # type: ignore[arg-type]
 
 

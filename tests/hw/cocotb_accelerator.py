@@ -1,0 +1,135 @@
+"""Programs on the whole accelerator: every byte of memory against the golden machine."""
+
+import os
+import random
+
+import cocotb
+
+from hw.config import PRESETS
+from hw.isa import Command, Memory, Opcode, Region, Unit, Wait
+from hw.registers import State
+from hw.vector.golden import Affine, pack_params
+from tests.hw.machine import Machine
+from tests.hw.programs import RandomProgram, assemble, program_image
+
+CONFIG = PRESETS[os.environ.get("WEFT_TEST_CONFIG", "tiny")]
+SEED = int(os.environ.get("WEFT_TEST_SEED", "1"))
+PROGRAMS = int(os.environ.get("WEFT_TEST_PROGRAMS", "6"))
+STEPS = int(os.environ.get("WEFT_TEST_STEPS", "12"))
+
+
+async def run_and_compare(machine: Machine, image, commands: int) -> dict[str, int]:
+    outcome = await machine.run(image, commands)
+    assert machine.run_golden(image, commands).state == State.DONE
+    assert outcome.state == State.DONE, outcome
+    machine.compare()
+    counters = await machine.counters()
+    matrix = sum(value for name, value in counters.items() if name.startswith("matrix_"))
+    assert matrix == counters["cycles"], counters
+    assert counters["commands"] == commands
+    return counters
+
+
+def linear_layer(config, rows: int, rng: random.Random):
+    """LOAD, GEMM, VECTOR, STORE with waits by hand, and the image."""
+    c = config
+    params = pack_params(
+        Affine(*([value] * c.columns for value in (20000, 1 << 15, 16)))  # type: ignore[arg-type]
+    )
+    groups = c.groups_per_column_panel
+    load = {"region": Region.CONSTANT, "runs": 1, "word_stride": 1}
+    weights, activations, tables = 0, 0x1000, 0x2000
+    commands = [
+        Command(
+            Opcode.LOAD,
+            load
+            | {
+                "queue": 0,
+                "memory": Memory.WEIGHT,
+                "offset": weights,
+                "words": c.rows,
+            },
+        ),
+        Command(
+            Opcode.LOAD,
+            load
+            | {
+                "queue": 1,
+                "memory": Memory.ACTIVATION,
+                "offset": activations,
+                "words": rows,
+            },
+        ),
+        Command(
+            Opcode.LOAD,
+            load
+            | {
+                "queue": 0,
+                "memory": Memory.PARAM0,
+                "offset": tables,
+                "words": groups,
+            },
+        ),
+        Command(
+            Opcode.GEMM,
+            {"rows": rows, "k_tiles": 1, "n_tiles": 1},
+            (Wait(Unit.LOAD_WEIGHTS, 1), Wait(Unit.LOAD_ACTIVATIONS, 1), None),
+        ),
+        Command(
+            Opcode.VECTOR,
+            {"rows": rows, "groups": groups, "dst_memory": Memory.ACTIVATION, "dst_address": 64},
+            (Wait(Unit.MATRIX, 1), Wait(Unit.LOAD_WEIGHTS, 2), None),
+        ),
+        Command(
+            Opcode.STORE,
+            {
+                "region": Region.IO,
+                "memory": Memory.ACTIVATION,
+                "offset": 0x100,
+                "words": rows,
+                "runs": 1,
+                "word_stride": 1,
+                "address": 64,
+            },
+            (Wait(Unit.VECTOR, 1), None, None),
+        ),
+        Command(Opcode.HALT),
+    ]
+    image = program_image(assemble(commands), rng)
+    image[Region.CONSTANT][tables : tables + len(params)] = list(params)
+    return image, len(commands)
+
+
+@cocotb.test()
+async def linear(dut):
+    """A program written by hand, twice."""
+    rng = random.Random(SEED)
+    machine = Machine(dut, CONFIG)
+    await machine.start()
+    for rows in (5, 16):
+        image, commands = linear_layer(CONFIG, rows, rng)
+        counters = await run_and_compare(machine, image, commands)
+        assert counters["matrix_busy"] == rows
+        assert counters["vector_busy"] == rows * CONFIG.groups_per_column_panel
+        assert counters["write_beats"] == rows * CONFIG.activation_pitch // CONFIG.bus_bytes
+        dut._log.info("%s", counters)
+
+
+@cocotb.test()
+async def random_programs(dut):
+    machine = Machine(dut, CONFIG)
+    await machine.start()
+    for number in range(PROGRAMS):
+        seed = SEED * 1000 + number
+        rng = random.Random(seed)
+        machine.pause(rng, rng.choice([0.0, 0.2, 0.5, 0.8]))
+        program = RandomProgram(CONFIG, rng, STEPS)
+        commands = len(program.commands)
+        dut._log.info("seed %d: %d commands", seed, commands)
+        try:
+            counters = await run_and_compare(machine, program.image(), commands)
+        except AssertionError:
+            for index, command in enumerate(program.commands):
+                dut._log.info("%d %s", index, command)
+            raise
+        dut._log.info("%s", counters)

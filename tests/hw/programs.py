@@ -1,0 +1,434 @@
+"""Programs for tests of the whole machine: commands with automatic waits, and random ones.
+
+A random program keeps only to what the command stream demands of a program (addresses inside
+their memories, row state written before it is read, scores that their row maximum covers);
+everything else is left to chance, with addresses that overlap often.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from dataclasses import dataclass
+
+import numpy as np
+
+from hw import isa
+from hw.config import AcceleratorConfig
+from hw.isa import NO_LIMIT, Command, Memory, Opcode, Region
+from hw.vector.golden import Affine, pack_params
+from sw.compiler.access import pitch_of
+from sw.compiler.emit import UNITS, Emitter, Item
+from sw.compiler.order import finish
+
+__all__ = [
+    "REGION_BYTES",
+    "WRITABLE",
+    "Image",
+    "RandomProgram",
+    "assemble",
+    "interleave",
+    "program_image",
+    "window",
+]
+
+WRITABLE = (Region.WORKSPACE, Region.IO)
+
+REGION_BYTES = {
+    Region.PROGRAM: 0x2000,
+    Region.CONSTANT: 0x4000,
+    Region.WORKSPACE: 0x2000,
+    Region.IO: 0x4000,
+}
+
+Image = dict[Region, np.ndarray]
+"""Contents of the four regions."""
+
+
+def window(config: AcceleratorConfig) -> AcceleratorConfig:
+    """The first words of every memory, as many as a random program uses."""
+    return dataclasses.replace(
+        config,
+        name="window",
+        activation_words=128,
+        weight_words=16 + 12 * max(config.rows, config.columns),
+        residual_words=128,
+        accumulator_words=96,
+        param_words=24,
+        mask_words=8,
+        row_slots=min(config.row_slots, 32),
+    )
+
+
+def assemble(commands: list[Command]) -> bytes:
+    return b"".join(isa.encode(command) for command in commands)
+
+
+def program_image(program: bytes, rng: random.Random) -> Image:
+    """Regions around a program; everything else in memory is random."""
+    image = {
+        region: np.frombuffer(rng.randbytes(size), np.uint8).copy()
+        for region, size in REGION_BYTES.items()
+    }
+    image[Region.PROGRAM][: len(program)] = np.frombuffer(program, np.uint8)
+    return image
+
+
+def interleave(emitter: Emitter, rng: random.Random) -> list[Item]:
+    """The commands of all units in one stream, in any order that the waits allow."""
+    heads = dict.fromkeys(UNITS, 0)
+    stream: list[Item] = []
+    favourite = UNITS[0]
+    while len(stream) < emitter.commands:
+        ready = []
+        for unit in UNITS:
+            if heads[unit] < len(emitter.items[unit]):
+                item = emitter.items[unit][heads[unit]]
+                waits = [*item.waits, *([item.weight_wait] if item.weight_wait else [])]
+                if all(n <= heads[u] for u, n in waits):
+                    ready.append(unit)
+        if rng.random() < 0.2 or favourite not in ready:
+            favourite = rng.choice(ready)
+        stream.append(emitter.items[favourite][heads[favourite]])
+        heads[favourite] += 1
+    return stream
+
+
+@dataclass
+class _Panel:
+    """Where a matrix lies: panels of words, `stride` words apart."""
+
+    address: int
+    stride: int
+
+
+class RandomProgram:
+    """Commands at random; `commands` is a stream that ends with HALT.
+
+    Parameters
+    ----------
+    config: the machine; only the `window` of it is used, so that commands often meet in the same
+    words. rng: source of chance. steps: groups of commands.
+    """
+
+    def __init__(self, config: AcceleratorConfig, rng: random.Random, steps: int):
+        self.rng = rng
+        self.config = config = window(config)
+        self.emitter = Emitter(config)
+        self.constants: list[tuple[int, bytes]] = []  # what CONSTANT must hold, by offset
+        self._load_params()
+        makers = [
+            self._load,
+            self._load,
+            self._gemm,
+            self._gemm,
+            self._vector,
+            self._vector,
+            self._norm,
+            self._attention,
+            self._store,
+        ]
+        for _ in range(steps):
+            rng.choice(makers)()
+        self._dump()
+        self.commands = finish(interleave(self.emitter, rng))
+
+    def image(self) -> Image:
+        image = program_image(assemble(self.commands), self.rng)
+        for offset, data in self.constants:
+            image[Region.CONSTANT][offset : offset + len(data)] = np.frombuffer(data, np.uint8)
+        return image
+
+    # --- places -------------------------------------------------------------------------------
+
+    def _panels(self, words: int, rows: int, panels: int, used: int | None = None) -> _Panel:
+        """A place for `panels` of `rows` words in a memory of `words`, in its first part often."""
+        stride = self.rng.choice([rows, rows, 1, 0, rows + self.rng.randrange(4)])
+        if used is not None:
+            stride = used
+        while stride and (panels - 1) * stride + rows > words:
+            stride -= 1
+        room = words - (panels - 1) * stride - rows
+        return _Panel(
+            self.rng.choice([0, self.rng.randint(0, min(room, 24)), self.rng.randint(0, room)]),
+            stride,
+        )
+
+    def _rows(self) -> int:
+        return self.rng.choice([1, 2, 3, 5, 8, self.rng.randint(1, 14)])
+
+    def _slot(self, rows: int) -> int:
+        return self.rng.randint(0, self.config.row_slots - rows)
+
+    def _destination(self, rows: int, groups: int) -> dict[str, int]:
+        c = self.config
+        memory = self.rng.choice([Memory.NONE, Memory.ACTIVATION, Memory.ACTIVATION, Memory.WEIGHT])
+        by_column = self.rng.randrange(2)
+        if memory == Memory.ACTIVATION and c.columns > c.rows:
+            by_column = 0
+        width = (c.columns if by_column else c.rows) // c.lanes
+        words = c.activation_words if memory == Memory.ACTIVATION else c.weight_words
+        place = self._panels(words, rows, -(-groups // width), rows)
+        return {
+            "dst_memory": memory,
+            "dst_by_column": by_column,
+            "dst_address": place.address,
+            "dst_stride": place.stride,
+        }
+
+    def _accumulator(self, rows: int, panels: int) -> dict[str, int]:
+        place = self._panels(self.config.accumulator_words, rows, panels, rows)
+        return {"acc_address": place.address, "acc_stride": place.stride}
+
+    def _param(self, groups: int) -> int:
+        return self.rng.randint(0, self.config.param_words - groups)
+
+    # --- commands -----------------------------------------------------------------------------
+
+    def _load_params(self) -> None:
+        """Fill both parameter memories with records that keep results within range."""
+        c, rng = self.config, self.rng
+        records = c.param_words * c.lanes
+        offset = 0
+        for memory in (Memory.PARAM0, Memory.PARAM1):
+            shift = np.array([rng.randint(6, 20) for _ in range(records)])
+            mul = np.array([rng.randint(-(1 << 15), (1 << 15) - 1) for _ in range(records)])
+            add = np.array([rng.randint(-(1 << 22), 1 << 22) for _ in range(records)])
+            data = pack_params(Affine(mul, add, shift))
+            self.constants.append((offset, data))
+            self.emitter.emit(
+                Opcode.LOAD,
+                region=Region.CONSTANT,
+                queue=rng.randrange(2),
+                memory=memory,
+                offset=offset,
+                words=c.param_words,
+                runs=1,
+                word_stride=1,
+            )
+            offset += len(data)
+        self.free_constants = offset
+
+    def _transfer(self, memory: Memory, words_of_memory: int, region: Region, low: int = 0):
+        c, rng = self.config, self.rng
+        words, runs = rng.randint(1, 12), rng.choice([1, 1, 2, 3, 5])
+        word_stride = rng.choice([1, 1, 1, 0, 2, runs])
+        run_stride = rng.choice([words, 1, 0, words * word_stride])
+        span = (words - 1) * word_stride + (runs - 1) * run_stride
+        if span >= words_of_memory:
+            return self._transfer(memory, words_of_memory, region, low)
+        pitch = pitch_of(c, memory)
+        step = rng.choice([words * pitch, words * pitch, 0, c.bus_bytes * rng.randrange(12)])
+        size = words * pitch + (runs - 1) * step
+        room = (REGION_BYTES[region] - low - size) // c.bus_bytes
+        return {
+            "region": region,
+            "memory": memory,
+            "words": words,
+            "runs": runs,
+            "offset": low + rng.randint(0, room) * c.bus_bytes,
+            "dram_stride": step,
+            "address": rng.randint(0, words_of_memory - 1 - span),
+            "word_stride": word_stride,
+            "run_stride": run_stride,
+        }
+
+    def _load(self) -> None:
+        c, rng = self.config, self.rng
+        sizes = {
+            Memory.ACTIVATION: c.activation_words,
+            Memory.WEIGHT: c.weight_words,
+            Memory.RESIDUAL: c.residual_words,
+            Memory.MASK: c.mask_words,
+        }
+        memory = rng.choice(list(sizes))
+        region = rng.choice([Region.CONSTANT, Region.WORKSPACE, Region.IO])
+        if memory == Memory.MASK:
+            fields = {
+                "region": region,
+                "memory": memory,
+                "words": c.mask_words // 2,
+                "runs": 1,
+                "word_stride": 1,
+                "address": rng.randint(0, c.mask_words // 2),
+            }
+        else:
+            fields = self._transfer(memory, sizes[memory], region)
+        self.emitter.emit(Opcode.LOAD, queue=rng.randrange(2), **fields)
+
+    def _store(self) -> None:
+        c, rng = self.config, self.rng
+        sizes = {
+            Memory.ACTIVATION: c.activation_words,
+            Memory.WEIGHT: c.weight_words,
+            Memory.RESIDUAL: c.residual_words,
+        }
+        memory = rng.choice(list(sizes))
+        region = rng.choice([Region.WORKSPACE, Region.IO])
+        self.emitter.emit(Opcode.STORE, **self._transfer(memory, sizes[memory], region))
+
+    def _gemm_fields(self, rows: int, k_tiles: int, n_tiles: int) -> dict[str, int]:
+        c, rng = self.config, self.rng
+        a = self._panels(c.activation_words, rows, k_tiles)
+        by_column = rng.randrange(2)
+        words = c.columns if by_column else c.rows
+        w_k, w_n = rng.choice([(words, k_tiles * words), (n_tiles * words, words), (words, 0)])
+        room = c.weight_words - (k_tiles - 1) * w_k - (n_tiles - 1) * w_n - words
+        return {
+            "rows": rows,
+            "k_tiles": k_tiles,
+            "n_tiles": n_tiles,
+            "a_address": a.address,
+            "a_stride": a.stride,
+            "a_unsigned": rng.randrange(2),
+            "w_address": rng.choice([0, rng.randint(0, room)]),
+            "w_by_column": by_column,
+            "w_k_stride": w_k,
+            "w_n_stride": w_n,
+        }
+
+    def _gemm(self) -> dict[str, int]:
+        rng = self.rng
+        rows, n_tiles = self._rows(), rng.randint(1, 3)
+        fields = self._gemm_fields(rows, rng.randint(1, 4), n_tiles)
+        fields |= self._accumulator(rows, n_tiles) | {"accumulate": rng.randrange(2)}
+        self.emitter.emit(Opcode.GEMM, **fields)
+        return fields
+
+    def _attention(self) -> None:
+        """Some blocks of online softmax on the same rows, and their division."""
+        c, rng = self.config, self.rng
+        rows, n_tiles, panels = self._rows(), rng.randint(1, 3), rng.randint(1, 2)
+        slot = self._slot(rows)
+        scores, output = self._accumulator(rows, n_tiles), self._accumulator(rows, panels)
+        if abs(scores["acc_address"] - output["acc_address"]) < 3 * rows:
+            output["acc_address"] = 0
+            scores["acc_address"] = c.accumulator_words - n_tiles * rows
+        for block in range(rng.randint(1, 3)):
+            causal, mask = rng.randrange(2), rng.randrange(2)
+            limit = rng.choice([NO_LIMIT, rng.randint(-3, n_tiles * c.columns)])
+            self.emitter.emit(
+                Opcode.GEMM,
+                **(self._gemm_fields(rows, rng.randint(1, 2), n_tiles) | scores),
+                row_max=1,
+                mask=mask,
+                mask_address=rng.randint(0, c.mask_words - n_tiles),
+                slot=slot,
+                limit=limit,
+                causal=causal,
+            )
+            groups = n_tiles * c.groups_per_column_panel
+            destination = self._destination(rows, groups)
+            self.emitter.emit(
+                Opcode.SOFTMAX,
+                rows=rows,
+                groups=groups,
+                **scores,
+                **destination,
+                slot=slot,
+                limit=limit,
+                causal=causal,
+                score_shift=rng.randint(0, 12),
+                first=int(block == 0),
+            )
+            self.emitter.emit(
+                Opcode.GEMM,
+                **(self._gemm_fields(rows, rng.randint(1, 2), panels) | output),
+                accumulate=int(block > 0),
+                rescale=int(block > 0),
+                slot=slot,
+            )
+        groups = panels * c.groups_per_column_panel
+        self.emitter.emit(
+            Opcode.SCALE,
+            rows=rows,
+            groups=groups,
+            **output,
+            **self._destination(rows, groups),
+            param1=self._param(groups),
+            slot=slot,
+        )
+
+    def _residual(self, rows: int, groups: int) -> dict[str, int]:
+        """Operand and result: in place or apart, as a command that overlaps itself is undefined."""
+        size = rows * groups
+        last = self.config.residual_words - size
+        source = target = self.rng.randint(0, last)
+        if self.rng.randrange(3):
+            target = self.rng.choice(
+                [t for t in range(last + 1) if abs(t - source) >= size] or [source]
+            )
+        return {"res_address": source, "res_dst_address": target, "res_stride": groups}
+
+    def _vector(self, **forced: int) -> dict[str, int]:
+        c, rng = self.config, self.rng
+        rows, groups = self._rows(), rng.randint(1, 5)
+        panels = -(-groups // c.groups_per_column_panel)
+        fields = self._accumulator(rows, panels) | self._destination(rows, groups)
+        fields |= self._residual(rows, groups)
+        fields |= {
+            "rows": rows,
+            "groups": groups,
+            "param0": self._param(groups),
+            "param1": self._param(groups),
+            "from_residual": rng.randrange(2),
+            "function": rng.randrange(4),
+            "add_residual": rng.randrange(2),
+            "res_shift": rng.randrange(5),
+            "write_residual": rng.randrange(2),
+            "two_stage": rng.randrange(2),
+            "slot": self._slot(rows),
+        }
+        if rng.randrange(3) == 0:
+            fields |= {"statistics": 1, "statistics_first": 1}
+        fields |= forced
+        self.emitter.emit(Opcode.VECTOR, **fields)
+        return fields
+
+    def _norm(self) -> None:
+        """Statistics of some rows, of one or two commands, and their norm."""
+        rng, c = self.rng, self.config
+        v = self._vector(statistics=1, statistics_first=1)
+        if rng.randrange(2):
+            v = self._vector(
+                statistics=1,
+                statistics_first=0,
+                rows=1,
+                slot=v["slot"],
+                groups=1,
+            ) | {"rows": v["rows"], "groups": v["groups"]}
+        rows, groups = v["rows"], v["groups"]
+        fields = self._destination(rows, groups) | self._residual(rows, groups)
+        self.emitter.emit(
+            Opcode.NORM,
+            rows=rows,
+            groups=groups,
+            **fields,
+            param0=self._param(groups),
+            param1=self._param(groups),
+            slot=v["slot"],
+            write_residual=rng.randrange(2),
+            features=groups * c.lanes,
+            epsilon=rng.choice([1, 1000, (1 << 32) - 1]),
+        )
+
+    def _dump(self) -> None:
+        """Store the first words of every memory, so that they are compared too."""
+        c = self.config
+        offset = 0
+        for memory, words in (
+            (Memory.ACTIVATION, c.activation_words),
+            (Memory.WEIGHT, c.weight_words),
+            (Memory.RESIDUAL, c.residual_words),
+        ):
+            self.emitter.emit(
+                Opcode.STORE,
+                region=Region.IO,
+                memory=memory,
+                offset=offset,
+                words=words,
+                runs=1,
+                word_stride=1,
+            )
+            offset += words * pitch_of(c, memory)
+        assert offset <= REGION_BYTES[Region.IO]
