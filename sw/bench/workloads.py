@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from hw.isa import Function
+from hw.isa import SCORE_FRACTION_BITS, Function
 from hw.vector.golden import MUL_BITS, Affine
 from sw.compiler.graph import (
     FloatInput,
@@ -80,7 +80,8 @@ def gemm(m: int, k: int, n: int, seed: int = 0) -> QuantGraph:
 
 def _score_shift(dim: int) -> int:
     """Scores with a standard deviation of about two octaves."""
-    return max(round(math.log2(math.sqrt(dim) * STD8 * STD8 / 2)) - 7, 0)
+    octave = math.sqrt(dim) * STD8 * STD8 / 2
+    return max(round(math.log2(octave)) - SCORE_FRACTION_BITS, 0)
 
 
 def attention(
