@@ -92,9 +92,7 @@ class Accumulator(wiring.Component):
                 read.en.eq(array_takes | (vector.valid & (vector.addr[0] == parity))),
                 write.addr.eq(tags[-1].address[1:]),
                 write.data.eq(Cat(*self.result)),
-                write.en.eq(
-                    tags[-1].valid & tags[-1].write & (tags[-1].address[0] == parity)
-                ),
+                write.en.eq(tags[-1].valid & tags[-1].write & (tags[-1].address[0] == parity)),
             ]
             banks.append(read.data)
         vector_parity = Signal(reset_less=True)

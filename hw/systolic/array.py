@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from amaranth import Module, Mux, Signal, signed, unsigned
+from typing import Any
+
+from amaranth import Cat, Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import ValueLike
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.systolic.pe import ACTIVATION_BITS, WEIGHT_BITS, ProcessingPair
+from hw.systolic.pe import WEIGHT_BITS, ProcessingPair
 
 __all__ = ["SystolicArray"]
 
 
-def _register(m: Module, value, name: str):
+def _register(m: Module, value: ValueLike, name: str) -> Any:
     """`value` one cycle later, without reset."""
     signal = Signal.like(value, name=name, reset_less=True)
     m.d.sync += signal.eq(value)
@@ -80,15 +83,12 @@ class SystolicArray(wiring.Component):
         pairs = self.rows // 2
 
         # Stage 1: input registers, which keep the decision to enter a row off the broadcasts.
-        operand: list = [None] * self.rows
-        swap = Signal()
-        m.d.sync += swap.eq(self.swap)
+        swap = _register(m, self.swap, "swap_0")
+        operand = []
         for r in range(self.rows):
             byte = self.activation[r]
             sign = byte[7] & ~self.is_unsigned
-            operand[r] = Signal(signed(ACTIVATION_BITS), name=f"operand_{r}", reset_less=True)
-            m.d.sync += operand[r][:8].eq(byte)
-            m.d.sync += operand[r][8].eq(sign)
+            operand.append(_register(m, Cat(byte, sign).as_signed(), f"operand_{r}"))
         word = _register(m, self.word, "word_register")
 
         # One-hot position of the word in its tile. Only the word's own direction captures.
@@ -107,8 +107,8 @@ class SystolicArray(wiring.Component):
                 m.d.sync += row_capture.eq(next_row)
 
         # Stage 2 + p: pair p. Everything that travels is delayed by one cycle a pair.
-        column_bytes = [word[r].as_signed() for r in range(self.rows)]
-        sums = [0] * self.columns
+        column_bytes: list[Any] = [word[r].as_signed() for r in range(self.rows)]
+        sums: list[ValueLike] = [0] * self.columns
         for p in range(pairs):
             top = 2 * p
             a = [_register(m, operand[top + j], f"a_{top + j}") for j in range(2)]

@@ -94,7 +94,8 @@ def gemm(
         panel = slice(acc_address + n * acc_stride, acc_address + n * acc_stride + rows)
         acc = product[:, n * c : (n + 1) * c]
         if rescale:
-            scaled = round_shift(accumulator[panel], shift[slots, None])
+            old, amount = accumulator[panel].astype(np.int64), shift[slots, None]
+            scaled = round_shift(old, amount.astype(np.int64))
             acc = acc + scaled.astype(np.int32)
         elif accumulate:
             acc = acc + accumulator[panel]

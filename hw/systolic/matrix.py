@@ -148,9 +148,7 @@ class MatrixUnit(wiring.Component):
             with m.If(tag.valid & (tag.address == head.address)):
                 m.d.comb += hazard.eq(head.read)
         m.d.comb += [
-            enter.eq(
-                rows.o.valid & ~missing_weights & ~missing_mask & ~hazard & ~self.i_halt
-            ),
+            enter.eq(rows.o.valid & ~missing_weights & ~missing_mask & ~hazard & ~self.i_halt),
             entering.valid.eq(enter),
             entering.keep.eq(Mux(head.masked, masks.o.payload.data, ~0)),
             rows.o.ready.eq(enter),

@@ -26,10 +26,10 @@ class RowMax(wiring.Component):
     Number format: signed 32 bits. A row without a valid key has `MASKED_SCORE`.
 
     Latency: the maximum is written `latency` cycles after its row, and `done` belongs to that
-    cycle, for commands without row maxima too: so commands finish in order. Throughput: a row a
-    cycle. Flow control: none. The same slot comes again for the next output tile at the earliest,
-    that is after at least two cycles (the words of a weight tile); reading one cycle before the
-    write is therefore free of hazards.
+    cycle, for commands without row maxima too, so that commands finish in order. Throughput: a
+    row a cycle. Flow control: none. The same slot comes again for the next output tile at the
+    earliest, that is after at least two cycles (a weight tile has at least two words); reading
+    one cycle before the write is therefore free of hazards.
 
     Members
     -------
@@ -66,12 +66,11 @@ class RowMax(wiring.Component):
         for c in range(self.columns):
             value = Signal(signed(32), name=f"value_{c}", reset_less=True)
             with m.If(self.tag.row_max):
-                m.d.sync += value.eq(
-                    Mux(c < self.tag.valid_keys, self.value[c], MASKED_SCORE)
-                )
+                m.d.sync += value.eq(Mux(c < self.tag.valid_keys, self.value[c], MASKED_SCORE))
             values.append(value)
 
         # Stages 2 .. latency: two levels of comparison each.
+        previous_tag = self.tag
         for stage in range(2, self.latency + 1):
             previous_tag = tag
             for level in range(LEVELS_PER_STAGE):
