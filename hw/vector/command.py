@@ -81,7 +81,12 @@ class Decoder(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        config, o = self.config, self.o
+        config = self.config
+        # Fields come from the command word alone and the error is added last: a struct computed
+        # from its own fields is a combinational loop to Verilator, and a third slower.
+        o = Signal(Work)
+        error = Signal(4)
+        m.d.comb += [self.o.eq(o), self.o.error.eq(error)]
         views = {op: data.View(command_layout(op), self.i.word) for op in VECTOR_OPCODES}
         opcode = views[Opcode.VECTOR].opcode
         m.d.comb += o.index.eq(self.i.index)
@@ -92,8 +97,7 @@ class Decoder(wiring.Component):
                     for name in members:
                         if name in Work.members:
                             m.d.comb += o[name].eq(view[name])
-        vector = views[Opcode.VECTOR]
-        to_memory = o.dst_memory != Memory.NONE
+        vector, norm = views[Opcode.VECTOR], views[Opcode.NORM]
         with m.Switch(opcode):
             with m.Case(int(Opcode.VECTOR)):
                 m.d.comb += [
@@ -101,16 +105,16 @@ class Decoder(wiring.Component):
                     o.read_acc.eq(~vector.from_residual),
                     o.read_residual.eq(vector.from_residual | vector.add_residual),
                     o.two_stage.eq(vector.two_stage),
-                    o.read_param1.eq(vector.two_stage & to_memory),
+                    o.read_param1.eq(vector.two_stage & (vector.dst_memory != Memory.NONE)),
                 ]
             with m.Case(int(Opcode.NORM)):
                 m.d.comb += [
                     o.norm.eq(1),
                     o.from_residual.eq(1),
                     o.read_residual.eq(1),
-                    o.read_gain.eq(o.write_residual),
+                    o.read_gain.eq(norm.write_residual),
                     o.two_stage.eq(1),
-                    o.read_param1.eq(to_memory),
+                    o.read_param1.eq(norm.dst_memory != Memory.NONE),
                     o.row_records.eq(1),
                 ]
             with m.Case(int(Opcode.SCALE)):
@@ -128,8 +132,8 @@ class Decoder(wiring.Component):
         end = Signal(13)
         m.d.comb += end.eq(o.slot + o.rows)
         with m.If(uses_slots & (end > config.row_slots)):
-            m.d.comb += o.error.eq(ErrorCode.ONCHIP_RANGE)
+            m.d.comb += error.eq(ErrorCode.ONCHIP_RANGE)
         if config.columns > config.rows:
             with m.Elif((o.dst_memory == Memory.ACTIVATION) & o.dst_by_column):
-                m.d.comb += o.error.eq(ErrorCode.ILLEGAL_COMMAND)
+                m.d.comb += error.eq(ErrorCode.ILLEGAL_COMMAND)
         return m
