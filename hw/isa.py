@@ -54,7 +54,9 @@ HEADER_BITS: Final = 64
 MID_BITS: Final = 18  # result of the first affine stage
 GELU_FRACTION_BITS: Final = 10  # GELU works on units of 2^-10
 NORM_FRACTION_BITS: Final = 12  # the normalised row has units of 2^-12
-SCORE_FRACTION_BITS: Final = 7  # softmax works on octaves with 7 fraction bits
+SCORE_FRACTION_BITS: Final = 8  # softmax works on octaves with 8 fraction bits
+SUM_FRACTION_BITS: Final = 25  # the softmax sum has units of 2^-25
+SUM_BITS: Final = 40  # unsigned: 32,768 keys of at most 255/256
 SCALE_FRACTION_BITS: Final = 9  # O / l has 9 fraction bits
 MASKED_SCORE: Final = -(1 << 31)  # what a masked key leaves in the accumulator
 NO_LIMIT: Final = (1 << 17) - 1
@@ -379,24 +381,24 @@ _SPECS = (
             *_DESTINATION,
             *_SLOT,
             *_LIMIT,
-            Field("score_shift", 5, "score * 2^-(score_shift + 7) is in octaves"),
+            Field("score_shift", 5, "score * 2^-(score_shift + 8) is in octaves"),
             Field("first", 1, "first key block of these rows: start maximum and sum anew"),
         ),
         "One online softmax step: scores to unsigned 8-bit weights, running maximum and sum.",
         """
         for i in range(rows):
             top = ROW_MAX[slot+i]; old = first ? -2^25 : M[slot+i]
-            new = old if top == MASKED_SCORE else max(old, ceil(round(top, score_shift) / 128))
+            new = old if top == MASKED_SCORE else max(old, ceil(round(top, score_shift) / 256))
             SHIFT[slot+i] = min(new - old, 31); M[slot+i] = new
             L[slot+i] = first ? 0 : round(L[slot+i], SHIFT[slot+i])
             for g in range(groups):
                 for v in range(V):
                     j = g*V + v
                     s = ACC[acc_address + (j // C)*acc_stride + i][j % C]
-                    n, f = divmod(new*128 - round(s, score_shift), 128)
+                    n, f = divmod(new*256 - round(s, score_shift), 256)
                     T = exp2_fraction(f)                                      # 2^-f, units of 2^-15
                     valid = j < limit + (causal ? i : 0) and s != MASKED_SCORE
-                    L[slot+i] += round(T, n) if valid else 0
+                    L[slot+i] += round(T << 10, n) if valid else 0            # units of 2^-25
                     DST[dst_address + (g // P)*dst_stride + i].byte[(g % P)*V + v] =
                         round(T, n + 7) if valid else 0
         """,

@@ -6,31 +6,39 @@ from amaranth import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.isa import MASKED_SCORE, SCORE_FRACTION_BITS
-from hw.softmax.golden import EXP2_LOW_BITS, EXP2_SEGMENTS, EXP2_TABLE
+from hw.arithmetic import tree_sum
+from hw.isa import MASKED_SCORE, SCORE_FRACTION_BITS, SUM_FRACTION_BITS
+from hw.softmax.golden import (
+    EXP2_LOW_BITS,
+    EXP2_SEGMENTS,
+    EXP2_TABLE,
+    FINE_EXTRA_BITS,
+    VALUE_FRACTION_BITS,
+)
 
-__all__ = ["OCTAVE_BITS", "VALUE_BITS", "SoftmaxLane"]
+__all__ = ["FINE_BITS", "OCTAVE_BITS", "SoftmaxLane"]
 
 OCTAVE_BITS = 26
-VALUE_BITS = 15
-"""2^-f is at most 255/256 in units of 2^-15."""
+VALUE_BITS = VALUE_FRACTION_BITS
+"""2^-f is at most 255/256."""
+FINE_BITS = SUM_FRACTION_BITS
 
 SLOPE_BITS = max(slope for _, slope in EXP2_TABLE).bit_length()
 SEGMENT_BITS = (EXP2_SEGMENTS - 1).bit_length()
-N_BITS = 4
-"""From 16 octaves on everything rounds to zero: T < 2^15."""
+N_BITS = 5
+"""From 26 octaves on everything rounds to zero: T < 2^15, the finer value is below 2^25."""
 
 
 class SoftmaxLane(wiring.Component):
-    """`P = round(2^-d, 8 bits)`, `fine = round(2^-d, 15 bits)` for d = octave - score.
+    """`P = round(2^-d, 8 bits)`, `fine = round(2^-d, 25 bits)` for d = octave - score.
 
     ```
-    n, f = divmod(octave*128 - round(score, score_shift), 128)
-    T    = base[f >> 4] - (slope[f >> 4] * (f & 15) >> 4)          2^-f * 255/256, units of 2^-15
+    n, f = divmod(octave*256 - round(score, score_shift), 256)
+    T    = base[f >> 5] - (slope[f >> 5] * (f & 31) >> 5)          2^-f * 255/256, units of 2^-15
     P    = valid ? round(T, n + 7) : 0                             unsigned 8 bits
-    fine = valid ? round(T, n) : 0                                 units of 2^-15
+    fine = valid ? round(T << 10, n) : 0                           units of 2^-25
     ```
-    No multiplier: the 4 low bits of f select four shifted slopes. Number format: score signed 32,
+    No multiplier: the 5 low bits of f select five shifted slopes. Number format: score signed 32,
     octave signed 26; the octave is at least every valid score of the row.
 
     Latency: `latency` cycles from `score`; octave and valid come at their own stages. Throughput:
@@ -55,7 +63,7 @@ class SoftmaxLane(wiring.Component):
                 "valid": In(1),
                 "enable": In(self.latency),
                 "o_weight": Out(8),
-                "o_fine": Out(VALUE_BITS),
+                "o_fine": Out(FINE_BITS),
             }
         )
 
@@ -72,7 +80,7 @@ class SoftmaxLane(wiring.Component):
                 unmasked.eq(self.score != MASKED_SCORE),
             ]
         # Stage 1: distance to the running maximum.
-        distance = Signal(signed(35), reset_less=True)
+        distance = Signal(signed(OCTAVE_BITS + SCORE_FRACTION_BITS + 1), reset_less=True)
         unmasked_2 = Signal(reset_less=True)
         with m.If(self.enable[1]):
             octave = Cat(Const(0, fraction), self.octave).as_signed()
@@ -102,7 +110,7 @@ class SoftmaxLane(wiring.Component):
         # Stage 3: what the chord drops.
         partial = [Mux(low_3[k], slope_3 << k, 0) for k in range(EXP2_LOW_BITS)]
         dropped = Signal(SLOPE_BITS + EXP2_LOW_BITS)
-        m.d.comb += dropped.eq((partial[0] + partial[1]) + (partial[2] + partial[3]))
+        m.d.comb += dropped.eq(tree_sum(partial))
         base_4 = Signal(VALUE_BITS, reset_less=True)
         drop_4 = Signal(SLOPE_BITS, reset_less=True)
         with m.If(self.enable[3]):
@@ -117,18 +125,18 @@ class SoftmaxLane(wiring.Component):
         with m.If(self.enable[4]):
             m.d.sync += [value.eq(base_4 - drop_4), n[2].eq(n[1]), keep[2].eq(keep[1])]
         # Stage 5: shift, again with a guard bit.
-        shifted = Signal(VALUE_BITS + 1, reset_less=True)
+        shifted = Signal(FINE_BITS + 1, reset_less=True)
         with m.If(self.enable[5]):
             m.d.sync += [
-                shifted.eq(Cat(Const(0, 1), value) >> n[2]),
+                shifted.eq(Cat(Const(0, 1 + FINE_EXTRA_BITS), value) >> n[2]),
                 keep[3].eq(keep[2]),
             ]
         # Stage 6: round both results.
         weight = Signal(8, reset_less=True)
-        fine = Signal(VALUE_BITS, reset_less=True)
+        fine = Signal(FINE_BITS, reset_less=True)
         with m.If(self.enable[6]):
             m.d.sync += [
-                weight.eq(Mux(keep[3], shifted[8:] + shifted[7], 0)),
+                weight.eq(Mux(keep[3], shifted[-8:] + shifted[-9], 0)),
                 fine.eq(Mux(keep[3], shifted[1:] + shifted[0], 0)),
             ]
         m.d.comb += [self.o_weight.eq(weight), self.o_fine.eq(fine)]

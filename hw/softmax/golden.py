@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hw.isa import MASKED_SCORE, SCORE_FRACTION_BITS
+from hw.isa import MASKED_SCORE, SCORE_FRACTION_BITS, SUM_FRACTION_BITS
 from hw.numerics import Int, chord_table, round_shift
 
 __all__ = ["EXP2_TABLE", "MIN_OCTAVE", "exp2_fraction", "row_step", "weights"]
@@ -22,7 +22,12 @@ def _table() -> list[tuple[int, int]]:
 
 
 EXP2_TABLE = _table()
-"""Per segment of 16 units: (base, slope); T = base - (slope * low >> 4), units of 2^-15."""
+"""Per segment of 32 units: (base, slope); T = base - (slope * low >> 5), units of 2^-15."""
+
+VALUE_FRACTION_BITS = 15
+FINE_EXTRA_BITS = SUM_FRACTION_BITS - VALUE_FRACTION_BITS
+"""Bits that the summed values have below T. With none, 4,095 keys 15 octaves below the largest
+one, half a unit each, would be rounded away or doubled: 29/256 of error in the largest weight."""
 
 MIN_OCTAVE = -(1 << 25)
 """Running maximum before the first valid key, below every real one."""
@@ -31,7 +36,7 @@ MAX_SHIFT = 31
 
 
 def exp2_fraction(f: Int) -> Int:
-    """`255/256 * 2^-(f/128)` in units of 2^-15, for f in 0..127."""
+    """`255/256 * 2^-(f/256)` in units of 2^-15, for f in 0..255."""
     table = np.array(EXP2_TABLE, dtype=np.int64)
     segment, low = f >> EXP2_LOW_BITS, f & ((1 << EXP2_LOW_BITS) - 1)
     return table[segment, 0] - ((table[segment, 1] * low) >> EXP2_LOW_BITS)
@@ -51,7 +56,7 @@ def row_step(row_max: Int, old: Int, first: bool, score_shift: int) -> tuple[Int
 
 
 def weights(scores: Int, octave: Int, score_shift: int, valid: Int) -> tuple[Int, Int]:
-    """Unsigned 8-bit weights P, and the finer values (units of 2^-15) whose sum is l.
+    """Unsigned 8-bit weights P, and the finer values (units of 2^-25) whose sum is l.
 
     scores: [rows, keys] INT32. octave: [rows, 1] running maximum. valid: [rows, keys] bool.
     """
@@ -60,4 +65,4 @@ def weights(scores: Int, octave: Int, score_shift: int, valid: Int) -> tuple[Int
     n = np.minimum(distance >> SCORE_FRACTION_BITS, MAX_SHIFT)
     value = exp2_fraction(distance & ((1 << SCORE_FRACTION_BITS) - 1))
     p = np.where(valid, round_shift(value, n + 7), 0)
-    return p, np.where(valid, round_shift(value, n), 0)
+    return p, np.where(valid, round_shift(value << FINE_EXTRA_BITS, n), 0)

@@ -19,7 +19,7 @@ class RowStep(wiring.Component):
 
     ```
     before = first ? -2^25 : old
-    octave = row_max masked ? before : max(before, ceil(round(row_max, score_shift) / 128))
+    octave = row_max masked ? before : max(before, ceil(round(row_max, score_shift) / 256))
     shift  = min(octave - before, 31)
     ```
     Latency: `latency` cycles. Throughput: a row a cycle. Flow control: none.

@@ -7,11 +7,11 @@ from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.interfaces import RowPort
+from hw.isa import SUM_BITS
 from hw.softmax.exp2 import OCTAVE_BITS
 
-__all__ = ["SHIFT_BITS", "SUM_BITS", "SoftmaxState"]
+__all__ = ["SHIFT_BITS", "SoftmaxState"]
 
-SUM_BITS = 32
 SHIFT_BITS = 5
 
 
@@ -22,7 +22,7 @@ class SoftmaxState(wiring.Component):
     M[step_slot], SHIFT[step_slot] = octave, step_shift                at the start of a row
     L[update_slot] = (first ? 0 : round(L[update_slot], shift)) + total    at its end
     ```
-    Number format: M signed 26 bits, octaves. L unsigned 32 bits, units of 2^-15. SHIFT 0 to 31.
+    Number format: M signed 26 bits, octaves. L unsigned 40 bits, units of 2^-25. SHIFT 0 to 31.
 
     Latency: reads one cycle; L is written three cycles after `update_slot`, visible from the
     fourth. Throughput: a row a cycle. Flow control: none. Collisions as in `RowStatistics`.
@@ -50,7 +50,7 @@ class SoftmaxState(wiring.Component):
                 "update_slot": In(10),
                 "update_first": In(1),
                 "update_shift": In(SHIFT_BITS),
-                "update_total": In(signed(SUM_BITS)),
+                "update_total": In(SUM_BITS),
                 "update": In(1),
                 "shift": In(RowPort(SHIFT_BITS)),
             }
@@ -99,7 +99,7 @@ class SoftmaxState(wiring.Component):
             # Stage 1: rescale what was summed before.
             before.eq(Mux(self.update_first, 0, guarded[1:] + guarded[0])),
             # Stage 2: add the row.
-            after.eq(before + self.update_total.as_unsigned()),
+            after.eq(before + self.update_total),
         ]
         m.d.comb += [
             total_read.addr.eq(self.slot),

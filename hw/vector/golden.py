@@ -16,6 +16,8 @@ from hw.isa import (
     MID_BITS,
     NORM_FRACTION_BITS,
     SCALE_FRACTION_BITS,
+    SUM_BITS,
+    SUM_FRACTION_BITS,
     Function,
 )
 from hw.numerics import Int, bit_length, chord_table, round_shift, saturate
@@ -176,21 +178,27 @@ def norm_row(total: Int, squares: Int, features: int, epsilon: int) -> Affine:
     return Affine(mul, half - round_shift(total * root, h), shift)
 
 
+# With the leading one of l shifted to bit 39, 1/l = mul * 2^(zeros + 25 - 39 - 15); O has units of
+# 2^-8 and the result of 2^-9.
+RECIPROCAL_SHIFT = (SUM_BITS - 1) + 15 - SUM_FRACTION_BITS + 8 - SCALE_FRACTION_BITS
+"""Right shift of O * mul where l has no leading zeros."""
+
+
 def reciprocal_row(total: Int) -> Affine:
-    """Parameters of `O / l` in units of 2^-9, from l = `total`, 32 bits, units of 2^-15.
+    """Parameters of `O / l` in units of 2^-9, from l = `total`, 40 bits, units of 2^-25.
 
     O was accumulated with weights of unit 2^-8. A row without a valid key (l = 0) gives 0.
     """
     total = np.asarray(total, dtype=np.int64)
-    zeros = 32 - bit_length(total)
-    normal = total << zeros  # leading one at bit 31
+    zeros = SUM_BITS - bit_length(total)
+    normal = total << zeros  # leading one at bit 39
     table = np.array(RECIPROCAL_TABLE, dtype=np.int64)
-    segment = (normal >> 26) & 31
-    low = (normal >> (26 - RECIPROCAL_LOW_BITS)) & ((1 << RECIPROCAL_LOW_BITS) - 1)
+    segment_low = SUM_BITS - 6  # five bits below the leading one
+    segment = (normal >> segment_low) & 31
+    low = (normal >> (segment_low - RECIPROCAL_LOW_BITS)) & ((1 << RECIPROCAL_LOW_BITS) - 1)
     mul = table[segment, 0] - ((table[segment, 1] * low) >> RECIPROCAL_LOW_BITS)
     mul = np.where(total > 0, np.minimum(mul, MUL_MAX), 0)
-    # 1/l = mul * 2^(zeros - 46); weights of unit 2^-8 against l of 2^-15 give 2^7.
-    shift = np.where(total > 0, np.maximum(39 - SCALE_FRACTION_BITS - zeros, 0), 0)
+    shift = np.where(total > 0, np.maximum(RECIPROCAL_SHIFT - zeros, 0), 0)
     half = np.where(shift > 0, np.left_shift(np.int64(1), np.maximum(shift - 1, 0)), 0)
     return Affine(mul, half, shift)
 

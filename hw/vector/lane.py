@@ -7,7 +7,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.isa import MID_BITS, Function
-from hw.softmax.exp2 import OCTAVE_BITS, SoftmaxLane
+from hw.softmax.exp2 import FINE_BITS, OCTAVE_BITS, SoftmaxLane
 from hw.vector.affine import Affine, Param, Record, saturated
 from hw.vector.gelu import Activation
 
@@ -78,7 +78,8 @@ class Lane(wiring.Component):
     -------
     acc, residual, record: operands, at MEMORY. param0: at MEMORY, as gain at ADD. param1: at ADD.
     key: this lane's column is below the limit, at VALID. control: see `LaneControl`.
-    term, square: the value for row sums (softmax: its finer value) and its square, at TERM.
+    term, square: the value for the statistics and its square, at TERM. fine: softmax: the finer
+        value for the row sum, at ADD.
     o_byte, o_word: results, at WRITE.
     """
 
@@ -94,6 +95,7 @@ class Lane(wiring.Component):
                 "control": In(LaneControl),
                 "term": Out(signed(16)),
                 "square": Out(unsigned(31)),
+                "fine": Out(FINE_BITS),
                 "o_byte": Out(8),
                 "o_word": Out(signed(16)),
             }
@@ -160,7 +162,7 @@ class Lane(wiring.Component):
         m.d.comb += h16.eq(Mux(control.add_residual, saturated(plain + rounded, 16), plain))
         with m.If(valid[Stage.ADD]):
             with m.If(control.is_softmax):
-                m.d.sync += [value.eq(softmax.o_weight.as_signed()), left.eq(softmax.o_fine)]
+                m.d.sync += value.eq(softmax.o_weight.as_signed())
             with m.Else():
                 m.d.sync += [
                     value.eq(Mux(control.add_residual, h16, activation.o)),
@@ -205,6 +207,7 @@ class Lane(wiring.Component):
                 m.d.sync += word.eq(words[-1])
             words.append(word)
         m.d.comb += [
+            self.fine.eq(softmax.o_fine),
             self.term.eq(words[1]),
             self.square.eq(gain.product),
             self.o_byte.eq(second.o),

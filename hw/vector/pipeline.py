@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from amaranth import Cat, Const, Module, Mux, Signal, signed, unsigned
+from amaranth import Cat, Const, Module, Mux, Signal, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.config import AcceleratorConfig
 from hw.interfaces import ReadPort, WritePort
-from hw.isa import Memory
+from hw.isa import SUM_BITS, Memory
 from hw.softmax.state import SHIFT_BITS
 from hw.vector.affine import Param, Record
 from hw.vector.delay import DelayLine
 from hw.vector.lane import Lane, Stage
+from hw.vector.row_state import SQUARES_BITS
 from hw.vector.sequencer import group_layout
-from hw.vector.statistics import SQUARES_BITS, SUM_BITS, RowSums
+from hw.vector.statistics import RowSums
 
 __all__ = ["LanePipeline", "RowUpdate"]
 
@@ -23,7 +24,7 @@ RowUpdate = data.StructLayout(
         "slot": 10,  # at TERM
         "first": 1,  # at TERM + 1: do not add to what is there
         "shift": SHIFT_BITS,  # at TERM + 1: rescale of L
-        "total": signed(SUM_BITS),  # at TERM + 2
+        "total": unsigned(SUM_BITS),  # at TERM + 2
         "squares": unsigned(SQUARES_BITS),  # at TERM + 2
         "statistics": 1,  # at WRITE: update SUM and SQUARES
         "softmax": 1,  # at WRITE: update L
@@ -31,7 +32,7 @@ RowUpdate = data.StructLayout(
 )
 """End of a row, each member at its stage; TERM is stage 0 of the row memories."""
 
-assert Stage.WRITE == Stage.TERM + 3
+assert Stage.WRITE == Stage.TERM + 3 and Stage.ADD == Stage.TERM - RowSums.fine_lead
 
 
 class LanePipeline(wiring.Component):
@@ -152,6 +153,7 @@ class LanePipeline(wiring.Component):
                 lane.param0.eq(data.View(Param, self.param0.data.word_select(v, 64))),
                 lane.param1.eq(data.View(Param, self.param1.data.word_select(v, 64))),
                 lane.key.eq(v < line["keys"][Stage.VALID]),
+                sums.fine[v].eq(lane.fine),
                 sums.term[v].eq(lane.term),
                 sums.square[v].eq(lane.square),
             ]
@@ -162,6 +164,8 @@ class LanePipeline(wiring.Component):
         term = Stage.TERM
         m.d.comb += [
             sums.i_valid.eq(valid[term]),
+            sums.fine_valid.eq(valid[Stage.ADD] & line["softmax"][Stage.ADD]),
+            sums.i_softmax.eq(line["softmax"][term + 1]),
             sums.i_first.eq(line["first_of_row"][term + 1]),
             self.update.slot.eq(line["slot"][term]),
             self.update.first.eq(line["first"][term + 1]),

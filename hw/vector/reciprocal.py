@@ -6,27 +6,30 @@ from amaranth import Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.isa import SCALE_FRACTION_BITS
+from hw.isa import SUM_BITS
 from hw.vector.affine import Record
-from hw.vector.golden import MUL_MAX, RECIPROCAL_LOW_BITS, RECIPROCAL_TABLE
+from hw.vector.golden import (
+    MUL_MAX,
+    RECIPROCAL_LOW_BITS,
+    RECIPROCAL_SHIFT,
+    RECIPROCAL_TABLE,
+)
 from hw.vector.normalise import chord, normalise
 
 __all__ = ["Reciprocal"]
 
-TOTAL_BITS = 32
 SEGMENT_BITS = (len(RECIPROCAL_TABLE) - 1).bit_length()
-SHIFT_OF_ONE = 39 - SCALE_FRACTION_BITS  # see reciprocal_row in golden.py
 
 
 class Reciprocal(wiring.Component):
     """`o = reciprocal_row(total)`: `1 / total` as mul and shift, by a normalised chord table.
 
     ```
-    normal = total << zeros            leading one at bit 31
+    normal = total << zeros            leading one at bit 39
     mul    = base[s] - (slope[s] * low >> 10)      s: 5 bits below the leading one, low: 10 more
-    shift  = max(30 - zeros, 0), offset = rounding constant; all 0 for total = 0
+    shift  = max(28 - zeros, 0), offset = rounding constant; all 0 for total = 0
     ```
-    Number format: total unsigned 32 bits, units of 2^-15.
+    Number format: total unsigned 40 bits, units of 2^-25.
     Latency: `latency` cycles. Throughput: one a cycle. Flow control: none.
 
     Members
@@ -37,21 +40,21 @@ class Reciprocal(wiring.Component):
     latency = 3
 
     def __init__(self):
-        super().__init__({"total": In(TOTAL_BITS), "o": Out(Record)})
+        super().__init__({"total": In(SUM_BITS), "o": Out(Record)})
 
     def elaborate(self, platform):
         m = Module()
         # Stage 0: normalise.
-        shifted, count = normalise(m, self.total, (16, 8, 4, 2, 1), "normal")
-        normal = Signal(TOTAL_BITS, reset_less=True)
+        shifted, count = normalise(m, self.total, (32, 16, 8, 4, 2, 1), "normal")
+        normal = Signal(SUM_BITS, reset_less=True)
         shift_1 = Signal(6, reset_less=True)
         m.d.sync += [
             normal.eq(shifted),
-            shift_1.eq(Mux(count > SHIFT_OF_ONE, 0, SHIFT_OF_ONE - count)),
+            shift_1.eq(Mux(count > RECIPROCAL_SHIFT, 0, RECIPROCAL_SHIFT - count)),
         ]
         # Stage 1: chord.
-        below = TOTAL_BITS - 1 - SEGMENT_BITS
-        base, slope = chord(m, normal[below : TOTAL_BITS - 1], RECIPROCAL_TABLE, "chord")
+        below = SUM_BITS - 1 - SEGMENT_BITS
+        base, slope = chord(m, normal[below : SUM_BITS - 1], RECIPROCAL_TABLE, "chord")
         low = normal[below - RECIPROCAL_LOW_BITS : below]
         base_2 = Signal.like(base, name="base_2", reset_less=True)
         product = Signal(len(slope) + RECIPROCAL_LOW_BITS, reset_less=True)

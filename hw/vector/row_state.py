@@ -6,11 +6,14 @@ from amaranth import Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.vector.statistics import SQUARES_BITS, SUM_BITS
+__all__ = ["SQUARES_BITS", "RowStatistics", "StatisticsEntry"]
 
-__all__ = ["RowStatistics", "StatisticsEntry"]
+TOTAL_BITS = 32
+SQUARES_BITS = 44
 
-StatisticsEntry = data.StructLayout({"total": signed(SUM_BITS), "squares": unsigned(SQUARES_BITS)})
+StatisticsEntry = data.StructLayout(
+    {"total": signed(TOTAL_BITS), "squares": unsigned(SQUARES_BITS)}
+)
 
 
 class RowStatistics(wiring.Component):
@@ -36,7 +39,7 @@ class RowStatistics(wiring.Component):
                 "entry": Out(StatisticsEntry),
                 "update_slot": In(10),
                 "update_first": In(1),
-                "total": In(signed(SUM_BITS)),
+                "total": In(signed(TOTAL_BITS)),
                 "squares": In(unsigned(SQUARES_BITS)),
                 "update": In(1),
             }

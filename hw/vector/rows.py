@@ -8,9 +8,10 @@ from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
 from hw.interfaces import RowPort
+from hw.isa import SUM_BITS
 from hw.softmax.exp2 import OCTAVE_BITS
 from hw.softmax.row_step import RowStep
-from hw.softmax.state import SHIFT_BITS, SUM_BITS
+from hw.softmax.state import SHIFT_BITS
 from hw.vector.affine import Record
 from hw.vector.command import Work
 from hw.vector.delay import DelayLine

@@ -164,7 +164,7 @@ class VectorUnit(wiring.Component):
             rows.statistics.eq(statistics.entry),
             statistics.update_slot.eq(update.slot),
             statistics.update_first.eq(update.first),
-            statistics.total.eq(update.total),
+            statistics.total.eq(update.total[:32].as_signed()),
             statistics.squares.eq(update.squares),
             statistics.update.eq(update.statistics),
             softmax.slot.eq(rows.slot),
