@@ -58,6 +58,8 @@ class GoldenDevice(Device):
             elif value & 1 and state in (State.IDLE, State.DONE):
                 self._started = True
                 self._registers[Register.STATUS] = State.RUNNING
+        elif address == Register.INTERRUPT:
+            self._registers[address] = self.read_register(address) & ~value
         elif address not in (Register.ID, Register.VERSION, Register.FINGERPRINT):
             self._registers[address] = value
 
@@ -83,6 +85,7 @@ class GoldenDevice(Device):
             registers[Register.STATUS] = State.ERROR | stop.code << 8
             registers[Register.ERROR_COMMAND] = stop.index
         registers[counter_address("commands")] = done
+        registers[Register.INTERRUPT] = 1
         return True
 
     def close(self) -> None:

@@ -1,0 +1,194 @@
+"""One contract, every device: the same tests on golden and Verilator."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from hw.config import PRESETS
+from hw.isa import Command, ErrorCode, Opcode, Region, Unit, Wait
+from hw.registers import Register
+from sw.driver import (
+    ConfigMismatchError,
+    CycleLimitError,
+    DeviceOptionError,
+    IdMismatchError,
+    MachineError,
+    UnknownDeviceError,
+    open_device,
+)
+from tests.sw.driver.programs import (
+    WORDS,
+    CopyProgram,
+    assemble,
+    copy_program,
+    halt,
+    transfer,
+)
+
+CONFIG = PRESETS["tiny"]
+
+
+@pytest.fixture(params=["golden", "verilator"])
+def device(request):
+    with open_device(request.param, CONFIG) as opened:
+        yield opened
+
+
+def data(seed=0):
+    size = WORDS * CONFIG.activation_pitch
+    return np.random.default_rng(seed).integers(0, 256, size, dtype=np.uint8)
+
+
+def test_numpy_and_torch(device):
+    executable = device.load(CopyProgram(CONFIG))
+    result = executable(data())
+    assert isinstance(result, np.ndarray) and (result == data()).all()
+    result = executable(torch.from_numpy(data(1)))
+    assert isinstance(result, torch.Tensor) and (result.numpy() == data(1)).all()
+
+
+def test_two_programs_share_a_device(device):
+    first, second = device.load(CopyProgram(CONFIG)), device.load(CopyProgram(CONFIG))
+    for seed in range(4):
+        executable = (first, second)[seed % 2]
+        assert (executable(data(seed)) == data(seed)).all()
+
+
+def test_counters(device):
+    device.load(CopyProgram(CONFIG))(data())
+    counters = device.counters()
+    assert counters["commands"] == 3
+    if device.has_cycles:
+        size = WORDS * CONFIG.activation_pitch
+        assert counters["dram_write_bytes"] == size
+        assert counters["dram_read_bytes"] >= size + 3 * 32
+        assert counters["utilization"] == 1000 / (16 * counters["cycles"])
+        matrix = [v for k, v in counters.items() if k.startswith("matrix_")]
+        assert sum(matrix) == counters["cycles"]
+    else:
+        assert "cycles" not in counters
+
+
+def test_program_for_another_machine(device):
+    other = CopyProgram(dataclasses.replace(CONFIG, name="other", row_slots=32))
+    with pytest.raises(ConfigMismatchError, match=r"'other'.*row_slots 32 against 64"):
+        device.load(other)
+
+
+ERRORS = {
+    "unknown opcode": (bytes(32) + assemble(halt()), ErrorCode.ILLEGAL_COMMAND, 0, "illegal"),
+    "window": (
+        assemble(transfer(Opcode.LOAD, Region.CONSTANT, 0), halt()),
+        ErrorCode.DMA_WINDOW,
+        0,
+        "LOAD region=CONSTANT",
+    ),
+    "read-only": (
+        assemble(Command(Opcode.BARRIER), transfer(Opcode.STORE, Region.PROGRAM, 0, 1), halt()),
+        ErrorCode.DMA_WINDOW,
+        1,
+        "STORE",
+    ),
+    "on-chip": (
+        assemble(transfer(Opcode.LOAD, Region.IO, 0, address=CONFIG.activation_words - 2), halt()),
+        ErrorCode.ONCHIP_RANGE,
+        0,
+        "LOAD region=IO",
+    ),
+    "wait": (
+        assemble(
+            transfer(Opcode.LOAD, Region.IO, 0, waits=(Wait(Unit.STORE, 1), None, None)), halt()
+        ),
+        ErrorCode.WAIT_UNSATISFIABLE,
+        0,
+        "[STORE 1]",
+    ),
+    "no HALT": (assemble(transfer(Opcode.LOAD, Region.IO, 0)), ErrorCode.PROGRAM_END, 1, "none"),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_machine_errors(device, name):
+    program, code, index, text = ERRORS[name]
+    commands = device.load_commands(program, io_bytes=1024)
+    with pytest.raises(MachineError) as caught:
+        device.run(commands, max_cycles=100_000)
+    assert caught.value.code == code
+    assert caught.value.index == index
+    assert code.name in str(caught.value) and text in str(caught.value)
+    # The device goes on working.
+    assert (device.load(CopyProgram(CONFIG))(data()) == data()).all()
+
+
+def test_memory_ranges(device):
+    with pytest.raises(ValueError, match="not open"):
+        device.read(Region.IO, 0, 4)
+    device.load_commands(copy_program(CONFIG), io_bytes=64)
+    device.write(Region.IO, 60, np.arange(4, dtype=np.uint8))
+    assert list(device.read(Region.IO, 60, 4)) == [0, 1, 2, 3]
+    for offset, size in ((61, 4), (-1, 2), (64, 1)):
+        with pytest.raises(ValueError, match="outside region IO"):
+            device.read(Region.IO, offset, size)
+
+
+def test_identity(device):
+    device.check()
+    device.config = dataclasses.replace(CONFIG, name="other", row_slots=32)
+    with pytest.raises(IdMismatchError, match="fingerprint"):
+        device.check()
+    device.read_register = lambda address: 0
+    with pytest.raises(IdMismatchError, match="not a Weft accelerator"):
+        device.check()
+
+
+def test_cycle_limit():
+    with open_device("verilator", CONFIG) as device:
+        commands = device.load_commands(copy_program(CONFIG), io_bytes=1024)
+        with pytest.raises(CycleLimitError, match=r"within 100 cycles: . of 3 commands") as caught:
+            device.run(commands, max_cycles=100)
+        assert caught.value.limit == 100
+        assert (device.load(CopyProgram(CONFIG))(data()) == data()).all()
+
+
+def test_memory_options_cost_cycles():
+    def cycles(**options):
+        with open_device("verilator", CONFIG, **options) as device:
+            assert (device.load(CopyProgram(CONFIG))(data()) == data()).all()
+            return device.counters()["cycles"]
+
+    base = cycles()
+    # The program, the load and the store each wait once.
+    assert cycles(memory_latency=164) - base in (200, 300)
+    assert cycles(memory_width=1) > base + 2 * WORDS * CONFIG.activation_pitch
+    assert cycles(stall_seed=1) != base
+
+
+def test_bus_errors():
+    with open_device("verilator", CONFIG) as device:
+        commands = device.load_commands(copy_program(CONFIG), io_bytes=1024)
+        begin = device.memory.bases[Region.IO]
+        device.model.set_fault(begin, begin + 1, writes=False)
+        with pytest.raises(MachineError, match="AXI_READ"):
+            device.run(commands, max_cycles=100_000)
+        device.model.set_fault(begin, begin + 1024, reads=False)
+        with pytest.raises(MachineError, match="AXI_WRITE: command 1, STORE"):
+            device.run(commands, max_cycles=100_000)
+        device.model.set_fault(0, 0)
+        device.run(commands, max_cycles=100_000)
+
+
+def test_open_device_errors():
+    with pytest.raises(UnknownDeviceError, match="'fpga'; known: golden, verilator"):
+        open_device("fpga")
+    with pytest.raises(DeviceOptionError, match="no option 'memory_size'; it has memory_latency"):
+        open_device("verilator", CONFIG, memory_size=1)
+    with pytest.raises(DeviceOptionError, match="memory_latency must be at least 1"):
+        open_device("verilator", CONFIG, memory_latency=0)
+
+
+def test_interrupt_register(device):
+    executable = device.load(CopyProgram(CONFIG))
+    executable(data())
+    assert device.read_register(Register.INTERRUPT) & 1 == 0
