@@ -27,7 +27,7 @@ def small(rows: int, columns: int, lanes: int) -> AcceleratorConfig:
     [
         (4, 4, 2, "icarus"),
         (8, 4, 4, "icarus"),
-        (4, 2, 2, "verilator"),
+        (4, 2, 2, "icarus"),
         (12, 8, 4, "verilator"),
         (6, 16, 2, "verilator"),
         (16, 16, 8, "verilator"),
