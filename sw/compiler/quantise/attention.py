@@ -50,9 +50,9 @@ def _query_key(quantiser: Quantiser, op: FloatAttention) -> dict[str, Range]:
     q = quantiser.float_value(op.q)[quantiser.seen]
     k = quantiser.float_value(op.k)[quantiser.seen]
     even = np.ones(len(q))
-    low, high = windows(k, even, quantiser.options)
+    low, high, _ = windows(k, even, 1 / np.maximum(k.var(axis=0), 1e-9), quantiser.options)
     centre, k_half = (low + high) / 2, np.maximum((high - low) / 2, 1e-6)
-    low, high = windows(q, even, quantiser.options)
+    low, high, _ = windows(q, even, 1 / np.maximum(q.var(axis=0), 1e-9), quantiser.options)
     q_half = np.maximum(np.maximum(high, -low), 1e-6)
     by_head = (op.heads, -1)
     # q * k is unchanged by q / a, k * a; this `a` gives both the same spread over channels.

@@ -83,6 +83,7 @@ class Quantiser:
         inputs = [op for op in graph.ops if isinstance(op, FloatInput)]
         self.graph = QuantGraph(graph.batch, graph.tokens, inputs)
         self.seen = self._visible_rows(feeds)
+        self.ranges: dict[str, Range] = {}
         self.stage_of = {s.linear.name: s for s in self.plan.stages if isinstance(s, LinearStage)}
         self._last_use = self._last_uses()
 
@@ -182,18 +183,22 @@ class Quantiser:
 
     def add_narrow(self, value: str, chosen: Range, heads: int = 0) -> Range:
         """Declare the INT8 tensor of a value."""
+        self.ranges[value] = chosen
         self.graph.tensors[narrow_name(value)] = Tensor(
             narrow_name(value), 8, len(chosen.scale), chosen.scale, chosen.centre, heads
         )
         return chosen
 
-    def site_range(self, value: str) -> Range:
-        """Declare a linear input's INT8 tensor with the best range found."""
+    def site_range(self, value: str, extra: int = 0) -> Range:
+        """Declare a linear input's INT8 tensor with the best range found.
+
+        extra: how many copies of channels may be added.
+        """
         readers = self.plan.narrow.get(value, [])
         weights = [linear.weight for linear in readers]
         data = self.float_value(value)[self.seen]
         row_weight = self.row_weight(readers[0]) if readers else np.ones(len(data))
-        chosen = search_range(data, weights, row_weight, self.options)
+        chosen = search_range(data, weights, row_weight, self.options, extra)
         return self.add_narrow(value, chosen)
 
     def row_weight(self, linear: FloatLinear) -> np.ndarray:
@@ -240,7 +245,7 @@ class Quantiser:
                 self.emit(QuantInput(narrow_name(value), "float", (source,)))
             else:
                 first = make_affine(
-                    self.wide_scale(value) / chosen.scale, -chosen.centre / chosen.scale, value
+                    self.wide_scale(value) / chosen.scale, -chosen.zero / chosen.scale, value
                 )
                 self.emit(QuantElementwise(wide_name(value), first, out8=narrow_name(value)))
 
@@ -253,11 +258,14 @@ class Quantiser:
         if self.is_wide(value):
             fields["out16"] = wide_name(value)
         if self.is_narrow(value):
-            chosen = self.site_range(value)
+            extra = 0
+            if isinstance(stage, LinearStage) and stage.function and not self.is_wide(value):
+                extra = self.options.extra_channels(len(stage.linear.weight))
+            chosen = self.site_range(value, extra)
             fields["out8"] = narrow_name(value)
             if unit is not None:
                 fields["second"] = make_affine(
-                    unit / chosen.scale, -chosen.centre / chosen.scale, value
+                    unit / chosen.scale, -chosen.zero / chosen.scale, value
                 )
         return fields
 
@@ -276,7 +284,6 @@ class Quantiser:
 
     def _weight(self, stage: LinearStage) -> QuantisedWeight:
         linear = stage.linear
-        tensor = self.graph.tensors[narrow_name(linear.x)]
         target, result = self.float_value(linear.x), None
         if stage.residual is not None:
             wide = wide_name(stage.residual)
@@ -285,7 +292,7 @@ class Quantiser:
             result = np.average(error, axis=0, weights=self.row_weight(linear))
         return quantise_weight(
             linear,
-            Range(tensor.scale, tensor.centre),
+            self.ranges[linear.x],
             self.integers[narrow_name(linear.x)][self.seen],
             target[self.seen],
             result,
@@ -299,7 +306,7 @@ class Quantiser:
         if stage.role:
             chosen = operand_ranges(self, stage, weight)
             first = make_affine(
-                weight.gain / chosen.scale, (weight.bias - chosen.centre) / chosen.scale, place
+                weight.gain / chosen.scale, (weight.bias - chosen.zero) / chosen.scale, place
             )
             self.emit(QuantLinear(x, weight.integers, first, out8=narrow_name(value), place=place))
             return
@@ -318,11 +325,13 @@ class Quantiser:
             unit = None
         fields = self._results(stage, unit)
         if unit is None:
-            tensor = self.graph.tensors[narrow_name(value)]
+            chosen = self.ranges[value]
             first = make_affine(
-                weight.gain / tensor.scale, (weight.bias - tensor.centre) / tensor.scale, place
+                weight.gain / chosen.scale, (weight.bias - chosen.zero) / chosen.scale, place
             )
         else:
+            if self.is_narrow(value) and self.ranges[value].source is not None:
+                weight = weight.take(self.ranges[value].source)
             first = make_affine(weight.gain / unit, weight.bias / unit, place)
         residual = None if stage.residual is None else wide_name(stage.residual)
         self.emit(
@@ -356,7 +365,7 @@ class Quantiser:
             fields.update(
                 out8=narrow_name(value),
                 to8=make_affine(
-                    op.gain * one / chosen.scale, (op.bias - chosen.centre) / chosen.scale
+                    op.gain * one / chosen.scale, (op.bias - chosen.zero) / chosen.scale
                 ),
             )
         features = len(op.gain)
@@ -368,9 +377,7 @@ class Quantiser:
         v = self.graph.tensors[narrow_name(op.v)]
         chosen = self.site_range(value)
         unit = v.scale * 2.0**-SCALE_FRACTION_BITS
-        second = make_affine(
-            unit / chosen.scale, (v.centre - chosen.centre) / chosen.scale, op.place
-        )
+        second = make_affine(unit / chosen.scale, (v.centre - chosen.zero) / chosen.scale, op.place)
         self.emit(
             QuantAttention(
                 narrow_name(op.q),

@@ -23,6 +23,12 @@ class QuantOptions:
         (SmoothQuant); 1 uses all levels of every channel.
     clips: fractions of the INT8 ranges tried; below 1 large values saturate, above 1
         leaves room for unseen ones.
+    extra_share: share of copies added to the hidden channels of feed-forward networks, for
+        those of widest range; their number becomes a multiple of `channel_multiple`.
+    channel_multiple: see there; the rows of the array it is meant for.
+    extra_share: share of copies added to the hidden channels of feed-forward networks, for
+        those of widest range; their number becomes a multiple of `channel_multiple`.
+    channel_multiple: see there; the rows of the array it is meant for.
     search_rows: calibration rows on which ranges are searched.
     gptq: round weights one input channel at a time, correcting the others (GPTQ).
     damping: GPTQ's addition to the diagonal, as a fraction of its mean.
@@ -33,7 +39,15 @@ class QuantOptions:
     margin: float = 1.5
     alphas: tuple[float, ...] = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)
     clips: tuple[float, ...] = (1.4, 1.2, 1.1, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
+    extra_share: float = 0.02
+    channel_multiple: int = 16
     search_rows: int = 4096
     gptq: bool = True
     damping: float = 0.01
     bias_correction: bool = True
+
+    def extra_channels(self, channels: int) -> int:
+        """Copies to add to this many hidden channels."""
+        multiple = self.channel_multiple
+        whole = round(channels * self.extra_share / multiple) * multiple
+        return whole + -channels % multiple if self.extra_share else 0

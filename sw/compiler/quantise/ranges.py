@@ -10,6 +10,10 @@ the results of the linears that read the activation `x` [rows, K] with weights `
 
 with `d_c` the variance of channel c that the channels rounded after it cannot explain, which
 is what GPTQ leaves of a weight's rounding error.
+
+A few channels of a feed-forward network reach values that are ten times those of all others.
+Such a channel may be computed several times with adjoining windows: each copy saturates where
+the next one begins, so their sum is the value, in finer steps than one window has.
 """
 
 from __future__ import annotations
@@ -26,14 +30,29 @@ LEVELS = 127.0
 STEPS = 255.0
 FOLD_ROWS = 64
 """Neighbouring rows (mostly of one text) that are judged together."""
+MUCH_BETTER = 0.6
+"""A channel takes another fraction than all others if its error falls below this part."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """real = scale * integer + centre, per channel."""
+    """real = scale * integer + centre, per channel.
+
+    Attributes
+    ----------
+    source: the channel that each one is a copy of, or None: there are no copies.
+    middle: what integer 0 stands for when a channel is quantised; `centre`, but for copies,
+        whose values add up.
+    """
 
     scale: np.ndarray
     centre: np.ndarray
+    source: np.ndarray | None = None
+    middle: np.ndarray | None = None
+
+    @property
+    def zero(self) -> np.ndarray:
+        return self.centre if self.middle is None else self.middle
 
 
 def round_weight(weight: np.ndarray, scale: np.ndarray) -> np.ndarray:
@@ -47,13 +66,15 @@ def sample(count: int, most: int) -> np.ndarray:
 
 
 def windows(
-    x: np.ndarray, row_weight: np.ndarray, options: QuantOptions
-) -> tuple[np.ndarray, np.ndarray]:
-    """(low, high) of each channel, float64: its range on the data, times a fraction.
+    x: np.ndarray, row_weight: np.ndarray, column: np.ndarray, options: QuantOptions
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(low, high, squared error) of each channel: its range on the data, times a fraction.
 
     A fraction is judged by the squared error on rows that did not set the range, so it is
     above 1 where the range is still growing with the data, and below where few values are far
-    from all others.
+    from all others. One channel alone says little about that: all share the fraction that is
+    best together, weighted by `column`, unless another one is much better for a channel on
+    both halves of the data.
     """
     rows = sample(len(x), options.search_rows)
     part, weight = x[rows], row_weight[rows, None]
@@ -61,8 +82,8 @@ def windows(
     if fold.all():
         fold = np.arange(len(rows)) % 2 == 0
     middle = np.median(part, axis=0)
-    error = np.zeros((len(options.clips), x.shape[1]))
-    for seen, other in ((fold, ~fold), (~fold, fold)):
+    errors = np.zeros((2, len(options.clips), x.shape[1]))
+    for half, (seen, other) in enumerate(((fold, ~fold), (~fold, fold))):
         if not seen.any() or not other.any():
             continue
         low, high = part[seen].min(axis=0), part[seen].max(axis=0)
@@ -72,10 +93,32 @@ def windows(
             step = (top - bottom) / STEPS
             lost = np.clip(part[other], bottom, top)
             lost -= part[other]  # what saturation loses; the rest rounds evenly
-            error[number] += (lost * lost * weight[other]).mean(axis=0) + step * step / 12
-    fraction = np.array(options.clips)[error.argmin(axis=0)]
+            errors[half, number] = (lost * lost * weight[other]).mean(axis=0) + step * step / 12
+    total = errors.sum(axis=0)
+    common = int((total @ column).argmin())
+    own = total.argmin(axis=0)
+    channels = np.arange(x.shape[1])
+    better = (errors[:, own, channels] < MUCH_BETTER * errors[:, common]).all(axis=0)
+    chosen = np.where(better, own, common)
+    fraction = np.array(options.clips)[chosen]
     low, high = x.min(axis=0), x.max(axis=0)
-    return middle - (middle - low) * fraction, middle + (high - middle) * fraction
+    bottom, top = middle - (middle - low) * fraction, middle + (high - middle) * fraction
+    return bottom.astype(np.float64), top.astype(np.float64), total[chosen, channels] / 2
+
+
+def _copies(span: np.ndarray, error: np.ndarray, column: np.ndarray, extra: int) -> np.ndarray:
+    """Windows of each channel when `extra` copies go where they save most.
+
+    span: whole range of a channel. error: squared error with one window. column: |W_c|^2.
+    """
+    count = np.ones(len(span), dtype=np.int64)
+    now = error.copy()
+    for _ in range(extra):
+        after = (span / ((count + 1) * STEPS)) ** 2 / 12
+        best = int(np.argmax(column * (now - after)))
+        count[best] += 1
+        now[best] = after[best]
+    return count
 
 
 def _unexplained(x: np.ndarray, row_weight: np.ndarray, damping: float) -> np.ndarray:
@@ -93,29 +136,55 @@ def _unexplained(x: np.ndarray, row_weight: np.ndarray, damping: float) -> np.nd
 
 
 def search_range(
-    x: np.ndarray, weights: list[np.ndarray], row_weight: np.ndarray, options: QuantOptions
+    x: np.ndarray,
+    weights: list[np.ndarray],
+    row_weight: np.ndarray,
+    options: QuantOptions,
+    extra: int = 0,
 ) -> Range:
     """Best range of `x` for the linears with these weights.
 
-    row_weight: how much the errors of each row count.
+    row_weight: how much the errors of each row count. extra: copies of channels to add.
     """
     rows = sample(len(x), options.search_rows)
-    low, high = windows(x, row_weight, options)
-    floor = max(float((high - low).max()) * 1e-6, 1e-6)
-    half, centre = np.maximum((high - low) / 2, floor), (low + high) / 2
-    if not weights:
-        return Range(half / LEVELS, centre)
-    stacked = np.concatenate(weights).astype(np.float64)
-    reach = np.maximum(np.abs(stacked).max(axis=0), 1e-9)
+    if weights:
+        stacked = np.concatenate(weights).astype(np.float64)
+    else:
+        stacked = np.diag(1 / np.maximum(x[rows].std(axis=0, dtype=np.float64), 1e-9))
     column = (stacked**2).sum(axis=0)
+    low, high, error = windows(x, row_weight, column, options)
+    floor = max(float((high - low).max()) * 1e-6, 1e-6)
+    if not weights:
+        return Range(np.maximum(high - low, floor) / STEPS, (low + high) / 2)
+    count = np.ones(x.shape[1], dtype=np.int64)
+    if extra:
+        full = x.min(axis=0).astype(np.float64), x.max(axis=0).astype(np.float64)
+        count = _copies(full[1] - full[0], error, column, extra)
+        low, high = np.where(count > 1, full[0], low), np.where(count > 1, full[1], high)
+    half, centre = np.maximum((high - low) / 2, floor) / count, (low + high) / 2
+    reach = np.maximum(np.abs(stacked).max(axis=0), 1e-9)
     rest = _unexplained(x[rows], row_weight[rows], options.damping)
     best: tuple[float, np.ndarray] | None = None
     for alpha in options.alphas:
         shape = half**alpha / reach ** (1 - alpha)
         scale = shape * np.max(half / shape) * 2 / STEPS
         steps = np.abs(stacked * scale).max(axis=1) / LEVELS
-        error = (column * scale**2).sum() / 12 + (steps**2).sum() / 12 * (rest / scale**2).sum()
-        if best is None or error < best[0]:
-            best = (error, scale)
+        total = (column * scale**2).sum() / 12 + (steps**2).sum() / 12 * (rest / scale**2).sum()
+        if best is None or total < best[0]:
+            best = (total, scale)
     assert best is not None
-    return Range(best[1], centre)
+    if not extra:
+        return Range(best[1], centre)
+    return _adjoining(best[1], low, centre, count)
+
+
+def _adjoining(scale: np.ndarray, low: np.ndarray, centre: np.ndarray, count: np.ndarray) -> Range:
+    """Range with `count` adjoining windows for each channel; copies follow all channels."""
+    more = np.concatenate([np.full(n - 1, c) for c, n in enumerate(count)]).astype(np.int64)
+    source = np.concatenate([np.arange(len(count)), more])
+    place = np.array([np.count_nonzero(source[:i] == c) for i, c in enumerate(source)])
+    step = scale[source]
+    bottom = low[source] + place * STEPS * step  # the lowest value of each window
+    middle = np.where(count[source] > 1, bottom + (LEVELS + 1) * step, centre[source])
+    # A copy's contribution begins at 0 where the window below it ends.
+    return Range(step, middle - np.where(place > 0, bottom, 0), source, middle)

