@@ -149,6 +149,10 @@ def _with_heads(
     return result, heads
 
 
+def _only_bytes(op: QuantOp) -> bool:
+    return isinstance(op, QuantLinear) and op.out16 is None and op.residual is None
+
+
 def _group(ops: list[QuantOp]) -> list[Step]:
     steps: list[Step] = []
     for op in ops:
@@ -160,7 +164,7 @@ def _group(ops: list[QuantOp]) -> list[Step]:
             if (
                 isinstance(op, QuantLinear)
                 and op.x == last.ops[0].x
-                and all(p.out16 is None and p.residual is None for p in (op, *last.ops))
+                and all(map(_only_bytes, (op, *last.ops)))
             ):
                 steps[-1] = replace(last, ops=(*last.ops, op))
                 continue
