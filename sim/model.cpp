@@ -1,8 +1,8 @@
 // The Verilated accelerator with a clock, a register master and a memory, behind a C interface.
 //
-// One step is one clock cycle: inputs are driven from the state of this file, combinational
-// outputs settle with the clock low, they are sampled, and the rising edge is evaluated. Every
-// input is therefore a registered one, and a sampled output is what the edge sees.
+// One step is one clock cycle: inputs are set from the state of this file, the rising edge that
+// begins the cycle takes them into registers in front of the accelerator (sim/verilator.py), and
+// what the outputs then settle to is what the next edge will see.
 //
 // Memory: one AXI4 slave over a buffer that the caller owns, at bus address 0. A memory cycle
 // moves `width` bytes, writes before reads; a read beat arrives `latency` cycles after its burst
@@ -206,27 +206,26 @@ class Model {
         top->clk = 0;
         top->eval();
         dump(2 * cycle);
-        const bool ar = top->m_axi_arvalid && top->m_axi_arready;
-        const bool aw = top->m_axi_awvalid && top->m_axi_awready;
-        const bool w = top->m_axi_wvalid && top->m_axi_wready;
+        top->clk = 1;
+        top->eval();
+        dump(2 * cycle + 1);
+        check_offers();
         const bool r = top->m_axi_rvalid && top->m_axi_rready;
         const bool b = top->m_axi_bvalid && top->m_axi_bready;
-        check_offers();
         if (!top->rst) {
-            if (ar) accept(reads_, read_bursts_, top->m_axi_araddr, top->m_axi_arlen,
-                           top->m_axi_arsize, top->m_axi_arburst);
-            if (aw) accept(writes_, write_bursts_, top->m_axi_awaddr, top->m_axi_awlen,
-                           top->m_axi_awsize, top->m_axi_awburst);
-            if (w) accept_data();
+            if (top->m_axi_arvalid && top->m_axi_arready)
+                accept(reads_, read_bursts_, top->m_axi_araddr, top->m_axi_arlen,
+                       top->m_axi_arsize, top->m_axi_arburst);
+            if (top->m_axi_awvalid && top->m_axi_awready)
+                accept(writes_, write_bursts_, top->m_axi_awaddr, top->m_axi_awlen,
+                       top->m_axi_awsize, top->m_axi_awburst);
+            if (top->m_axi_wvalid && top->m_axi_wready) accept_data();
         }
         lite_ = {top->s_axil_awready, top->s_axil_wready, top->s_axil_bvalid, top->s_axil_bresp,
                  top->s_axil_arready, top->s_axil_rvalid, top->s_axil_rresp, top->s_axil_rdata};
         if (recording_) {
             if (uint64_t mask = trace_mask(*top)) events_.push_back({cycle, mask});
         }
-        top->clk = 1;
-        top->eval();
-        dump(2 * cycle + 1);
         if (r) {
             read_bursts_ -= read_beats_.front().last;
             read_beats_.pop_front();

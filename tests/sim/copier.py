@@ -62,12 +62,13 @@ class Copier(wiring.Component):
         m = Module()
         axi, lite = self.m_axi, self.s_axil
         source, target, beats, bursts = (Signal(32, name=n) for n in ("src", "dst", "n", "bursts"))
-        start, running, errors = Signal(), Signal(), Signal(3)
+        start, running, ended, errors = Signal(), Signal(), Signal(), Signal(3)
         registers = [source, target, beats, bursts, start, Cat(running, errors)]
 
         write = lite.awvalid & lite.wvalid & ~lite.bvalid
         m.d.comb += [lite.awready.eq(write), lite.wready.eq(write)]
         m.d.sync += start.eq(0)
+        m.d.comb += self.interrupt.eq(ended & ~start)
         with m.If(write):
             m.d.sync += lite.bvalid.eq(1)
             with m.Switch(lite.awaddr[2:]):
@@ -107,7 +108,7 @@ class Copier(wiring.Component):
         with m.FSM():
             with m.State("IDLE"):
                 with m.If(start):
-                    m.d.sync += [running.eq(1), errors.eq(0), self.interrupt.eq(0)]
+                    m.d.sync += [running.eq(1), errors.eq(0), ended.eq(0)]
                     m.d.comb += self.trace.started.eq(1)
                     m.next = "AR"
             with m.State("AR"):
@@ -144,7 +145,7 @@ class Copier(wiring.Component):
                     ]
                     m.next = "AR"
                     with m.If(bursts == 1):
-                        m.d.sync += [running.eq(0), self.interrupt.eq(1)]
+                        m.d.sync += [running.eq(0), ended.eq(1)]
                         m.d.comb += self.trace.done.eq(1)
                         m.next = "IDLE"
         return m
