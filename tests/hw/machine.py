@@ -57,11 +57,12 @@ class Machine:
         dut.rst.value = 1
         self.driver = AxiLiteMaster(self._axil, dut.clk, dut.rst)
         if self._errors:
-            self.memory = MemoryRegion(RAM_BYTES)
-            self.ram = AxiSlave(self._axi, dut.clk, dut.rst, target=self.memory)
+            region = MemoryRegion(RAM_BYTES)
+            self.ram = AxiSlave(self._axi, dut.clk, dut.rst, target=region)
+            self.memory = region.mem
         else:
             self.ram = AxiRam(self._axi, dut.clk, dut.rst, size=RAM_BYTES)
-            self.memory = self.ram
+            self.memory = self.ram.mem
         for part in (
             self.ram.write_if,
             self.ram.read_if,
@@ -124,7 +125,7 @@ class Machine:
             await self.write(register + 12, int(region in WRITABLE))
             address += len(content) + GAP_BYTES - GAP_BYTES % self.config.bus_bytes
         assert address <= RAM_BYTES
-        self.memory.write(0, bytes(data))
+        self.memory[:] = bytes(data)
         self.expected = bytes(data)
 
     async def launch(self, commands: int) -> None:
@@ -184,7 +185,7 @@ class Machine:
 
     def compare(self) -> None:
         """Every byte of memory, also outside the regions."""
-        actual = np.frombuffer(bytes(self.memory.read(0, RAM_BYTES)), np.uint8)
+        actual = np.frombuffer(self.memory[:], np.uint8)
         expected = np.frombuffer(self.expected, np.uint8)
         wrong = np.flatnonzero(actual != expected)
         if len(wrong):

@@ -131,7 +131,9 @@ class RandomProgram:
         for _ in range(steps):
             rng.choice(makers)()
         self._dump()
-        self.commands = finish(interleave(self.emitter, rng))
+        code = finish(interleave(self.emitter, rng))
+        size = isa.COMMAND_BYTES
+        self.commands = [isa.decode(code[i : i + size]) for i in range(0, len(code), size)]
 
     def image(self) -> Image:
         image = program_image(assemble(self.commands), self.rng)

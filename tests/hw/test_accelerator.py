@@ -1,15 +1,19 @@
-"""Runs programs on the whole accelerator, on both simulators."""
+"""Runs programs and errors on the whole accelerator."""
+
+import pytest
 
 from hw.accelerator import Accelerator
 from hw.config import PRESETS
 from tests.cocotb_runner import run
 
+CONFIG = PRESETS["tiny"]
 
-def test_programs():
-    config = PRESETS["tiny"]
+
+@pytest.mark.parametrize("module", ["cocotb_accelerator", "cocotb_errors"])
+def test_on_icarus(module):
     run(
-        Accelerator(config, poison_collisions=True),
-        "tests.hw.cocotb_accelerator",
+        Accelerator(CONFIG, poison_collisions=True),
+        f"tests.hw.{module}",
         simulators=("icarus",),
         name="accelerator_tiny",
     )
