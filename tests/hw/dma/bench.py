@@ -87,7 +87,7 @@ async def reset(dut) -> None:
     await RisingEdge(dut.clk)
 
 
-async def wait_for(dut, condition, limit: int = 20000) -> int:
+async def wait_for(dut, condition, limit: int = 8000) -> int:
     """Cycles until `condition()` holds at a clock edge."""
     for cycle in range(limit):
         await RisingEdge(dut.clk)

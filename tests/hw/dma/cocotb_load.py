@@ -184,7 +184,7 @@ async def errors(dut, kind):
     """The right code and index; nothing is written but words of this command."""
     rng = make_rng(kind)
     windows = Windows(CONFIG, rng)
-    machine, _ = await begin(dut, windows)
+    machine, counts = await begin(dut, windows)
     memory = LatencyMemory(dut, bytes(windows.dram), BUS, latency=5, rng=rng, pause=0.2)
     bursts = []
     cocotb.start_soon(check_read_rules(dut, CONFIG, bursts))
@@ -195,12 +195,14 @@ async def errors(dut, kind):
         if command["runs"] * command["words"] > depth(CONFIG, command["memory"]):
             command.values["runs"] = 1
         command.values["address"] = 0
+        length = command["words"] * pitch(CONFIG, command["memory"])
         memory.error_at = None
+        run = beat = 0
         if kind == "bus":
-            run = rng.randrange(command["runs"]) * command["dram_stride"]
-            beat = rng.randrange(command["words"] * pitch(CONFIG, command["memory"]) // BUS)
+            run = rng.randrange(command["runs"])
+            beat = rng.randrange(length // BUS)
             start_ = windows.bases[command["region"]] + command["offset"]
-            memory.error_at = start_ + run + beat * BUS
+            memory.error_at = start_ + run * command["dram_stride"] + beat * BUS
             code = ErrorCode.AXI_READ
         else:
             code = break_command(CONFIG, command, kind, windows, rng)
@@ -219,14 +221,14 @@ async def errors(dut, kind):
             assert base <= address and address + count * BUS <= base + size
         await reset(dut)
         dut.i_halt.value = 0
+        assert counts.done == 0
         # Words of the command may have been written or not; all others must be as before.
-        touched = set(range(depth(CONFIG, command["memory"])))
-        if kind != "unaligned":
-            touched &= set(
-                range(command["address"], command["address"] + command["runs"] * command["words"])
-            )
-        elif kind == "unaligned":
-            touched = set()
+        count = command["runs"] * command["words"]
+        if kind == "unaligned":
+            count = 0
+        elif kind == "bus" and command["dram_stride"] >= length:
+            count = run * command["words"] + beat * BUS // pitch(CONFIG, command["memory"])
+        touched = set(range(command["address"], command["address"] + count))
         for item in NAMES:
             got, expected = await read_back(dut, item), golden_words(machine, item)
             for addr, (a, b) in enumerate(zip(got, expected, strict=True)):

@@ -181,6 +181,7 @@ async def errors(dut, kind):
     machine = windows.golden()
     await start(dut, regions=windows.port())
     await fill(dut, machine, rng)
+    counts = Counts(dut)
     slave = ram(dut, windows, rng, 0.2)
     bursts, written = [], []
     cocotb.start_soon(check_write_rules(dut, CONFIG, bursts, written))
@@ -208,6 +209,7 @@ async def errors(dut, kind):
         dut.i_halt.value = 1
         await RisingEdge(dut.clk)
         await wait_for(dut, lambda: int(dut.quiet.value))
+        assert counts.done == 0
         issued = bursts[first_burst:]
         assert sum(count for _, count in bursts) == len(written)
         if kind in ("read-only", "unaligned"):
