@@ -301,6 +301,8 @@ class Importer:
 
     def _attend(self, node, q, k, v, scale, masks, causal):
         builder, place = self.builder, place_of(node)
+        if q.index.dim() >= 2:
+            builder.settle(q.index.shape[-2])
         names, heads = [], 0
         for role, item in zip("qkv", (q, k, v), strict=True):
             found = head_columns(item, builder.batch, builder.tokens)
@@ -356,6 +358,7 @@ class Importer:
         if len(shape) > 2:
             raise CompileError(f"input {source.name!r}: expected [batch, tokens], got {shape}")
         builder.set_shape(batch, tokens, source.name)
+        builder.settled = True
         if source.name not in builder.ops:
             builder.put(FloatInput(source.name, "tokens", shape, place))
         table = weight.detach().float().numpy()

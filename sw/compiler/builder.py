@@ -51,6 +51,7 @@ class GraphBuilder:
     def __init__(self) -> None:
         self.ops: dict[str, FloatOp] = {}
         self.shape: tuple[int, int] | None = None
+        self.settled = False
         self._taken: set[str] = set()
 
     @property
@@ -72,6 +73,16 @@ class GraphBuilder:
                 f"input {name!r} has batch x tokens = {batch} x {tokens}, "
                 f"an earlier one {self.shape[0]} x {self.shape[1]}"
             )
+
+    def settle(self, tokens: int) -> None:
+        """Take the sequence length that attention shows, unless it is known already.
+
+        A float input [tokens, 1, features] (batch second) looks like many short sequences.
+        """
+        rows = self.batch * self.tokens
+        if not self.settled and rows % tokens == 0:
+            self.shape = (rows // tokens, tokens)
+        self.settled = True
 
     def fresh(self, name: str) -> str:
         candidate, count = name, 1
@@ -133,6 +144,7 @@ class GraphBuilder:
         if wide is None or (wide != wide[:1]).any():
             return None
         op, table = self.ops[value.name], wide[0]
+        self.settled |= bool((table != table[:1]).any())
         if isinstance(op, FloatInput | FloatEmbedding):
             if isinstance(op, FloatInput):
                 op = FloatEmbedding(f"{op.name}_sum", (), (), None, op.name, place)
