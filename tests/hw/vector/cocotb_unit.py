@@ -19,12 +19,13 @@ from tests.hw.vector.bench import (
 COMMANDS = int(os.environ.get("WEFT_TEST_COMMANDS", "60"))
 
 
-async def make_bench(dut, seed: int, acc_stall: float = 0.0) -> Bench:
+async def make_bench(dut, seed: int, acc_stall: float = 0.0, clear: bool = True) -> Bench:
     seed += int(os.environ.get("COCOTB_RANDOM_SEED", "0"))
     cocotb.log.info("seed %d", seed)
     bench = Bench(dut, random_machine(config_from_environment(), seed), seed, acc_stall)
     await bench.reset()
-    await bench.clear_row_state()
+    if clear:
+        await bench.clear_row_state()
     return bench
 
 
@@ -254,7 +255,7 @@ async def errors(dut):
     """Code and index of the first offending command; what is before it is done, then nothing."""
     c = config_from_environment()
     for number, (bad, code) in enumerate(error_cases(c)):
-        bench = await make_bench(dut, 8)
+        bench = await make_bench(dut, 8, clear=False)
         maker = CommandMaker(c, 29 + number)
         commands = [
             maker.make(slot=0, rows=2, write_residual=0)

@@ -36,5 +36,8 @@ def test_unit(name: str, simulator: str):
         "tests.hw.vector.cocotb_unit",
         simulators=(simulator,),
         name=f"vector_{name}",
-        env=config_to_environment(CONFIGS[name]),
+        env={
+            **config_to_environment(CONFIGS[name]),
+            "WEFT_TEST_COMMANDS": "20" if simulator == "icarus" else "60",
+        },
     )

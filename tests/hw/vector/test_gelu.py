@@ -1,0 +1,43 @@
+"""Activation functions on all inputs, many at a time."""
+
+from amaranth import Cat, Module, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.isa import MID_BITS, Function
+from hw.vector.gelu import Activation
+from tests.cocotb_runner import run
+from tests.hw.vector.cocotb_gelu import BATCH
+
+
+class ManyActivations(wiring.Component):
+    """`BATCH` units on consecutive inputs from `first`; results of 32 bits each."""
+
+    first: In(signed(MID_BITS))
+    function: In(Function)
+    o: Out(32 * BATCH)
+
+    def elaborate(self, platform):
+        m = Module()
+        results = []
+        for k in range(BATCH):
+            m.submodules[f"unit_{k}"] = unit = Activation()
+            result = Signal(signed(32), name=f"result_{k}")
+            m.d.comb += [
+                unit.i.eq(self.first + k),
+                unit.function.eq(self.function),
+                unit.enable.eq(~0),
+                result.eq(unit.o),
+            ]
+            results.append(result)
+        m.d.comb += self.o.eq(Cat(*results))
+        return m
+
+
+def test_gelu():
+    run(
+        ManyActivations(),
+        "tests.hw.vector.cocotb_gelu",
+        simulators=("verilator",),
+        name="gelu",
+    )
