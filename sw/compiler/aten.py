@@ -7,8 +7,9 @@ attention asks what they are; views run on index maps (`sw.compiler.symbolic`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -113,6 +114,11 @@ class Importer:
 
     # --- driving ------------------------------------------------------------------------------
 
+    def _arguments(self, node: torch.fx.Node) -> tuple[Any, Any]:
+        """Arguments of a node with symbolic values in place of nodes."""
+        value: Any = self.values.__getitem__
+        return torch.fx.map_arg(node.args, value), torch.fx.map_arg(node.kwargs, value)
+
     def run(self, node: torch.fx.Node) -> object:
         """Symbolic value of a `call_function` node."""
         if node.target in CHECKS:
@@ -122,14 +128,12 @@ class Importer:
             x for item in operands for x in (item if isinstance(item, list | tuple) else [item])
         ]
         if all(isinstance(item, Tensor) for item in flat):
-            args = torch.fx.map_arg(node.args, self.values.__getitem__)
-            kwargs = torch.fx.map_arg(node.kwargs, self.values.__getitem__)
+            args, kwargs = self._arguments(node)
             return node.target(*args, **kwargs)  # pyright: ignore
         known = all(isinstance(item, Tensor | Derived) for item in flat)
         if known and node.target is not aten.embedding.default:
             return Derived(node)
-        args = torch.fx.map_arg(node.args, self.values.__getitem__)
-        kwargs = torch.fx.map_arg(node.kwargs, self.values.__getitem__)
+        args, kwargs = self._arguments(node)
         handler = self._handlers.get(node.target)
         if handler is not None:
             return handler(node, *args, **kwargs)
@@ -158,7 +162,7 @@ class Importer:
     def refuse(self, node: torch.fx.Node, reason: str = "") -> UnsupportedOperation:
         return UnsupportedOperation(operation_name(node), place_of(node), reason)
 
-    def execute(self, node: torch.fx.Node, probes: dict) -> object:
+    def execute(self, node: torch.fx.Node, probes: Mapping) -> object:
         """Value of a `Derived` node for these input values."""
         known = {n: v for n, v in self.values.items() if isinstance(v, Tensor)}
         return evaluate(node, {**known, **probes}, {})
@@ -326,8 +330,17 @@ class Importer:
             raise self.refuse(node, seen)
         if causal and masks:
             raise self.refuse(node, "is_causal together with a mask")
+        q_name, k_name, v_name = names
         op = FloatAttention(
-            node.name, *names, heads, scale, causal or seen.causal, seen.source, place
+            node.name,
+            q_name,
+            k_name,
+            v_name,
+            heads,
+            scale,
+            causal or seen.causal,
+            seen.source,
+            place,
         )
         name, features = builder.put(op), q.index.numel() // (builder.batch * builder.tokens)
         index = torch.arange(builder.batch * builder.tokens * features)

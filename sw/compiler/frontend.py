@@ -144,7 +144,8 @@ def _input(node: torch.fx.Node, importer: Importer) -> object:
             "[batch, tokens, features]"
         )
     builder = importer.builder
-    builder.set_shape(*(1, *shape)[-3:-1], node.name)
+    batch, tokens = (1, *shape)[-3:-1]
+    builder.set_shape(batch, tokens, node.name)
     name = builder.put(FloatInput(node.name, "float", shape))
     return Activation.whole(name, shape)
 
@@ -213,7 +214,7 @@ def _finish_inputs(program, importer: Importer, graph: FloatGraph) -> None:
             ordered.append(present[node.name])
         elif node in importer.inputs:
             kind = "mask" if node.name in masks else "tokens"
-            ordered.append(FloatInput(node.name, kind, importer.inputs[node]))
+            ordered.append(FloatInput(str(node.name), kind, importer.inputs[node]))
     rest = [op for op in graph.ops if not isinstance(op, FloatInput)]
     used = {name for op in rest for name in operands(op)}
     used |= {name for name, _ in graph.outputs}

@@ -116,7 +116,7 @@ def load_graph(path: str | Path) -> ir.QuantGraph:
                     f"{path} has graph version {metadata.get('version')}, this is {GRAPH_VERSION}: "
                     "quantise again"
                 )
-            arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            arrays = {key: file.get_tensor(key) for key in file.keys()}
     except SafetensorError as error:
         raise CompileError(f"{path} is damaged: {error}") from None
     return _restore(json.loads(metadata["graph"]), arrays)

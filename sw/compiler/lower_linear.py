@@ -154,17 +154,16 @@ def lower_linear(context: Context, step: Step) -> None:
     params = [p for layer in layers for p in layer.params] + (norm.params if norm else [])
     keep_if_room(params, context.config.param_words)
     ramp = True
-    tiles = even_split(context.rows, plan.rows)
-    for rows in tiles:
+    for rows in even_split(context.rows, plan.rows):
         tile = _InputTile(context, x, rows, chunks, plan.keep_x)
         for layer in layers:
-            results = Results(context, layer.op, layer.first, layer.second, rows, norm)
             parts = even_split(layer.layout.column_panels, layer.panels, layer.layout.panel_unit)
+            results = Results(context, layer.op, layer.first, layer.second, rows, norm, parts)
             for part in parts:
                 last = layer is layers[-1] and part is parts[-1]
                 _gemm_part(context, layer, tile, results, part, last, ramp)
                 ramp = False
-            results.finish(rows is tiles[-1])
+            results.finish()
     for item in params:
         item.free_all()
 

@@ -12,7 +12,8 @@ from sw.compiler.graph import QuantElementwise, QuantNorm
 from sw.compiler.layout import Form, even_split
 from sw.compiler.params import Params, keep_if_room, param_parts
 from sw.compiler.steps import Step
-from sw.compiler.tile import norm_parts, plan_groups, plan_rows
+from sw.compiler.strips import Strip, Strips
+from sw.compiler.tile import plan_groups, plan_rows
 
 __all__ = ["FusedNorm", "lower_elementwise", "lower_norm"]
 
@@ -41,55 +42,69 @@ class FusedNorm:
             self.gain8 = Params(context, Memory.PARAM1, op.to8, order, features)
             self.params.append(self.gain8)
 
-    def tile(
-        self, rows: tuple[int, int], address: int, slot: int, in_place: bool, last: bool
-    ) -> None:
-        """Norm rows (first, count) at a residual address.
+    @property
+    def on_chip(self) -> bool:
+        """Whether the INT16 result stays on chip, as whole rows."""
+        return self.out16 is not None and Form.S in self.out16.chip
 
-        in_place: the INT16 result may replace the operand. last: of the step, so what follows
-        waits for it: then part by part, to start that and the stores early.
-        """
+    def tile(self, rows: tuple[int, int], strips: Strips, slot: int) -> None:
+        """Norm rows (first, count), strip by strip; the sums are stored if anyone reads them."""
         context, c = self.context, self.context.config
         total = self.layout.groups
-        target16, buffer = address, None
-        if self.out16 is not None and Form.S in self.out16.chip:
-            target16 = self.out16.chip[Form.S] + rows[0] * total
-        elif self.out16 is not None and not in_place:
-            target16 = buffer = context.residual.take(rows[1] * total)
-        parts = param_parts(c, self.params, self.layout.panels)
-        if last and len(parts) == 1:
-            parts = norm_parts(c, self.layout.panels)
-        for part in parts:
-            first, groups = (p * c.groups_per_row_panel for p in part)
-            fields: dict[str, int] = {
-                "rows": rows[1],
-                "groups": groups,
-                "res_address": address + first,
-                "res_stride": total,
-                "res_dst_address": target16 + first,
-                "slot": slot,
-                "features": self.op.features,
-                "epsilon": self.op.epsilon,
-            }
-            target = None
-            if self.out8 is not None:
-                assert self.gain8 is not None
-                target = Bytes.take(context, self.out8, Form.A, part, rows)
-                fields |= target.fields
-                fields["param1"] = self.gain8.get(first, groups)
-            if self.gain16 is not None:
-                fields |= {"write_residual": 1, "param0": self.gain16.get(first, groups)}
-            context.emitter.emit(Opcode.NORM, **fields)
-            for item in self.params:
-                item.done()
-            if target is not None:
-                target.store()
+        home = buffer = None  # the result's, where it cannot replace the sum
+        if self.on_chip:
+            assert self.out16 is not None
+            home = self.out16.chip[Form.S] + rows[0] * total
+        elif self.out16 is not None and strips.owns_result:
+            home = buffer = context.residual.take(rows[1] * total)
+        for strip in strips:
+            if strips.result is not None and Form.S in strips.result.dram:
+                context.move_rows(
+                    Opcode.STORE, strips.result, rows, strip.groups, strip.address, strip.stride
+                )
+            target = strip.address if home is None else home + strip.groups[0]
+            for skip, count in param_parts(c, self.params, strip.panels[1]):
+                panels = (strip.panels[0] + skip, count)
+                self._norm(rows, strip, panels, target, slot)
             if self.out16 is not None and Form.S in self.out16.dram:
                 context.move_rows(
-                    Opcode.STORE, self.out16, rows, (first, groups), target16 + first, total
+                    Opcode.STORE, self.out16, rows, strip.groups, target, strip.stride
                 )
+            strips.free(strip)
+        strips.free_all()
         if buffer is not None:
             context.residual.give_back(buffer)
+
+    def _norm(
+        self, rows: tuple[int, int], strip: Strip, panels: tuple[int, int], target: int, slot: int
+    ) -> None:
+        """One command: some panels of a strip, whose INT16 result begins at `target`."""
+        context, c = self.context, self.context.config
+        first, groups = (p * c.groups_per_row_panel for p in panels)
+        skip = first - strip.groups[0]
+        fields: dict[str, int] = {
+            "rows": rows[1],
+            "groups": groups,
+            "res_address": strip.address + skip,
+            "res_stride": strip.stride,
+            "res_dst_address": target + skip,
+            "slot": slot,
+            "features": self.op.features,
+            "epsilon": self.op.epsilon,
+        }
+        result = None
+        if self.out8 is not None:
+            assert self.gain8 is not None
+            result = Bytes.take(context, self.out8, Form.A, panels, rows)
+            fields |= result.fields
+            fields["param1"] = self.gain8.get(first, groups)
+        if self.gain16 is not None:
+            fields |= {"write_residual": 1, "param0": self.gain16.get(first, groups)}
+        context.emitter.emit(Opcode.NORM, **fields)
+        for item in self.params:
+            item.done()
+        if result is not None:
+            result.store()
 
 
 def lower_norm(context: Context, step: Step) -> None:
@@ -107,12 +122,10 @@ def lower_norm(context: Context, step: Step) -> None:
     height = plan_rows(c, context.rows, groups, context.caution)
     for rows in even_split(context.rows, height):
         slot = context.statistics.take(rows[1])
-        buffer = None
-        if Form.S in x.chip:
-            address = x.chip[Form.S] + rows[0] * groups
-        else:
-            address = buffer = context.residual.take(rows[1] * groups)
-            context.move_rows(Opcode.LOAD, x, rows, (0, groups), address)
+        strips = Strips(
+            context, rows, groups, [(0, x.layout.panels)], x, None, together=norm.on_chip
+        )
+        strip = strips.at(0)
         for part in param_parts(c, [identity], x.layout.panels):
             first, count = (p * c.groups_per_row_panel for p in part)
             context.emitter.emit(
@@ -120,17 +133,15 @@ def lower_norm(context: Context, step: Step) -> None:
                 rows=rows[1],
                 groups=count,
                 param0=identity.get(first, count),
-                res_address=address + first,
-                res_stride=groups,
+                res_address=strip.operand + first,
+                res_stride=strip.stride,
                 slot=slot,
                 from_residual=1,
                 statistics=1,
                 statistics_first=int(first == 0),
             )
             identity.done()
-        norm.tile(rows, address, slot, buffer is not None, False)
-        if buffer is not None:
-            context.residual.give_back(buffer)
+        norm.tile(rows, strips, slot)
         context.statistics.give_back(slot)
     for item in params:
         item.free_all()

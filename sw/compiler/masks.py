@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,7 +43,7 @@ def evaluate(node: torch.fx.Node, known: Mapping[torch.fx.Node, object], memo: d
         order.append(current)
         stack.extend(current.all_input_nodes)
 
-    def value(item: torch.fx.Node) -> object:
+    def value(item: torch.fx.Node) -> Any:
         return known[item] if item in known else memo[item]
 
     for current in reversed(order):

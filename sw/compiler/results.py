@@ -9,6 +9,7 @@ from sw.compiler.graph import QuantLinear
 from sw.compiler.layout import Form
 from sw.compiler.lower_norm import FusedNorm
 from sw.compiler.params import Params
+from sw.compiler.strips import Strips, strip_ranges
 
 __all__ = ["Results"]
 
@@ -16,8 +17,8 @@ __all__ = ["Results"]
 class Results:
     """The vector side of one M tile of one layer.
 
-    With a fused norm the residual memory holds whole rows, which the norm then works on in
-    place; else only the part in hand passes through it.
+    With a fused norm the residual memory holds whole rows in strips, which the norm then works
+    on in place; else only the part in hand passes through it.
     """
 
     def __init__(
@@ -28,6 +29,7 @@ class Results:
         second: Params | None,
         rows: tuple[int, int],
         norm: FusedNorm | None,
+        parts: list[tuple[int, int]],
     ):
         self.context, self.op, self.rows, self.norm = context, op, rows, norm
         self.first, self.second = first, second
@@ -36,10 +38,26 @@ class Results:
         self.out16 = context.values.get(op.out16 or "")
         self.forms = context.forms(op.out8)
         self.out8 = context.values[op.out8] if op.out8 and self.forms else None
-        self._whole: int | None = None  # residual word of the tile's first row
-        self._buffer: int | None = None  # to free, if it is not the resident result itself
+        self._part: int | None = None  # residual buffer of the part in hand
         self._slot = 0
-        self._started = False
+        self.strips: Strips | None = None
+        if norm is not None:
+            self._slot = context.statistics.take(rows[1])
+            self.strips = Strips(
+                context,
+                rows,
+                self.layout.groups,
+                strip_ranges(context.config, [self._panels(n) for n in parts]),
+                self.residual,
+                self.out16,
+                together=norm.on_chip,
+            )
+
+    def _panels(self, n: tuple[int, int]) -> tuple[int, int]:
+        """Words of R features (first, count) that output tiles (first, count) fill."""
+        c = self.context.config
+        first = n[0] * c.columns // c.rows
+        return first, min(-(-n[1] * c.columns // c.rows), self.layout.panels - first)
 
     def part(self, accumulator: int, n: tuple[int, int]) -> None:
         """Output tiles (first, count) are in the accumulator, `rows` words apart."""
@@ -55,10 +73,7 @@ class Results:
             elif form == Form.V:
                 self._piece(accumulator, n, form, n, n)
             else:
-                c = self.context.config
-                first = n[0] * c.columns // c.rows
-                count = min(-(-n[1] * c.columns // c.rows), self.layout.panels - first)
-                self._piece(accumulator, n, form, n, (first, count))
+                self._piece(accumulator, n, form, n, self._panels(n))
 
     def _piece(
         self,
@@ -85,9 +100,8 @@ class Results:
             assert self.out8 is not None
             target = Bytes.take(self.context, self.out8, form, panels, rows)
             fields |= target.fields
-        buffer = None
         if form in (Form.A, None) and (self.op.residual or self.op.out16):
-            buffer = self._residual_fields(fields, (lane_group, groups))
+            self._residual_fields(fields, panels[0], (lane_group, groups))
         fields["param0"] = self.first.get(lane_group, groups)
         if self.second is not None and target is not None:
             fields |= {"two_stage": 1, "param1": self.second.get(lane_group, groups)}
@@ -97,66 +111,45 @@ class Results:
             self.second.done()
         if target is not None:
             target.store()
-        if buffer is not None:
-            if self.out16 is not None:
-                self.context.move_rows(Opcode.STORE, self.out16, rows, (lane_group, groups), buffer)
-            self.context.residual.give_back(buffer)
+        self._finish_part((lane_group, groups))
 
-    def _residual_fields(self, fields: dict[str, int], groups: tuple[int, int]) -> int | None:
-        """Residual operand and INT16 result in place; returns the buffer to free, if any."""
+    def _residual_fields(self, fields: dict[str, int], panel: int, groups: tuple[int, int]) -> None:
+        """Residual operand and INT16 result, in place where possible."""
         context, rows = self.context, self.rows
-        total = self.layout.groups
-        buffer = None
-        if self.norm is not None:
-            if self._whole is None:
-                self._start_rows()
-            assert self._whole is not None
-            address = target = self._whole + groups[0]
-            stride = total
-            if self.residual is not None and Form.S in self.residual.chip:
-                address = self.residual.chip[Form.S] + rows[0] * total + groups[0]
+        if self.strips is not None:
+            strip = self.strips.at(panel)
+            skip = groups[0] - strip.groups[0]
+            operand, target, stride = strip.operand + skip, strip.address + skip, strip.stride
             fields |= {
                 "statistics": 1,
-                "statistics_first": int(not self._started),
+                "statistics_first": int(panel == 0),
                 "slot": self._slot,
             }
-            self._started = True
         else:
-            address = target = buffer = context.residual.take(rows[1] * groups[1])
+            operand = target = self._part = context.residual.take(rows[1] * groups[1])
             stride = groups[1]
             if self.residual is not None:
-                context.move_rows(Opcode.LOAD, self.residual, rows, groups, buffer)
+                context.move_rows(Opcode.LOAD, self.residual, rows, groups, operand)
         fields |= {
-            "res_address": address,
+            "res_address": operand,
             "res_stride": stride,
             "res_dst_address": target,
             "write_residual": int(self.norm is not None or self.out16 is not None),
         }
         if self.residual is not None:
             fields |= {"add_residual": 1, "res_shift": self.op.residual_shift}
-        return buffer
 
-    def _start_rows(self) -> None:
-        """Room for whole rows: the result's own place, or a buffer with the operand in it."""
-        context, rows, total = self.context, self.rows, self.layout.groups
-        self._slot = context.statistics.take(rows[1])
-        if self.out16 is not None and Form.S in self.out16.chip:
-            self._whole = self.out16.chip[Form.S] + rows[0] * total
-        else:
-            self._whole = self._buffer = context.residual.take(rows[1] * total)
-        if self.residual is not None and Form.S not in self.residual.chip:
-            context.move_rows(Opcode.LOAD, self.residual, rows, (0, total), self._whole)
+    def _finish_part(self, groups: tuple[int, int]) -> None:
+        """Without a norm: the INT16 result of this part goes to memory."""
+        if self._part is not None:
+            if self.out16 is not None:
+                self.context.move_rows(Opcode.STORE, self.out16, self.rows, groups, self._part)
+            self.context.residual.give_back(self._part)
+            self._part = None
 
-    def finish(self, last: bool) -> None:
-        """All parts are done: store whole rows, and norm them. last: of the step."""
-        if self.norm is None:
-            return
-        assert self._whole is not None
-        if self.out16 is not None and Form.S in self.out16.dram:
-            self.context.move_rows(
-                Opcode.STORE, self.out16, self.rows, (0, self.layout.groups), self._whole
-            )
-        self.norm.tile(self.rows, self._whole, self._slot, self._buffer is not None, last)
-        if self._buffer is not None:
-            self.context.residual.give_back(self._buffer)
-        self.context.statistics.give_back(self._slot)
+    def finish(self) -> None:
+        """All parts are done: store whole rows, and norm them."""
+        if self.norm is not None:
+            assert self.strips is not None
+            self.norm.tile(self.rows, self.strips, self._slot)
+            self.context.statistics.give_back(self._slot)

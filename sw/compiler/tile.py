@@ -28,7 +28,7 @@ MOST_ROWS = 64  # M tile; more only saves bus traffic
 NORM_ROWS = 32  # M tile in front of a fused norm
 QUERY_ROWS = 32
 MOST_PANELS = 4  # output tiles of one GEMM
-NORM_PARTS = 4
+STRIPS = 8  # of the residual rows in front of a norm, at most
 NORM_GROUPS = 12  # the row parameters of a norm take about that many cycles
 RAMP_PARTS = 4  # reduction parts of a step's first GEMM, which starts on the first of them
 LANES = 8  # attention streams at most
@@ -105,7 +105,8 @@ def plan_linear(
         most = min(most, c.row_slots // 2)
     if whole_rows:
         groups = outs[0].groups
-        most = min(most, c.residual_words // (2 * groups) or c.residual_words // groups)
+        room = groups + 2 * strip_groups(c, groups) + MOST_PANELS * c.groups_per_column_panel
+        most = min(most, c.residual_words // room or c.residual_words // groups)
     stage = unit * c.columns // c.rows + 1
     keep = True
     if x_resident:
@@ -157,10 +158,9 @@ def plan_rows(c: AcceleratorConfig, rows: int, groups: int, caution: int) -> int
     return even_split(rows, most)[0][1]
 
 
-def norm_parts(c: AcceleratorConfig, panels: int) -> list[tuple[int, int]]:
-    """Parts of a norm that something waits for: a few, of enough groups to keep the pace."""
-    least = max(-(-NORM_GROUPS // c.groups_per_row_panel), -(-panels // NORM_PARTS))
-    return even_split(panels, least)
+def strip_groups(c: AcceleratorConfig, groups: int) -> int:
+    """Groups of a strip of the residual rows (strips.py), at least."""
+    return max(NORM_GROUPS, groups // STRIPS)
 
 
 def plan_groups(

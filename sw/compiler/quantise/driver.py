@@ -330,8 +330,9 @@ class Quantiser:
                 weight.gain / chosen.scale, (weight.bias - chosen.zero) / chosen.scale, place
             )
         else:
-            if self.is_narrow(value) and self.ranges[value].source is not None:
-                weight = weight.take(self.ranges[value].source)
+            source = self.ranges[value].source if self.is_narrow(value) else None
+            if source is not None:
+                weight = weight.take(source)
             first = make_affine(weight.gain / unit, weight.bias / unit, place)
         residual = None if stage.residual is None else wide_name(stage.residual)
         self.emit(

@@ -28,8 +28,8 @@ __all__ = ["LEVELS", "Range", "round_weight", "search_range", "windows"]
 
 LEVELS = 127.0
 STEPS = 255.0
-FOLD_ROWS = 64
-"""Neighbouring rows (mostly of one text) that are judged together."""
+FOLDS = 4
+"""Runs of rows, alternately of the two halves: calibration data of one kind stay together."""
 MUCH_BETTER = 0.6
 """A channel takes another fraction than all others if its error falls below this part."""
 
@@ -78,9 +78,7 @@ def windows(
     """
     rows = sample(len(x), options.search_rows)
     part, weight = x[rows], row_weight[rows, None]
-    fold = (np.arange(len(rows)) // FOLD_ROWS) % 2 == 0
-    if fold.all():
-        fold = np.arange(len(rows)) % 2 == 0
+    fold = (np.arange(len(rows)) * FOLDS // len(rows)) % 2 == 0
     middle = np.median(part, axis=0)
     errors = np.zeros((2, len(options.clips), x.shape[1]))
     for half, (seen, other) in enumerate(((fold, ~fold), (~fold, fold))):
