@@ -40,9 +40,7 @@ def test_impossible_configurations(change, text):
 
 
 def test_unknown_preset_lists_the_known_ones():
-    with pytest.raises(
-        ConfigError, match="'huge'; presets: tiny, ulx3s, base"
-    ):
+    with pytest.raises(ConfigError, match="'huge'; presets: tiny, ulx3s, base"):
         get_config("huge")
 
 
