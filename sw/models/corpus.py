@@ -4,6 +4,10 @@ Technical English is taken from the docstrings, package descriptions and licence
 packages whose versions the project pins; the everyday texts are our own (`texts/`). Evaluation
 sentences of the technical kind come from source files that calibration never reads, and no
 everyday text is ever used for calibration: it stands for what users type.
+
+Technical English uses a small part of the vocabulary, and words never seen in calibration drive
+other channels far. So calibration also has made-up sentences, words drawn at random from the
+tokenizer's vocabulary between ordinary function words: senseless, but of all subjects.
 """
 
 from __future__ import annotations
@@ -12,8 +16,9 @@ import ast
 import functools
 import hashlib
 import importlib.util
+import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -37,6 +42,12 @@ DESCRIPTIONS = (
 )
 LICENCES = ("numpy", "torch", "transformers", "amaranth", "click")
 
+FUNCTION_WORDS = tuple(
+    "the a an of to in on at by for with from and or but not no is are was were be been has had "
+    "have he she it they we you i his her its their our your my this that these those who which "
+    "what when where how if then than as so very all some any one two more most into over after "
+    "before under between up down out off again there here".split()
+)
 EVALUATION_SHARE = 4
 """One source file in this many is held out for evaluation."""
 LONG_WORDS = (110, 170)
@@ -135,7 +146,7 @@ def _described() -> tuple[list[str], list[str]]:
     short: list[str] = []
     long: list[str] = []
     for name in DESCRIPTIONS:
-        body = metadata.distribution(name).metadata.get_payload()
+        body = metadata.distribution(name).metadata.get_payload()  # pyright: ignore
         assert isinstance(body, str)
         body = re.sub(r"<[^>]*>", " ", re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", body))
         prose = [s for p in _paragraphs(body) for s in _sentences(p) if _is_prose(s)]
@@ -156,15 +167,48 @@ def _described() -> tuple[list[str], list[str]]:
     return list(dict.fromkeys(short)), list(dict.fromkeys(long))
 
 
+def _made_up(count: int, words: Sequence[str], lengths: tuple[int, int], seed: int) -> list[str]:
+    """Sentences of random words and function words."""
+    generator = random.Random(seed)
+    texts = []
+    for _ in range(count):
+        chosen = [
+            generator.choice(FUNCTION_WORDS if generator.random() < 0.45 else words)
+            for _ in range(generator.randint(*lengths))
+        ]
+        for place in range(6, len(chosen) - 3, generator.randint(5, 9)):
+            chosen[place] += generator.choice([",", ",", ";", ".", "."])
+        texts.append(" ".join(chosen).capitalize() + generator.choice([".", ".", ".", "?", "!"]))
+    return texts
+
+
 @functools.cache
-def calibration_texts(short: int = 160, described: int = 60, long: int = 14) -> tuple[str, ...]:
-    """Sentences of docstrings, of package descriptions and licences, and long passages."""
+def calibration_texts(
+    vocabulary: tuple[str, ...] = (),
+    *,
+    short: int = 140,
+    described: int = 60,
+    made_up: int = 80,
+    long: int = 16,
+) -> tuple[str, ...]:
+    """Sentences and long passages of all sources.
+
+    vocabulary: words for the made-up sentences; without any there are none.
+    """
     sentences, passages = _technical()
-    texts = _chosen([s for s, label in sentences.items() if not _held_out(label)], short)
+    short_texts = _chosen([s for s, label in sentences.items() if not _held_out(label)], short)
     more, more_long = _described()
+    each = long // 2 if not vocabulary else long // 4
+    texts = short_texts[: short // 2]
+    if vocabulary:
+        texts += _made_up(made_up // 2, vocabulary, (4, 28), 1)
+    texts += _chosen([p for p, label in passages.items() if not _held_out(label)], 2 * each)
     texts += _chosen(more, described)
-    texts += _chosen([p for p, label in passages.items() if not _held_out(label)], long // 2)
-    texts += _chosen(more_long, long - long // 2)
+    texts += short_texts[short // 2 :]
+    if vocabulary:
+        texts += _made_up(made_up - made_up // 2, vocabulary, (4, 28), 2)
+        texts += _made_up(long - 3 * each, vocabulary, (90, 160), 3)
+    texts += _chosen(more_long, each)
     return tuple(texts)
 
 

@@ -66,6 +66,12 @@ def _tokenizer():
     return tokenizer
 
 
+def vocabulary_words() -> tuple[str, ...]:
+    """Whole words that the tokenizer knows, the most frequent ones first."""
+    ranked = sorted(_tokenizer().get_vocab().items(), key=lambda item: item[1])
+    return tuple(w for w, _ in ranked if len(w) > 2 and w.isascii() and w.isalpha())
+
+
 def tokenise(texts: Sequence[str]) -> list[np.ndarray]:
     """Token numbers of each text, with [CLS] and [SEP], cut at `MAX_TOKENS`."""
     encoded = _tokenizer().encode_batch(list(texts))
@@ -102,5 +108,5 @@ def calibration() -> list[dict[str, np.ndarray]]:
     """Calibration batches, one text each, for either form of the graph."""
     return [
         {"input_ids": ids[None], "attention_mask": np.ones_like(ids)[None]}
-        for ids in tokenise(calibration_texts())
+        for ids in tokenise(calibration_texts(vocabulary_words()))
     ]
