@@ -250,9 +250,7 @@ _SPECS = (
             Field("w_n_stride", 16, "words between output tiles"),
             *_ACCUMULATOR,
             Field("accumulate", 1, "add to what the accumulator holds instead of overwriting it"),
-            Field(
-                "rescale", 1, "with accumulate: first shift it right by SHIFT[slot + i]"
-            ),
+            Field("rescale", 1, "with accumulate: first shift it right by SHIFT[slot + i]"),
             Field("row_max", 1, "write the row maxima of the result, and apply limit and mask"),
             Field("mask", 1, "with row_max: apply the key mask"),
             Field("mask_address", 12, "mask word of output tile 0"),
