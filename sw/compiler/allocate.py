@@ -10,7 +10,7 @@ from bisect import insort
 
 import numpy as np
 
-from hw.isa import Memory, Region
+from hw.isa import Region
 from sw.compiler.errors import CompileError
 
 __all__ = ["Constants", "DoesNotFit", "Pool", "RegionSpace"]
@@ -25,12 +25,13 @@ class Pool:
 
     Parameters
     ----------
-    name: for error texts. size: words.
+    name: for error texts. size: words. base: address of the first one.
     """
 
-    def __init__(self, name: str, size: int):
+    def __init__(self, name: str, size: int, base: int = 0):
         self.name = name
         self.size = size
+        self.base = base
         self._live: list[tuple[int, int]] = []  # (start, end), sorted
         self._next = 0
 
@@ -63,7 +64,7 @@ class Pool:
                 if end - address >= words:
                     self._next = address + words
                     insort(self._live, (address, address + words))
-                    return address
+                    return self.base + address
         raise DoesNotFit(
             f"{self.name}: no room for {words} words ({self.free_words} of {self.size} free); "
             f"make this memory larger in the configuration"
@@ -74,16 +75,24 @@ class Pool:
         for start, end in reversed(self._gaps()):
             if end - start >= words:
                 insort(self._live, (end - words, end))
-                return end - words
+                return self.base + end - words
         raise DoesNotFit(f"{self.name}: no room for {words} words of {self.size}")
 
     def give_back(self, address: int) -> None:
         """End of a buffer's use, in the order of the commands that were emitted."""
         for index, (start, _) in enumerate(self._live):
-            if start == address:
+            if self.base + start == address:
                 del self._live[index]
                 return
         raise AssertionError(f"{self.name}: nothing lives at {address}")
+
+    def reserve(self, words: int) -> Pool:
+        """A part of this memory for buffers of one kind, so that they reuse only each other."""
+        return Pool(self.name, words, self.take_high(words))
+
+    def dissolve(self, part: Pool) -> None:
+        """End of the use of a part."""
+        self.give_back(part.base)
 
 
 class RegionSpace:
@@ -152,8 +161,3 @@ class Constants:
     def image(self) -> np.ndarray:
         """All bytes."""
         return np.frombuffer(b"".join(self._parts), dtype=np.uint8).copy()
-
-
-def pools(sizes: dict[Memory, int]) -> dict[Memory, Pool]:
-    """A pool for each on-chip memory."""
-    return {memory: Pool(f"{memory.name.lower()} memory", size) for memory, size in sizes.items()}

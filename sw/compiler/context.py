@@ -62,6 +62,7 @@ class Context:
         self.values: dict[str, Value] = {}
         self.masks: dict[tuple[str, int], int] = {}
         self.resident: set[tuple[str, Form]] = set()
+        self.staging: Pool | None = None
 
     # --- tensors ------------------------------------------------------------------------------
 
@@ -85,6 +86,10 @@ class Context:
         """The memory that holds a form."""
         pools = {Form.A: self.activation, Form.S: self.residual}
         return pools.get(form, self.weight)
+
+    def staging_pool(self, form: Form) -> Pool:
+        """Where results wait for their store."""
+        return self.staging if form == Form.A and self.staging else self.pool(form)
 
     def chip_words(self, layout: Layout, form: Form) -> int:
         """Words of a whole tensor on chip. Whole tiles of K and V are read, so the last panel
@@ -141,17 +146,21 @@ class Context:
         rows: tuple[int, int],
         address: int,
         stride: int,
+        queue: int | None = None,
     ) -> None:
         """LOAD or STORE words (panel, row) of forms A, K and V, on chip at
-        `address + p * stride + r`. panels, rows: (first, count)."""
+        `address + p * stride + r`. panels, rows: (first, count). queue: of a LOAD; by default
+        that of the form."""
         region, offset = value.dram[form]
         pitch, _ = words.pitch_and_bytes(self.config, form)
         whole = rows[1] == self.rows and stride == rows[1] and panels[1] * rows[1] < 1 << 16
-        activations = opcode == Opcode.LOAD and form == Form.A
+        if queue is None:
+            activations = opcode == Opcode.LOAD and form == Form.A
+            queue = ACTIVATIONS_QUEUE if activations else WEIGHTS_QUEUE
         self.emitter.emit(
             opcode,
             region=region,
-            queue=ACTIVATIONS_QUEUE if activations else WEIGHTS_QUEUE,
+            queue=queue,
             memory=MEMORY_OF[form],
             offset=offset + (panels[0] * self.rows + rows[0]) * pitch,
             words=rows[1] * panels[1] if whole else rows[1],

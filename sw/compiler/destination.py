@@ -37,7 +37,7 @@ class Bytes:
         if form in value.chip:
             address = value.chip[form] + panels[0] * context.rows + rows[0]
             return cls(context, value, form, panels, rows, address, context.rows, False)
-        address = context.pool(form).take(panels[1] * rows[1])
+        address = context.staging_pool(form).take(panels[1] * rows[1])
         return cls(context, value, form, panels, rows, address, rows[1], True)
 
     @property
@@ -62,4 +62,4 @@ class Bytes:
                 self.stride,
             )
         if self.staged:
-            self.context.pool(self.form).give_back(self.address)
+            self.context.staging_pool(self.form).give_back(self.address)

@@ -131,10 +131,17 @@ class Emitter:
         self._started: dict[Unit, Clock] = dict.fromkeys(UNITS, START)
         self._weights_started: Clock = START
         self._done: dict[Unit, list[Clock]] = {unit: [START] for unit in UNITS}
+        # Who first needs each activation load: (unit, count).
+        self.first_use: list[tuple[Unit, int]] = []
 
     @property
     def commands(self) -> int:
         return sum(len(items) for items in self.items.values())
+
+    @property
+    def matrix_commands(self) -> int:
+        """GEMMs so far."""
+        return len(self.items[Unit.MATRIX])
 
     def place(self, text: str) -> None:
         """Commands from here on belong to this part of the module."""
@@ -168,6 +175,8 @@ class Emitter:
             self._started[unit] = clock
         self.items[unit].append(item)
         item.count = len(self.items[unit])
+        for _ in range(len(self.first_use), needs.get(Unit.LOAD_ACTIVATIONS, 0)):
+            self.first_use.append((unit, item.count))
         done = list(_latest(clock, self._done[unit][-1]))
         done[unit] = item.count
         self._done[unit].append(tuple(done))

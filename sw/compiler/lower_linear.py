@@ -17,7 +17,7 @@ from sw.compiler.lower_norm import FusedNorm
 from sw.compiler.params import Params, keep_if_room
 from sw.compiler.results import Results
 from sw.compiler.steps import Step
-from sw.compiler.tile import LinearPlan, plan_linear, reduction_parts
+from sw.compiler.tile import RAMP_PARTS, LinearPlan, plan_linear, reduction_parts, staging_words
 
 __all__ = ["lower_linear"]
 
@@ -41,8 +41,12 @@ class _InputTile:
         self._at: dict[int, int] = {}
         self._loaded: dict[int, int] = {}  # panels of each chunk
 
-    def get(self, chunk: int, skip: int, count: int) -> tuple[int, int]:
-        """(address, stride) of the chunk's panel `skip`, `count` panels from there."""
+    def get(self, chunk: int, skip: int, count: int, cold: bool) -> tuple[int, int]:
+        """(address, stride) of the chunk's panel `skip`, `count` panels from there.
+
+        cold: nothing runs yet, so the weights queue fetches the chunks between the weights that
+        they are for, instead of both queues sharing the bus.
+        """
         first, size = self.chunks[chunk]
         height = self.rows[1]
         if Form.A in self.value.chip:
@@ -62,6 +66,7 @@ class _InputTile:
                 self.rows,
                 address + loaded * height,
                 height,
+                WEIGHTS_QUEUE if cold else None,
             )
             self._loaded[chunk] = skip + count
         return address + skip * height, height
@@ -153,6 +158,11 @@ def lower_linear(context: Context, step: Step) -> None:
     chunks = even_split(x.layout.panels, plan.k_tiles)
     params = [p for layer in layers for p in layer.params] + (norm.params if norm else [])
     keep_if_room(params, context.config.param_words)
+    widest = max(norm.widest if norm else 0, *(_widest(context, layer) for layer in layers))
+    if widest:
+        free, height = context.activation.largest_gap, plan.rows
+        words = staging_words(free, height, widest, 0 if Form.A in x.chip else x.layout.panels)
+        context.staging = context.activation.reserve(words) if words else None
     ramp = True
     for rows in even_split(context.rows, plan.rows):
         tile = _InputTile(context, x, rows, chunks, plan.keep_x)
@@ -166,6 +176,18 @@ def lower_linear(context: Context, step: Step) -> None:
             results.finish()
     for item in params:
         item.free_all()
+    if context.staging is not None:
+        context.activation.dissolve(context.staging)
+        context.staging = None
+
+
+def _widest(context: Context, layer: _Layer) -> int:
+    """Panels of the largest INT8 result that goes through a buffer."""
+    name = layer.op.out8
+    if Form.A not in context.forms(name) or Form.A in context.values[name or ""].chip:
+        return 0
+    c, layout = context.config, layer.layout
+    return -(-layer.panels * c.columns // c.rows) if layout.contiguous else layout.head_panels
 
 
 def _gemm_part(
@@ -186,7 +208,8 @@ def _gemm_part(
     for index, (first, size) in enumerate(tile.chunks):
         for skip, count in reduction_parts(layer.x_panels, size, ramp):
             weights = _load_weights(context, layer, n, (first + skip, count))
-            address, stride = tile.get(index, skip, count)
+            cold = ramp and context.emitter.matrix_commands < RAMP_PARTS
+            address, stride = tile.get(index, skip, count, cold)
             context.emitter.emit(
                 Opcode.GEMM,
                 rows=rows,

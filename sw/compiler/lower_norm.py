@@ -13,7 +13,7 @@ from sw.compiler.layout import Form, even_split
 from sw.compiler.params import Params, keep_if_room, param_parts
 from sw.compiler.steps import Step
 from sw.compiler.strips import Strip, Strips
-from sw.compiler.tile import plan_groups, plan_rows
+from sw.compiler.tile import MOST_PANELS, plan_groups, plan_rows, strip_groups
 
 __all__ = ["FusedNorm", "lower_elementwise", "lower_norm"]
 
@@ -43,6 +43,14 @@ class FusedNorm:
             self.params.append(self.gain8)
 
     @property
+    def widest(self) -> int:
+        """Panels of the largest INT8 result that goes through a buffer, about."""
+        if self.out8 is None or Form.A in self.out8.chip:
+            return 0
+        c = self.context.config
+        return strip_groups(c, self.layout.groups) // c.groups_per_row_panel + MOST_PANELS
+
+    @property
     def on_chip(self) -> bool:
         """Whether the INT16 result stays on chip, as whole rows."""
         return self.out16 is not None and Form.S in self.out16.chip
@@ -58,7 +66,8 @@ class FusedNorm:
         elif self.out16 is not None and strips.owns_result:
             home = buffer = context.residual.take(rows[1] * total)
         for strip in strips:
-            if strips.result is not None and Form.S in strips.result.dram:
+            if strips.store:
+                assert strips.result is not None
                 context.move_rows(
                     Opcode.STORE, strips.result, rows, strip.groups, strip.address, strip.stride
                 )
@@ -122,8 +131,10 @@ def lower_norm(context: Context, step: Step) -> None:
     height = plan_rows(c, context.rows, groups, context.caution)
     for rows in even_split(context.rows, height):
         slot = context.statistics.take(rows[1])
+        operand, owner = (None, x) if Form.S in x.chip else (x, None)
+        ranges = [(0, x.layout.panels)]
         strips = Strips(
-            context, rows, groups, [(0, x.layout.panels)], x, None, together=norm.on_chip
+            context, rows, groups, ranges, operand, owner, together=norm.on_chip, store=False
         )
         strip = strips.at(0)
         for part in param_parts(c, [identity], x.layout.panels):
@@ -133,7 +144,7 @@ def lower_norm(context: Context, step: Step) -> None:
                 rows=rows[1],
                 groups=count,
                 param0=identity.get(first, count),
-                res_address=strip.operand + first,
+                res_address=strip.address + first,
                 res_stride=strip.stride,
                 slot=slot,
                 from_residual=1,

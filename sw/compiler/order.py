@@ -21,6 +21,8 @@ __all__ = ["Estimate", "finish", "merge"]
 MATRIX_LATENCY = 48  # from a command's last row to its sums being visible
 VECTOR_LATENCY = 32
 COMMAND_OVERHEAD = 2
+LEAD = 8192  # cycles by which activations should be on chip before they are used
+ON_BUS = (Unit.LOAD_WEIGHTS, Unit.LOAD_ACTIVATIONS, Unit.STORE)
 COMPLETE_DISTANCE = 1 << (COUNT_BITS - 2)
 """A command with this many younger ones of its unit in the stream has left unit and queue
 (64 commands at most) long ago: waiting for it is pointless, and would become ambiguous."""
@@ -47,59 +49,126 @@ def _work(item: Item, c: AcceleratorConfig) -> int:
     return v["rows"] * v["groups"]
 
 
+class _Bus:
+    """Transfers in progress share the bus evenly, burst by burst."""
+
+    def __init__(self):
+        self.now = 0.0
+        self.left: dict[Unit, float] = {}
+
+    def advance(self, time: float) -> None:
+        """All transfers go on until `time`."""
+        if time > self.now:
+            share = (time - self.now) / max(len(self.left), 1)
+            for unit in self.left:
+                self.left[unit] -= share
+            self.now = time
+
+    def next_end(self) -> tuple[float, Unit] | None:
+        """When and where the next transfer ends if none is added."""
+        if not self.left:
+            return None
+        unit = min(self.left, key=self.left.__getitem__)
+        return self.now + max(self.left[unit], 0) * len(self.left), unit
+
+
+class _Merge:
+    """The timing model: see `merge`."""
+
+    def __init__(self, emitter: Emitter, memory_latency: int, not_before: list[float]):
+        self.config, self.items, self.latency = emitter.config, emitter.items, memory_latency
+        self.not_before = not_before  # of the activation loads
+        self.started: dict[Unit, list[float]] = {u: [] for u in UNITS}
+        self.heads = dict.fromkeys(UNITS, 0)
+        self.free = dict.fromkeys(UNITS, 0.0)
+        self.done: dict[Unit, list[float]] = {u: [0.0] for u in UNITS}
+        self.busy = {Unit.MATRIX: 0, Unit.VECTOR: 0, Unit.STORE: 0}
+        self.bus = _Bus()
+        self.ready: dict[Unit, float] = {}  # when the waits of a unit's oldest command are met
+
+    def next_start(self) -> tuple[float, Unit] | None:
+        """Which unit can start its oldest command first, as far as is known."""
+        best: tuple[float, Unit] | None = None
+        for unit in UNITS:
+            index = self.heads[unit]
+            if unit in self.bus.left or index == len(self.items[unit]):
+                continue
+            if unit not in self.ready:
+                item = self.items[unit][index]
+                waits = item.waits if item.weight_wait is None else [*item.waits, item.weight_wait]
+                if any(n >= len(self.done[u]) for u, n in waits):
+                    continue
+                ready = max((self.done[u][n] for u, n in waits), default=0.0)
+                if unit == Unit.LOAD_ACTIVATIONS and index < len(self.not_before):
+                    ready = max(ready, self.not_before[index])
+                self.ready[unit] = ready
+            start = max(self.ready[unit], self.free[unit])
+            if best is None or start < best[0]:
+                best = start, unit
+        return best
+
+    def start(self, time: float, unit: Unit) -> Item:
+        """Start a unit's oldest command."""
+        item = self.items[unit][self.heads[unit]]
+        self.heads[unit] += 1
+        self.started[unit].append(time)
+        del self.ready[unit]
+        work = _work(item, self.config)
+        if unit in ON_BUS:
+            self.busy[Unit.STORE] += work
+            self.bus.advance(time)
+            self.bus.left[unit] = work
+        else:
+            self.busy[unit] += work
+            self.free[unit] = time + work
+            latency = MATRIX_LATENCY if unit == Unit.MATRIX else VECTOR_LATENCY
+            self.done[unit].append(time + work + latency)
+        return item
+
+    def end_transfer(self, time: float, unit: Unit) -> None:
+        self.bus.advance(time)
+        del self.bus.left[unit]
+        self.free[unit] = time + COMMAND_OVERHEAD
+        self.done[unit].append(time + self.latency)
+
+    def run(self, timeline: list | None = None) -> list[Item]:
+        """All commands in the order of their starts."""
+        stream: list[Item] = []
+        while True:
+            start, end = self.next_start(), self.bus.next_end()
+            if end is not None and (start is None or end[0] <= start[0]):
+                self.end_transfer(*end)
+            elif start is not None:
+                stream.append(self.start(*start))
+                if timeline is not None:
+                    timeline.append((stream[-1], start[0], _work(stream[-1], self.config)))
+            else:
+                break
+        assert len(stream) == sum(map(len, self.items.values())), "the waits form a cycle"
+        return stream
+
+
 def merge(
     emitter: Emitter, memory_latency: int = 64, timeline: list | None = None
 ) -> tuple[list[Item], Estimate]:
     """One stream of all commands (without HALT), and the estimate. `timeline`, if given,
-    receives (item, start, end) for every command."""
-    c = emitter.config
-    heads = dict.fromkeys(UNITS, 0)
-    free = dict.fromkeys(UNITS, 0)
-    done: dict[Unit, list[int]] = {u: [0] for u in UNITS}
-    bus_free = 0
-    busy = {Unit.MATRIX: 0, Unit.VECTOR: 0, Unit.STORE: 0}
-    on_bus = (Unit.LOAD_WEIGHTS, Unit.LOAD_ACTIVATIONS, Unit.STORE)
-    ready: dict[Unit, int] = {}  # when the waits of a unit's head are met
-    stream: list[Item] = []
-    total = emitter.commands
-    while len(stream) < total:
-        best: Unit | None = None
-        best_start = 0
-        for unit in UNITS:
-            index = heads[unit]
-            if index == len(emitter.items[unit]):
-                continue
-            if unit not in ready:
-                item = emitter.items[unit][index]
-                waits = item.waits if item.weight_wait is None else [*item.waits, item.weight_wait]
-                if any(n >= len(done[u]) for u, n in waits):
-                    continue
-                ready[unit] = max((done[u][n] for u, n in waits), default=0)
-            start = max(ready[unit], free[unit])
-            if unit in on_bus:
-                start = max(start, bus_free)
-            if best is None or start < best_start:
-                best, best_start = unit, start
-        assert best is not None, "the waits form a cycle"
-        item = emitter.items[best][heads[best]]
-        work = _work(item, c)
-        end = best_start + work
-        free[best] = end + COMMAND_OVERHEAD
-        if best in on_bus:
-            bus_free = end
-            busy[Unit.STORE] += work
-            latency = memory_latency
-        else:
-            latency = MATRIX_LATENCY if best == Unit.MATRIX else VECTOR_LATENCY
-            busy[best] += work
-            free[best] = end
-        done[best].append(end + latency)
-        if timeline is not None:
-            timeline.append((item, best_start, end))
-        stream.append(item)
-        heads[best] += 1
-        ready.pop(best, None)
-    cycles = max((d[-1] for d in done.values()), default=0)
+    receives (item, start, cycles of work) for every command.
+
+    A first pass starts everything as early as possible. Activations that are needed much later
+    then keep off the bus while others wait for it: the second pass holds them back.
+    """
+    early = _Merge(emitter, memory_latency, [])
+    early.run()
+    not_before = [
+        early.started[unit][count - 1] - LEAD - 2 * _work(item, emitter.config)
+        for (unit, count), item in zip(
+            emitter.first_use, emitter.items[Unit.LOAD_ACTIVATIONS], strict=False
+        )
+    ]
+    model = _Merge(emitter, memory_latency, not_before)
+    stream = model.run(timeline)
+    cycles = round(max(d[-1] for d in model.done.values()))
+    busy = model.busy
     estimate = Estimate(cycles, busy[Unit.MATRIX], busy[Unit.VECTOR], busy[Unit.STORE])
     return stream, estimate
 

@@ -48,8 +48,9 @@ class Strips:
     Parameters
     ----------
     rows: first and count. ranges: panels of each strip. operand: INT16 tensor to add, loaded
-    into the strip (or read where it lives on chip). result: the sum's own tensor, if any.
-    together: strips must be as far apart as in a whole row, because something on chip is.
+    into the strip (or read where it lives on chip). result: the sum's own tensor, if any, which
+    is to be stored if `store`. together: strips must be as far apart as in a whole row, because
+    something on chip is.
     """
 
     def __init__(
@@ -61,10 +62,12 @@ class Strips:
         operand: Value | None,
         result: Value | None,
         together: bool,
+        store: bool = True,
     ):
         self.context, self.rows, self.total = context, rows, total
         self.ranges, self.operand, self.result = ranges, operand, result
         self.together = together or any(v and Form.S in v.chip for v in (operand, result))
+        self.store = store and result is not None and Form.S in result.dram
         self.owns_result = result is not None and Form.S in result.chip
         self._whole: int | None = None
         self._strips: list[Strip] = []

@@ -149,6 +149,14 @@ def reduction_parts(panels: int, size: int, ramp: bool) -> list[tuple[int, int]]
     return even_split(size, max(1, -(-panels // RAMP_PARTS))) if ramp else [(0, size)]
 
 
+def staging_words(free: int, rows: int, panels: int, x_panels: int) -> int:
+    """Words to set aside for results of `panels` words a row that wait for their store, beside
+    two M tiles of the input if possible; 0 if there is no room to set aside anything."""
+    piece = rows * panels
+    words = min(8 * piece, max(free - 2 * rows * x_panels, 3 * piece))
+    return words if words <= free - rows * x_panels * 5 // 4 else 0
+
+
 def plan_rows(c: AcceleratorConfig, rows: int, groups: int, caution: int) -> int:
     """Rows of one step of a norm that is not fused: short, to start what follows early."""
     most = min(c.residual_words // (3 * groups) or c.residual_words // groups, c.row_slots // 2)
