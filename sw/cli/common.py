@@ -11,6 +11,7 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 __all__ = ["config_option", "console", "device_option", "memory_options", "steps", "write_json"]
 
@@ -42,11 +43,11 @@ def steps():
     """Progress of long steps: yields `step(text)`, which returns `update(done, total)`."""
     progress = Progress(
         SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
+        TextColumn("{task.description}", table_column=Column(no_wrap=True, ratio=1)),
+        BarColumn(bar_width=16),
         TimeElapsedColumn(),
         console=Console(stderr=True),
-        transient=False,
+        expand=True,
     )
     with progress:
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 
 import click
@@ -72,19 +71,19 @@ def demo(config: str) -> None:
     ours = np.stack([r.embedding for r in results])
     best, score = _nearest(ours)
     best_exact, score_exact = _nearest(exact)
-    wide = shutil.get_terminal_size().columns >= 110
     table = Table(title=f"all-MiniLM-L6-v2 on {embedder.config.name} ({name})", show_lines=True)
-    for column in ("sentence", "nearest by accelerator", "nearest by PyTorch float32"):
-        table.add_column(column, max_width=34 if wide else 22)
+    table.add_column("#", justify="right")
+    table.add_column("sentence")
+    table.add_column("nearest, similarity\naccelerator | float32", no_wrap=True, justify="center")
     for column in ("cosine", "tokens", "cycles", "used"):
         table.add_column(column, justify="right", no_wrap=True)
     for i, result in enumerate(results):
         cycles = result.counters.get("cycles")
         table.add_row(
+            str(i + 1),
             result.text,
-            f"{SENTENCES[best[i]]} ({score[i]:.3f})",
-            f"{SENTENCES[best_exact[i]]} ({score_exact[i]:.3f})",
-            f"{float(ours[i] @ exact[i]):.5f}",
+            f"#{best[i] + 1} {score[i]:.3f} | #{best_exact[i] + 1} {score_exact[i]:.3f}",
+            f"{float(ours[i] @ exact[i]):.4f}",
             str(result.tokens),
             f"{cycles:,}" if cycles else "-",
             f"{100 * result.counters['utilization']:.1f}%" if cycles else "-",
@@ -107,4 +106,5 @@ def demo(config: str) -> None:
             highlight=False,
         )
     agree = int((best == best_exact).sum())
+    console.print("cosine: between the accelerator's embedding and PyTorch's in float32")
     console.print(f"Nearest neighbours agree for {agree} of {len(SENTENCES)} sentences.")
