@@ -112,6 +112,7 @@ class Emitter:
         self.config = config
         self.items: dict[Unit, list[Item]] = {unit: [] for unit in UNITS}
         self.places: list[str] = [""]
+        self._place = 0
         c = config
         sizes = {
             Space.ACTIVATION: c.activation_words,
@@ -145,8 +146,9 @@ class Emitter:
 
     def place(self, text: str) -> None:
         """Commands from here on belong to this part of the module."""
-        if self.places[-1] != text:
+        if text not in self.places:
             self.places.append(text)
+        self._place = self.places.index(text)
 
     # --- commands -----------------------------------------------------------------------------
 
@@ -159,7 +161,7 @@ class Emitter:
             unit = COMMANDS[opcode].units[0]
         touched = accesses(self.config, opcode, values)
         needs = self._needs(touched, unit, self._started[unit])
-        item = Item(opcode, values, unit, 0, len(self.places) - 1, [])
+        item = Item(opcode, values, unit, 0, self._place, [])
         if opcode == Opcode.GEMM:
             words = weight_accesses(self.config, values)
             weight_needs = self._needs(words, unit, self._weights_started)
@@ -231,7 +233,7 @@ class Emitter:
             EMPTY[Opcode.VECTOR] | {"rows": 1, "groups": 1},
             Unit.VECTOR,
             len(self.items[Unit.VECTOR]) + 1,
-            len(self.places) - 1,
+            self._place,
             waits,
         )
         clock = self._started[Unit.VECTOR]

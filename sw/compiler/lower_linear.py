@@ -167,6 +167,7 @@ def lower_linear(context: Context, step: Step) -> None:
     for rows in even_split(context.rows, plan.rows):
         tile = _InputTile(context, x, rows, chunks, plan.keep_x)
         for layer in layers:
+            context.emitter.place(layer.op.place)
             parts = even_split(layer.layout.column_panels, layer.panels, layer.layout.panel_unit)
             results = Results(context, layer.op, layer.first, layer.second, rows, norm, parts)
             for part in parts:

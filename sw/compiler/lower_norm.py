@@ -58,6 +58,7 @@ class FusedNorm:
     def tile(self, rows: tuple[int, int], strips: Strips, slot: int) -> None:
         """Norm rows (first, count), strip by strip; the sums are stored if anyone reads them."""
         context, c = self.context, self.context.config
+        context.emitter.place(self.op.place)
         total = self.layout.groups
         home = buffer = None  # the result's, where it cannot replace the sum
         if self.on_chip:
