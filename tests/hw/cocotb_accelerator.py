@@ -9,12 +9,14 @@ from hw.config import PRESETS
 from hw.isa import Command, Memory, Opcode, Region, Unit, Wait
 from hw.registers import State
 from hw.vector.golden import Affine, pack_params
+from sw.golden.machine import GoldenMachine
 from tests.hw.machine import Machine
 from tests.hw.programs import RandomProgram, assemble, program_image
 
 CONFIG = PRESETS[os.environ.get("WEFT_TEST_CONFIG", "tiny")]
 SEED = int(os.environ.get("WEFT_TEST_SEED", "1"))
 PROGRAMS = int(os.environ.get("WEFT_TEST_PROGRAMS", "6"))
+GOLDEN = GoldenMachine(CONFIG)
 STEPS = int(os.environ.get("WEFT_TEST_STEPS", "12"))
 
 
@@ -104,7 +106,7 @@ def linear_layer(config, rows: int, rng: random.Random):
 async def linear(dut):
     """A program written by hand, twice."""
     rng = random.Random(SEED)
-    machine = Machine(dut, CONFIG)
+    machine = Machine(dut, CONFIG, golden=GOLDEN)
     await machine.start()
     for rows in (5, 16):
         image, commands = linear_layer(CONFIG, rows, rng)
@@ -117,7 +119,7 @@ async def linear(dut):
 
 @cocotb.test()
 async def random_programs(dut):
-    machine = Machine(dut, CONFIG)
+    machine = Machine(dut, CONFIG, golden=GOLDEN)
     await machine.start()
     for number in range(PROGRAMS):
         seed = SEED * 1000 + number

@@ -39,12 +39,20 @@ class Machine:
     Parameters
     ----------
     config: of the device. errors: addresses beyond the memory answer with an error (else they
-    wrap around). Memory and golden machine keep their contents from program to program.
+    wrap around). golden: the golden machine of an earlier test on the same device, as on-chip
+    memories keep their contents, even over a hardware reset.
     """
 
-    def __init__(self, dut, config: AcceleratorConfig, *, errors: bool = False):
+    def __init__(
+        self,
+        dut,
+        config: AcceleratorConfig,
+        *,
+        errors: bool = False,
+        golden: GoldenMachine | None = None,
+    ):
         self.dut, self.config = dut, config
-        self.golden = GoldenMachine(config)
+        self.golden = golden or GoldenMachine(config)
         self._clock = Clock(dut.clk, 10, "ns")
         self._axi = AxiBus.from_prefix(dut, "m_axi_")
         self._axil = AxiLiteBus.from_prefix(dut, "s_axil_")
