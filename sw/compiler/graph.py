@@ -187,7 +187,8 @@ class QuantLinear:
 
     with `residual`: h = sat16(sat16(h) + round(residual, residual_shift));
     out16 = sat16(h); out8 = sat8(affine(h, second)), or sat8(h) when `second` is None.
-    weight: INT8 [N, K]. `first`, `second`: [N].
+    weight: INT8 [N, K]. `first`, `second`: [N]. The last `copied_outputs` of N and
+    `copied_inputs` of K are copies of channels, made for precision; they are not useful work.
     """
 
     x: str
@@ -200,6 +201,13 @@ class QuantLinear:
     out16: str | None = None
     out8: str | None = None
     place: str = ""
+    copied_outputs: int = 0
+    copied_inputs: int = 0
+
+    @property
+    def useful_macs_per_row(self) -> int:
+        outputs, inputs = self.weight.shape
+        return (outputs - self.copied_outputs) * (inputs - self.copied_inputs)
 
 
 @dataclass(frozen=True)
@@ -282,11 +290,11 @@ class QuantGraph:
 
     @property
     def useful_macs(self) -> int:
-        """Multiply-accumulates without padding; causal attention counts only valid pairs."""
+        """Multiply-accumulates without padding and copies; of causal attention, valid pairs."""
         total = 0
         for op in self.ops:
             if isinstance(op, QuantLinear):
-                total += self.rows * op.weight.shape[0] * op.weight.shape[1]
+                total += self.rows * op.useful_macs_per_row
             elif isinstance(op, QuantAttention):
                 pairs = self.tokens * self.tokens
                 if op.causal:

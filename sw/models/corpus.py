@@ -168,17 +168,31 @@ def _described() -> tuple[list[str], list[str]]:
 
 
 def _made_up(count: int, words: Sequence[str], lengths: tuple[int, int], seed: int) -> list[str]:
-    """Sentences of random words and function words."""
+    """Sentences of random words and function words, with punctuation and numbers."""
     generator = random.Random(seed)
     texts = []
     for _ in range(count):
-        chosen = [
-            generator.choice(FUNCTION_WORDS if generator.random() < 0.45 else words)
-            for _ in range(generator.randint(*lengths))
-        ]
+        chosen: list[str] = []
+        for _ in range(generator.randint(*lengths)):
+            word = generator.choice(FUNCTION_WORDS if generator.random() < 0.45 else words)
+            kind = generator.random()
+            if kind < 0.03:
+                word = f'"{word} {generator.choice(words)},"'
+            elif kind < 0.05:
+                word = f"{word}'s"
+            elif kind < 0.07:
+                word = f"{word}-{generator.choice(words)}"
+            elif kind < 0.10:
+                word = str(generator.randint(1, 10 ** generator.randint(1, 4)))
+            elif kind < 0.13:
+                word = word.capitalize()
+            elif kind < 0.14:
+                word = f"({word})"
+            chosen.append(word)
         for place in range(6, len(chosen) - 3, generator.randint(5, 9)):
-            chosen[place] += generator.choice([",", ",", ";", ".", "."])
-        texts.append(" ".join(chosen).capitalize() + generator.choice([".", ".", ".", "?", "!"]))
+            chosen[place] += generator.choice([",", ",", ";", ":", ".", ".", "!", "?", " -"])
+        text = " ".join(chosen)
+        texts.append(text[:1].upper() + text[1:] + generator.choice([".", ".", ".", "?", "!"]))
     return texts
 
 
@@ -207,7 +221,7 @@ def calibration_texts(
     texts += short_texts[short // 2 :]
     if vocabulary:
         texts += _made_up(made_up - made_up // 2, vocabulary, (4, 28), 2)
-        texts += _made_up(long - 3 * each, vocabulary, (90, 160), 3)
+        texts += _made_up(long - 3 * each, vocabulary, (170, 200), 3)  # every position
     texts += _chosen(more_long, each)
     return tuple(texts)
 

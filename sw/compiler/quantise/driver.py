@@ -49,6 +49,8 @@ from sw.compiler.reference import from_integers, run_reference_op
 
 __all__ = ["Quantiser"]
 
+LOWEST = {Function.RELU: 0.0, Function.GELU_ERF: -0.1702, Function.GELU_TANH: -0.1702}
+"""Least value of each function."""
 EPSILON_LIMIT = (1 << 32) - 1
 
 
@@ -189,16 +191,16 @@ class Quantiser:
         )
         return chosen
 
-    def site_range(self, value: str, extra: int = 0) -> Range:
+    def site_range(self, value: str, extra: int = 0, lowest: float = -np.inf) -> Range:
         """Declare a linear input's INT8 tensor with the best range found.
 
-        extra: how many copies of channels may be added.
+        extra: how many copies of channels may be added. lowest: no value can be below.
         """
         readers = self.plan.narrow.get(value, [])
         weights = [linear.weight for linear in readers]
         data = self.float_value(value)[self.seen]
         row_weight = self.row_weight(readers[0]) if readers else np.ones(len(data))
-        chosen = search_range(data, weights, row_weight, self.options, extra)
+        chosen = search_range(data, weights, row_weight, self.options, extra, lowest)
         return self.add_narrow(value, chosen)
 
     def row_weight(self, linear: FloatLinear) -> np.ndarray:
@@ -258,10 +260,15 @@ class Quantiser:
         if self.is_wide(value):
             fields["out16"] = wide_name(value)
         if self.is_narrow(value):
-            extra = 0
+            extra, function = 0, Function.NONE
+            if isinstance(stage, LinearStage):
+                function = stage.function
+            elif isinstance(stage, ElementStage):
+                function = stage.op.function
+            lowest = LOWEST.get(function, -np.inf)
             if isinstance(stage, LinearStage) and stage.function and not self.is_wide(value):
                 extra = self.options.extra_channels(len(stage.linear.weight))
-            chosen = self.site_range(value, extra)
+            chosen = self.site_range(value, extra, lowest)
             fields["out8"] = narrow_name(value)
             if unit is not None:
                 fields["second"] = make_affine(
@@ -308,7 +315,17 @@ class Quantiser:
             first = make_affine(
                 weight.gain / chosen.scale, (weight.bias - chosen.zero) / chosen.scale, place
             )
-            self.emit(QuantLinear(x, weight.integers, first, out8=narrow_name(value), place=place))
+            copied = self.ranges[stage.linear.x].copied
+            self.emit(
+                QuantLinear(
+                    x,
+                    weight.integers,
+                    first,
+                    out8=narrow_name(value),
+                    place=place,
+                    copied_inputs=copied,
+                )
+            )
             return
         shift = 0
         if stage.function != Function.NONE:
@@ -337,7 +354,16 @@ class Quantiser:
         residual = None if stage.residual is None else wide_name(stage.residual)
         self.emit(
             QuantLinear(
-                x, weight.integers, first, stage.function, residual, shift, place=place, **fields
+                x,
+                weight.integers,
+                first,
+                stage.function,
+                residual,
+                shift,
+                place=place,
+                copied_outputs=self.ranges[value].copied if value in self.ranges else 0,
+                copied_inputs=self.ranges[stage.linear.x].copied,
+                **fields,
             )
         )
 

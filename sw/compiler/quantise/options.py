@@ -21,8 +21,9 @@ class QuantOptions:
     margin: INT16 ranges hold the largest calibration value times this.
     alphas: how far a channel's scale follows its activations' range instead of its weights'
         (SmoothQuant); 1 uses all levels of every channel.
-    clips: fractions of the INT8 ranges tried; below 1 large values saturate, above 1
-        leaves room for unseen ones.
+    clips: fractions of the INT8 ranges tried, falling; above 1 they leave room for values
+        that calibration has not seen, below 1 the largest that it has seen saturate.
+    floor: no channel's INT8 range is less than this part of the median one.
     extra_share: share of copies added to the hidden channels of feed-forward networks, for
         those of widest range; their number becomes a multiple of `channel_multiple`.
     channel_multiple: see there; the rows of the array it is meant for.
@@ -38,7 +39,8 @@ class QuantOptions:
     key_block: int = 64
     margin: float = 1.5
     alphas: tuple[float, ...] = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)
-    clips: tuple[float, ...] = (1.4, 1.2, 1.1, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
+    clips: tuple[float, ...] = (2.0, 1.7, 1.4, 1.2, 1.0, 0.85)
+    floor: float = 1.0
     extra_share: float = 0.02
     channel_multiple: int = 16
     search_rows: int = 4096

@@ -30,8 +30,8 @@ LEVELS = 127.0
 STEPS = 255.0
 FOLDS = 4
 """Runs of rows, alternately of the two halves: calibration data of one kind stay together."""
-MUCH_BETTER = 0.6
-"""A channel takes another fraction than all others if its error falls below this part."""
+NEARLY = 1.25
+"""Errors within this factor count as equal."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,11 @@ class Range:
     middle: np.ndarray | None = None
 
     @property
+    def copied(self) -> int:
+        """How many channels are copies."""
+        return 0 if self.source is None else len(self.source) - int(self.source.max()) - 1
+
+    @property
     def zero(self) -> np.ndarray:
         return self.centre if self.middle is None else self.middle
 
@@ -66,42 +71,49 @@ def sample(count: int, most: int) -> np.ndarray:
 
 
 def windows(
-    x: np.ndarray, row_weight: np.ndarray, column: np.ndarray, options: QuantOptions
+    x: np.ndarray,
+    row_weight: np.ndarray,
+    column: np.ndarray,
+    options: QuantOptions,
+    lowest: float = -np.inf,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(low, high, squared error) of each channel: its range on the data, times a fraction.
 
-    A fraction is judged by the squared error on rows that did not set the range, so it is
-    above 1 where the range is still growing with the data, and below where few values are far
-    from all others. One channel alone says little about that: all share the fraction that is
-    best together, weighted by `column`, unless another one is much better for a channel on
-    both halves of the data.
+    A fraction is judged by the squared error on rows that did not set the range. One channel
+    alone says little about that, so all share the one that is best together, weighted by
+    `column`, or a wider one that is nearly as good: data of another kind reach further. For the
+    same reason no window is much narrower than the median one: a channel that the calibration
+    data hardly move may be at home in other texts.
+
+    lowest: no value can be below.
     """
     rows = sample(len(x), options.search_rows)
     part, weight = x[rows], row_weight[rows, None]
     fold = (np.arange(len(rows)) * FOLDS // len(rows)) % 2 == 0
     middle = np.median(part, axis=0)
-    errors = np.zeros((2, len(options.clips), x.shape[1]))
-    for half, (seen, other) in enumerate(((fold, ~fold), (~fold, fold))):
+    low, high = x.min(axis=0), x.max(axis=0)
+
+    def window(low: np.ndarray, high: np.ndarray, fraction: float):
+        bottom = np.maximum(middle - (middle - low) * fraction, lowest)
+        top = middle + (high - middle) * fraction
+        missing = np.maximum(options.floor * np.median(top - bottom) - (top - bottom), 0)
+        below = np.minimum(missing / 2, bottom - lowest)
+        return bottom - below, top + missing - below
+
+    errors = np.zeros((len(options.clips), x.shape[1]))
+    for seen, other in ((fold, ~fold), (~fold, fold)):
         if not seen.any() or not other.any():
             continue
-        low, high = part[seen].min(axis=0), part[seen].max(axis=0)
         for number, fraction in enumerate(options.clips):
-            bottom = middle - (middle - low) * fraction
-            top = middle + (high - middle) * fraction
+            bottom, top = window(part[seen].min(axis=0), part[seen].max(axis=0), fraction)
             step = (top - bottom) / STEPS
             lost = np.clip(part[other], bottom, top)
             lost -= part[other]  # what saturation loses; the rest rounds evenly
-            errors[half, number] = (lost * lost * weight[other]).mean(axis=0) + step * step / 12
-    total = errors.sum(axis=0)
-    common = int((total @ column).argmin())
-    own = total.argmin(axis=0)
-    channels = np.arange(x.shape[1])
-    better = (errors[:, own, channels] < MUCH_BETTER * errors[:, common]).all(axis=0)
-    chosen = np.where(better, own, common)
-    fraction = np.array(options.clips)[chosen]
-    low, high = x.min(axis=0), x.max(axis=0)
-    bottom, top = middle - (middle - low) * fraction, middle + (high - middle) * fraction
-    return bottom.astype(np.float64), top.astype(np.float64), total[chosen, channels] / 2
+            errors[number] += (lost * lost * weight[other]).mean(axis=0) / 2 + step * step / 24
+    total = errors @ column
+    chosen = int(np.flatnonzero(total <= NEARLY * total.min())[0])  # widest first
+    bottom, top = window(low, high, options.clips[chosen])
+    return bottom.astype(np.float64), top.astype(np.float64), errors[chosen]
 
 
 def _copies(span: np.ndarray, error: np.ndarray, column: np.ndarray, extra: int) -> np.ndarray:
@@ -139,10 +151,12 @@ def search_range(
     row_weight: np.ndarray,
     options: QuantOptions,
     extra: int = 0,
+    lowest: float = -np.inf,
 ) -> Range:
     """Best range of `x` for the linears with these weights.
 
     row_weight: how much the errors of each row count. extra: copies of channels to add.
+    lowest: no value can be below.
     """
     rows = sample(len(x), options.search_rows)
     if weights:
@@ -150,15 +164,13 @@ def search_range(
     else:
         stacked = np.diag(1 / np.maximum(x[rows].std(axis=0, dtype=np.float64), 1e-9))
     column = (stacked**2).sum(axis=0)
-    low, high, error = windows(x, row_weight, column, options)
+    low, high, error = windows(x, row_weight, column, options, lowest)
     floor = max(float((high - low).max()) * 1e-6, 1e-6)
     if not weights:
         return Range(np.maximum(high - low, floor) / STEPS, (low + high) / 2)
     count = np.ones(x.shape[1], dtype=np.int64)
     if extra:
-        full = x.min(axis=0).astype(np.float64), x.max(axis=0).astype(np.float64)
-        count = _copies(full[1] - full[0], error, column, extra)
-        low, high = np.where(count > 1, full[0], low), np.where(count > 1, full[1], high)
+        count = _copies(high - low, error, column, extra)
     half, centre = np.maximum((high - low) / 2, floor) / count, (low + high) / 2
     reach = np.maximum(np.abs(stacked).max(axis=0), 1e-9)
     rest = _unexplained(x[rows], row_weight[rows], options.damping)
