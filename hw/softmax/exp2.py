@@ -47,7 +47,7 @@ class SoftmaxLane(wiring.Component):
     Members
     -------
     score, score_shift: stage 0. octave: stage 1. valid: stage 2, masked scores excepted.
-    o_weight, o_fine: results. enable: bit k: stage k holds something.
+    o_weight, o_fine: results. enable: k: stage k holds something.
 
     Source: FuseMax/ITA use powers of two as well; here the score scale makes an octave of it.
     """
@@ -61,7 +61,7 @@ class SoftmaxLane(wiring.Component):
                 "score_shift": In(5),
                 "octave": In(signed(OCTAVE_BITS)),
                 "valid": In(1),
-                "enable": In(self.latency),
+                "enable": In(1).array(self.latency),
                 "o_weight": Out(8),
                 "o_fine": Out(FINE_BITS),
             }

@@ -55,7 +55,7 @@ class Affine(wiring.Component):
     Members
     -------
     x, mul, offset, shift: operands. o: result. product: x * mul, one cycle after the operands.
-    enable: bit k: stage k holds something.
+    enable: k: stage k holds something.
     """
 
     latency = 4
@@ -69,7 +69,7 @@ class Affine(wiring.Component):
                 "mul": In(signed(MUL_BITS)),
                 "offset": In(signed(OFFSET_BITS)),
                 "shift": In(SHIFT_BITS),
-                "enable": In(self.latency),
+                "enable": In(1).array(self.latency),
                 "product": Out(signed(x_bits + MUL_BITS)),
                 "o": Out(signed(result_bits)),
             }

@@ -27,7 +27,7 @@ class Activation(wiring.Component):
 
     Members
     -------
-    i, function: operand. o: result. enable: bit k: stage k holds something.
+    i, function: operand. o: result. enable: k: stage k holds something.
 
     Source: relu minus a table on the magnitude halves the table and its range.
     """
@@ -39,7 +39,7 @@ class Activation(wiring.Component):
             {
                 "i": In(signed(MID_BITS)),
                 "function": In(Function),
-                "enable": In(self.latency),
+                "enable": In(1).array(self.latency),
                 "o": Out(signed(MID_BITS)),
             }
         )

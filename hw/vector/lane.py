@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from amaranth import Cat, Const, Module, Mux, Signal, signed, unsigned
-from amaranth.lib import data, wiring
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.isa import MID_BITS, Function
@@ -34,22 +34,23 @@ class Stage:
 
 assert Stage.FIRST + SoftmaxLane.latency == Stage.ADD
 
-LaneControl = data.StructLayout(
+LaneControl = wiring.Signature(
     {
-        "valid": Stage.WRITE + 1,  # bit k: stage k holds a group
-        "adding": Stage.WRITE + 1,  # bit k: and it needs its residual word
-        "softmax": Stage.ADD,  # bit k: and it is a softmax group
-        "from_residual": 1,  # at MEMORY
-        "per_row": 1,  # at MEMORY
-        "res_shift": 4,  # at FIRST
-        "score_shift": 5,  # at FIRST
-        "octave": signed(OCTAVE_BITS),  # at OCTAVE
-        "function": Function,  # at FUNCTION
-        "add_residual": 1,  # at ADD
-        "is_softmax": 1,  # at ADD
-        "gain": 1,  # at ADD: the INT16 result goes through the gain stage
-        "two_stage": 1,  # at ADD
-        "gain_result": 1,  # at WRITE
+        "valid": Out(1).array(Stage.WRITE + 1),  # k: stage k holds a group
+        "adding": Out(1).array(Stage.ADD),  # k: and it needs its residual word
+        "plain": Out(1).array(Stage.ADD),  # k: and it is no softmax group
+        "softmax": Out(1).array(Stage.ADD),  # k: and it is a softmax group
+        "from_residual": Out(1),  # at MEMORY
+        "per_row": Out(1),  # at MEMORY
+        "res_shift": Out(4),  # at FIRST
+        "score_shift": Out(5),  # at FIRST
+        "octave": Out(signed(OCTAVE_BITS)),  # at OCTAVE
+        "function": Out(Function),  # at FUNCTION
+        "add_residual": Out(1),  # at ADD
+        "is_softmax": Out(1),  # at ADD
+        "gain": Out(1),  # at ADD: the INT16 result goes through the gain stage
+        "two_stage": Out(1),  # at ADD
+        "gain_result": Out(1),  # at WRITE
     }
 )
 """Control of all lanes: each member at the stage where it is used."""
@@ -117,7 +118,7 @@ class Lane(wiring.Component):
         residual = Signal(signed(16), name="residual_2", reset_less=True)
         with m.If(valid[Stage.MEMORY]):
             m.d.sync += x.eq(Mux(control.from_residual, self.residual, self.acc))
-        with m.If(valid[Stage.MEMORY] & ~control.softmax[Stage.MEMORY]):
+        with m.If(control.plain[Stage.MEMORY]):
             for name in Record.members:
                 m.d.sync += param[name].eq(
                     Mux(control.per_row, self.record[name], self.param0[name])
@@ -128,15 +129,21 @@ class Lane(wiring.Component):
         # Stages FIRST to ADD: first affine stage and function, beside them the softmax lane and
         # the residual word, which waits for the addition.
         m.d.comb += [
-            first.enable.eq(valid[Stage.FIRST :] & ~control.softmax[Stage.FIRST :]),
+            *(first.enable[k].eq(control.plain[Stage.FIRST + k]) for k in range(first.latency)),
             first.x.eq(x),
             first.mul.eq(param.mul),
             first.offset.eq(param.offset),
             first.shift.eq(param.shift),
-            activation.enable.eq(valid[Stage.FUNCTION :] & ~control.softmax[Stage.FUNCTION :]),
+            *(
+                activation.enable[k].eq(control.plain[Stage.FUNCTION + k])
+                for k in range(activation.latency)
+            ),
             activation.i.eq(first.o),
             activation.function.eq(control.function),
-            softmax.enable.eq(control.softmax[Stage.FIRST :]),
+            *(
+                softmax.enable[k].eq(control.softmax[Stage.FIRST + k])
+                for k in range(softmax.latency)
+            ),
             softmax.score.eq(x),
             softmax.score_shift.eq(control.score_shift),
             softmax.octave.eq(control.octave),
@@ -189,12 +196,12 @@ class Lane(wiring.Component):
 
         # Stages SECOND to WRITE: second affine stage; gain or square; the plain INT16 value.
         m.d.comb += [
-            gain.enable.eq(valid[Stage.SECOND :]),
+            *(gain.enable[k].eq(valid[Stage.SECOND + k]) for k in range(gain.latency)),
             gain.x.eq(left),
             gain.mul.eq(right),
             gain.offset.eq(gain_param.offset),
             gain.shift.eq(gain_param.shift),
-            second.enable.eq(valid[Stage.SECOND :]),
+            *(second.enable[k].eq(valid[Stage.SECOND + k]) for k in range(second.latency)),
             second.x.eq(value),
             second.mul.eq(second_param.mul),
             second.offset.eq(second_param.offset),

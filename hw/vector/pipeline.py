@@ -126,6 +126,7 @@ class LanePipeline(wiring.Component):
             m.d.sync += [acc.eq(self.acc), record.eq(self.record)]
         adding = DelayLine(m, self.i_valid & group.add_residual, "adding")
         softmax = DelayLine(m, self.i_valid & group.softmax, "is_softmax")
+        plain = DelayLine(m, self.i_valid & ~group.softmax, "plain")
         per_row = DelayLine(m, group.norm | group.scale, "per_row")
         bytes_out, words_out = [], []
         for v in range(lanes):
@@ -133,9 +134,10 @@ class LanePipeline(wiring.Component):
             m.submodules[f"lane_{v}"] = lane
             control = lane.control
             m.d.comb += [
-                control.valid.eq(Cat(valid[k] for k in range(write + 1))),
-                control.adding.eq(Cat(adding[k] for k in range(Stage.ADD))),
-                control.softmax.eq(Cat(softmax[k] for k in range(Stage.ADD))),
+                *(control.valid[k].eq(valid[k]) for k in range(write + 1)),
+                *(control.adding[k].eq(adding[k]) for k in range(Stage.ADD)),
+                *(control.plain[k].eq(plain[k]) for k in range(Stage.ADD)),
+                *(control.softmax[k].eq(softmax[k]) for k in range(Stage.ADD)),
                 control.from_residual.eq(line["from_residual"][Stage.MEMORY]),
                 control.per_row.eq(per_row[Stage.MEMORY]),
                 control.res_shift.eq(line["res_shift"][Stage.FIRST]),

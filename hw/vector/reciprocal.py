@@ -18,6 +18,7 @@ from hw.vector.normalise import chord, normalise
 
 __all__ = ["Reciprocal"]
 
+assert max(base for base, _ in RECIPROCAL_TABLE) <= MUL_MAX  # no clamp needed
 SEGMENT_BITS = (len(RECIPROCAL_TABLE) - 1).bit_length()
 
 
@@ -67,11 +68,11 @@ class Reciprocal(wiring.Component):
             empty.eq(~normal[-1]),
         ]
         # Stage 2: the record.
-        mul = Signal(len(base) + 1)
+        mul = Signal(len(base))
         record = Signal(Record, reset_less=True)
         m.d.comb += mul.eq(base_2 - (product >> RECIPROCAL_LOW_BITS))
         m.d.sync += [
-            record.mul.eq(Mux(empty, 0, Mux(mul > MUL_MAX, MUL_MAX, mul))),
+            record.mul.eq(Mux(empty, 0, mul)),
             record.shift.eq(Mux(empty, 0, shift_2)),
             record.offset.eq(Mux(empty, 0, (Const(1, 1) << shift_2) >> 1)),
         ]

@@ -20,7 +20,7 @@ async def check(dut, score, octave, shift, valid):
         ["o_weight", "o_fine"],
         SoftmaxLane.latency,
         late={"octave": 1, "valid": 2},
-        enable=(1 << SoftmaxLane.latency) - 1,
+        **{f"enable__{k}": 1 for k in range(SoftmaxLane.latency)},
     )
     allowed = (valid != 0) & (score != MASKED_SCORE)
     p, fine = weights(score, octave, shift, allowed)

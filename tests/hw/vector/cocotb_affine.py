@@ -52,7 +52,7 @@ async def matches_golden(dut):
         {"x": x, "mul": mul, "offset": offset, "shift": shift},
         ["o"],
         Affine.latency,
-        enable=(1 << Affine.latency) - 1,
+        **{f"enable__{k}": 1 for k in range(Affine.latency)},
     )
     expected = saturate(golden.affine(x, golden.Affine(mul, offset, shift)), RESULT_BITS)
     for k, value in enumerate(got["o"]):

@@ -26,7 +26,7 @@ class ManyActivations(wiring.Component):
             m.d.comb += [
                 unit.i.eq(self.first + k),
                 unit.function.eq(self.function),
-                unit.enable.eq(~0),
+                *(enable.eq(1) for enable in unit.enable),
                 result.eq(unit.o),
             ]
             results.append(result)
