@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from pathlib import Path
 
-__all__ = ["cache_folder", "write_atomically"]
+__all__ = ["cache_folder", "source_digest", "write_atomically"]
+
+ROOT = Path(__file__).parents[1]
 
 
 def cache_folder(name: str) -> Path:
@@ -18,6 +21,18 @@ def cache_folder(name: str) -> Path:
     path = Path(root) / name
     path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def source_digest(*places: str) -> str:
+    """Content of the code in these files and folders, for results that depend on all of it."""
+    digest = hashlib.sha256()
+    for place in places:
+        root = ROOT / place
+        for path in [root] if root.is_file() else sorted(root.rglob("*")):
+            if path.suffix in (".py", ".txt", ".cpp"):
+                digest.update(path.relative_to(ROOT).as_posix().encode())
+                digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -8,28 +8,31 @@ from typing import Any
 
 import numpy as np
 
-from hw.config import AcceleratorConfig
-from hw.isa import Region
+from hw.isa import COMMAND_BYTES, Region
 from sim.trace import write_chrome_trace
-from sw.compiler.graph import QuantGraph
-from sw.compiler.lower import lower
+from sw.bench.cases import Case, random_inputs
 from sw.compiler.program import Program
 from sw.driver import VerilatorDevice, open_device
 from sw.driver.device import Device
 
-__all__ = ["STALLS", "measure", "measure_program"]
+__all__ = ["STALLS", "Step", "measure", "measure_program"]
 
-STALLS = (
-    "matrix_idle",
-    "matrix_wait_load",
-    "matrix_wait_vector",
-    "matrix_wait_store",
-    "matrix_weights",
-    "matrix_activations",
-)
-"""Counters that, with `matrix_busy`, add up to `cycles`."""
+STALLS = {
+    "matrix_wait_load": "waiting for loads",
+    "matrix_wait_vector": "waiting for the vector unit",
+    "matrix_wait_store": "waiting for stores",
+    "matrix_weights": "next weight tile not in the array",
+    "matrix_activations": "activation memory busy",
+    "matrix_idle": "no GEMM in the queue",
+}
+"""Counters that, with `matrix_busy`, add up to `cycles`, and what they mean."""
 
 Step = Callable[[str], Callable[[float, float], None]]
+"""`step(text)` announces a long step and returns `update(done, total)`."""
+
+
+def _silent(_text: str) -> Callable[[float, float], None]:
+    return lambda _done, _total: None
 
 
 def _written(device: Device, program: Program) -> np.ndarray:
@@ -49,25 +52,29 @@ def measure_program(
     memory_width: int = 16,
     trace: str | None = None,
     vcd: str | None = None,
-    step: Step | None = None,
+    step: Step = _silent,
 ) -> dict[str, Any]:
-    """Run a program on golden and in Verilator, from cold, and compare all they write."""
-    announce = step or (lambda _text: lambda _done, _total: None)
+    """Run a program on golden and in Verilator, from cold, and compare all they write.
+
+    trace, vcd: files for a timeline of every command and a waveform.
+    """
     io = program.prepare_inputs(*inputs)
-    announce("Golden model")
+    step("Golden model")
     with open_device("golden", config=program.config) as golden:
         golden.load(program).run_io(io)
         expected = _written(golden, program)
-    announce("Verilator model")
+    build = step("Verilator model")
     options: dict[str, Any] = {"memory_latency": memory_latency, "memory_width": memory_width}
     if vcd:
         options["vcd"] = vcd
     options["trace"] = bool(trace)
+    options["progress"] = lambda _text, done, total: build(done, total)
     with VerilatorDevice(program.config, **options) as rtl:
         executable = rtl.load(program)
-        announce("Running the RTL")
+        run = step("Running the RTL")
+        total = max(program.estimated_cycles, 1)
         started = time.perf_counter()
-        executable.run_io(io)
+        executable.run_io(io, lambda cycles: run(min(cycles, total), total))
         seconds = time.perf_counter() - started
         found = _written(rtl, program)
         counters = rtl.counters()
@@ -80,6 +87,7 @@ def measure_program(
     return {
         "config": config.name,
         "cycles": cycles,
+        "estimated_cycles": program.estimated_cycles,
         "useful_macs": program.useful_macs,
         "peak_macs_per_cycle": config.rows * config.columns,
         "utilization": counters["utilization"],
@@ -89,6 +97,7 @@ def measure_program(
         "bandwidth_utilization": traffic / (memory_width * cycles),
         "onchip_bytes": config.onchip_bytes,
         "commands": program.command_count,
+        "command_share": program.command_count * COMMAND_BYTES / traffic,
         "matrix_busy": counters["matrix_busy"],
         "stalls": {name: int(counters[name]) for name in STALLS},
         "vector_busy": int(counters["vector_busy"]),
@@ -99,11 +108,15 @@ def measure_program(
     }
 
 
-def measure(
-    graph: QuantGraph, config: AcceleratorConfig, *, seed: int = 0, **options: Any
-) -> dict[str, Any]:
-    """Lower a graph, run it on random inputs of unit variance, and measure."""
-    program = lower(graph, config)
-    rng = np.random.default_rng(seed)
-    inputs = [rng.standard_normal(item.shape).astype(np.float32) for item in graph.inputs]
-    return measure_program(program, inputs, **options)
+def measure(case: Case, *, seed: int = 0, step: Step = _silent, **files: Any) -> dict[str, Any]:
+    """Compile a case, run it on random inputs, and measure. files: `trace` and `vcd`."""
+    step("Compiling")
+    program = case.workload.program(case.config)
+    return measure_program(
+        program,
+        random_inputs(program.graph, seed),
+        memory_latency=case.memory_latency,
+        memory_width=case.memory_width,
+        step=step,
+        **files,
+    )

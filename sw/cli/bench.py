@@ -9,27 +9,22 @@ import click
 from rich.table import Table
 
 from hw.config import get_config
-from sw.bench import workloads
-from sw.bench.measure import measure
+from sw.bench.cases import Attention, Case, Encoder, Gemm, MiniLM, Workload
+from sw.bench.measure import STALLS, measure
+from sw.cli.bench_suite import all_rows, baseline
 from sw.cli.common import config_option, console, memory_options, steps, write_json
 from sw.compiler.errors import CompileError
-from sw.compiler.graph import QuantGraph
 
 __all__ = ["bench"]
-
-NAMES = {
-    "matrix_idle": "no GEMM in the queue",
-    "matrix_wait_load": "waiting for loads",
-    "matrix_wait_vector": "waiting for the vector unit",
-    "matrix_wait_store": "waiting for stores",
-    "matrix_weights": "next weight tile not in the array",
-    "matrix_activations": "activation memory busy",
-}
 
 
 @click.group()
 def bench() -> None:
     """Measure a workload on the RTL: from doorbell to done, DMA and memory latency included."""
+
+
+for command in (all_rows, baseline):
+    bench.add_command(command)
 
 
 def _common(command: Callable) -> Callable:
@@ -44,34 +39,46 @@ def _common(command: Callable) -> Callable:
     return command
 
 
-def _report(title: str, graph: QuantGraph, config: str, json_file: str | None, **options: Any):
+def _report(
+    workload: Workload,
+    *,
+    config: str,
+    json_file: str | None,
+    memory_latency: int,
+    memory_width: int,
+    **files: Any,
+) -> None:
+    case = Case(workload, get_config(config), memory_latency, memory_width)
     with steps() as step:
-        result = measure(graph, get_config(config), step=step, **options)
+        result = measure(case, step=step, **files)
     cycles = result["cycles"]
-    table = Table(title=f"{title} on {config}")
+    table = Table(title=f"{workload.title} on {config}")
     table.add_column("what")
     table.add_column("value", justify="right")
     table.add_column("share", justify="right")
     table.add_row("cycles", f"{cycles:,}", "")
+    error = result["estimated_cycles"] / cycles - 1
+    table.add_row("cycles, as the compiler predicted", f"{result['estimated_cycles']:,}", "")
+    table.add_row("", "", f"{error:+.2%}")
     table.add_row("useful MACs", f"{result['useful_macs']:,}", f"{result['utilization']:.2%}")
     table.add_row(
         "array busy", f"{result['matrix_busy']:,}", f"{result['matrix_busy'] / cycles:.2%}"
     )
     for name, count in result["stalls"].items():
-        table.add_row(NAMES[name], f"{count:,}", f"{count / cycles:.2%}")
+        table.add_row(STALLS[name], f"{count:,}", f"{count / cycles:.2%}")
     table.add_row(
         "vector unit busy", f"{result['vector_busy']:,}", f"{result['vector_busy'] / cycles:.2%}"
     )
     traffic = result["dram_read_bytes"] + result["dram_write_bytes"]
     table.add_row("DRAM bytes", f"{traffic:,}", f"{result['bandwidth_utilization']:.2%}")
-    table.add_row("commands", f"{result['commands']:,}", "")
+    table.add_row("commands", f"{result['commands']:,}", f"{result['command_share']:.2%}")
     table.add_row("on-chip bytes", f"{result['onchip_bytes']:,}", "")
     table.add_row("equal to golden, every byte", "yes" if result["bit_exact"] else "[red]NO[/]", "")
     table.add_row(
         "simulation", f"{result['simulated_khz']:.0f} kHz", f"{result['wall_seconds']:.1f} s"
     )
     console.print(table)
-    write_json(json_file, {"workload": title, **result})
+    write_json(json_file, {"workload": workload.title, **result})
     if not result["bit_exact"]:
         raise SystemExit(2)
 
@@ -87,9 +94,9 @@ def _shape(text: str) -> tuple[int, int, int]:
 @bench.command()
 @click.option("--shape", required=True, help="MxKxN.")
 @_common
-def gemm(shape: str, config: str, json_file: str | None, **options: Any) -> None:
+def gemm(shape: str, **options: Any) -> None:
     """A dense INT8 matrix product with requantisation."""
-    _report(f"gemm {shape}", workloads.gemm(*_shape(shape)), config, json_file, **options)
+    _report(Gemm(*_shape(shape)), **options)
 
 
 @bench.command()
@@ -98,13 +105,9 @@ def gemm(shape: str, config: str, json_file: str | None, **options: Any) -> None
 @click.option("--dim", type=click.IntRange(1, 128), required=True)
 @click.option("--causal", is_flag=True)
 @_common
-def attention(
-    heads: int, seq: int, dim: int, causal: bool, config: str, json_file: str | None, **options: Any
-) -> None:
+def attention(heads: int, seq: int, dim: int, causal: bool, **options: Any) -> None:
     """Softmax attention; Q, K and V come from DRAM."""
-    title = f"attention {heads} x {seq} x {dim}" + (" causal" if causal else "")
-    graph = workloads.attention(heads, seq, dim, causal)
-    _report(title, graph, config, json_file, **options)
+    _report(Attention(heads, seq, dim, causal), **options)
 
 
 @bench.command()
@@ -114,19 +117,14 @@ def attention(
 @click.option("--seq", type=click.IntRange(1), required=True)
 @click.option("--layers", type=click.IntRange(1), default=1, show_default=True)
 @_common
-def encoder(
-    hidden: int,
-    heads: int,
-    ffn: int,
-    seq: int,
-    layers: int,
-    config: str,
-    json_file: str | None,
-    **options: Any,
-) -> None:
+def encoder(hidden: int, heads: int, ffn: int, seq: int, layers: int, **options: Any) -> None:
     """Whole encoder layers: attention, residual adds, layer norms, GELU feed-forward."""
-    if hidden % heads:
-        raise CompileError(f"hidden {hidden} is not a multiple of {heads} heads")
-    title = f"encoder {hidden}/{heads}/{ffn} seq {seq} x {layers}"
-    graph = workloads.encoder(hidden, heads, ffn, seq, layers)
-    _report(title, graph, config, json_file, **options)
+    _report(Encoder(hidden, heads, ffn, seq, layers), **options)
+
+
+@bench.command()
+@click.option("--tokens", type=click.IntRange(1, 512), default=128, show_default=True)
+@_common
+def minilm(tokens: int, **options: Any) -> None:
+    """all-MiniLM-L6-v2 on random tokens (quantised the first time, a few minutes)."""
+    _report(MiniLM(tokens), **options)

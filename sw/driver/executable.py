@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -63,11 +64,18 @@ class Executable:
         )
         self.device.loaded = self
 
-    def run_io(self, io: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Run on the bytes of the IO region: its bytes afterwards."""
+    def run_io(
+        self, io: NDArray[np.uint8], progress: Callable[[int], None] | None = None
+    ) -> NDArray[np.uint8]:
+        """Run on the bytes of the IO region: its bytes afterwards. progress: given the cycles."""
         self.place()
         self.device.write(Region.IO, 0, io)
-        self.device.run(self.commands, max_cycles=self.max_cycles, useful_macs=self.useful_macs)
+        self.device.run(
+            self.commands,
+            max_cycles=self.max_cycles,
+            useful_macs=self.useful_macs,
+            progress=progress,
+        )
         return self.device.read(Region.IO, 0, self.program.io_bytes)
 
     def __call__(self, *inputs: Any) -> Any:

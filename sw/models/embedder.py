@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hw.config import AcceleratorConfig, get_config
-from sim.cache import cache_folder
+from sim.cache import cache_folder, source_digest
 from sw.compiler.errors import CompileError
 from sw.compiler.graph import QuantGraph
 from sw.compiler.graph_file import load_graph, save_graph
@@ -27,22 +25,9 @@ __all__ = ["Embedder", "Embedding"]
 Step = Callable[[str], Callable[[float, float], None]]
 """`step(text)` announces a long step and returns `update(done, total)`."""
 
-ROOT = Path(__file__).parents[2]
-
 
 def _silent(_text: str) -> Callable[[float, float], None]:
     return lambda _done, _total: None
-
-
-def _source_digest(*folders: str) -> str:
-    """Content of the code that decides a cached result."""
-    digest = hashlib.sha256()
-    for folder in folders:
-        for path in sorted((ROOT / folder).rglob("*")):
-            if path.suffix in (".py", ".txt"):
-                digest.update(path.relative_to(ROOT).as_posix().encode())
-                digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -73,7 +58,7 @@ class Embedder:
     def graph(self) -> QuantGraph:
         """The quantised model for up to `minilm.MAX_TOKENS` tokens."""
         if self._graph is None:
-            key = _source_digest("hw/vector", "hw/softmax", "sw/compiler/quantise", "sw/models")
+            key = source_digest("hw/vector", "hw/softmax", "sw/compiler/quantise", "sw/models")
             path = cache_folder("models") / f"minilm-{key}.safetensors"
             if path.exists():
                 self._graph = load_graph(path)
@@ -91,7 +76,7 @@ class Embedder:
         """The program for one text of `tokens` tokens, [CLS] and [SEP] included."""
         if not 1 <= tokens <= minilm.MAX_TOKENS:
             raise CompileError(f"{tokens} tokens: the model takes 1 to {minilm.MAX_TOKENS}")
-        key = _source_digest("hw", "sw/compiler", "sw/models")
+        key = source_digest("hw", "sw/compiler", "sw/models")
         folder = cache_folder("programs")
         name = f"minilm-{tokens}-{self.config.fingerprint():08x}-{key}.safetensors"
         if (folder / name).exists():

@@ -1,0 +1,179 @@
+"""What is measured: workloads, and the machine and memory that they run on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from hw.config import PRESETS, AcceleratorConfig
+from sw.bench import workloads
+from sw.compiler.errors import CompileError
+from sw.compiler.graph import QuantGraph, QuantInput
+from sw.compiler.lower import lower
+from sw.compiler.program import Program
+
+__all__ = ["Attention", "Case", "Encoder", "Gemm", "MiniLM", "Workload", "random_inputs"]
+
+
+class Workload(Protocol):
+    """Something to measure.
+
+    title: short name. command: the `weft bench` command that measures it on `base`.
+    """
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def command(self) -> str: ...
+
+    def program(self, config: AcceleratorConfig) -> Program:
+        """Compile it. Raises `CompileError` if the machine is too small."""
+        ...
+
+
+@dataclass(frozen=True)
+class Gemm:
+    """[m, k] x [k, n] with requantisation to INT8."""
+
+    m: int
+    k: int
+    n: int
+
+    @property
+    def title(self) -> str:
+        return f"gemm {self.m}x{self.k}x{self.n}"
+
+    @property
+    def command(self) -> str:
+        return f"weft bench gemm --shape {self.m}x{self.k}x{self.n}"
+
+    def program(self, config: AcceleratorConfig) -> Program:
+        return lower(workloads.gemm(self.m, self.k, self.n), config)
+
+
+@dataclass(frozen=True)
+class Attention:
+    """softmax(q k^T) v; `queries` queries, by default as many as there are keys."""
+
+    heads: int
+    seq: int
+    dim: int
+    causal: bool = False
+    queries: int | None = None
+
+    @property
+    def title(self) -> str:
+        text = f"attention {self.heads}x{self.seq}x{self.dim}"
+        if self.queries is not None:
+            text += f", {self.queries} queries"
+        return text + (" causal" if self.causal else "")
+
+    @property
+    def command(self) -> str:
+        text = f"weft bench attention --heads {self.heads} --seq {self.seq} --dim {self.dim}"
+        if self.queries is not None:
+            text += f" --queries {self.queries}"
+        return text + (" --causal" if self.causal else "")
+
+    def program(self, config: AcceleratorConfig) -> Program:
+        graph = workloads.attention(self.heads, self.seq, self.dim, self.causal, self.queries)
+        return lower(graph, config)
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Encoder layers: attention, residual adds, layer norms, GELU feed-forward."""
+
+    hidden: int
+    heads: int
+    ffn: int
+    seq: int
+    layers: int = 1
+
+    def __post_init__(self) -> None:
+        if self.hidden % self.heads:
+            raise CompileError(f"hidden {self.hidden} is not a multiple of {self.heads} heads")
+
+    @property
+    def title(self) -> str:
+        text = f"encoder {self.hidden}/{self.heads}/{self.ffn}, seq {self.seq}"
+        return text + (f", {self.layers} layers" if self.layers > 1 else "")
+
+    @property
+    def command(self) -> str:
+        text = (
+            f"weft bench encoder --hidden {self.hidden} --heads {self.heads} --ffn {self.ffn} "
+            f"--seq {self.seq}"
+        )
+        return text + (f" --layers {self.layers}" if self.layers > 1 else "")
+
+    def program(self, config: AcceleratorConfig) -> Program:
+        graph = workloads.encoder(self.hidden, self.heads, self.ffn, self.seq, self.layers)
+        return lower(graph, config)
+
+
+@dataclass(frozen=True)
+class MiniLM:
+    """all-MiniLM-L6-v2 with its real weights: six layers and the norm of the embeddings."""
+
+    tokens: int
+
+    @property
+    def title(self) -> str:
+        return f"all-MiniLM-L6-v2, {self.tokens} tokens"
+
+    @property
+    def command(self) -> str:
+        return f"weft bench minilm --tokens {self.tokens}"
+
+    def program(self, config: AcceleratorConfig) -> Program:
+        from sw.models.embedder import Embedder
+
+        return Embedder(config).program(self.tokens)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A workload on one machine with one memory.
+
+    memory_latency: cycles from request to data. memory_width: bytes a cycle.
+    """
+
+    workload: Workload
+    config: AcceleratorConfig = PRESETS["base"]
+    memory_latency: int = 64
+    memory_width: int = 16
+
+    @property
+    def name(self) -> str:
+        """Unlike that of every other case."""
+        text = f"{self.workload.title} on {self.config.name}"
+        if self.memory_latency != 64:
+            text += f", latency {self.memory_latency}"
+        if self.memory_width != self.config.bus_bytes:
+            text += f", {self.memory_width} bytes a cycle"
+        return text
+
+
+def random_inputs(graph: QuantGraph, seed: int = 0) -> list[np.ndarray]:
+    """Inputs of unit variance, or random token numbers; no key is masked."""
+    rng = np.random.default_rng(seed)
+    entries = {
+        source: len(table)
+        for op in graph.ops
+        if isinstance(op, QuantInput)
+        for source, table in zip(op.source, op.tables, strict=False)
+        if isinstance(source, str)
+    }
+    inputs = []
+    for item in graph.inputs:
+        if item.kind == "tokens":
+            inputs.append(rng.integers(0, entries[item.name], item.shape))
+        elif item.kind == "mask":
+            inputs.append(np.ones(item.shape, bool))
+        else:
+            inputs.append(rng.standard_normal(item.shape).astype(np.float32))
+    return inputs

@@ -1,0 +1,156 @@
+"""`weft bench all`, and `baseline`: the whole list, and what is committed of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Column, Table
+
+from sw.bench import regression
+from sw.bench.cases import Case
+from sw.bench.measure import Step, measure
+from sw.bench.results import RESULTS, Measurement, Results, measure_once
+from sw.bench.suite import BANDWIDTH, ROWS, cases
+from sw.cli.common import console
+from sw.compiler.errors import CompileError
+
+__all__ = ["all_rows", "baseline"]
+
+NOT_EXACT = 2
+"""Exit status if a byte differs from golden."""
+
+
+def _line(case: Case, result: Measurement, known: bool) -> str:
+    """One line for a finished case."""
+    mark = "[green]ok[/]" if result["bit_exact"] else "[bold red]WRONG BYTES[/]"
+    error = result["estimated_cycles"] / result["cycles"] - 1
+    text = (
+        f"{mark} {escape(case.name)}: {result['cycles']:,} cycles, "
+        f"{result['utilization']:.2%} of the array, {result['bandwidth_utilization']:.1%} of the "
+        f"bus, model {error:+.1%}"
+    )
+    return text + (" [dim](measured earlier)[/]" if known else "")
+
+
+@contextmanager
+def _measuring(todo: Sequence[Case]) -> Iterator[Iterator[tuple[Case, Step]]]:
+    """Yields the cases in order, each with its `step`; shows all of them and the current one."""
+    progress = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}", table_column=Column(no_wrap=True, ratio=1)),
+        BarColumn(bar_width=24),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        expand=True,
+        transient=True,
+    )
+
+    def walk() -> Iterator[tuple[Case, Step]]:
+        whole = progress.add_task("", total=len(todo))
+        part = progress.add_task("", total=None)
+
+        def step(text: str) -> Callable[[float, float], None]:
+            progress.reset(part, description=f"  {text}", total=None)
+            return lambda done, total: progress.update(part, completed=done, total=total)
+
+        for number, case in enumerate(todo):
+            title = f"{number + 1} of {len(todo)}: {case.name}"
+            progress.update(whole, description=title, completed=number)
+            yield case, step
+
+    with progress:
+        yield walk()
+
+
+def _measure_all(todo: Sequence[Case], results: Results, fresh: bool) -> list[Case]:
+    """Measure in order; the cases with wrong bytes."""
+    wrong = []
+    with _measuring(todo) as measuring:
+        for case, step in measuring:
+            result, known = measure_once(case, partial(measure, step=step), fresh)
+            results.put(case, result)
+            console.print(_line(case, result, known), highlight=False, soft_wrap=True)
+            if not result["bit_exact"]:
+                wrong.append(case)
+    return wrong
+
+
+def _summary(results: Results) -> Table:
+    """Rows that have been measured."""
+    summary = Table(title="Rows against their targets")
+    for column in ("workload", "cycles", "reached", "wanted", "model", "commands", "exact"):
+        justify = "left" if column == "workload" else "right"
+        summary.add_column(column, justify=justify, no_wrap=True)
+    for row in ROWS:
+        result = results.get(row.case)
+        if result is None:
+            continue
+        value = result[row.metric]
+        style = "green" if value >= row.target else "red"
+        summary.add_row(
+            row.workload.title,
+            f"{result['cycles']:,}",
+            f"[{style}]{value:.2%}[/]",
+            f"{row.target:.1%}" + (" of bus" if row.metric == BANDWIDTH else ""),
+            f"{result['estimated_cycles'] / result['cycles'] - 1:+.1%}",
+            f"{result['command_share']:.2%}",
+            "yes" if result["bit_exact"] else "[red]NO[/]",
+        )
+    return summary
+
+
+@click.command("all")
+@click.option("--only", default="", help="Only cases with this text in their name, or one sweep.")
+@click.option("--quick", is_flag=True, help="The rows of the table, no sweeps.")
+@click.option("--fresh", is_flag=True, help="Measure again what is known for these sources.")
+@click.option("--output", default=str(RESULTS), show_default=False, help="Results file.")
+def all_rows(only: str, quick: bool, fresh: bool, output: str) -> None:
+    """Every row and sweep, written to benchmarks/results.json.
+
+    Saved after each measurement; run it again to go on where it stopped.
+    """
+    todo = list(cases(only, quick))
+    if not todo:
+        raise CompileError(f"--only {only!r} matches no case: see sw/bench/suite.py for names")
+    results = Results(Path(output))
+    wrong = _measure_all(todo, results, fresh)
+    console.print(_summary(results))
+    if wrong:
+        console.print(f"[bold red]{len(wrong)} of {len(todo)} not equal to golden[/]")
+        raise SystemExit(NOT_EXACT)
+
+
+@click.command()
+@click.option("--check", is_flag=True, help="Compare only, write nothing.")
+def baseline(check: bool) -> None:
+    """Measure the short list and write benchmarks/baseline.json, which `make test` checks."""
+    before = {} if not check and not regression.BASELINE.exists() else regression.read_baseline()
+    cycles: dict[str, int] = {}
+    complaints = []
+    with _measuring(regression.CASES) as measuring:
+        for case, step in measuring:
+            result = measure(case, step=step)
+            if not result["bit_exact"]:
+                raise CompileError(f"{case.name} is not equal to golden: no baseline from it")
+            cycles[case.name] = result["cycles"]
+            complaints.append(regression.complaint(case, result["cycles"], before))
+    table = Table("workload", "before", "now", "change")
+    for name, now in cycles.items():
+        old = before.get(name)
+        change = "" if old is None else f"{now / old - 1:+.2%}"
+        table.add_row(name, "-" if old is None else f"{old:,}", f"{now:,}", change)
+    console.print(table)
+    if check:
+        found = [text for text in complaints if text]
+        for text in found:
+            console.print(f"[red]{escape(text)}[/]", highlight=False, soft_wrap=True)
+        raise SystemExit(1 if found else 0)
+    regression.write_baseline(cycles)
+    console.print(f"wrote {regression.BASELINE}", highlight=False, soft_wrap=True)
