@@ -11,7 +11,8 @@ from hw.config import ConfigError
 from sw.cli.bench import bench
 from sw.cli.demo import demo
 from sw.cli.embed import embed
-from sw.cli.program import compile_, disassemble, export, inspect, run
+from sw.cli.inspect import inspect
+from sw.cli.program import compile_, disassemble, export, run
 from sw.compiler.errors import CompileError
 from sw.compiler.program import ProgramError
 from sw.driver import DeviceError

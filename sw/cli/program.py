@@ -1,10 +1,9 @@
-"""`weft compile`, `run`, `disassemble`, `inspect` and `export`: programs as files."""
+"""`weft compile`, `run`, `disassemble` and `export`: programs as files."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch
 from rich.table import Table
 
 from hw.config import get_config
-from hw.isa import COMMAND_BYTES, decode
+from hw.isa import COMMAND_BYTES
 from sw.cli.common import config_option, console, device_option, memory_options, steps
 from sw.compiler.compile import compile_module
 from sw.compiler.disassemble import disassemble as disassembly
@@ -22,7 +21,7 @@ from sw.compiler.errors import CompileError
 from sw.compiler.program import Program
 from sw.driver import open_device
 
-__all__ = ["compile_", "disassemble", "export", "inspect", "run"]
+__all__ = ["compile_", "disassemble", "export", "run"]
 
 MODEL_HELP = """
     MODEL is `all-MiniLM-L6-v2` (with --tokens), a file saved by `torch.export.save` (.pt2) with
@@ -146,35 +145,6 @@ def disassemble(file: str) -> None:
     """Print the commands of a program file."""
     for line in disassembly(Program.load(file)):
         click.echo(line)
-
-
-@click.command()
-@click.argument("file")
-def inspect(file: str) -> None:
-    """Print what a program file holds: configuration, sizes, commands by unit."""
-    program = Program.load(file)
-    config = program.config
-    table = Table(show_header=False)
-    table.add_row("configuration", f"{config.name} ({config.rows}x{config.columns})")
-    table.add_row("fingerprint", f"{program.fingerprint:08x}")
-    count = len(program.commands) // COMMAND_BYTES
-    table.add_row("commands", f"{count:,} ({len(program.commands):,} bytes)")
-    table.add_row("constants", f"{len(program.constants):,} bytes")
-    table.add_row("workspace", f"{program.workspace_bytes:,} bytes")
-    table.add_row("input and output", f"{program.io_bytes:,} bytes")
-    table.add_row("useful MACs", f"{program.useful_macs:,}")
-    table.add_row(
-        "cycles at full use", f"{program.useful_macs // (config.rows * config.columns):,}"
-    )
-    console.print(table)
-    kinds: Counter[tuple[str, str]] = Counter()
-    for word in program.commands.reshape(-1, COMMAND_BYTES):
-        command = decode(word.tobytes())
-        kinds[command.opcode.name, command.unit.name] += 1
-    table = Table("command", "unit", "count")
-    for (name, unit), number in kinds.most_common():
-        table.add_row(name, unit, f"{number:,}")
-    console.print(table)
 
 
 @click.command()

@@ -12,6 +12,7 @@ import numpy as np
 from hw.config import AcceleratorConfig, get_config
 from sw.compiler.allocate import DoesNotFit
 from sw.compiler.context import Context
+from sw.compiler.emit import Item
 from sw.compiler.errors import CompileError
 from sw.compiler.graph import (
     QuantAttention,
@@ -94,7 +95,8 @@ def _attempt(graph: QuantGraph, config: AcceleratorConfig, steps: Steps, caution
     for index, step in enumerate(steps.steps):
         _lower_step(context, step)
         context.release_after(index)
-    stream, estimate = merge(context.emitter)
+    timeline: list[tuple[Item, float, int]] = []
+    stream, estimate = merge(context.emitter, timeline=timeline)
     outputs = []
     for output in graph.outputs:
         form = Form.A if steps.tensors[output.name].bits == 8 else Form.S
@@ -121,5 +123,7 @@ def _attempt(graph: QuantGraph, config: AcceleratorConfig, steps: Steps, caution
         useful_macs=graph.useful_macs,
         places=tuple(context.emitter.places),
         command_place=np.array([item.place for item in stream] + [0], np.uint16),
+        command_start=np.array([start for _, start, _ in timeline] + [estimate.cycles], np.uint32),
+        command_work=np.array([work for _, _, work in timeline] + [0], np.uint32),
         estimated_cycles=estimate.cycles,
     )

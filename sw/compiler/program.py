@@ -60,7 +60,9 @@ class Program:
     and CONSTANT. workspace_bytes, io_bytes: sizes of the other two. graph: inputs, outputs and
     their tensors, without the operations between them. useful_macs: without padding.
     places, command_place: `places[command_place[i]]` is the part of the module that command i
-    belongs to. estimated_cycles: what the scheduler's coarse model expects.
+    belongs to. command_start, command_work: the cycle in which the cost model expects command i
+    to start, and the cycles that it keeps its unit or the bus busy. estimated_cycles: how long
+    the model expects the whole program to take.
     """
 
     config: AcceleratorConfig
@@ -74,6 +76,8 @@ class Program:
     useful_macs: int
     places: tuple[str, ...]
     command_place: np.ndarray
+    command_start: np.ndarray
+    command_work: np.ndarray
     estimated_cycles: int = 0
     isa_version: int = ISA_VERSION
 

@@ -20,8 +20,8 @@ from sw.compiler.program import InputPlace, OutputPlace, Program, ProgramError
 __all__ = ["PROGRAM_VERSION", "load_program", "save_program"]
 
 FORMAT = "weft-program"
-PROGRAM_VERSION = 1
-_BIG = ("commands", "constants", "command_place")
+PROGRAM_VERSION = 2
+_BIG = ("commands", "constants", "command_place", "command_start", "command_work")
 
 
 def _digest(header: str, arrays: dict[str, np.ndarray]) -> str:
@@ -120,9 +120,7 @@ def load_program(path: Path) -> Program:
         raise ProgramError(f"{path} is damaged: half a command")
     return Program(
         config=config,
-        commands=arrays["commands"],
-        constants=arrays["constants"],
-        command_place=arrays["command_place"],
+        **{name: arrays[name] for name in _BIG},
         workspace_bytes=header["workspace_bytes"],
         io_bytes=header["io_bytes"],
         useful_macs=header["useful_macs"],

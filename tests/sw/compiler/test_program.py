@@ -14,6 +14,7 @@ from hw.config import get_config
 from sw.compiler.disassemble import disassemble
 from sw.compiler.lower import lower
 from sw.compiler.program import Program, ProgramError
+from sw.compiler.program_file import PROGRAM_VERSION
 from tests.sw.compiler.execution import CONFIGS, run_golden
 from tests.sw.compiler.random_graphs import random_encoder, random_inputs, random_mixture
 
@@ -36,6 +37,8 @@ def test_round_trip(program, saved):
     assert again.command_count == program.command_count
     assert again.places == program.places
     assert again.useful_macs == program.useful_macs
+    for name in ("command_place", "command_start", "command_work"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(program, name))
     inputs = random_inputs(program.graph)
     np.testing.assert_array_equal(again.prepare_inputs(*inputs), program.prepare_inputs(*inputs))
     io, io_again = run_golden(program, inputs), run_golden(again, inputs)
@@ -69,8 +72,8 @@ def _with_metadata(path, **changes):
 
 
 def test_newer_version_and_other_files(saved):
-    _with_metadata(saved, version="2")
-    with pytest.raises(ProgramError, match=r"version 2.*update"):
+    _with_metadata(saved, version=str(PROGRAM_VERSION + 1))
+    with pytest.raises(ProgramError, match=rf"version {PROGRAM_VERSION + 1}.*update"):
         Program.load(saved)
     _with_metadata(saved, format="something else")
     with pytest.raises(ProgramError, match="not a program file"):
