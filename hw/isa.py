@@ -8,6 +8,10 @@ completed at least n commands since the program began", n counted modulo 4096. A
 name commands that stand earlier in the stream, so no program can deadlock; anything else stops
 the machine with `WAIT_UNSATISFIABLE`.
 
+A `VECTOR` or `NORM` that reads residual words and writes others back works in place (the same
+words, no word twice) or on separate words. One whose result overlaps its operand in any other
+way is undefined: the machine does not check it, the compiler and the golden model refuse it.
+
 A wait of a `GEMM` in slot 0 holds back its weights only, those in slots 1 and 2 hold back its
 activations and accumulators: so the weights of the next command load while it still waits.
 
@@ -20,6 +24,7 @@ Notation in the descriptions: `R`, `C`, `V` are rows, columns and lanes of the c
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -41,6 +46,7 @@ __all__ = [
     "Wait",
     "decode",
     "encode",
+    "overlaps_itself",
 ]
 
 ISA_VERSION: Final = 1
@@ -270,10 +276,12 @@ _SPECS = (
                                      else acc if accumulate else 0
                     acc[c] += psum[c]
                     if k == k_tiles-1 and row_max:
-                        j = n*C + c
-                        if mask and not MASK[mask_address + n].bit[c]: acc[c] = MASKED_SCORE
-                        if j < limit + (causal ? i : 0):
-                            ROW_MAX[slot+i] = max(acc[c], n == 0 ? MASKED_SCORE : ROW_MAX[slot+i])
+                        if n == 0: ROW_MAX[slot+i] = MASKED_SCORE
+                        for c in range(C):
+                            j = n*C + c
+                            if mask and not MASK[mask_address + n].bit[c]: acc[c] = MASKED_SCORE
+                            if j < limit + (causal ? i : 0):
+                                ROW_MAX[slot+i] = max(ROW_MAX[slot+i], acc[c])
                     ACC[acc_address + n*acc_stride + i] = acc
         """,
     ),
@@ -449,6 +457,27 @@ class Command:
 
     def __getitem__(self, name: str) -> int:
         return self.values[name]
+
+
+def overlaps_itself(opcode: Opcode, values: Mapping[str, int]) -> bool:
+    """Whether a command reads residual words that it writes for others: its result is undefined.
+
+    Word (row, group) lies at `address + row*res_stride + group`.
+    """
+    if opcode == Opcode.VECTOR:
+        reads = values["from_residual"] or values["add_residual"]
+    else:
+        reads = opcode == Opcode.NORM
+    if not (reads and values["write_residual"]):
+        return False
+    rows, groups, stride = values["rows"], values["groups"], values["res_stride"]
+    distance = abs(values["res_dst_address"] - values["res_address"])
+    if distance == 0:
+        return rows > 1 and stride < groups
+    # Rows `apart` rows from each other share a word if their starts are closer than a row is long.
+    apart = min(distance // stride, rows - 1) if stride else 0
+    nearest = {apart, min(apart + 1, rows - 1)}
+    return any(abs(distance - n * stride) < groups for n in nearest)
 
 
 def encode(command: Command) -> bytes:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hw.config import AcceleratorConfig
-from hw.isa import COMMANDS, WAIT_SLOTS, Opcode, Unit
+from hw.isa import COMMANDS, WAIT_SLOTS, Opcode, Unit, overlaps_itself
 from sw.compiler.access import Access, Space, accesses, weight_accesses
 
 __all__ = ["Emitter", "Item"]
@@ -105,7 +105,8 @@ class Emitter:
 
     Parameters
     ----------
-    config: sizes of the machine; on-chip addresses beyond them are a bug and raise.
+    config: sizes of the machine; on-chip addresses beyond them are a bug and raise, as does a
+    command that is undefined because it overlaps itself (`AssertionError`).
     """
 
     def __init__(self, config: AcceleratorConfig):
@@ -159,6 +160,8 @@ class Emitter:
             unit = Unit.LOAD_ACTIVATIONS if values["queue"] else Unit.LOAD_WEIGHTS
         else:
             unit = COMMANDS[opcode].units[0]
+        if overlaps_itself(opcode, values):
+            raise AssertionError(f"{opcode.name} overlaps its own residual operand: {fields}")
         touched = accesses(self.config, opcode, values)
         needs = self._needs(touched, unit, self._started[unit])
         item = Item(opcode, values, unit, 0, self._place, [])

@@ -29,7 +29,7 @@ from hw.vector.golden import (
     unpack_params,
 )
 
-__all__ = ["GoldenMachine", "MachineStop"]
+__all__ = ["GoldenMachine", "MachineStop", "UndefinedCommand"]
 
 
 class MachineStop(Exception):
@@ -39,6 +39,10 @@ class MachineStop(Exception):
         super().__init__(f"command {index}: {code.name}: {text}")
         self.code = code
         self.index = index
+
+
+class UndefinedCommand(Exception):
+    """A command whose result the command stream does not define, so no machine may be given it."""
 
 
 @dataclass
@@ -136,7 +140,12 @@ class GoldenMachine:
         raise self._stop(ErrorCode.PROGRAM_END, "the program has no HALT")
 
     def execute(self, command: Command) -> None:
-        """Execute one command to completion."""
+        """Execute one command to completion. Raises `MachineStop` and `UndefinedCommand`."""
+        if isa.overlaps_itself(command.opcode, command.values):
+            raise UndefinedCommand(
+                f"command {self.index}: {command.opcode.name} writes residual words that it reads "
+                f"for others: {command.values}"
+            )
         handler = self._execute.get(command.opcode)
         if handler is not None:
             handler(command)
@@ -151,6 +160,16 @@ class GoldenMachine:
 
     def _check_slots(self, command: Command) -> None:
         self._check(command["slot"] + command["rows"] - 1, self.config.row_slots, "row state")
+
+    def _check_vector(self, command: Command) -> None:
+        """What a vector command is refused for before it has done anything."""
+        v, c = command.values, self.config
+        if command.opcode != Opcode.VECTOR or v["statistics"]:
+            self._check_slots(command)
+        if v["dst_memory"] == Memory.ACTIVATION and v["dst_by_column"] and c.columns > c.rows:
+            raise self._stop(
+                ErrorCode.ILLEGAL_COMMAND, f"activation words are shorter than {c.columns} bytes"
+            )
 
     # --- DMA ----------------------------------------------------------------------------------
 
@@ -289,10 +308,6 @@ class GoldenMachine:
         else:
             memory, name = self.weight.view(np.uint8), "weight"
         word_bytes = c.columns if v["dst_by_column"] else c.rows
-        if word_bytes > memory.shape[1]:
-            raise self._stop(
-                ErrorCode.ILLEGAL_COMMAND, f"{name} words are shorter than {word_bytes} bytes"
-            )
         width = v["groups"] * c.lanes
         panels = -(-width // word_bytes)
         self._check(
@@ -306,6 +321,7 @@ class GoldenMachine:
 
     def _vector(self, command: Command) -> None:
         v = command.values
+        self._check_vector(command)
         residual = self._residual_read(v) if v["from_residual"] or v["add_residual"] else None
         x = residual if v["from_residual"] else self._acc_read(v)
         assert x is not None
@@ -316,7 +332,6 @@ class GoldenMachine:
             h = saturate(saturate(h, 16) + round_shift(residual, v["res_shift"]), 16)
         h16 = saturate(h, 16)
         if v["statistics"]:
-            self._check_slots(command)
             rows = slice(v["slot"], v["slot"] + v["rows"])
             first = v["statistics_first"]
             self.sum[rows] = h16.sum(1) + (0 if first else self.sum[rows])
@@ -330,7 +345,7 @@ class GoldenMachine:
 
     def _norm(self, command: Command) -> None:
         v = command.values
-        self._check_slots(command)
+        self._check_vector(command)
         rows = slice(v["slot"], v["slot"] + v["rows"])
         p = norm_row(self.sum[rows], self.squares[rows], v["features"], v["epsilon"])
         z = middle(self._residual_read(v), _per_row(p))
@@ -343,7 +358,7 @@ class GoldenMachine:
 
     def _scale(self, command: Command) -> None:
         v = command.values
-        self._check_slots(command)
+        self._check_vector(command)
         rows = slice(v["slot"], v["slot"] + v["rows"])
         h = middle(self._acc_read(v), _per_row(reciprocal_row(self.total[rows])))
         second = self._param(Memory.PARAM1, v["param1"], v["groups"])
@@ -351,7 +366,7 @@ class GoldenMachine:
 
     def _softmax(self, command: Command) -> None:
         v = command.values
-        self._check_slots(command)
+        self._check_vector(command)
         rows = slice(v["slot"], v["slot"] + v["rows"])
         new, shift = row_step(
             self.row_max[rows].astype(np.int64),

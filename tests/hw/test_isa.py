@@ -87,6 +87,29 @@ def test_illegal_fields_are_refused():
         isa.decode(bytes(31))
 
 
+@given(st.integers(1, 5), st.integers(1, 5), st.integers(0, 9), st.integers(0, 40))
+def test_a_command_that_overlaps_itself(rows, groups, stride, target):
+    """Against the definition: a word that is written is not read for another result."""
+    source = 20
+
+    def places(base: int) -> list[tuple[int, tuple[int, int]]]:
+        return [(base + i * stride + g, (i, g)) for i in range(rows) for g in range(groups)]
+
+    written: dict[int, set] = {}
+    for word, place in places(target):
+        written.setdefault(word, set()).add(place)
+    defined = all(written.get(word, {place}) == {place} for word, place in places(source))
+    values = {
+        "rows": rows, "groups": groups, "res_stride": stride, "res_address": source,
+        "res_dst_address": target, "write_residual": 1, "from_residual": 0, "add_residual": 0,
+    }  # fmt: skip
+    assert isa.overlaps_itself(Opcode.NORM, values) != defined
+    assert not isa.overlaps_itself(Opcode.NORM, values | {"write_residual": 0})
+    assert not isa.overlaps_itself(Opcode.VECTOR, values)
+    for operand in ("from_residual", "add_residual"):
+        assert isa.overlaps_itself(Opcode.VECTOR, values | {operand: 1}) != defined
+
+
 def test_counts_wrap():
     wait = Wait(Unit.MATRIX, 4096 + 5)
     decoded = isa.decode(isa.encode(Command(Opcode.HALT, waits=(wait, None, None))))
