@@ -129,7 +129,10 @@ class Function(enum.IntEnum):
 
 
 class ErrorCode(enum.IntEnum):
-    """Why the machine stopped (status register)."""
+    """Why the machine stopped (status register).
+
+    A transfer beyond its window and its memory too reports one of `DMA_WINDOW`, `ONCHIP_RANGE`.
+    """
 
     NONE = 0
     ILLEGAL_COMMAND = 1  # unknown opcode, or a field outside its range

@@ -119,7 +119,7 @@ def _runner(simulator: str) -> cocotb_runner.Runner:
     if simulator == "icarus":
         if shutil.which("iverilog") is None:
             raise MissingToolError(
-                "Icarus Verilog (iverilog) is missing: apt-get install iverilog, or run make setup"
+                "Icarus Verilog (iverilog) is missing: run scripts/setup-tools icarus"
             )
         return cocotb_runner.Icarus()
     raise ValueError(f"unknown simulator {simulator!r}; known: icarus, verilator")

@@ -4,14 +4,18 @@ import os
 import random
 
 import cocotb
+import numpy as np
 
 from hw.config import PRESETS
 from hw.isa import Command, Memory, Opcode, Region, Unit, Wait
 from hw.registers import State
 from hw.vector.golden import Affine, pack_params
+from sw.compiler.lower import lower
+from sw.compiler.reference import run_reference
 from sw.golden.machine import GoldenMachine
 from tests.hw.machine import Machine
 from tests.hw.programs import RandomProgram, assemble, program_image
+from tests.sw.compiler.random_graphs import random_encoder, random_inputs, random_mixture
 
 CONFIG = PRESETS[os.environ.get("WEFT_TEST_CONFIG", "tiny")]
 SEED = int(os.environ.get("WEFT_TEST_SEED", "1"))
@@ -115,6 +119,37 @@ async def linear(dut):
         assert counters["vector_busy"] == rows * CONFIG.groups_per_column_panel
         assert counters["write_beats"] == rows * CONFIG.activation_pitch // CONFIG.bus_bytes
         dut._log.info("%s", counters)
+
+
+@cocotb.test()
+async def compiled_programs(dut):
+    """A transformer layer and a mixture of operations as the compiler lowers them.
+
+    Shapes that divide nothing: 2 sequences of 7 tokens of which padding hides some, 3 heads of 7,
+    feed-forward 30.
+    """
+    rng = random.Random(SEED)
+    machine = Machine(dut, CONFIG, golden=GOLDEN)
+    await machine.start()
+    for graph in (
+        random_encoder(SEED, batch=2, tokens=7, hidden=21, heads=3, ffn=30, masked=True),
+        random_mixture(SEED, batch=1, tokens=5),
+    ):
+        machine.pause(rng, 0.2)
+        inputs = random_inputs(graph, SEED)
+        program = lower(graph, CONFIG)
+        image = {
+            Region.PROGRAM: program.commands,
+            Region.CONSTANT: program.constants,
+            Region.WORKSPACE: np.frombuffer(rng.randbytes(program.workspace_bytes), np.uint8),
+            Region.IO: program.prepare_inputs(*inputs),
+        }
+        counters = await run_and_compare(machine, image, program.command_count)
+        dut._log.info("%s", counters)
+        base = machine.base[Region.IO]
+        io = np.frombuffer(machine.memory[base : base + program.io_bytes], np.uint8)
+        for found, want in zip(program.read_outputs(io), run_reference(graph, inputs), strict=True):
+            np.testing.assert_array_equal(found, want)
 
 
 @cocotb.test()

@@ -30,9 +30,11 @@ def test_a_result_that_overlaps_its_operand_is_refused(opcode, values):
         run("tiny", Command(opcode, values | {"res_dst_address": target}))
     for target in (1, 11):
         with pytest.raises(UndefinedCommand, match=f"command 1: {opcode.name} writes residual"):
-            run("tiny", Command(Opcode.BARRIER), Command(opcode, values | {"res_dst_address": target}))
-
-
+            run(
+                "tiny",
+                Command(Opcode.BARRIER),
+                Command(opcode, values | {"res_dst_address": target}),
+            )
 
 
 def test_destination_words_that_are_too_short():
