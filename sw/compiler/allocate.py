@@ -1,7 +1,7 @@
 """Memory allocation: on-chip pools, DRAM regions, and the constants.
 
-On-chip buffers are given out round-robin: the next buffer starts behind the last one, so that a
-buffer is reused as late as possible and the waits its reuse needs (see emit.py) are long met.
+On-chip buffers are given out where the last one was given back longest ago, so that the waits
+that reuse needs (see emit.py) are long met.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ class Pool:
         self.name = name
         self.size = size
         self.base = base
-        self._live: list[tuple[int, int]] = []  # (start, end), sorted
-        self._next = 0
+        self._live: dict[int, int] = {}  # end of each buffer, by its start
+        self._free = [(0, size, 0)]  # (start, end, when it was given back), sorted
+        self._now = 0
 
     def _gaps(self) -> list[tuple[int, int]]:
-        gaps, position = [], 0
-        for start, end in self._live:
-            if start > position:
-                gaps.append((position, start))
-            position = end
-        if position < self.size:
-            gaps.append((position, self.size))
+        gaps: list[tuple[int, int]] = []
+        for start, end, _ in self._free:
+            if gaps and gaps[-1][1] == start:
+                gaps[-1] = (gaps[-1][0], end)
+            else:
+                gaps.append((start, end))
         return gaps
 
     @property
     def free_words(self) -> int:
         """Words not in use, in all gaps."""
-        return sum(end - start for start, end in self._gaps())
+        return sum(end - start for start, end, _ in self._free)
 
     @property
     def largest_gap(self) -> int:
@@ -56,35 +56,46 @@ class Pool:
         return max((end - start for start, end in self._gaps()), default=0)
 
     def take(self, words: int) -> int:
-        """A short-lived buffer: the first gap behind the last buffer given out, else from 0."""
-        gaps = self._gaps()
-        for least in (self._next, 0):
-            for start, end in gaps:
-                address = max(start, least)
-                if end - address >= words:
-                    self._next = address + words
-                    insort(self._live, (address, address + words))
-                    return self.base + address
-        raise DoesNotFit(
-            f"{self.name}: no room for {words} words ({self.free_words} of {self.size} free); "
-            f"make this memory larger in the configuration"
-        )
+        """A short-lived buffer, where the last one was given back longest ago."""
+        best: tuple[int, int] | None = None  # when, where
+        for index, (start, end, when) in enumerate(self._free):
+            for after in self._free[index + 1 :]:
+                if end - start >= words or after[0] != end or (best and when >= best[0]):
+                    break
+                end, when = after[1], max(when, after[2])
+            if end - start >= words and (best is None or when < best[0]):
+                best = when, start
+        if best is None:
+            raise DoesNotFit(
+                f"{self.name}: no room for {words} words ({self.free_words} of {self.size} free); "
+                f"make this memory larger in the configuration"
+            )
+        return self._occupy(best[1], best[1] + words)
+
+    def _occupy(self, start: int, end: int) -> int:
+        rest = []
+        for low, high, when in self._free:
+            if low < min(start, high):
+                rest.append((low, min(start, high), when))
+            if max(low, end) < high:
+                rest.append((max(low, end), high, when))
+        self._free = rest
+        self._live[start] = end
+        return self.base + start
 
     def take_high(self, words: int) -> int:
         """A long-lived buffer, from the high end, out of the way of the others."""
         for start, end in reversed(self._gaps()):
             if end - start >= words:
-                insort(self._live, (end - words, end))
-                return self.base + end - words
+                return self._occupy(end - words, end)
         raise DoesNotFit(f"{self.name}: no room for {words} words of {self.size}")
 
     def give_back(self, address: int) -> None:
         """End of a buffer's use, in the order of the commands that were emitted."""
-        for index, (start, _) in enumerate(self._live):
-            if self.base + start == address:
-                del self._live[index]
-                return
-        raise AssertionError(f"{self.name}: nothing lives at {address}")
+        start = address - self.base
+        assert start in self._live, f"{self.name}: nothing lives at {address}"
+        self._now += 1
+        insort(self._free, (start, self._live.pop(start), self._now))
 
     def reserve(self, words: int) -> Pool:
         """A part of this memory for buffers of one kind, so that they reuse only each other."""

@@ -13,7 +13,7 @@ from sw.compiler.layout import Form, even_split
 from sw.compiler.params import Params, keep_if_room, param_parts
 from sw.compiler.steps import Step
 from sw.compiler.strips import Strip, Strips
-from sw.compiler.tile import MOST_PANELS, plan_groups, plan_rows, strip_groups
+from sw.compiler.tile import MOST_PANELS, plan_groups, plan_rows, strip_count
 
 __all__ = ["FusedNorm", "lower_elementwise", "lower_norm"]
 
@@ -47,8 +47,7 @@ class FusedNorm:
         """Panels of the largest INT8 result that goes through a buffer, about."""
         if self.out8 is None or Form.A in self.out8.chip:
             return 0
-        c = self.context.config
-        return strip_groups(c, self.layout.groups) // c.groups_per_row_panel + MOST_PANELS
+        return -(-self.layout.panels // strip_count(self.layout.groups)) + MOST_PANELS
 
     @property
     def on_chip(self) -> bool:

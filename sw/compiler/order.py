@@ -18,9 +18,11 @@ from sw.compiler.emit import UNITS, Emitter, Item
 
 __all__ = ["Estimate", "finish", "merge"]
 
+START = 16  # from the doorbell to the first unit's start, without the memory's latency
 MATRIX_LATENCY = 48  # from a command's last row to its sums being visible
 VECTOR_LATENCY = 32
 COMMAND_OVERHEAD = 2
+NORM_ROW = 18  # cycles for the parameters of a row
 LEAD = 8192  # cycles by which activations should be on chip before they are used
 ON_BUS = (Unit.LOAD_WEIGHTS, Unit.LOAD_ACTIVATIONS, Unit.STORE)
 COMPLETE_DISTANCE = 1 << (COUNT_BITS - 2)
@@ -46,6 +48,8 @@ def _work(item: Item, c: AcceleratorConfig) -> int:
         return v["k_tiles"] * v["n_tiles"] * max(v["rows"], load)
     if item.opcode in (Opcode.LOAD, Opcode.STORE):
         return v["runs"] * v["words"] * pitch_of(c, v["memory"]) // c.bus_bytes
+    if item.opcode == Opcode.NORM:
+        return v["rows"] * max(v["groups"], NORM_ROW)
     return v["rows"] * v["groups"]
 
 
@@ -80,7 +84,7 @@ class _Merge:
         self.not_before = not_before  # of the activation loads
         self.started: dict[Unit, list[float]] = {u: [] for u in UNITS}
         self.heads = dict.fromkeys(UNITS, 0)
-        self.free = dict.fromkeys(UNITS, 0.0)
+        self.free = dict.fromkeys(UNITS, float(START + memory_latency))
         self.done: dict[Unit, list[float]] = {u: [0.0] for u in UNITS}
         self.busy = {Unit.MATRIX: 0, Unit.VECTOR: 0, Unit.STORE: 0}
         self.bus = _Bus()

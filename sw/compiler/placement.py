@@ -39,6 +39,7 @@ def _need(context: Context, step: Step, resident: Resident) -> int:
             x_resident=x_resident,
             norm=step.norm is not None,
             whole_rows=step.norm is not None,
+            last=False,
             activation_free=c.activation_words,
             weight_free=c.weight_words,
             caution=0,

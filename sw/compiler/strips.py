@@ -13,7 +13,7 @@ from hw.config import AcceleratorConfig
 from hw.isa import Opcode
 from sw.compiler.context import Context, Value
 from sw.compiler.layout import Form
-from sw.compiler.tile import strip_groups
+from sw.compiler.tile import strip_count
 
 __all__ = ["Strip", "Strips", "strip_ranges"]
 
@@ -32,10 +32,11 @@ class Strip:
 
 def strip_ranges(c: AcceleratorConfig, parts: list[tuple[int, int]]) -> list[tuple[int, int]]:
     """Join parts of the columns (panels: first, count) to strips worth a command."""
-    least = strip_groups(c, sum(count for _, count in parts) * c.groups_per_row_panel)
+    total = sum(count for _, count in parts)
+    strips = strip_count(total * c.groups_per_row_panel)
     ranges: list[tuple[int, int]] = []
     for first, count in parts:
-        if ranges and ranges[-1][1] * c.groups_per_row_panel < least:
+        if ranges and first < total * len(ranges) / strips:
             ranges[-1] = (ranges[-1][0], ranges[-1][1] + count)
         else:
             ranges.append((first, count))

@@ -7,9 +7,11 @@ and commands long enough that fetching them does not matter.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from hw.config import AcceleratorConfig
+from hw.isa import COMMAND_BYTES
 from sw.compiler.allocate import DoesNotFit
 from sw.compiler.layout import Layout, align, even_split, tile_words
 
@@ -29,7 +31,7 @@ NORM_ROWS = 32  # M tile in front of a fused norm
 QUERY_ROWS = 32
 MOST_PANELS = 4  # output tiles of one GEMM
 STRIPS = 8  # of the residual rows in front of a norm, at most
-NORM_GROUPS = 12  # the row parameters of a norm take about that many cycles
+NORM_GROUPS = 20  # the row parameters of a norm take 18 cycles a row
 RAMP_PARTS = 4  # reduction parts of a step's first GEMM, which starts on the first of them
 LANES = 8  # attention streams at most
 LATENCY = 130  # cycles through scores, softmax and back, without their own work
@@ -37,12 +39,14 @@ LATENCY = 130  # cycles through scores, softmax and back, without their own work
 
 @dataclass(frozen=True)
 class LinearPlan:
-    """rows: M tile. k_tiles: reduction tiles of one GEMM. panels: output tiles of one GEMM, for
-    each operation. keep_x: a whole M tile of the input is on chip."""
+    """rows: M tile. k_tiles: reduction tiles of a chunk of the input. panels: output tiles of one
+    GEMM, for each operation. tiles: weight tiles of one GEMM, at most. keep_x: a whole M tile of
+    the input is on chip."""
 
     rows: int
     k_tiles: int
     panels: tuple[int, ...]
+    tiles: int
     keep_x: bool
 
 
@@ -77,6 +81,7 @@ def plan_linear(
     x_resident: bool,
     norm: bool,
     whole_rows: bool,
+    last: bool,
     activation_free: int,
     weight_free: int,
     caution: int,
@@ -84,7 +89,7 @@ def plan_linear(
     """Sizes of linear layers that share `x` and have these results.
 
     norm: a fused norm follows. whole_rows: the residual memory holds whole rows of the result.
-    caution: 0, or more after a first plan did not fit.
+    last: nothing follows. caution: 0, or more after a first plan did not fit.
     """
     words = tile_words(c)
     unit = max(out.panel_unit for out in outs)
@@ -105,7 +110,8 @@ def plan_linear(
         most = min(most, c.row_slots // 2)
     if whole_rows:
         groups = outs[0].groups
-        room = groups + 2 * strip_groups(c, groups) + MOST_PANELS * c.groups_per_column_panel
+        part = max(unit, min(MOST_PANELS, budget // (k_tiles * words)))
+        room = groups + -(-groups // strip_count(groups)) + part * c.groups_per_column_panel
         most = min(most, c.residual_words // room or c.residual_words // groups)
     stage = unit * c.columns // c.rows + 1
     keep = True
@@ -141,12 +147,27 @@ def plan_linear(
             max(MOST_PANELS, least),
         )
         panels.append(max(least, fit // least * least))
-    return LinearPlan(tile, k_tiles, tuple(panels), keep)
+    tiles = budget // words
+    if last and tile < rows_for_bus(c):
+        tiles = min(tiles, last_tiles(c, x.panels * sum(out.column_panels for out in outs)))
+    return LinearPlan(tile, k_tiles, tuple(panels), tiles, keep)
 
 
-def reduction_parts(panels: int, size: int, ramp: bool) -> list[tuple[int, int]]:
-    """Parts of a chunk of `size` of all `panels` reduction tiles, one GEMM each."""
-    return even_split(size, max(1, -(-panels // RAMP_PARTS))) if ramp else [(0, size)]
+def last_tiles(c: AcceleratorConfig, tiles: int) -> int:
+    """Weight tiles of one GEMM in a last step of so many, all of it waiting for the bus.
+
+    The last GEMM works on its own; smaller ones cost more commands. This has the least sum.
+    """
+    command_beats = 2 * COMMAND_BYTES / c.bus_bytes  # of a LOAD and a GEMM
+    return max(1, round(math.sqrt(tiles * command_beats / tile_words(c))))
+
+
+def reduction_parts(panels: int, size: int, most: int, ramp: bool) -> list[tuple[int, int]]:
+    """Parts of a chunk of `size` of all `panels` reduction tiles, one GEMM of `most` at most each.
+
+    ramp: the first of a step, so begin with what little of its operands is there.
+    """
+    return even_split(size, min(most, -(-panels // RAMP_PARTS)) if ramp else most)
 
 
 def staging_words(free: int, rows: int, panels: int, x_panels: int) -> int:
@@ -166,9 +187,9 @@ def plan_rows(c: AcceleratorConfig, rows: int, groups: int, caution: int) -> int
     return even_split(rows, most)[0][1]
 
 
-def strip_groups(c: AcceleratorConfig, groups: int) -> int:
-    """Groups of a strip of the residual rows (strips.py), at least."""
-    return max(NORM_GROUPS, groups // STRIPS)
+def strip_count(groups: int) -> int:
+    """Strips (strips.py) of residual rows of this many groups."""
+    return min(max(1, groups // NORM_GROUPS), STRIPS)
 
 
 def plan_groups(
