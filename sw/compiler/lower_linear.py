@@ -173,7 +173,7 @@ def lower_linear(context: Context, step: Step) -> None:
             results = Results(context, layer.op, layer.first, layer.second, rows, norm, parts)
             for part in parts:
                 last = layer is layers[-1] and part is parts[-1]
-                _gemm_part(context, layer, tile, results, part, plan.tiles, last, ramp)
+                _gemm_part(context, layer, tile, results, part, last, ramp)
                 ramp = False
             results.finish()
     for item in params:
@@ -198,18 +198,17 @@ def _gemm_part(
     tile: _InputTile,
     results: Results,
     n: tuple[int, int],
-    tiles: int,
     last: bool,
     ramp: bool,
 ) -> None:
     """Some output tiles of one M tile: all reduction chunks, then the vector unit.
 
-    tiles: weight tiles of one GEMM, at most. last: of the M tile. ramp: the first of a step.
+    ramp: the first of a step, so begin with what little of its operands is there.
     """
     words, rows = tile_words(context.config), tile.rows[1]
     accumulator = context.accumulator.take(rows * n[1])
     for index, (first, size) in enumerate(tile.chunks):
-        for skip, count in reduction_parts(layer.x_panels, size, max(1, tiles // n[1]), ramp):
+        for skip, count in reduction_parts(layer.x_panels, size, ramp):
             weights = _load_weights(context, layer, n, (first + skip, count))
             cold = ramp and context.emitter.matrix_commands < RAMP_PARTS
             address, stride = tile.get(index, skip, count, cold)

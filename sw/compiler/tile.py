@@ -39,14 +39,12 @@ LATENCY = 130  # cycles through scores, softmax and back, without their own work
 
 @dataclass(frozen=True)
 class LinearPlan:
-    """rows: M tile. k_tiles: reduction tiles of a chunk of the input. panels: output tiles of one
-    GEMM, for each operation. tiles: weight tiles of one GEMM, at most. keep_x: a whole M tile of
-    the input is on chip."""
+    """rows: M tile. k_tiles: reduction tiles of one GEMM. panels: output tiles of one GEMM, for
+    each operation. keep_x: a whole M tile of the input is on chip."""
 
     rows: int
     k_tiles: int
     panels: tuple[int, ...]
-    tiles: int
     keep_x: bool
 
 
@@ -102,6 +100,9 @@ def plan_linear(
         raise DoesNotFit(
             f"weight memory: {weight_free} free words cannot hold two blocks of {unit * words}"
         )
+    if last and rows < rows_for_bus(c):
+        tiles = last_tiles(c, x.panels * sum(out.column_panels for out in outs))
+        budget = max(unit * words, min(budget, tiles * words))
     k_tiles = even_split(x.panels, max(1, budget // (unit * words)))[0][1]
     k_tiles = min(k_tiles, 1023)
 
@@ -147,27 +148,22 @@ def plan_linear(
             max(MOST_PANELS, least),
         )
         panels.append(max(least, fit // least * least))
-    tiles = budget // words
-    if last and tile < rows_for_bus(c):
-        tiles = min(tiles, last_tiles(c, x.panels * sum(out.column_panels for out in outs)))
-    return LinearPlan(tile, k_tiles, tuple(panels), tiles, keep)
+    return LinearPlan(tile, k_tiles, tuple(panels), keep)
 
 
 def last_tiles(c: AcceleratorConfig, tiles: int) -> int:
-    """Weight tiles of one GEMM in a last step of so many, all of it waiting for the bus.
+    """Weight tiles of one GEMM in a last step of so many, all of which waits for the bus.
 
-    The last GEMM works on its own; smaller ones cost more commands. This has the least sum.
+    The array works on the last GEMM when the bus is done; but each one more takes the bus for
+    two commands, and the array about as long to begin. This has the least sum.
     """
-    command_beats = 2 * COMMAND_BYTES / c.bus_bytes  # of a LOAD and a GEMM
-    return max(1, round(math.sqrt(tiles * command_beats / tile_words(c))))
+    overhead = 2 * 2 * COMMAND_BYTES / c.bus_bytes
+    return max(1, round(math.sqrt(tiles * overhead / tile_words(c))))
 
 
-def reduction_parts(panels: int, size: int, most: int, ramp: bool) -> list[tuple[int, int]]:
-    """Parts of a chunk of `size` of all `panels` reduction tiles, one GEMM of `most` at most each.
-
-    ramp: the first of a step, so begin with what little of its operands is there.
-    """
-    return even_split(size, min(most, -(-panels // RAMP_PARTS)) if ramp else most)
+def reduction_parts(panels: int, size: int, ramp: bool) -> list[tuple[int, int]]:
+    """Parts of a chunk of `size` of all `panels` reduction tiles, one GEMM each."""
+    return even_split(size, max(1, -(-panels // RAMP_PARTS))) if ramp else [(0, size)]
 
 
 def staging_words(free: int, rows: int, panels: int, x_panels: int) -> int:

@@ -2,37 +2,30 @@
 
 import pytest
 
-from hw.config import get_config
-from sw.bench import workloads
-from sw.bench.measure import measure_program
-from sw.compiler.graph import QuantGraph
-from sw.compiler.lower import lower
-from tests.sw.compiler.random_graphs import random_inputs
+from sw.bench.cases import Attention, Case, Encoder, Gemm
+from sw.bench.measure import measure
 
 TOLERANCE = 0.03
 
-ROWS = {
+ROWS = (
     # The bus is the limit.
-    "gemm16": (lambda: workloads.gemm(16, 384, 384), 0.84),
-    "gemm1": (lambda: workloads.gemm(1, 768, 768), 0.059),
-    "encoder16": (lambda: workloads.encoder(384, 12, 1536, 16), 0.93),
+    (Gemm(16, 384, 384), 0.84),
+    (Gemm(1, 768, 768), 0.059),
+    (Encoder(384, 12, 1536, 16), 0.93),
     # The array is.
-    "gemm128": (lambda: workloads.gemm(128, 384, 512), 0.98),
-    "attention12": (lambda: workloads.attention(12, 128, 32), 0.96),
-    "causal": (lambda: workloads.attention(1, 512, 64, causal=True), 0.9),
-    "encoder32": (lambda: workloads.encoder(192, 3, 768, 32), 0.9),
-}
-"""Graph, and the least useful share of the array's cycles."""
+    (Gemm(128, 384, 512), 0.98),
+    (Attention(12, 128, 32), 0.98),
+    (Attention(1, 512, 64, causal=True), 0.92),
+    (Encoder(192, 3, 768, 32), 0.92),
+)
+"""Workload, and the least useful share of the array's cycles."""
 
 
-@pytest.mark.parametrize("row", ROWS)
-def test_predicted_cycles(row):
-    build, least = ROWS[row]
-    graph: QuantGraph = build()
-    program = lower(graph, get_config("base"))
-    result = measure_program(program, random_inputs(graph))
-    error = program.estimated_cycles / result["cycles"] - 1
-    print(f"{row}: {result['cycles']} cycles, predicted {error:+.2%}")
+@pytest.mark.parametrize(("workload", "least"), ROWS, ids=[row.title for row, _ in ROWS])
+def test_predicted_cycles(workload, least):
+    result = measure(Case(workload))
+    error = result["estimated_cycles"] / result["cycles"] - 1
+    print(f"{result['cycles']} cycles, predicted {error:+.2%}, used {result['utilization']:.2%}")
     assert result["bit_exact"]
     assert abs(error) <= TOLERANCE
     assert result["utilization"] >= least

@@ -76,7 +76,7 @@ def test_live_words(program):
         assert memory.touched == len([key for key in touches if key[0] == space])
         assert max(memory.over_time) == memory.peak <= memory.capacity
         for part, first, end in zip(memory.over_time, [1, *started], started, strict=False):
-            assert part == live[space][first - 1 : end].max()
+            assert part == live[space][max(first - 1, 0) : end].max(initial=0)
 
 
 def test_traffic_of_a_gemm_in_two_row_tiles():
