@@ -158,7 +158,7 @@ def _memories(program: Program, commands: list[Command], parts: int) -> tuple[Me
         live, touched_words = occupancy[space].finish()
         first, over_time = 0, []
         for bound in bounds:
-            part = live[max(first - 1, 0) : max(bound, 1)]  # what was there before goes on
+            part = live[max(first - 1, 0) : bound]  # what was there before goes on
             over_time.append(int(part.max(initial=0)))
             first = bound
         peak = int(live.max(initial=0))
