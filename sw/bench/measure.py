@@ -11,6 +11,7 @@ import numpy as np
 from hw.isa import COMMAND_BYTES, Region
 from sim.trace import write_chrome_trace
 from sw.bench.cases import Case, random_inputs
+from sw.compiler.plan import make_plan
 from sw.compiler.program import Program
 from sw.driver import VerilatorDevice, open_device
 from sw.driver.device import Device
@@ -96,6 +97,7 @@ def measure_program(
         "dram_write_bytes": counters["dram_write_bytes"],
         "bandwidth_utilization": traffic / (memory_width * cycles),
         "onchip_bytes": config.onchip_bytes,
+        "onchip_bytes_in_use": make_plan(program, parts=1).peak_bytes,
         "commands": program.command_count,
         "command_share": program.command_count * COMMAND_BYTES / traffic,
         "matrix_busy": counters["matrix_busy"],

@@ -53,6 +53,10 @@ ROWS = (
 )
 
 
+def _shape(c: AcceleratorConfig) -> str:
+    return f"{c.rows}x{c.columns}"
+
+
 def _array(name: str, rows: int, columns: int, lanes: int, bus: int, scale: float):
     """`base` with another array: as many bytes of memory, `scale` times as many words."""
     base = PRESETS["base"]
@@ -81,11 +85,17 @@ ARRAYS: tuple[AcceleratorConfig, ...] = (
 
 @dataclass(frozen=True)
 class Point:
-    """A measurement of a sweep: its line in the picture, its place on the x axis."""
+    """A measurement of a sweep: its line in the picture, its place on the x axis and its name
+    there."""
 
     line: str
-    x: float
+    x: int
     case: Case
+    name: str = ""
+
+    @property
+    def label(self) -> str:
+        return self.name or f"{self.x:,}"
 
 
 @dataclass(frozen=True)
@@ -126,17 +136,17 @@ SWEEPS = (
         "Memory bandwidth",
         "bytes a cycle",
         "A layer of 128 tokens reads each weight for 128 rows and has bandwidth to spare; with 16 "
-        "rows the bus is the limit.",
+        "rows the bus is the limit. The programs are the same ones, compiled for 16 bytes a cycle.",
         _points((4, 8, 16), lambda w, x: Case(w, memory_width=x)),
     ),
     Sweep(
         "arrays",
         "Array size",
-        "multipliers",
+        "rows x columns",
         "The same bytes of on-chip memory and a bus of one activation word a cycle: 8 bytes with "
         "8 rows, 16 with 16, 32 with 32.",
         tuple(
-            Point(line, c.rows * c.columns, Case(w, c, memory_width=c.bus_bytes))
+            Point(line, c.rows * c.columns, Case(w, c, memory_width=c.bus_bytes), _shape(c))
             for line, w in _SENSITIVE
             for c in ARRAYS
         ),

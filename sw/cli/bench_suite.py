@@ -1,4 +1,4 @@
-"""`weft bench all`, and `baseline`: the whole list, and what is committed of it."""
+"""`weft bench all`, `baseline` and `table`: the whole list, and what is committed of it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ from rich.table import Column, Table
 from sw.bench import regression
 from sw.bench.cases import Case
 from sw.bench.measure import Step, measure
+from sw.bench.report import PAGE, write_report
 from sw.bench.results import RESULTS, Measurement, Results, measure_once
 from sw.bench.suite import BANDWIDTH, ROWS, cases
+from sw.bench.tables import readme_table
 from sw.cli.common import console
 from sw.compiler.errors import CompileError
 
-__all__ = ["all_rows", "baseline"]
+__all__ = ["all_rows", "baseline", "table"]
 
 NOT_EXACT = 2
 """Exit status if a byte differs from golden."""
@@ -111,8 +113,9 @@ def _summary(results: Results) -> Table:
 @click.option("--quick", is_flag=True, help="The rows of the table, no sweeps.")
 @click.option("--fresh", is_flag=True, help="Measure again what is known for these sources.")
 @click.option("--output", default=str(RESULTS), show_default=False, help="Results file.")
-def all_rows(only: str, quick: bool, fresh: bool, output: str) -> None:
-    """Every row and sweep, written to benchmarks/results.json.
+@click.option("--page", default=str(PAGE), show_default=False, help="Page to write, or `none`.")
+def all_rows(only: str, quick: bool, fresh: bool, output: str, page: str) -> None:
+    """Every row and sweep: benchmarks/results.json, docs/benchmarks.md and its pictures.
 
     Saved after each measurement; run it again to go on where it stopped.
     """
@@ -122,6 +125,9 @@ def all_rows(only: str, quick: bool, fresh: bool, output: str) -> None:
     results = Results(Path(output))
     wrong = _measure_all(todo, results, fresh)
     console.print(_summary(results))
+    if page != "none":
+        for path in write_report(results, Path(page)):
+            console.print(f"wrote {path}", highlight=False, soft_wrap=True)
     if wrong:
         console.print(f"[bold red]{len(wrong)} of {len(todo)} not equal to golden[/]")
         raise SystemExit(NOT_EXACT)
@@ -141,12 +147,12 @@ def baseline(check: bool) -> None:
                 raise CompileError(f"{case.name} is not equal to golden: no baseline from it")
             cycles[case.name] = result["cycles"]
             complaints.append(regression.complaint(case, result["cycles"], before))
-    table = Table("workload", "before", "now", "change")
+    shown = Table("workload", "before", "now", "change")
     for name, now in cycles.items():
         old = before.get(name)
         change = "" if old is None else f"{now / old - 1:+.2%}"
-        table.add_row(name, "-" if old is None else f"{old:,}", f"{now:,}", change)
-    console.print(table)
+        shown.add_row(name, "-" if old is None else f"{old:,}", f"{now:,}", change)
+    console.print(shown)
     if check:
         found = [text for text in complaints if text]
         for text in found:
@@ -154,3 +160,9 @@ def baseline(check: bool) -> None:
         raise SystemExit(1 if found else 0)
     regression.write_baseline(cycles)
     console.print(f"wrote {regression.BASELINE}", highlight=False, soft_wrap=True)
+
+
+@click.command()
+def table() -> None:
+    """Print the README's table from benchmarks/results.json."""
+    click.echo(readme_table(Results()))
