@@ -22,7 +22,7 @@ LINES = (BLUE, RED, GREEN, PINK)
 CAUSES = {"useful": "useful work", "padding": "padding", **STALLS}
 COLOURS = dict(zip(CAUSES, (BLUE, SKY, ORANGE, GREEN, YELLOW, RED, PINK, GREY), strict=True))
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
