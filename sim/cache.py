@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["cache_folder", "source_digest", "write_atomically"]
+__all__ = ["cache_folder", "locked", "source_digest", "write_atomically"]
 
 ROOT = Path(__file__).parents[1]
 
@@ -45,3 +48,11 @@ def write_atomically(path: Path, data: bytes) -> None:
     except BaseException:
         Path(partial).unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock file `path`: what takes minutes is made by one process, others wait for it."""
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield  # closing the file releases the lock

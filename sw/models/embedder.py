@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hw.config import AcceleratorConfig, get_config
-from sim.cache import cache_folder, source_digest
+from sim.cache import cache_folder, locked, source_digest
 from sw.compiler.errors import CompileError
 from sw.compiler.graph import QuantGraph
 from sw.compiler.graph_file import load_graph, save_graph
@@ -60,16 +60,16 @@ class Embedder:
         if self._graph is None:
             key = source_digest("hw/vector", "hw/softmax", "sw/compiler/quantise", "sw/models")
             path = cache_folder("models") / f"minilm-{key}.safetensors"
-            if path.exists():
-                self._graph = load_graph(path)
-            else:
-                update = self._step("Quantising all-MiniLM-L6-v2 (once, a few minutes)")
-                self._graph = quantise(
-                    minilm.float_graph(),
-                    minilm.calibration(),
-                    progress=lambda _text, part: update(part, 1.0),
-                )
-                save_graph(self._graph, path)
+            with locked(path.with_suffix(".lock")):
+                if not path.exists():
+                    update = self._step("Quantising all-MiniLM-L6-v2 (once, a few minutes)")
+                    graph = quantise(
+                        minilm.float_graph(),
+                        minilm.calibration(),
+                        progress=lambda _text, part: update(part, 1.0),
+                    )
+                    save_graph(graph, path)
+            self._graph = load_graph(path)
         return self._graph
 
     def program(self, tokens: int) -> Program:
