@@ -86,7 +86,8 @@ def chrome_trace(
 ) -> dict[str, Any]:
     """Timeline for chrome://tracing or ui.perfetto.dev: one row a unit, one microsecond a cycle.
 
-    places: optional, for each command the part of the module it belongs to.
+    places: optional, for each command the part of the module it belongs to; it is part of the
+    command's name.
     """
     data = commands if isinstance(commands, bytes) else commands.tobytes()
     rows: list[dict[str, Any]] = [
@@ -94,15 +95,14 @@ def chrome_trace(
     ]
     for unit in _UNITS:
         name = unit.name.lower().replace("_", " ")
-        rows.append(
-            {"ph": "M", "name": "thread_name", "pid": 0, "tid": int(unit), "args": {"name": name}}
-        )
+        for kind, argument in (("name", name), ("sort_index", int(unit))):
+            row = {"ph": "M", "name": f"thread_{kind}", "pid": 0, "tid": int(unit)}
+            rows.append({**row, "args": {kind: argument}})
     free: dict[Unit, int] = {}
     for span in spans(events, data):
         command = isa.decode(data[span.index * COMMAND_BYTES : (span.index + 1) * COMMAND_BYTES])
         arguments: dict[str, Any] = {"command": span.index, **_set_fields(command)}
-        if places is not None:
-            arguments["part"] = str(places[span.index])
+        place = "" if places is None else str(places[span.index])
         # Commands overlap in a pipeline, rows of a timeline cannot: show each from where the
         # one before it has ended, and keep the true start as an argument.
         begin = max(span.begin, free.get(span.unit, 0))
@@ -112,7 +112,8 @@ def chrome_trace(
         rows.append(
             {
                 "ph": "X",
-                "name": _name(command),
+                "name": f"{_name(command)} {place}".strip(),
+                "cat": command.opcode.name,
                 "pid": 0,
                 "tid": int(span.unit),
                 "ts": begin,

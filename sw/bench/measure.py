@@ -66,8 +66,8 @@ def measure_program(
         expected = _written(golden, program)
     build = step("Verilator model")
     options: dict[str, Any] = {"memory_latency": memory_latency, "memory_width": memory_width}
-    if vcd:
-        options["vcd"] = vcd
+    if vcd:  # a slow model anyway: one that is built sooner
+        options |= {"vcd": vcd, "optimise": False}
     options["trace"] = bool(trace)
     options["progress"] = lambda _text, done, total: build(done, total)
     with VerilatorDevice(program.config, **options) as rtl:
