@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import abc
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
@@ -13,29 +13,36 @@ from sw.compiler.errors import CompileError
 from sw.compiler.graph import QuantGraph, QuantInput
 from sw.compiler.lower import lower
 from sw.compiler.program import Program
+from sw.compiler.retarget import with_shape
 
 __all__ = ["Attention", "Case", "Encoder", "Gemm", "MiniLM", "Workload", "random_inputs"]
 
 
-class Workload(Protocol):
+class Workload(abc.ABC):
     """Something to measure.
 
     title: short name. command: the `weft bench` command that measures it on `base`.
     """
 
     @property
+    @abc.abstractmethod
     def title(self) -> str: ...
 
     @property
+    @abc.abstractmethod
     def command(self) -> str: ...
+
+    @abc.abstractmethod
+    def graph(self) -> QuantGraph:
+        """In integers, for any machine."""
 
     def program(self, config: AcceleratorConfig) -> Program:
         """Compile it. Raises `CompileError` if the machine is too small."""
-        ...
+        return lower(self.graph(), config)
 
 
 @dataclass(frozen=True)
-class Gemm:
+class Gemm(Workload):
     """[m, k] x [k, n] with requantisation to INT8."""
 
     m: int
@@ -50,12 +57,12 @@ class Gemm:
     def command(self) -> str:
         return f"weft bench gemm --shape {self.m}x{self.k}x{self.n}"
 
-    def program(self, config: AcceleratorConfig) -> Program:
-        return lower(workloads.gemm(self.m, self.k, self.n), config)
+    def graph(self) -> QuantGraph:
+        return workloads.gemm(self.m, self.k, self.n)
 
 
 @dataclass(frozen=True)
-class Attention:
+class Attention(Workload):
     """softmax(q k^T) v; `queries` queries, by default as many as there are keys."""
 
     heads: int
@@ -78,13 +85,12 @@ class Attention:
             text += f" --queries {self.queries}"
         return text + (" --causal" if self.causal else "")
 
-    def program(self, config: AcceleratorConfig) -> Program:
-        graph = workloads.attention(self.heads, self.seq, self.dim, self.causal, self.queries)
-        return lower(graph, config)
+    def graph(self) -> QuantGraph:
+        return workloads.attention(self.heads, self.seq, self.dim, self.causal, self.queries)
 
 
 @dataclass(frozen=True)
-class Encoder:
+class Encoder(Workload):
     """Encoder layers: attention, residual adds, layer norms, GELU feed-forward."""
 
     hidden: int
@@ -110,13 +116,12 @@ class Encoder:
         )
         return text + (f" --layers {self.layers}" if self.layers > 1 else "")
 
-    def program(self, config: AcceleratorConfig) -> Program:
-        graph = workloads.encoder(self.hidden, self.heads, self.ffn, self.seq, self.layers)
-        return lower(graph, config)
+    def graph(self) -> QuantGraph:
+        return workloads.encoder(self.hidden, self.heads, self.ffn, self.seq, self.layers)
 
 
 @dataclass(frozen=True)
-class MiniLM:
+class MiniLM(Workload):
     """all-MiniLM-L6-v2 with its real weights: six layers and the norm of the embeddings."""
 
     tokens: int
@@ -129,10 +134,10 @@ class MiniLM:
     def command(self) -> str:
         return f"weft bench minilm --tokens {self.tokens}"
 
-    def program(self, config: AcceleratorConfig) -> Program:
+    def graph(self) -> QuantGraph:
         from sw.models.embedder import Embedder
 
-        return Embedder(config).program(self.tokens)
+        return with_shape(Embedder().graph, 1, self.tokens)
 
 
 @dataclass(frozen=True)

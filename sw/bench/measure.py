@@ -11,6 +11,7 @@ import numpy as np
 from hw.isa import COMMAND_BYTES, Region
 from sim.trace import write_chrome_trace
 from sw.bench.cases import Case, random_inputs
+from sw.compiler.lower import lower
 from sw.compiler.plan import make_plan
 from sw.compiler.program import Program
 from sw.driver import VerilatorDevice, open_device
@@ -62,7 +63,10 @@ def measure_program(
     io = program.prepare_inputs(*inputs)
     step("Golden model")
     with open_device("golden", config=program.config) as golden:
-        golden.load(program).run_io(io)
+        executable = golden.load(program)
+        started = time.perf_counter()
+        executable.run_io(io)
+        golden_seconds = time.perf_counter() - started
         expected = _written(golden, program)
     build = step("Verilator model")
     options: dict[str, Any] = {"memory_latency": memory_latency, "memory_width": memory_width}
@@ -105,6 +109,7 @@ def measure_program(
         "vector_busy": int(counters["vector_busy"]),
         "memory_latency": memory_latency,
         "memory_width": memory_width,
+        "golden_seconds": golden_seconds,
         "wall_seconds": seconds,
         "simulated_khz": cycles / seconds / 1000,
     }
@@ -112,9 +117,13 @@ def measure_program(
 
 def measure(case: Case, *, seed: int = 0, step: Step = _silent, **files: Any) -> dict[str, Any]:
     """Compile a case, run it on random inputs, and measure. files: `trace` and `vcd`."""
+    step("Building the graph")
+    graph = case.workload.graph()
     step("Compiling")
-    program = case.workload.program(case.config)
-    return measure_program(
+    started = time.perf_counter()
+    program = lower(graph, case.config)
+    seconds = time.perf_counter() - started
+    result = measure_program(
         program,
         random_inputs(program.graph, seed),
         memory_latency=case.memory_latency,
@@ -122,3 +131,4 @@ def measure(case: Case, *, seed: int = 0, step: Step = _silent, **files: Any) ->
         step=step,
         **files,
     )
+    return {**result, "lowering_seconds": seconds}

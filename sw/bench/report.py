@@ -11,6 +11,7 @@ from sw.bench.results import Results
 from sw.bench.suite import ROWS, SWEEPS
 from sw.bench.tables import (
     field_table,
+    markdown,
     measured_rows,
     row_table,
     stall_table,
@@ -46,6 +47,13 @@ What others have published for work of the same kind. These are other machines, 
 formats and processes, so only the kind of number is comparable; below the table is what differs."""
 
 
+_SECONDS = {
+    "lowering_seconds": "lowering",
+    "golden_seconds": "golden model",
+    "wall_seconds": "RTL in Verilator",
+}
+
+
 def _worst(results: Results) -> str:
     """How good the cost model is, in words."""
     errors = [
@@ -71,6 +79,29 @@ def _missing(results: Results) -> list[str]:
 
 def _picture(name: str, text: str, pictures: set[str]) -> list[str]:
     return [f"![{text}]({PICTURES}/{name}.png)", ""] if name in pictures else []
+
+
+def _tools(results: Results) -> list[str]:
+    """How fast the tools are, in the seconds of the machine that ran them."""
+    measured = measured_rows(results)
+    khz = statistics.median(result["simulated_khz"] for _, result in measured)
+    seconds = [
+        (row.workload.title, *(f"{result[name]:.2f}" for name in _SECONDS))
+        for row, result in measured
+    ]
+    return [
+        "## Speed of the tools",
+        "",
+        f"On one core of the machine that wrote this page, `base` runs at {khz:.0f} thousand "
+        f"cycles a second in Verilator (median of the rows). Seconds:",
+        "",
+        *markdown(("workload", *_SECONDS.values()), seconds),
+        "",
+    ]
+
+
+def _commands(results: Results) -> list[str]:
+    return ["", "```", *(row.workload.command for row, _ in measured_rows(results)), "```"]
 
 
 def page(results: Results, pictures: set[str]) -> str:
@@ -102,18 +133,7 @@ def page(results: Results, pictures: set[str]) -> str:
         if table:
             lines += [f"## {sweep.title}", "", sweep.text, "", *table, ""]
             lines += _picture(sweep.name, sweep.title, pictures)
-    lines += ["## The simulator", ""]
-    khz = statistics.median(result["simulated_khz"] for _, result in measured_rows(results))
-    lines += [
-        f"`base` ran at {khz:.0f} thousand cycles a second (median of the rows) on one core of the "
-        f"machine that wrote this page.",
-        "",
-        "## Commands",
-        "",
-        "```",
-        *(row.workload.command for row, _ in measured_rows(results)),
-        "```",
-    ]
+    lines += [*_tools(results), "## Commands", *_commands(results)]
     return "\n".join(lines) + "\n"
 
 

@@ -143,7 +143,7 @@ SWEEPS = (
         "arrays",
         "Array size",
         "rows x columns",
-        "The same bytes of on-chip memory and a bus of one activation word a cycle: 8 bytes with "
+        "About as much on-chip memory, and a bus of one activation word a cycle: 8 bytes with "
         "8 rows, 16 with 16, 32 with 32.",
         tuple(
             Point(line, c.rows * c.columns, Case(w, c, memory_width=c.bus_bytes), _shape(c))

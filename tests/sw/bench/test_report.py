@@ -34,6 +34,9 @@ def made_up(cycles: int, useful: float = 0.9, **changes):
         "stalls": dict.fromkeys(STALLS, stall),
         "memory_width": 16,
         "simulated_khz": 300.0,
+        "lowering_seconds": 0.1,
+        "golden_seconds": 0.2,
+        "wall_seconds": 1.5,
         **changes,
     }
 
