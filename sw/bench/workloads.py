@@ -51,8 +51,8 @@ def _weights(rng: np.random.Generator, n: int, k: int) -> np.ndarray:
     return np.clip(np.rint(rng.normal(0, STD_WEIGHT, (n, k))), -128, 127).astype(np.int8)
 
 
-def _unit8(name: str, features: int, heads: int = 0) -> Tensor:
-    return Tensor(name, 8, features, np.full(features, 1 / STD8), np.zeros(features), heads)
+def _unit8(name: str, features: int, heads: int = 0, tokens: int = 0) -> Tensor:
+    return Tensor(name, 8, features, np.full(features, 1 / STD8), np.zeros(features), heads, tokens)
 
 
 def _unit16(name: str, features: int) -> Tensor:
@@ -87,17 +87,19 @@ def _score_shift(dim: int) -> int:
 def attention(
     heads: int, seq: int, dim: int, causal: bool = False, queries: int | None = None, seed: int = 0
 ) -> QuantGraph:
-    """softmax(q k^T) v for `heads` heads; q, k and v come from memory."""
-    del queries
+    """softmax(q k^T) v for `heads` heads; q, k and v come from memory.
+
+    queries: as many as there are keys (`seq`) by default.
+    """
     features = heads * dim
-    graph = QuantGraph(
-        batch=1, tokens=seq, inputs=[FloatInput(n, "float", (1, seq, features)) for n in "qkv"]
-    )
-    names = ("q8", "k8", "v8")
-    graph.tensors = {n: _unit8(n, features, heads) for n in names}
+    tokens = {"q": queries or seq, "k": seq, "v": seq}
+    inputs = [FloatInput(n, "float", (1, count, features)) for n, count in tokens.items()]
+    graph = QuantGraph(batch=1, tokens=tokens["q"], inputs=inputs)
+    for n, count in tokens.items():
+        graph.tensors[f"{n}8"] = _unit8(f"{n}8", features, heads, count)
     graph.tensors["y8"] = _unit8("y8", features)
     second = requantise(2.0**-9 * 2, features)
-    graph.ops = [QuantInput(name, "float", (name[0],)) for name in names]
+    graph.ops = [QuantInput(f"{n}8", "float", (n,)) for n in tokens]
     graph.ops.append(
         QuantAttention(
             "q8",
@@ -111,7 +113,7 @@ def attention(
             place="attention",
         )
     )
-    graph.outputs = [QuantOutput("y8", (1, seq, features))]
+    graph.outputs = [QuantOutput("y8", (1, tokens["q"], features))]
     return graph
 
 

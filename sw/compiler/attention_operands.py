@@ -60,20 +60,21 @@ class Attention:
     def __init__(self, context: Context, op: QuantAttention):
         c = self.c = context.config
         self.context, self.op = context, op
-        self.tokens = context.graph.tokens
         self.q, self.k, self.v = (context.values[n] for n in (op.q, op.k, op.v))
+        self.queries = self.q.rows // context.graph.batch  # of a sequence
+        self.key_count = self.k.rows // context.graph.batch
         self.out = context.define(op.out8)
         self.head = self.out.layout
-        self.key_block = min(op.key_block, self.tokens)
+        self.key_block = min(op.key_block, self.key_count)
         self.plan = self._make_plan()
-        self.score_panels = mask_block_words(c.rows, c.columns, self.tokens, op.key_block)
+        self.score_panels = mask_block_words(c.rows, c.columns, self.key_count, op.key_block)
         self.out_panels = self.head.head_columns // c.columns
         self.scale = Params(
             context, Memory.PARAM1, op.second, self.head.word_order(), self.head.features
         )
         self.keys = Shared(context.weight)
         self.masks = Shared(context.mask)
-        self.blocks = key_blocks(self.tokens, self.key_block)
+        self.blocks = key_blocks(self.key_count, self.key_block)
         per_sequence = len(self.blocks) * self.score_panels
         self.masks_stay = 2 * per_sequence <= c.mask_words
 
@@ -81,7 +82,8 @@ class Attention:
         context = self.context
         return plan_attention(
             self.c,
-            self.tokens,
+            self.queries,
+            self.key_count,
             self.out.layout,
             self.key_block,
             q_resident=Form.A in self.q.chip,
@@ -100,7 +102,7 @@ class Attention:
                 for first, rows in even_split(size, self.plan.rows)
             ]
         else:
-            queries = even_split(self.tokens, self.plan.rows)
+            queries = even_split(self.queries, self.plan.rows)
         jobs = []
         for batch in range(self.context.graph.batch):
             for head in range(self.op.heads):
@@ -143,12 +145,12 @@ class Attention:
         start, size = self.blocks[block]
         stride, panels = align(align(size, self.c.rows), self.c.columns), self.head.head_panels
         if Form.K in self.k.chip:
-            rows = self.context.rows
-            first = job.head * panels * rows + job.batch * self.tokens + start
+            rows = self.k.rows
+            first = job.head * panels * rows + job.batch * self.key_count + start
             return self.k.chip[Form.K] + first, rows
 
         def load(address: int) -> None:
-            rows = (job.batch * self.tokens + start, size)
+            rows = (job.batch * self.key_count + start, size)
             self.context.move_panels(
                 Opcode.LOAD, self.k, Form.K, (job.head * panels, panels), rows, address, stride
             )
@@ -160,12 +162,12 @@ class Attention:
         start, size = self.blocks[block]
         stride, panels = align(size, self.c.rows), self.out_panels
         if Form.V in self.v.chip:
-            rows = self.context.rows
-            first = job.head * panels * rows + job.batch * self.tokens + start
+            rows = self.v.rows
+            first = job.head * panels * rows + job.batch * self.key_count + start
             return self.v.chip[Form.V] + first, rows
 
         def load(address: int) -> None:
-            rows = (job.batch * self.tokens + start, size)
+            rows = (job.batch * self.key_count + start, size)
             self.context.move_panels(
                 Opcode.LOAD, self.v, Form.V, (job.head * panels, panels), rows, address, stride
             )
@@ -196,9 +198,9 @@ class Attention:
 
     def query_words(self, job: Job) -> tuple[int, int, bool]:
         """(address, words between panels, whether to free it) of a query block."""
-        panels, row = self.head.head_panels, job.batch * self.tokens + job.start
+        panels, row = self.head.head_panels, job.batch * self.queries + job.start
         if Form.A in self.q.chip:
-            rows = self.context.rows
+            rows = self.q.rows
             return self.q.chip[Form.A] + job.head * panels * rows + row, rows, False
         address = self.context.activation.take(panels * job.rows)
         self.context.move_panels(

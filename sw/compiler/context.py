@@ -29,12 +29,13 @@ WEIGHTS_QUEUE, ACTIVATIONS_QUEUE = 0, 1
 class Value:
     """Where a tensor is.
 
-    dram: (region, offset) for each form it has in DRAM. chip: first word of each form that is
-    whole on chip: panels `rows` words apart, form S row by row.
+    rows: of all sequences. dram: (region, offset) for each form it has in DRAM. chip: first word
+    of each form that is whole on chip: panels `rows` words apart, form S row by row.
     """
 
     tensor: Tensor
     layout: Layout
+    rows: int
     dram: dict[Form, tuple[Region, int]] = field(default_factory=dict)
     chip: dict[Form, int] = field(default_factory=dict)
 
@@ -45,7 +46,6 @@ class Context:
     def __init__(self, graph: QuantGraph, config: AcceleratorConfig, steps: Steps, caution: int):
         c = config
         self.graph, self.config, self.steps, self.caution = graph, config, steps, caution
-        self.rows = graph.rows
         self.emitter = Emitter(config)
         self.activation = Pool("activation memory", c.activation_words)
         self.weight = Pool("weight memory", c.weight_words)
@@ -78,9 +78,14 @@ class Context:
     def is_output(self, name: str) -> bool:
         return self.steps.last_use.get(name) == len(self.steps.steps)
 
-    def _bytes(self, layout: Layout, form: Form) -> int:
+    def rows(self, name: str) -> int:
+        """Rows of a tensor, over all sequences."""
+        tokens = self.steps.tensors[name].tokens or self.graph.tokens
+        return self.graph.batch * tokens
+
+    def _bytes(self, name: str, form: Form) -> int:
         pitch, _ = words.pitch_and_bytes(self.config, form)
-        return self.rows * words.words_per_row(layout, form) * pitch
+        return self.rows(name) * words.words_per_row(self.layout(name), form) * pitch
 
     def pool(self, form: Form) -> Pool:
         """The memory that holds a form."""
@@ -91,27 +96,30 @@ class Context:
         """Where results wait for their store."""
         return self.staging if form == Form.A and self.staging else self.pool(form)
 
-    def chip_words(self, layout: Layout, form: Form) -> int:
+    def chip_words(self, name: str, form: Form) -> int:
         """Words of a whole tensor on chip. Whole tiles of K and V are read, so the last panel
         is followed by words that nobody else changes meanwhile."""
-        size = self.rows * words.words_per_row(layout, form)
+        size = self.rows(name) * words.words_per_row(self.layout(name), form)
         return size + (self.config.rows + self.config.columns) * (form in (Form.K, Form.V))
+
+    def _value(self, name: str) -> Value:
+        value = Value(self.steps.tensors[name], self.layout(name), self.rows(name))
+        self.values[name] = value
+        return value
 
     def define_input(self, name: str) -> Value:
         """An input has every form in which it is read, written by the host."""
-        layout = self.layout(name)
-        value = self.values[name] = Value(self.steps.tensors[name], layout)
+        value = self._value(name)
         for form in self.forms(name):
-            value.dram[form] = (Region.IO, self.io.take(self._bytes(layout, form)))
+            value.dram[form] = (Region.IO, self.io.take(self._bytes(name, form)))
         return value
 
     def define(self, name: str) -> Value:
         """Give a result its place: on chip if placement chose so, in DRAM where it is read."""
-        layout = self.layout(name)
-        value = self.values[name] = Value(self.steps.tensors[name], layout)
+        value = self._value(name)
         for form in self.forms(name):
             if (name, form) in self.resident:
-                size = self.chip_words(layout, form)
+                size = self.chip_words(name, form)
                 with contextlib.suppress(DoesNotFit):  # fragmented after all: go through DRAM
                     value.chip[form] = self.pool(form).take_high(size)
             if form in (Form.A, Form.S) and self.is_output(name):
@@ -120,7 +128,7 @@ class Context:
                 continue
             else:
                 space = self.workspace
-            value.dram[form] = (space.region, space.take(self._bytes(layout, form)))
+            value.dram[form] = (space.region, space.take(self._bytes(name, form)))
         return value
 
     def release_after(self, index: int) -> None:
@@ -133,7 +141,7 @@ class Context:
                 self.pool(form).give_back(address)
             for form, (region, offset) in value.dram.items():
                 if region == Region.WORKSPACE:
-                    self.workspace.give_back(offset, self._bytes(value.layout, form))
+                    self.workspace.give_back(offset, self._bytes(name, form))
 
     # --- data movement ------------------------------------------------------------------------
 
@@ -153,7 +161,7 @@ class Context:
         that of the form."""
         region, offset = value.dram[form]
         pitch, _ = words.pitch_and_bytes(self.config, form)
-        whole = rows[1] == self.rows and stride == rows[1] and panels[1] * rows[1] < 1 << 16
+        whole = rows[1] == value.rows and stride == rows[1] and panels[1] * rows[1] < 1 << 16
         if queue is None:
             activations = opcode == Opcode.LOAD and form == Form.A
             queue = ACTIVATIONS_QUEUE if activations else WEIGHTS_QUEUE
@@ -162,10 +170,10 @@ class Context:
             region=region,
             queue=queue,
             memory=MEMORY_OF[form],
-            offset=offset + (panels[0] * self.rows + rows[0]) * pitch,
+            offset=offset + (panels[0] * value.rows + rows[0]) * pitch,
             words=rows[1] * panels[1] if whole else rows[1],
             runs=1 if whole else panels[1],
-            dram_stride=self.rows * pitch,
+            dram_stride=value.rows * pitch,
             address=address,
             word_stride=1,
             run_stride=stride,

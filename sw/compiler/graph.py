@@ -2,12 +2,13 @@
 
 Both are lists of operations in execution order; values are named, and defined exactly once.
 Every activation is a matrix of `rows` x `features`: rows are `batch * tokens`, sequence by
-sequence. The quantised graph is complete: with `hw/isa.py` it defines every bit of the result
+sequence. (Only tensors that say so have another number of tokens: the keys of cross-attention.) The quantised graph is complete: with `hw/isa.py` it defines every bit of the result
 (`sw/compiler/reference.py` executes it; the command stream must give the same).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -155,6 +156,7 @@ class Tensor:
     real value = scale * integer + centre, both per feature for INT8 ([features]) and one
     scalar scale with centre 0 for INT16. Lowering needs only `bits` and `features`.
     heads > 0: features are `heads` groups (Q, K or V), which lowering may pad one by one.
+    tokens: rows of each sequence, 0 for as many as the graph has.
     """
 
     name: str
@@ -163,6 +165,7 @@ class Tensor:
     scale: np.ndarray
     centre: np.ndarray
     heads: int = 0
+    tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -241,8 +244,9 @@ class QuantNorm:
 class QuantAttention:
     """GEMM, SOFTMAX, GEMM over key blocks of `key_block` keys from key 0, then SCALE.
 
-    q, k, v: INT8 [batch*tokens, heads*dim]; score_shift: one per head; `second`: [heads*dim],
-    from units of 2^-9 of v's integers. mask: name of a "mask" input, or None.
+    q, k, v: INT8 [batch*tokens, heads*dim], k and v maybe of other tokens than q (not if causal);
+    score_shift: one per head; `second`: [heads*dim], from units of 2^-9 of v's integers. mask:
+    name of a "mask" input over the keys, or None.
     """
 
     q: str
@@ -288,16 +292,25 @@ class QuantGraph:
     def rows(self) -> int:
         return self.batch * self.tokens
 
+    def tokens_of(self, name: str) -> int:
+        """Rows of each sequence of a tensor or a mask."""
+        if name in self.tensors:
+            return self.tensors[name].tokens or self.tokens
+        sources = {op.source[0] for op in self.ops if isinstance(op, QuantInput) and op.out == name}
+        shape = next(item.shape for item in self.inputs if item.name in sources)
+        return math.prod(shape) // self.batch
+
     @property
     def useful_macs(self) -> int:
         """Multiply-accumulates without padding and copies; of causal attention, valid pairs."""
         total = 0
         for op in self.ops:
             if isinstance(op, QuantLinear):
-                total += self.rows * op.useful_macs_per_row
+                total += self.batch * self.tokens_of(op.x) * op.useful_macs_per_row
             elif isinstance(op, QuantAttention):
-                pairs = self.tokens * self.tokens
+                queries, keys = self.tokens_of(op.q), self.tokens_of(op.k)
+                pairs = queries * keys
                 if op.causal:
-                    pairs = self.tokens * (self.tokens + 1) // 2
+                    pairs = queries * (queries + 1) // 2
                 total += 2 * self.batch * pairs * self.tensors[op.q].features
         return total

@@ -56,6 +56,28 @@ def _check(graph: QuantGraph, config: AcceleratorConfig) -> None:
                 f"tensor {tensor.name!r}: {tensor.features} features are more than commands "
                 f"can address with {config.lanes} lanes"
             )
+    _check_tokens(graph)
+
+
+def _check_tokens(graph: QuantGraph) -> None:
+    """Only the keys of attention may have other rows than what they meet."""
+    for op in graph.ops:
+        if isinstance(op, QuantInput):
+            continue
+        if isinstance(op, QuantAttention):
+            together = {"queries and results": [op.q, op.out8], "keys": [op.k, op.v, op.mask]}
+            if op.causal:
+                together["causal queries and keys"] = [op.q, op.k]
+        else:
+            residual = op.residual if isinstance(op, QuantLinear) else None
+            together = {"operands and results": [op.x, residual, op.out16, op.out8]}
+        for what, names in together.items():
+            tokens = {name: graph.tokens_of(name) for name in names if name is not None}
+            if len(set(tokens.values())) > 1:
+                found = ", ".join(f"{name!r} has {count}" for name, count in tokens.items())
+                raise CompileError(
+                    f"{op.place or 'graph'}: {what} need the same number of tokens: {found}"
+                )
 
 
 def _lower_step(context: Context, step: Step) -> None:
@@ -77,7 +99,7 @@ def _place_input(context: Context, op: QuantInput) -> InputPlace:
         value = context.define_input(name)
         places = {form: offset for form, (_, offset) in value.dram.items()}
         return InputPlace(name, context.steps.heads.get(name, 0), places)
-    c, tokens = context.config, context.graph.tokens
+    c, tokens = context.config, context.graph.tokens_of(name)
     readers = (op for step in context.steps.steps for op in step.ops)
     blocks = {o.key_block for o in readers if isinstance(o, QuantAttention) and o.mask == name}
     masks = {}

@@ -130,7 +130,7 @@ class _Lane:
         if not last:
             return
         words = (job.head * a.head.head_panels, a.head.head_panels)
-        rows = (job.batch * a.tokens + job.start, job.rows)
+        rows = (job.batch * a.queries + job.start, job.rows)
         target = Bytes.take(a.context, a.out, Form.A, words, rows)
         first, groups = (w * c.groups_per_row_panel for w in words)
         a.context.emitter.emit(

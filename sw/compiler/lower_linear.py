@@ -50,7 +50,7 @@ class _InputTile:
         first, size = self.chunks[chunk]
         height = self.rows[1]
         if Form.A in self.value.chip:
-            stride = self.context.rows
+            stride = self.value.rows
             return self.value.chip[Form.A] + (first + skip) * stride + self.rows[0], stride
         if chunk not in self._at:
             self._at[chunk] = self.context.activation.take(size * height)
@@ -128,7 +128,7 @@ def _plan(context: Context, step: Step, x: Value, layouts: tuple[Layout, ...]) -
     assert isinstance(op, QuantLinear)
     return plan_linear(
         context.config,
-        context.rows,
+        x.rows,
         x.layout,
         layouts,
         x_resident=Form.A in x.chip,
@@ -165,7 +165,7 @@ def lower_linear(context: Context, step: Step) -> None:
         words = staging_words(free, height, widest, 0 if Form.A in x.chip else x.layout.panels)
         context.staging = context.activation.reserve(words) if words else None
     ramp = True
-    for rows in even_split(context.rows, plan.rows):
+    for rows in even_split(x.rows, plan.rows):
         tile = _InputTile(context, x, rows, chunks, plan.keep_x)
         for layer in layers:
             context.emitter.place(layer.op.place)

@@ -128,8 +128,8 @@ def lower_norm(context: Context, step: Step) -> None:
     identity = Params(context, Memory.PARAM0, one, order, x.layout.features)
     params = [identity, *norm.params]
     keep_if_room(params, c.param_words)
-    height = plan_rows(c, context.rows, groups, context.caution)
-    for rows in even_split(context.rows, height):
+    height = plan_rows(c, x.rows, groups, context.caution)
+    for rows in even_split(x.rows, height):
         slot = context.statistics.take(rows[1])
         operand, owner = (None, x) if Form.S in x.chip else (x, None)
         ranges = [(0, x.layout.panels)]
@@ -174,8 +174,8 @@ def lower_elementwise(context: Context, step: Step) -> None:
         second = Params(context, Memory.PARAM1, op.second, order, layout.features)
         params.append(second)
     keep_if_room(params, c.param_words)
-    height, panels = plan_groups(c, context.rows, layout.panels, context.activation.largest_gap)
-    for rows in even_split(context.rows, height):
+    height, panels = plan_groups(c, x.rows, layout.panels, context.activation.largest_gap)
+    for rows in even_split(x.rows, height):
         for part in even_split(layout.panels, panels):
             group, groups = (p * c.groups_per_row_panel for p in part)
             address = context.residual.take(rows[1] * groups)

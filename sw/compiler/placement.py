@@ -33,7 +33,7 @@ def _need(context: Context, step: Step, resident: Resident) -> int:
         outs = tuple(context.layout(o.out8 or o.out16 or "") for o in ops)
         plan = plan_linear(
             c,
-            context.rows,
+            context.rows(op.x),
             x,
             outs,
             x_resident=x_resident,
@@ -68,7 +68,7 @@ def _activations(context: Context) -> Resident:
             last = min(context.steps.last_use.get(name, -1), len(steps) - 1)
             if last <= index or Form.A not in context.forms(name):
                 continue
-            size = context.chip_words(context.layout(name), Form.A)
+            size = context.chip_words(name, Form.A)
             try:
                 fits = all(
                     size
@@ -94,7 +94,7 @@ def _keys(context: Context) -> Resident:
         op = step.ops[0]
         if isinstance(op, QuantAttention) and {op.k, op.v} <= written:
             pair = ((op.k, Form.K), (op.v, Form.V))
-            if sum(context.chip_words(context.layout(n), f) for n, f in pair) <= limit:
+            if sum(context.chip_words(n, f) for n, f in pair) <= limit:
                 resident.update(pair)
     return resident
 
@@ -120,7 +120,7 @@ def _stream(context: Context) -> Resident:
         if Form.S in context.forms(name)
         and allowed.get(name, True)
         and context.steps.last_use[name] < len(steps)
-        and context.chip_words(context.layout(name), Form.S) <= limit
+        and context.chip_words(name, Form.S) <= limit
     }
 
 

@@ -152,7 +152,7 @@ class Program:
 
     def _mask_bytes(self, mask: np.ndarray, key_block: int) -> np.ndarray:
         """One byte a key, each key block padded to whole mask words."""
-        c, tokens = self.config, self.graph.tokens
+        c, tokens = self.config, mask.size // self.graph.batch
         words = mask_block_words(c.rows, c.columns, tokens, key_block)
         blocks = -(-tokens // key_block)
         keys = mask.reshape(self.graph.batch, tokens).astype(np.uint8)
@@ -169,16 +169,11 @@ class Program:
         results = []
         for place in self.outputs:
             layout = layout_of(self.config, self.graph.tensors[place.name].features, place.heads)
-            size = len(
-                pack_tensor(
-                    self.config,
-                    np.zeros((self.graph.rows, layout.features), np.int64),
-                    layout,
-                    place.form,
-                )
-            )
+            rows = self.graph.batch * self.graph.tokens_of(place.name)
+            zeros = np.zeros((rows, layout.features), np.int64)
+            size = len(pack_tensor(self.config, zeros, layout, place.form))
             part = io[place.offset : place.offset + size]
-            results.append(unpack_tensor(self.config, part, self.graph.rows, layout, place.form))
+            results.append(unpack_tensor(self.config, part, rows, layout, place.form))
         return tuple(results)
 
     def read_outputs(self, io: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -58,6 +58,12 @@ def exact_product(a: np.ndarray, b: np.ndarray, terms: int = EXACT_TERMS) -> Int
     return total
 
 
+def _rows_of(graph: QuantGraph, name: str, rows: Rows) -> Rows:
+    """The rows of a tensor, where those of the graph are `rows`."""
+    tokens = graph.tensors[name].tokens
+    return Rows.uniform(graph.batch, tokens) if tokens else rows
+
+
 # --- host side --------------------------------------------------------------------------------
 
 
@@ -88,9 +94,12 @@ def feeds_of(graph: QuantGraph, inputs: Sequence[object] | Mapping[str, object])
         if item.kind == "float":
             if not np.isfinite(value).all():
                 raise ValueError(f"input {item.name!r} holds NaN or infinity")
-            feeds[item.name] = value.reshape(graph.rows, -1).astype(np.float32)
+            readers = (op for op in graph.ops if isinstance(op, QuantInput))
+            tokens = {graph.tokens_of(op.out) for op in readers if item.name in op.source}
+            rows = graph.batch * max(tokens, default=graph.tokens)
+            feeds[item.name] = value.reshape(rows, -1).astype(np.float32)
         else:
-            flat = value.reshape(graph.rows)
+            flat = value.reshape(-1)
             feeds[item.name] = flat.astype(bool) if item.kind == "mask" else flat.astype(np.int64)
     return feeds
 
@@ -101,6 +110,7 @@ def encode_input(op: QuantInput, graph: QuantGraph, feeds: Feeds, rows: Rows) ->
         assert isinstance(op.source[0], str)
         return feeds[op.source[0]].astype(bool)
     tensor = graph.tensors[op.out]
+    rows = _rows_of(graph, op.out, rows)
     total = np.zeros((rows.total, tensor.features), dtype=np.int64)
     if op.kind == "float":
         assert isinstance(op.source[0], str)
@@ -149,14 +159,15 @@ def _norm(op: QuantNorm, x: Int) -> Feeds:
 def _attend(op: QuantAttention, q: Int, k: Int, v: Int, keys: np.ndarray | None) -> Int:
     """Online softmax over key blocks. q, k, v: [sequences, heads, tokens, dim] integers.
 
-    keys: [sequences, tokens] boolean key mask. Returns the second stage's operand, units 2^-9.
+    keys: [sequences, tokens of k] boolean key mask. Returns the second stage's operand, units
+    2^-9.
     """
-    tokens = q.shape[2]
+    tokens = k.shape[2]
     shift = np.array(op.score_shift, dtype=np.int64)[None, :, None]
     octave = np.zeros(q.shape[:3], dtype=np.int64)
     total = np.zeros(q.shape[:3], dtype=np.int64)
     output = np.zeros(q.shape, dtype=np.int64)
-    query = np.arange(tokens)[:, None]
+    query = np.arange(q.shape[2])[:, None]
     for start in range(0, tokens, op.key_block):
         block = slice(start, min(start + op.key_block, tokens))
         scores = exact_product(q, k[:, :, block].swapaxes(-1, -2))
@@ -178,21 +189,22 @@ def _attend(op: QuantAttention, q: Int, k: Int, v: Int, keys: np.ndarray | None)
     return middle(output, Affine(row.mul[..., None], row.offset[..., None], row.shift[..., None]))
 
 
-def _attention(op: QuantAttention, values: Feeds, rows: Rows) -> Feeds:
+def _attention(op: QuantAttention, graph: QuantGraph, values: Feeds, rows: Rows) -> Feeds:
     features = values[op.q].shape[1]
-    middle_values = np.empty((rows.total, features), dtype=np.int64)
-    for length, numbers in rows.groups:
-        scores = op.heads * length * min(length, op.key_block)
+    middle_values = np.empty((len(values[op.q]), features), dtype=np.int64)
+    query_rows, key_rows = (_rows_of(graph, name, rows).groups for name in (op.q, op.k))
+    for (queries, asking), (keys, answering) in zip(query_rows, key_rows, strict=True):
+        scores = op.heads * queries * min(keys, op.key_block)
         step = max(1, CHUNK_SCORES // scores)
-        for start in range(0, len(numbers), step):
-            chosen = numbers[start : start + step]
+        for start in range(0, len(asking), step):
+            chosen, seen = asking[start : start + step], answering[start : start + step]
 
-            def split(name: str, chosen=chosen, length=length) -> Int:
-                x = values[name][chosen.reshape(-1)]
-                return x.reshape(len(chosen), length, op.heads, -1).swapaxes(1, 2)
+            def split(name: str, of: np.ndarray) -> Int:
+                x = values[name][of.reshape(-1)]
+                return x.reshape(*of.shape, op.heads, -1).swapaxes(1, 2)
 
-            keys = None if op.mask is None else values[op.mask][chosen].astype(bool)
-            out = _attend(op, split(op.q), split(op.k), split(op.v), keys)
+            mask = None if op.mask is None else values[op.mask][seen].astype(bool)
+            out = _attend(op, split(op.q, chosen), split(op.k, seen), split(op.v, seen), mask)
             middle_values[chosen.reshape(-1)] = out.swapaxes(1, 2).reshape(-1, features)
     return {op.out8: saturate(affine(middle_values, op.second), 8)}
 
@@ -209,7 +221,7 @@ def run_reference_op(op: QuantOp, graph: QuantGraph, values: Feeds, rows: Rows) 
         return _finish(middle(values[op.x], op.first), op, None)
     if isinstance(op, QuantNorm):
         return _norm(op, values[op.x])
-    return _attention(op, values, rows)
+    return _attention(op, graph, values, rows)
 
 
 def run_reference_rows(graph: QuantGraph, feeds: Feeds, rows: Rows) -> Feeds:

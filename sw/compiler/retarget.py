@@ -29,6 +29,9 @@ def with_shape(graph: QuantGraph, batch: int, tokens: int) -> QuantGraph:
             f"{graph.tokens} tokens"
         )
 
+    if any(tensor.tokens for tensor in graph.tensors.values()):
+        raise CompileError("sequences of two lengths cannot be cut together: quantise each length")
+
     def cut(op: QuantOp) -> QuantOp:
         if not isinstance(op, QuantInput):
             return op

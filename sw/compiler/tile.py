@@ -215,7 +215,8 @@ def key_words(c: AcceleratorConfig, head: Layout, keys: int) -> tuple[int, int]:
 
 def plan_attention(
     c: AcceleratorConfig,
-    tokens: int,
+    queries: int,
+    key_count: int,
     head: Layout,
     key_block: int,
     q_resident: bool,
@@ -224,8 +225,8 @@ def plan_attention(
     weight_free: int,
     caution: int,
 ) -> AttentionPlan:
-    """Sizes of the attention of one head after another."""
-    keys = min(key_block, tokens)
+    """Sizes of the attention of one head after another, for a sequence's queries and keys."""
+    keys = min(key_block, key_count)
     padded = align(keys, c.rows)
     score_panels = align(padded, c.columns) // c.columns
     out_panels = head.head_columns // c.columns
@@ -234,9 +235,9 @@ def plan_attention(
     passing = (0 if q_resident else 2) + (0 if out_resident else 2)
     key, value = key_words(c, head, keys)
     # Enough streams that the others' products cover one's softmax and the latencies around it.
-    rows = max(min(tokens, QUERY_ROWS), tile_words(c))
+    rows = max(min(queries, QUERY_ROWS), tile_words(c))
     step = rows * (score_panels * head.head_panels + padded // c.rows * out_panels)
-    softmax = min(tokens, QUERY_ROWS) * padded // c.lanes
+    softmax = min(queries, QUERY_ROWS) * padded // c.lanes
     wanted = 1 + -(-(LATENCY + softmax * 5 // 4) // step)
     for lanes in range(min(max(wanted, 2), LANES), 0, -1) if caution < 2 else (1,):
         most = min(
@@ -246,15 +247,15 @@ def plan_attention(
             activation_free // (lanes * row_words + max(lanes, 2) * passing * head.head_panels),
         )
         most = max(0, most >> caution if caution else most)
-        if most and (lanes == 1 or most >= min(tokens, QUERY_ROWS if lanes > 2 else 4)):
-            blocks = -(-tokens // keys)
+        if most and (lanes == 1 or most >= min(queries, QUERY_ROWS if lanes > 2 else 4)):
+            blocks = -(-key_count // keys)
             resident = blocks * (key + value) * 5 // 2 <= weight_free and caution == 0
             if not resident and key + value > weight_free:
                 raise DoesNotFit(
                     f"weight memory: {weight_free} words cannot hold {keys} keys and values of "
                     f"{head.dim} features ({key + value} words)"
                 )
-            return AttentionPlan(even_split(tokens, most)[0][1], lanes, resident)
+            return AttentionPlan(even_split(queries, most)[0][1], lanes, resident)
     raise DoesNotFit(
         f"attention over {keys} keys of {head.dim} features does not fit the accumulator "
         f"({c.accumulator_words} words), activation ({activation_free} words) or row memory"

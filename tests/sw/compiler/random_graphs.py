@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from hw.isa import Function
@@ -28,10 +30,14 @@ class Builder:
         self.random = np.random.default_rng(seed)
         self.graph = QuantGraph(batch, tokens)
 
-    def tensor(self, name: str, bits: int, features: int, heads: int = 0) -> str:
+    def tensor(
+        self, name: str, bits: int, features: int, heads: int = 0, like: str | None = None
+    ) -> str:
+        """like: a tensor with as many tokens, by default the graph's number."""
+        tokens = self.graph.tensors[like].tokens if like else 0
         scale = np.full(features, 0.05) if bits == 8 else np.array(2.0**-9)
         self.graph.tensors[name] = Tensor(
-            name, bits, features, scale, np.zeros(features if bits == 8 else 1), heads
+            name, bits, features, scale, np.zeros(features if bits == 8 else 1), heads, tokens
         )
         return name
 
@@ -44,10 +50,11 @@ class Builder:
         offset = offset.astype(np.int64) + (1 << (shift - 1))
         return Affine(mul, offset, shift.astype(np.int64))
 
-    def float_input(self, name: str, bits: int, features: int) -> str:
+    def float_input(self, name: str, bits: int, features: int, tokens: int = 0) -> str:
         g = self.graph
-        g.inputs.append(FloatInput(name, "float", (g.batch, g.tokens, features)))
+        g.inputs.append(FloatInput(name, "float", (g.batch, tokens or g.tokens, features)))
         out = self.tensor(f"{name}.q", bits, features)
+        g.tensors[out] = dataclasses.replace(g.tensors[out], tokens=tokens)
         g.ops.append(QuantInput(out, "float", (name,)))
         return out
 
@@ -64,9 +71,9 @@ class Builder:
         g.ops.append(QuantInput(out, "embedding", ("tokens", positions), tables, constant))
         return out
 
-    def mask(self) -> str:
+    def mask(self, tokens: int = 0) -> str:
         g = self.graph
-        g.inputs.append(FloatInput("mask", "mask", (g.batch, g.tokens)))
+        g.inputs.append(FloatInput("mask", "mask", (g.batch, tokens or g.tokens)))
         g.ops.append(QuantInput("mask.q", "mask", ("mask",)))
         return "mask.q"
 
@@ -86,8 +93,8 @@ class Builder:
             residual,
             int(self.random.integers(0, 3)),
             self.affine(features, 0.1, 10) if to8 and self.random.random() < 0.8 else None,
-            self.tensor(f"{name}.16", 16, features) if to16 else None,
-            self.tensor(f"{name}.8", 8, features, heads) if to8 else None,
+            self.tensor(f"{name}.16", 16, features, like=x) if to16 else None,
+            self.tensor(f"{name}.8", 8, features, heads, like=x) if to8 else None,
             place=name,
         )
         g.ops.append(op)
@@ -103,8 +110,8 @@ class Builder:
             int(self.random.integers(1, 1000)) * features,
             self.affine(features, 0.1, 100) if to16 else None,
             self.affine(features, 0.01, 10) if to8 else None,
-            self.tensor(f"{name}.16", 16, features) if to16 else None,
-            self.tensor(f"{name}.8", 8, features) if to8 else None,
+            self.tensor(f"{name}.16", 16, features, like=x) if to16 else None,
+            self.tensor(f"{name}.8", 8, features, like=x) if to8 else None,
             place=name,
         )
         g.ops.append(op)
@@ -119,8 +126,8 @@ class Builder:
             self.affine(features, 1, 100),
             Function(int(self.random.integers(0, 4))),
             self.affine(features, 0.05, 10) if to8 and self.random.random() < 0.7 else None,
-            self.tensor(f"{name}.16", 16, features) if to16 else None,
-            self.tensor(f"{name}.8", 8, features) if to8 else None,
+            self.tensor(f"{name}.16", 16, features, like=x) if to16 else None,
+            self.tensor(f"{name}.8", 8, features, like=x) if to8 else None,
             place=name,
         )
         g.ops.append(op)
@@ -131,7 +138,7 @@ class Builder:
         mask: str | None = None, key_block: int = 64,
     ) -> str:  # fmt: skip
         features = self.graph.tensors[q].features
-        out = self.tensor(name, 8, features)
+        out = self.tensor(name, 8, features, like=q)
         self.graph.ops.append(
             QuantAttention(
                 q,
@@ -153,8 +160,8 @@ class Builder:
         g = self.graph
         for name in names:
             assert name is not None
-            features = g.tensors[name].features
-            g.outputs.append(QuantOutput(name, (g.batch, g.tokens, features)))
+            shape = (g.batch, g.tokens_of(name), g.tensors[name].features)
+            g.outputs.append(QuantOutput(name, shape))
 
 
 def random_encoder(
@@ -187,7 +194,8 @@ def random_encoder(
 
 
 def random_mixture(seed: int = 0, *, batch: int = 2, tokens: int = 11) -> QuantGraph:
-    """What transformers do not have: shared and reused operands, both results, no norm."""
+    """What encoders do not have: shared and reused operands, both results, no norm, keys of
+    another number of tokens than the queries."""
     b = Builder(seed, batch, tokens)
     a = b.float_input("a", 8, 24)
     r = b.float_input("r", 16, 30)
@@ -202,11 +210,18 @@ def random_mixture(seed: int = 0, *, batch: int = 2, tokens: int = 11) -> QuantG
     _, q = b.linear(a, 30, "q", heads=3)
     assert q
     three = b.attention(q, q, r8, 3, "shared", key_block=16)
+    m = b.float_input("m", 16, 20, tokens=tokens + 7)
+    m16, m8 = b.norm(m, "memory")
+    assert m8
+    (_, k), (_, v) = (b.linear(m8, 30, n, heads=3) for n in ("keys", "values"))
+    assert k and v
+    longer = b.attention(q, k, v, 3, "longer", mask=b.mask(tokens + 7), key_block=8)
+    shorter = b.attention(k, q, q, 3, "shorter", key_block=4)
     _, four = b.linear(two, 17, "odd", function=Function.RELU)
     s16, s8 = b.linear(one, 30, "sum", residual=e16, to16=True, to8=True)
     _, n2 = b.norm(s16 or "", "prenorm", to16=False)
     b.linear(n8, 12, "dead", to16=True)
-    outputs = [r16, e8, n8, one, two, three, four, s16, s8, n2, q]
+    outputs = [r16, e8, n8, one, two, three, four, s16, s8, n2, q, longer, shorter, m16]
     b.output(*outputs, *([n16] if n16 else []))
     return b.graph
 
@@ -219,8 +234,8 @@ def random_inputs(graph: QuantGraph, seed: int = 0) -> list[np.ndarray]:
         if item.kind == "tokens":
             values.append(random.integers(0, 50, item.shape))
         elif item.kind == "mask":
-            lengths = random.integers(1, graph.tokens + 1, (graph.batch, 1))
-            values.append((np.arange(graph.tokens) < lengths).astype(np.int64))
+            lengths = random.integers(1, item.shape[1] + 1, (graph.batch, 1))
+            values.append((np.arange(item.shape[1]) < lengths).astype(np.int64))
         else:
             values.append(random.normal(0, 3, item.shape).astype(np.float32))
     return values

@@ -14,6 +14,7 @@ from sw.compiler.errors import CompileError
 from sw.compiler.graph import QuantGraph
 from sw.compiler.lower import lower
 from sw.compiler.reference import run_reference
+from sw.compiler.retarget import with_shape
 from tests.sw.compiler.examples import example
 from tests.sw.compiler.execution import CONFIGS, run_golden
 from tests.sw.compiler.random_graphs import Builder, random_encoder, random_inputs, random_mixture
@@ -128,3 +129,29 @@ def test_too_small_a_machine():
     config = dataclasses.replace(CONFIGS["4x4"], residual_words=16)
     with pytest.raises(CompileError, match="residual"):
         lower(random_encoder(1), config)
+
+
+def test_two_lengths_of_sequences():
+    """Only keys may have other tokens than what they meet; attention between them is refused."""
+    graph = random_mixture(0)
+    queries, keys = graph.tokens, graph.tokens + 7
+    assert graph.tokens_of("longer") == queries and graph.tokens_of("shorter") == keys
+    assert graph.tokens_of("mask.q") == keys
+    by_place = {getattr(op, "place", ""): op for op in graph.ops}
+    pair = 2 * graph.batch * 30 * queries * keys
+    less = [op for op in graph.ops if getattr(op, "place", "") not in ("longer", "shorter")]
+    without = dataclasses.replace(graph, ops=less)
+    assert graph.useful_macs - without.useful_macs == 2 * pair
+    for place, change, text in (
+        ("longer", {"causal": True}, "longer: causal queries and keys"),
+        ("longer", {"v": "q.8"}, "longer: keys need .* 'keys.8' has 18, 'q.8' has 11"),
+        ("shorter", {"mask": "mask.q"}, "shorter: keys"),
+        ("shorter", {"out8": "longer"}, "shorter: queries and results"),
+        ("keys", {"residual": "r.q"}, "keys: operands and results"),
+    ):
+        changed = dataclasses.replace(by_place[place], **change)
+        ops = [changed if op is by_place[place] else op for op in graph.ops]
+        with pytest.raises(CompileError, match=text):
+            lower(dataclasses.replace(graph, ops=ops), CONFIGS["4x4"])
+    with pytest.raises(CompileError, match="two lengths"):
+        with_shape(graph, 1, 5)

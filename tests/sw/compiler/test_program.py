@@ -107,10 +107,10 @@ def test_inputs_are_checked(program):
     with pytest.raises(ValueError, match="outside"):
         program.prepare_inputs(tokens + 1000, mask)
     mixture = lower(random_mixture(0), CONFIGS["16x16"])
-    a, r = random_inputs(mixture.graph)
+    a, *others = random_inputs(mixture.graph)
     a[0, 0, 0] = np.nan
     with pytest.raises(ValueError, match="NaN"):
-        mixture.prepare_inputs(a, r)
+        mixture.prepare_inputs(a, *others)
 
 
 def test_disassembly_names_everything(program):
