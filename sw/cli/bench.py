@@ -102,11 +102,14 @@ def gemm(shape: str, **options: Any) -> None:
 @click.option("--heads", type=click.IntRange(1), required=True)
 @click.option("--seq", type=click.IntRange(1), required=True)
 @click.option("--dim", type=click.IntRange(1, 128), required=True)
-@click.option("--causal", is_flag=True)
+@click.option("--queries", type=click.IntRange(1), help="As many as keys (--seq) by default.")
+@click.option("--causal", is_flag=True, help="Only with as many queries as keys.")
 @_common
-def attention(heads: int, seq: int, dim: int, causal: bool, **options: Any) -> None:
+def attention(
+    heads: int, seq: int, dim: int, queries: int | None, causal: bool, **options: Any
+) -> None:
     """Softmax attention; Q, K and V come from DRAM."""
-    _report(Attention(heads, seq, dim, causal), **options)
+    _report(Attention(heads, seq, dim, causal, queries), **options)
 
 
 @bench.command()

@@ -16,6 +16,7 @@ ROWS = (
     (Gemm(128, 384, 512), 0.98),
     (Attention(12, 128, 32), 0.98),
     (Attention(1, 512, 64, causal=True), 0.92),
+    (Attention(1, 4096, 64, queries=64), 0.99),
     (Encoder(192, 3, 768, 32), 0.92),
 )
 """Workload, and the least useful share of the array's cycles."""
