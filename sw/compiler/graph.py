@@ -2,7 +2,8 @@
 
 Both are lists of operations in execution order; values are named, and defined exactly once.
 Every activation is a matrix of `rows` x `features`: rows are `batch * tokens`, sequence by
-sequence. (Only tensors that say so have another number of tokens: the keys of cross-attention.) The quantised graph is complete: with `hw/isa.py` it defines every bit of the result
+sequence. Only tensors that say so have another number of tokens: the keys of cross-attention. The
+quantised graph is complete: with `hw/isa.py` it defines every bit of the result
 (`sw/compiler/reference.py` executes it; the command stream must give the same).
 """
 
@@ -296,8 +297,8 @@ class QuantGraph:
         """Rows of each sequence of a tensor or a mask."""
         if name in self.tensors:
             return self.tensors[name].tokens or self.tokens
-        sources = {op.source[0] for op in self.ops if isinstance(op, QuantInput) and op.out == name}
-        shape = next(item.shape for item in self.inputs if item.name in sources)
+        op = next(op for op in self.ops if isinstance(op, QuantInput) and op.out == name)
+        shape = next(item.shape for item in self.inputs if item.name == op.source[0])
         return math.prod(shape) // self.batch
 
     @property
