@@ -8,9 +8,24 @@ from dataclasses import dataclass, replace
 from hw.config import PRESETS, AcceleratorConfig
 from sw.bench.cases import Attention, Case, Encoder, Gemm, MiniLM, Workload
 
-__all__ = ["BANDWIDTH", "ROWS", "SWEEPS", "UTILIZATION", "Point", "Row", "Sweep", "cases"]
+__all__ = [
+    "BANDWIDTH",
+    "COMMAND_SHARE",
+    "MODEL_ERROR",
+    "ROWS",
+    "SWEEPS",
+    "UTILIZATION",
+    "Point",
+    "Row",
+    "Sweep",
+    "cases",
+]
 
 UTILIZATION, BANDWIDTH = "utilization", "bandwidth_utilization"
+MODEL_ERROR = 0.03
+"""Of the predicted cycles of a row, at most."""
+COMMAND_SHARE = 0.01
+"""Of the bytes on the bus in an encoder row, at most."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +40,11 @@ class Row:
     @property
     def case(self) -> Case:
         return Case(self.workload)
+
+    @property
+    def most_commands(self) -> float:
+        """Largest share of the bus bytes that commands may have."""
+        return COMMAND_SHARE if isinstance(self.workload, Encoder | MiniLM) else 1.0
 
 
 MINILM, BERT, VIT = (384, 12, 1536), (768, 12, 3072), (192, 3, 768)
