@@ -35,8 +35,9 @@ out are not useful. `make bench` measures all of it again, `weft bench all --qui
 and each row has its own command (at the end of this page)."""
 
 TABLE = """\
-"Predicted" is what the compiler's cost model expected before anything ran, "bus" the share of the
-memory's bandwidth in use, "commands" the share of the bus traffic that is the program itself."""
+"Roof" is what the bytes that the run moved would allow with a bus that never rests, "predicted"
+what the compiler's cost model expected before anything ran, "bus" the share of the memory's
+bandwidth in use, "commands" the share of the bytes on the bus that is the program itself."""
 
 STALLS = """\
 Counters in the RTL name the cause of each cycle in which no row enters the array; the parts of a
@@ -142,7 +143,9 @@ def page(results: Results, pictures: set[str]) -> str:
 
 
 def write_report(results: Results, target: Path = PAGE) -> list[Path]:
-    """Write the page and its pictures beside it; what was written."""
+    """Write the page and its pictures beside it; what was written: nothing without rows."""
+    if not measured_rows(results):
+        return []
     from sw.bench.pictures import draw
 
     drawn = draw(results, target.parent / PICTURES)

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,13 @@ class Results:
     def put(self, case: Case, result: Measurement) -> None:
         """Add or replace a measurement, and write the file."""
         self.measurements[case.name] = result
+        self._write()
+
+    def keep(self, names: Collection[str]) -> None:
+        """Forget cases that are no longer measured."""
+        self.measurements = {n: m for n, m in self.measurements.items() if n in names}
+
+    def _write(self) -> None:
         data = {"version": VERSION, "measurements": self.measurements}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self.path, (json.dumps(data, indent=1) + "\n").encode())

@@ -51,13 +51,21 @@ def _bus(row: Row) -> str:
     return " of bandwidth" if row.metric == BANDWIDTH else ""
 
 
+def _roof(row: Row, result: Measurement) -> float:
+    """Most that `row.metric` could be with this traffic."""
+    if row.metric == BANDWIDTH:
+        return 1.0
+    return min(1.0, result["utilization"] / result["bandwidth_utilization"])
+
+
 def _error(result: Measurement) -> float:
     return result["estimated_cycles"] / result["cycles"] - 1
 
 
 def row_table(results: Results) -> list[str]:
     """Every row: reached, wanted, what the cost model said, and whether all bytes are right."""
-    header = ("workload", "cycles", "reached", "wanted", "predicted", "error", "bus", "commands")
+    header = ("workload", "cycles", "reached", "wanted", "roof")
+    header = (*header, "predicted", "error", "bus", "commands")
     rows = [
         (
             f"{row.workload.title}",
@@ -66,6 +74,7 @@ def row_table(results: Results) -> list[str]:
             + ("" if result[row.metric] >= row.target else " (missed)")
             + ("" if result["bit_exact"] else " **wrong bytes**"),
             f"{row.target:.1%}{_bus(row)}",
+            f"{_roof(row, result):.1%}",
             f"{result['estimated_cycles']:,}",
             f"{_error(result):+.2%}",
             f"{result['bandwidth_utilization']:.1%}",

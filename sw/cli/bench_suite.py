@@ -127,6 +127,7 @@ def all_rows(only: str, quick: bool, fresh: bool, output: str, page: str) -> Non
     if not todo:
         raise CompileError(f"--only {only!r} matches no case: see sw/bench/suite.py for names")
     results = Results(Path(output))
+    results.keep({case.name for case in cases()})
     wrong = _measure_all(todo, results, fresh)
     console.print(_summary(results))
     if page != "none":

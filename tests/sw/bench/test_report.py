@@ -78,6 +78,14 @@ def test_what_is_wrong_is_said(results, tmp_path):
     assert "different versions of the sources" in page
 
 
+def test_without_rows_there_is_no_page(tmp_path):
+    results = Results(tmp_path / "results.json")
+    results.put(SWEEPS[0].points[0].case, made_up(10))
+    assert write_report(results, tmp_path / "page.md") == []
+    results.keep(())
+    assert not results.measurements
+
+
 def test_losses_add_up():
     result = made_up(1_000_000, 0.93)
     shares = losses(result)
