@@ -333,9 +333,12 @@ def _units(work: Path) -> list[Path]:
 
 
 def _check(command: list[str], folder: Path, env: dict[str, str] | None = None) -> None:
-    result = subprocess.run(
-        command, cwd=folder, env=env, capture_output=True, text=True, check=False
-    )
+    try:
+        result = subprocess.run(
+            command, cwd=folder, env=env, capture_output=True, text=True, check=False
+        )
+    except OSError as error:
+        raise BuildError(f"cannot run {command[0]}: {error.strerror}; install it again") from None
     if result.returncode:
         tail = "\n".join((result.stdout + result.stderr).splitlines()[-30:])
         raise BuildError(f"{Path(command[0]).name} failed ({result.returncode}):\n{tail}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,9 +14,36 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column
 
-__all__ = ["config_option", "console", "device_option", "memory_options", "steps", "write_json"]
+__all__ = [
+    "OUTPUT_FILE",
+    "config_option",
+    "console",
+    "device_option",
+    "memory_options",
+    "steps",
+    "write_json",
+]
 
 console = Console()
+
+
+class _OutputFile(click.ParamType):
+    """Path of a file to write. One that cannot be is refused before the work, not after it."""
+
+    name = "file"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        path = Path(value)
+        if path.is_dir():
+            self.fail(f"cannot write {value}: it is a folder", param, ctx)
+        if not path.parent.is_dir():
+            self.fail(f"cannot write {value}: there is no folder {path.parent}", param, ctx)
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            self.fail(f"cannot write {value}: no permission", param, ctx)
+        return value
+
+
+OUTPUT_FILE = _OutputFile()
 
 config_option = click.option(
     "--config", default="base", show_default=True, help="Accelerator configuration."

@@ -10,6 +10,7 @@ import numpy as np
 from rich.table import Table
 
 from sw.cli.common import (
+    OUTPUT_FILE,
     config_option,
     console,
     device_option,
@@ -17,7 +18,7 @@ from sw.cli.common import (
     steps,
     write_json,
 )
-from sw.compiler.errors import CompileError
+from sw.compiler.errors import InputError
 
 __all__ = ["embed"]
 
@@ -27,11 +28,19 @@ def _texts(texts: tuple[str, ...], file: str | None) -> list[str]:
     if file is not None:
         try:
             lines = Path(file).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise CompileError(f"text file {file}: {error}") from None
-        found += [line.strip() for line in lines if line.strip()]
+        except OSError as error:
+            raise InputError(f"text file {file}: {error.strerror}") from None
+        except UnicodeDecodeError as error:
+            raise InputError(f"text file {file} is not UTF-8: {error}") from None
+        lines = [line.strip() for line in lines if line.strip()]
+        if not lines:
+            raise InputError(f"text file {file} is empty")
+        found += lines
     if not found:
-        raise CompileError("no text: give one or more texts, or --file with one a line")
+        raise InputError("no text: give one or more texts, or --file with one a line")
+    for number, text in enumerate(found):
+        if not text.strip():
+            raise InputError(f"text {number + 1} is empty")
     return found
 
 
@@ -41,7 +50,9 @@ def _texts(texts: tuple[str, ...], file: str | None) -> list[str]:
 @device_option
 @config_option
 @memory_options
-@click.option("--json", "json_file", help="Write embeddings and counters to this file.")
+@click.option(
+    "--json", "json_file", type=OUTPUT_FILE, help="Write embeddings and counters to this file."
+)
 def embed(
     texts: tuple[str, ...],
     file: str | None,

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import sys
+from typing import NoReturn
 
 import click
 from rich.console import Console
+from rich.markup import escape
 
 from hw.config import ConfigError
+from sim.export import ExportError
 from sw.cli.bench import bench
 from sw.cli.demo import demo
 from sw.cli.embed import embed
 from sw.cli.inspect import inspect
 from sw.cli.program import compile_, disassemble, export, run
-from sw.compiler.errors import CompileError
+from sw.compiler.errors import CompileError, InputError
 from sw.compiler.program import ProgramError
 from sw.driver import DeviceError
 
@@ -30,13 +33,20 @@ for command in (demo, embed, bench, compile_, run, disassemble, inspect, export)
     cli.add_command(command)
 
 
+def _fail(text: str) -> NoReturn:
+    console = Console(stderr=True)
+    console.print("[bold red]error:[/]", escape(text), highlight=False, soft_wrap=True)
+    sys.exit(1)
+
+
 def main() -> None:
     """Run the command line; what a user can mend is one line, not a traceback."""
     try:
         cli()
-    except (ConfigError, CompileError, ProgramError, DeviceError) as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
-        sys.exit(1)
+    except (ConfigError, CompileError, InputError, ProgramError, DeviceError, ExportError) as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
 
 
 if __name__ == "__main__":

@@ -14,10 +14,17 @@ from rich.table import Table
 
 from hw.config import get_config
 from hw.isa import COMMAND_BYTES
-from sw.cli.common import config_option, console, device_option, memory_options, steps
+from sw.cli.common import (
+    OUTPUT_FILE,
+    config_option,
+    console,
+    device_option,
+    memory_options,
+    steps,
+)
 from sw.compiler.compile import compile_module
 from sw.compiler.disassemble import disassemble as disassembly
-from sw.compiler.errors import CompileError
+from sw.compiler.errors import CompileError, InputError, first_line
 from sw.compiler.program import Program
 from sw.driver import open_device
 
@@ -28,6 +35,15 @@ MODEL_HELP = """
     its calibration data (--calibration, a .npy file with a batch per entry), or `FILE.py:NAME`
     or `PACKAGE.MODULE:NAME`, a function that returns (module, example_inputs, calibration).
     """
+
+
+def _array(path: str, role: str) -> np.ndarray:
+    try:
+        return np.load(path, allow_pickle=False)
+    except OSError as error:
+        raise InputError(f"{role} {path}: {error.strerror or error}") from None
+    except ValueError as error:
+        raise InputError(f"{role} {path} is not a .npy file of numbers: {error}") from None
 
 
 def _from_function(spec: str) -> tuple[Any, Any, Any]:
@@ -65,10 +81,15 @@ def _compile(model: str, tokens: int, calibration: str | None, config: str, step
     if model.endswith(".pt2"):
         if not Path(model).is_file():
             raise CompileError(f"model file {model} does not exist")
-        exported = torch.export.load(model)
+        try:
+            exported = torch.export.load(model)
+        except Exception as error:  # whatever its parsers raise
+            raise CompileError(
+                f"model file {model} was not saved by torch.export.save: {first_line(error)}"
+            ) from None
         args, kwargs = exported.example_inputs or ((), {})
-        batches = None if calibration is None else list(np.load(calibration))
-        module, example = exported.module(), args or kwargs
+        batches = None if calibration is None else list(_array(calibration, "calibration"))
+        module, example = exported, args or kwargs
     elif ":" in model:
         module, example, batches = _from_function(model)
     else:
@@ -83,7 +104,7 @@ def _compile(model: str, tokens: int, calibration: str | None, config: str, step
 
 @click.command("compile", help=f"Compile MODEL into a program file.\n\n{MODEL_HELP}")
 @click.argument("model")
-@click.option("-o", "--output", required=True, help="Program file to write.")
+@click.option("-o", "--output", type=OUTPUT_FILE, required=True, help="Program file to write.")
 @click.option("--tokens", default=16, show_default=True, help="Sequence length (MiniLM).")
 @click.option("--calibration", help="Calibration batches (.npy), for a .pt2 file.")
 @config_option
@@ -93,13 +114,19 @@ def compile_(model: str, output: str, tokens: int, calibration: str | None, conf
         program = _compile(model, tokens, calibration, config, step)
     program.save(output)
     count = len(program.commands) // COMMAND_BYTES
-    console.print(f"{output}: {count:,} commands, {len(program.constants):,} bytes of constants")
+    click.echo(f"{output}: {count:,} commands, {len(program.constants):,} bytes of constants")
 
 
 @click.command()
 @click.argument("file")
 @click.option("--input", "inputs", multiple=True, help="Input array (.npy), in order.")
-@click.option("--output", "outputs", multiple=True, help="Where to write the outputs (.npy).")
+@click.option(
+    "--output",
+    "outputs",
+    type=OUTPUT_FILE,
+    multiple=True,
+    help="Where to write the outputs (.npy).",
+)
 @device_option
 @memory_options
 def run(
@@ -112,12 +139,10 @@ def run(
 ) -> None:
     """Run a program file on a device."""
     program = Program.load(file)
-    arrays = []
-    for path in inputs:
-        try:
-            arrays.append(np.load(path, allow_pickle=False))
-        except (OSError, ValueError) as error:
-            raise CompileError(f"input {path}: {error}") from None
+    arrays = [_array(path, "input") for path in inputs]
+    count = len(program.outputs)
+    if outputs and len(outputs) != count:
+        raise InputError(f"the program has {count} outputs, {len(outputs)} --output given")
     options: dict[str, Any] = {}
     if device == "verilator":
         options = {"memory_latency": memory_latency, "memory_width": memory_width}
@@ -125,8 +150,6 @@ def run(
         results = opened.load(program)(*arrays)
         results = results if isinstance(results, tuple) else (results,)
         counters = opened.counters()
-    if outputs and len(outputs) != len(results):
-        raise CompileError(f"the program has {len(results)} outputs, {len(outputs)} --output given")
     for path, result in zip(outputs, results, strict=False):
         np.save(path, np.asarray(result))
     for number, result in enumerate(results):
@@ -149,11 +172,11 @@ def disassemble(file: str) -> None:
 
 @click.command()
 @config_option
-@click.option("-o", "--output", required=True, help="Verilog file to write.")
+@click.option("-o", "--output", type=OUTPUT_FILE, required=True, help="Verilog file to write.")
 def export(config: str, output: str) -> None:
     """Write the accelerator as one Verilog file with AXI4 and AXI4-Lite ports."""
     from sim.export import to_verilog
 
     text = to_verilog(get_config(config))
     Path(output).write_text(text)
-    console.print(f"{output}: {text.count(chr(10)):,} lines")
+    click.echo(f"{output}: {text.count(chr(10)):,} lines")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from torch import nn
+from torch.export import ExportedProgram
 
 from hw.config import AcceleratorConfig, get_config
 from sw.compiler.errors import CompileError
@@ -17,7 +18,7 @@ __all__ = ["compile_module"]
 
 
 def compile_module(
-    module: nn.Module,
+    module: nn.Module | ExportedProgram,
     example_inputs: object = (),
     config: str | AcceleratorConfig = "base",
     calibration: Sequence[object] | None = None,
@@ -32,7 +33,7 @@ def compile_module(
     Parameters
     ----------
     module: made of linear, layer norm, GELU, ReLU, scaled dot-product attention, embeddings,
-        residual adds and views; weights in float.
+        residual adds and views; weights in float. Or what `torch.export` made of one.
     example_inputs: tuple of tensors or one tensor, [batch, tokens, ...]; token numbers, float
         activations, and attention masks (0 = ignored key).
     config: preset name or configuration.

@@ -1,12 +1,22 @@
-"""Errors of the compiler that a user can cause and mend."""
+"""Errors of the compiler and its programs that a user can cause and mend."""
 
 from __future__ import annotations
 
-__all__ = ["CompileError", "UnsupportedOperation", "UnsupportedOutputWarning"]
+__all__ = [
+    "CompileError",
+    "InputError",
+    "UnsupportedOperation",
+    "UnsupportedOutputWarning",
+    "first_line",
+]
 
 
 class CompileError(ValueError):
     """The module, its inputs or its calibration data cannot be compiled; the text says why."""
+
+
+class InputError(ValueError):
+    """Arrays given to a program do not fit it: number, shape, type, NaN, index out of range."""
 
 
 class UnsupportedOperation(CompileError):
@@ -27,3 +37,9 @@ class UnsupportedOperation(CompileError):
 
 class UnsupportedOutputWarning(UserWarning):
     """An output was left out because it needs an unsupported operation."""
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's exception says, without what it adds for its own developers."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else repr(error)

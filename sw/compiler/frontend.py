@@ -8,11 +8,17 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from sw.compiler.aten import Importer, operation_name, place_of
 from sw.compiler.builder import GraphBuilder, operands
-from sw.compiler.errors import CompileError, UnsupportedOperation, UnsupportedOutputWarning
+from sw.compiler.errors import (
+    CompileError,
+    UnsupportedOperation,
+    UnsupportedOutputWarning,
+    first_line,
+)
 from sw.compiler.graph import FloatAttention, FloatGraph, FloatInput
 from sw.compiler.symbolic import Activation, Derived
 
@@ -20,7 +26,7 @@ __all__ = ["import_module"]
 
 
 def import_module(
-    module: nn.Module,
+    module: nn.Module | ExportedProgram,
     example_inputs: object = (),
     example_kwargs: Mapping[str, object] | None = None,
     *,
@@ -30,6 +36,7 @@ def import_module(
 
     Parameters
     ----------
+    module: an exported program has its example inputs and keeps them.
     example_inputs: positional inputs (tuple, or one tensor), or a mapping of keyword inputs.
     example_kwargs: keyword inputs.
     outputs: which outputs to compile, by position or by name (as in a transformers result).
@@ -41,8 +48,13 @@ def import_module(
     UnsupportedOperation: names the first such operation, and its place in the module.
     CompileError: the inputs or weights cannot be compiled.
     """
-    args, kwargs = _example(example_inputs, example_kwargs)
-    program = _export(module, args, kwargs)
+    if isinstance(module, ExportedProgram):
+        _check_parameters(module)
+        program = module
+    else:
+        args, kwargs = _example(example_inputs, example_kwargs)
+        _check_parameters(module)
+        program = _export(module, args, kwargs)
     builder = GraphBuilder()
     importer = Importer(builder)
     failures = _interpret(program, importer)
@@ -74,11 +86,14 @@ def _example(inputs: object, kwargs: Mapping[str, object] | None) -> tuple[tuple
     return args, named
 
 
-def _export(module: nn.Module, args: tuple, kwargs: dict) -> torch.export.ExportedProgram:
-    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
-        # Additive mask buffers hold -inf on purpose; only parameters become weights.
-        if isinstance(tensor, nn.Parameter) and not tensor.isfinite().all():
+def _check_parameters(module: nn.Module | ExportedProgram) -> None:
+    # Not buffers: those of additive masks hold -inf on purpose.
+    for name, tensor in module.named_parameters():
+        if not tensor.isfinite().all():
             raise CompileError(f"parameter {name!r} holds NaN or infinity")
+
+
+def _export(module: nn.Module, args: tuple, kwargs: dict) -> ExportedProgram:
     training = module.training
     try:
         module.eval()
@@ -86,9 +101,8 @@ def _export(module: nn.Module, args: tuple, kwargs: dict) -> torch.export.Export
             warnings.simplefilter("ignore")
             return torch.export.export(module, args, kwargs or None, strict=False)
     except Exception as error:
-        first = str(error).strip().splitlines()
         raise CompileError(
-            f"torch.export refuses {type(module).__name__}: {first[0] if first else error!r}"
+            f"torch.export refuses {type(module).__name__}: {first_line(error)}"
         ) from error
     finally:
         module.train(training)
@@ -173,7 +187,10 @@ def _select(program, importer: Importer, failures: dict, wanted) -> FloatGraph:
             continue
         value = importer.values[result]
         if not isinstance(value, Activation):
-            raise CompileError(f"output {names[position]!r} does not depend on activations")
+            raise CompileError(
+                f"output {names[position]!r} does not depend on activations: they come from float "
+                "inputs and embeddings, other integer inputs can only be masks"
+            )
         order = value.index.reshape(-1)
         count = importer.builder.batch * importer.builder.tokens * value.features
         if order.numel() != count or not torch.equal(order, torch.arange(count)):

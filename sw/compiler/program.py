@@ -14,6 +14,7 @@ import numpy as np
 
 from hw.config import AcceleratorConfig, get_config
 from hw.isa import COMMAND_BYTES, ISA_VERSION
+from sw.compiler.errors import InputError
 from sw.compiler.graph import QuantGraph, QuantInput
 from sw.compiler.layout import Form, layout_of, pack_tensor, unpack_tensor
 from sw.compiler.reference import encode_input, feeds_of, from_integers
@@ -110,7 +111,7 @@ class Program:
     def prepare_inputs(self, *inputs: object) -> np.ndarray:
         """The IO region's bytes for these inputs (numpy or torch, in call order).
 
-        Raises `ValueError` for a wrong number, shape or type, NaN, or indices out of range.
+        Raises `InputError` for a wrong number, shape or type, NaN, or indices out of range.
         """
         feeds = feeds_of(self.graph, self._checked(inputs))
         rows = Rows.uniform(self.graph.batch, self.graph.tokens)
@@ -137,16 +138,16 @@ class Program:
 
     def _checked(self, inputs: Sequence[object]) -> list[np.ndarray]:
         if len(inputs) != len(self.graph.inputs):
-            raise ValueError(f"{len(self.graph.inputs)} inputs are needed, got {len(inputs)}")
+            raise InputError(f"{len(self.graph.inputs)} inputs are needed, got {len(inputs)}")
         arrays = []
         for item, value in zip(self.graph.inputs, inputs, strict=True):
             detach = getattr(value, "detach", None)  # a torch tensor, maybe with gradients
             array = np.asarray(detach().cpu() if detach else value)
             kinds = {"tokens": "iu", "float": "fiu", "mask": "biuf"}[item.kind]
             if array.dtype.kind not in kinds:
-                raise ValueError(f"input {item.name!r} ({item.kind}) cannot be {array.dtype}")
+                raise InputError(f"input {item.name!r} ({item.kind}) cannot be {array.dtype}")
             if array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise ValueError(f"input {item.name!r} holds NaN or infinity")
+                raise InputError(f"input {item.name!r} holds NaN or infinity")
             arrays.append(array)
         return arrays
 

@@ -15,6 +15,7 @@ from hw.isa import MASKED_SCORE, Function
 from hw.numerics import Int, round_shift, saturate
 from hw.softmax.golden import row_step, weights
 from hw.vector.golden import Affine, activate, affine, middle, norm_row, reciprocal_row
+from sw.compiler.errors import InputError
 from sw.compiler.graph import (
     QuantAttention,
     QuantElementwise,
@@ -82,18 +83,18 @@ def feeds_of(graph: QuantGraph, inputs: Sequence[object] | Mapping[str, object])
     """Inputs of the module, as given, one row for each token."""
     if not isinstance(inputs, Mapping):
         if len(inputs) != len(graph.inputs):
-            raise ValueError(f"{len(graph.inputs)} inputs are needed, got {len(inputs)}")
+            raise InputError(f"{len(graph.inputs)} inputs are needed, got {len(inputs)}")
         inputs = {item.name: value for item, value in zip(graph.inputs, inputs, strict=True)}
     feeds: Feeds = {}
     for item in graph.inputs:
         if item.name not in inputs:
-            raise ValueError(f"input {item.name!r} is missing")
+            raise InputError(f"input {item.name!r} is missing")
         value = np.asarray(inputs[item.name])
         if tuple(value.shape) != tuple(item.shape):
-            raise ValueError(f"input {item.name!r} has shape {value.shape}, not {item.shape}")
+            raise InputError(f"input {item.name!r} has shape {value.shape}, not {item.shape}")
         if item.kind == "float":
             if not np.isfinite(value).all():
-                raise ValueError(f"input {item.name!r} holds NaN or infinity")
+                raise InputError(f"input {item.name!r} holds NaN or infinity")
             readers = (op for op in graph.ops if isinstance(op, QuantInput))
             tokens = {graph.tokens_of(op.out) for op in readers if item.name in op.source}
             rows = graph.batch * max(tokens, default=graph.tokens)
@@ -120,7 +121,7 @@ def encode_input(op: QuantInput, graph: QuantGraph, feeds: Feeds, rows: Rows) ->
         for table, index in zip(op.tables, op.source, strict=True):
             chosen = feeds[index] if isinstance(index, str) else index[rows.positions]
             if (chosen < 0).any() or (chosen >= len(table)).any():
-                raise ValueError(f"input {index!r}: an index is outside 0..{len(table) - 1}")
+                raise InputError(f"input {index!r}: an index is outside 0..{len(table) - 1}")
             total += table[chosen]
     if op.constant is not None:
         total += op.constant[rows.positions]

