@@ -146,7 +146,9 @@ class Emitter:
         return len(self.items[Unit.MATRIX])
 
     def place(self, text: str) -> None:
-        """Commands from here on belong to this part of the module."""
+        """Commands from here on belong to this part of the module, given by its path and class;
+        a source line behind them (`aten.place_of`) is left out."""
+        text = text.partition(", File ")[0]
         if text not in self.places:
             self.places.append(text)
         self._place = self.places.index(text)

@@ -4,10 +4,12 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
+import torch
 
 from hw.config import PRESETS
 from hw.isa import COMMAND_BYTES, Opcode, decode
 from sw.bench.cases import Attention, Encoder, Gemm, MiniLM, Workload
+from sw.compiler import compile_module
 from sw.compiler.access import Space, accesses, weight_accesses
 from sw.compiler.plan import make_plan
 from sw.compiler.program import Program
@@ -97,3 +99,10 @@ def test_attention_needs_no_more_memory_for_more_keys():
 def test_titles_and_commands():
     assert MiniLM(7).command == "weft bench minilm --tokens 7"
     assert Attention(1, 2, 3, causal=True).command.endswith("--dim 3 --causal")
+
+
+def test_parts_of_a_real_module_are_named_by_path_and_class():
+    module = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU(), torch.nn.Linear(8, 4))
+    rows = torch.randn(1, 6, 8, generator=torch.Generator().manual_seed(0))
+    plan = make_plan(compile_module(module, (rows,), TINY, [rows.numpy()]))
+    assert [stage.place for stage in plan.stages] == ["0 (Linear)", "2 (Linear)"]
