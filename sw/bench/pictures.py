@@ -83,7 +83,7 @@ def _utilisation(plt: Any, results: Results) -> Any:
         axes.plot([row.target, value], [y, y], color=BLUE if good else RED, linewidth=1.5)
         mark, colour = ("o", BLUE) if good else ("X", RED)
         axes.plot(value, y, mark, color=colour, markersize=8, clip_on=False)
-        text = f"{value:.1%}" + (" of the bus" if row.metric == BANDWIDTH else "")
+        text = f"{value:.2%}" + (" of the bus" if row.metric == BANDWIDTH else "")
         axes.text(1 + (1 - low) / 40, y, text, va="center", ha="left", fontsize=9)
     axes.set_yticks(range(len(found)), [row.workload.title for row, _ in found])
     axes.tick_params(axis="y", length=0)
@@ -123,7 +123,7 @@ def _stalls(plt: Any, results: Results) -> Any:
         lost = 1 - share["useful"]
         beyond = "\u2192 " if lost > ZOOM else ""
         x = min(lost, ZOOM) + ZOOM / 100
-        zoom.text(x, y, f"{beyond}{lost:.1%}", va="center", fontsize=9, clip_on=False)
+        zoom.text(x, y, f"{beyond}{lost:.2%}", va="center", fontsize=9, clip_on=False)
     whole.set_yticks(range(len(found)), [row.workload.title for row, _ in found])
     whole.set_ylim(len(found) - 0.4, -0.6)
     whole.set_xlim(0, 1)
@@ -236,7 +236,7 @@ def _keys(plt: Any, sweep: Sweep, results: Results) -> Any:
     cycles.plot(xs, least, "--", color=GREY)
     for x, _, result in points:
         cycles.annotate(
-            f"{result['utilization']:.1%}",
+            f"{result['utilization']:.2%}",
             (x, result["cycles"]),
             xytext=(7, -11),
             textcoords="offset points",

@@ -101,7 +101,7 @@ def field_table(results: Results) -> list[str]:
     rows = [
         (
             row.workload.title,
-            f"{result[row.metric]:.1%}{_bus(row)}",
+            f"{result[row.metric]:.2%}{_bus(row)}",
             ", ".join(f"{FIELD[name].name} {FIELD[name].value}" for name in row.field),
         )
         for row, result in measured_rows(results)
@@ -129,7 +129,7 @@ def readme_table(results: Results) -> str:
     """The README's table: the command of each row, cycles, and what was reached."""
     rows = []
     for row, result in measured_rows(results):
-        reached = f"{result[row.metric]:.1%}{_bus(row)}"
+        reached = f"{result[row.metric]:.2%}{_bus(row)}"
         if row.metric != BANDWIDTH and result["bandwidth_utilization"] > 0.9:
             reached += f" (bus {result['bandwidth_utilization']:.0%} busy)"
         rows.append((f"`{row.workload.command}`", f"{result['cycles']:,}", reached))

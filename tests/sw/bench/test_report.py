@@ -100,7 +100,7 @@ def test_tables(results):
     bandwidth = next(row for row in ROWS if row.metric == BANDWIDTH)
     results.put(bandwidth.case, made_up(1000, 0.06, bandwidth_utilization=0.978))
     lines = readme_table(results).splitlines()
-    assert f"| `{bandwidth.workload.command}` | 1,000 | 97.8% of bandwidth |" in lines
+    assert f"| `{bandwidth.workload.command}` | 1,000 | 97.80% of bandwidth |" in lines
 
 
 def test_labels_are_moved_apart():
