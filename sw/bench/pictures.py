@@ -238,7 +238,7 @@ def _keys(plt: Any, sweep: Sweep, results: Results) -> Any:
         cycles.annotate(
             f"{result['utilization']:.2%}",
             (x, result["cycles"]),
-            xytext=(7, -11),
+            xytext=(10, -12),
             textcoords="offset points",
         )
     cycles.set_title("Cycles, and share of the array's peak (dashed: all of it)")

@@ -190,7 +190,8 @@ SWEEPS = (
         "keys",
         "Attention of 64 queries over N keys",
         "keys",
-        "Cycles grow with N, on-chip memory does not: no N x N matrix exists anywhere.",
+        "Cycles grow with N. On-chip memory does not, beyond the buffers for a few blocks of keys: "
+        "no N x N matrix exists anywhere.",
         tuple(
             Point("64 queries, d=64", n, Case(Attention(1, n, 64, queries=64)))
             for n in (128, 512, 2048, 8192, 32768)
