@@ -216,10 +216,10 @@ def pack_weights(config: AcceleratorConfig, weight: np.ndarray, out: Layout, x: 
     return image.tobytes()
 
 
-def pack_affine(p: Affine, order: np.ndarray, features: int) -> bytes:
-    """Parameter records in this order of features, zero for padding."""
-    padded = [
-        _gather(np.broadcast_to(np.asarray(a, dtype=np.int64), features), order, 0)
-        for a in (p.mul, p.offset, p.shift)
+def pack_affine(p: Affine, order: np.ndarray, features: int, padding: int = 0) -> bytes:
+    """Parameter records in this order of features. A lane of padding gets `padding` as result."""
+    records = [
+        np.broadcast_to(np.asarray(a, np.int64), features) for a in (p.mul, p.offset, p.shift)
     ]
-    return pack_params(Affine(*padded))
+    mul, offset, shift = _gather(np.stack(records), order, 1)
+    return pack_params(Affine(mul, np.where(order < 0, padding, offset), shift))

@@ -91,7 +91,7 @@ class _Layer:
             pack_weights(context.config, op.weight, self.layout, x)
         )
         order, features = self.layout.column_order(), self.layout.features
-        self.first = Params(context, Memory.PARAM0, op.first, order, features)
+        self.first = Params(context, Memory.PARAM0, op.first, order, features, op.function)
         self.second = None
         if op.second is not None and op.out8 is not None:
             self.second = Params(context, Memory.PARAM1, op.second, order, features)

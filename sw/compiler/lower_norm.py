@@ -167,7 +167,7 @@ def lower_elementwise(context: Context, step: Step) -> None:
     out8 = context.define(op.out8) if op.out8 and context.forms(op.out8) else None
     layout, c = x.layout, context.config
     order = layout.word_order()
-    first = Params(context, Memory.PARAM0, op.first, order, layout.features)
+    first = Params(context, Memory.PARAM0, op.first, order, layout.features, op.function)
     params = [first]
     second = None
     if op.second is not None and out8 is not None:

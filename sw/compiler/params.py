@@ -5,12 +5,19 @@ from __future__ import annotations
 import numpy as np
 
 from hw.config import AcceleratorConfig
-from hw.isa import Memory
+from hw.isa import GELU_FRACTION_BITS, Function, Memory
 from hw.vector.golden import Affine
 from sw.compiler.context import Context
 from sw.compiler.layout import even_split, pack_affine
 
 __all__ = ["Params", "keep_if_room", "param_parts"]
+
+_ZERO_OF_GELU = -8 << GELU_FRACTION_BITS
+ZERO_OF: dict[Function, int] = {
+    Function.GELU_ERF: _ZERO_OF_GELU,
+    Function.GELU_TANH: _ZERO_OF_GELU,
+}
+"""Where a function is 0, if not at 0: GELU of 0 is -1 unit, and norms sum lanes of padding too."""
 
 
 class Params:
@@ -19,7 +26,7 @@ class Params:
     Parameters
     ----------
     memory: PARAM0 or PARAM1. p: one record per feature. order: feature of each lane, in the
-    order of the commands' groups.
+    order of the commands' groups. function: what follows it; lanes of padding are 0 behind it.
 
     Members
     -------
@@ -27,12 +34,20 @@ class Params:
     """
 
     def __init__(
-        self, context: Context, memory: Memory, p: Affine, order: np.ndarray, features: int
+        self,
+        context: Context,
+        memory: Memory,
+        p: Affine,
+        order: np.ndarray,
+        features: int,
+        function: Function = Function.NONE,
     ):
         self.context = context
         self.memory = memory
         self.groups = len(order) // context.config.lanes
-        self.offset = context.constants.add(pack_affine(p, order, features))
+        self.offset = context.constants.add(
+            pack_affine(p, order, features, ZERO_OF.get(function, 0))
+        )
         self.whole = False
         self._whole: int | None = None
         self._part: int | None = None

@@ -1,4 +1,6 @@
-"""Every function on every 18-bit input."""
+"""Every function on every input of so many bits."""
+
+import os
 
 import cocotb
 import numpy as np
@@ -10,13 +12,14 @@ from hw.vector.golden import activate
 from tests.stream_helpers import start
 
 BATCH = 64
+BITS = int(os.environ.get("WEFT_INPUT_BITS", MID_BITS))
 
 
 @cocotb.test()
 @cocotb.parametrize(function=[int(f) for f in Function])
 async def all_inputs(dut, function):
     await start(dut, function=function)
-    every = np.arange(-(1 << (MID_BITS - 1)), 1 << (MID_BITS - 1)).reshape(-1, BATCH)
+    every = np.arange(-(1 << (BITS - 1)), 1 << (BITS - 1)).reshape(-1, BATCH)
     got = []
     for cycle in range(len(every) + Activation.latency + 1):
         dut.first.value = int(every[min(cycle, len(every) - 1)][0]) & ((1 << MID_BITS) - 1)

@@ -11,7 +11,6 @@ def test_affine(x_bits: int, result_bits: int):
     run(
         Affine(x_bits=x_bits, result_bits=result_bits),
         "tests.hw.vector.cocotb_affine",
-        simulators=("verilator",),
         name=f"affine_{x_bits}_{result_bits}",
         env={"WEFT_X_BITS": str(x_bits), "WEFT_RESULT_BITS": str(result_bits)},
     )

@@ -1,10 +1,11 @@
 """Activation functions on all inputs, many at a time."""
 
+import pytest
 from amaranth import Cat, Module, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.isa import MID_BITS, Function
+from hw.isa import GELU_FRACTION_BITS, MID_BITS, Function
 from hw.vector.gelu import Activation
 from tests.cocotb_runner import run
 from tests.hw.vector.cocotb_gelu import BATCH
@@ -34,10 +35,15 @@ class ManyActivations(wiring.Component):
         return m
 
 
-def test_gelu():
+@pytest.mark.parametrize(
+    ("simulator", "bits"),
+    [("verilator", MID_BITS), ("icarus", GELU_FRACTION_BITS + 4)],  # Icarus: -8 to 8, it is slow
+)
+def test_gelu(simulator, bits):
     run(
         ManyActivations(),
         "tests.hw.vector.cocotb_gelu",
-        simulators=("verilator",),
+        simulators=(simulator,),
         name="gelu",
+        env={"WEFT_INPUT_BITS": str(bits)},
     )

@@ -9,7 +9,6 @@ def test_reciprocal():
     run(
         Reciprocal(),
         "tests.hw.vector.cocotb_rows",
-        simulators=("verilator",),
         name="reciprocal",
         env={"WEFT_UNIT": "reciprocal"},
     )
@@ -19,7 +18,6 @@ def test_norm_row():
     run(
         NormRow(),
         "tests.hw.vector.cocotb_rows",
-        simulators=("verilator",),
         name="norm_row",
         env={"WEFT_UNIT": "norm"},
     )

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from hw.config import PRESETS, AcceleratorConfig
-from hw.isa import Unit
+from hw.isa import Function, Unit
+from hw.vector.golden import Affine
 from sw.compiler.allocate import DoesNotFit
 from sw.compiler.errors import CompileError
 from sw.compiler.graph import QuantGraph
@@ -155,3 +156,26 @@ def test_two_lengths_of_sequences():
             lower(dataclasses.replace(graph, ops=ops), CONFIGS["4x4"])
     with pytest.raises(CompileError, match="two lengths"):
         with_shape(graph, 1, 5)
+
+
+@pytest.mark.parametrize("function", Function)
+def test_padding_stays_zero(function):
+    """GELU of 0 is not quite 0: padded lanes must not reach the statistics of a norm.
+
+    Values so small that one unit more in a row's sum changes its norm.
+    """
+    b = Builder(7, 2, 5)
+    b.affine = lambda features, gain, spread: Affine(  # type: ignore[method-assign]
+        np.full(features, 3), np.full(features, 1 << 11), np.full(features, 12)
+    )
+    a, r = b.float_input("a", 8, 10), b.float_input("r", 16, 30)
+    e16, _ = b.elementwise(r, "elementwise", to8=False)
+    b.graph.ops[-1] = dataclasses.replace(b.graph.ops[-1], function=function)
+    s16, _ = b.linear(a, 30, "sum", residual=e16, to16=True, to8=False, function=function)
+    n16, _ = b.norm(s16 or "", "norm", to8=False)
+    b.graph.ops[-1] = dataclasses.replace(
+        b.graph.ops[-1], to16=Affine(np.full(30, 1), np.zeros(30, np.int64), np.zeros(30, np.int64))
+    )
+    b.output(e16, s16, n16)
+    for name in ("4x4", "12x8", "16x16"):
+        check(b.graph, CONFIGS[name])
