@@ -12,7 +12,7 @@ from hw.config import get_config
 from sw.bench.cases import Attention, Case, Encoder, Gemm, MiniLM, Workload
 from sw.bench.measure import STALLS, measure
 from sw.cli.bench_suite import all_rows, baseline, table
-from sw.cli.common import config_option, console, memory_options, steps, write_json
+from sw.cli.common import OUTPUT_FILE, config_option, console, memory_options, steps, write_json
 from sw.compiler.errors import CompileError
 
 __all__ = ["bench"]
@@ -29,9 +29,15 @@ for command in (all_rows, baseline, table):
 
 def _common(command: Callable) -> Callable:
     for option in (
-        click.option("--json", "json_file", help="Write the measurement to this file."),
-        click.option("--trace", help="Write a timeline of every command (opens in Perfetto)."),
-        click.option("--vcd", help="Write a waveform."),
+        click.option(
+            "--json", "json_file", type=OUTPUT_FILE, help="Write the measurement to this file."
+        ),
+        click.option(
+            "--trace",
+            type=OUTPUT_FILE,
+            help="Write a timeline of every command (opens in Perfetto).",
+        ),
+        click.option("--vcd", type=OUTPUT_FILE, help="Write a waveform."),
         memory_options,
         config_option,
     ):

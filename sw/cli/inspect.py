@@ -8,7 +8,7 @@ from typing import Any
 import click
 from rich.table import Table
 
-from sw.cli.common import console, write_json
+from sw.cli.common import OUTPUT_FILE, console, write_json
 from sw.compiler.plan import Plan, Stage, Traffic, make_plan
 from sw.compiler.program import Program
 
@@ -131,7 +131,7 @@ def plan_record(program: Program, plan: Plan) -> dict[str, Any]:
 
 @click.command()
 @click.argument("file")
-@click.option("--json", "json_file", help="Write the plan to this file.")
+@click.option("--json", "json_file", type=OUTPUT_FILE, help="Write the plan to this file.")
 def inspect(file: str, json_file: str | None) -> None:
     """Print the plan of a program file: tiles, memory over time, predicted cycles, commands.
 

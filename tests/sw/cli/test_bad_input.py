@@ -191,6 +191,11 @@ def test_outputs_that_cannot_be_written(weft, models, tmp_path, monkeypatch):
         ("run", "nowhere.weft", "--output"),
         ("export", "--config", "tiny", "-o"),
         ("embed", "x", "--json"),
+        ("inspect", "nowhere.weft", "--json"),
+        *(
+            ("bench", "gemm", "--shape", "4x4x4", option)
+            for option in ("--json", "--trace", "--vcd")
+        ),
     ):
         assert f"cannot write {lost}: there is no folder" in weft(*arguments, lost).error()
         assert f"cannot write {tmp_path}: it is a folder" in weft(*arguments, tmp_path).error()
@@ -201,6 +206,7 @@ def test_outputs_that_cannot_be_written(weft, models, tmp_path, monkeypatch):
 
 def test_no_compiler(weft, program, tmp_path, monkeypatch):
     np.save(tmp_path / "x.npy", np.ones((1, 3, 6), np.float32))
+    monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(compiler, "_probe", compiler._probe.__wrapped__)
     monkeypatch.setattr(compiler.importlib.util, "find_spec", lambda name: None)

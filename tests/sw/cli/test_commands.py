@@ -118,6 +118,17 @@ def test_embed(weft, embedder, tmp_path):
     assert "0.99" in outcome.out
 
 
+def test_demo_without_a_compiler(weft, embedder, monkeypatch):
+    """It runs on the golden model, and says so."""
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr("sim.compiler._probe", lambda name: None)
+    outcome = weft("demo")
+    assert outcome.code == 0, outcome
+    for text in ("no C++ compiler found", "Using the golden model: no cycles.", "base (golden)"):
+        assert text in outcome.out
+    assert "Nearest neighbours agree for 8 of 8 sentences." in outcome.out
+
+
 def test_help_names_every_command(weft):
     outcome = weft("--help")
     assert outcome.code == 0
