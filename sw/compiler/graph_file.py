@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ def save_graph(graph: ir.QuantGraph, path: str | Path) -> None:
     structure = json.dumps(_flatten(graph, arrays))
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     metadata = {"format": "weft-quantised-graph", "version": str(GRAPH_VERSION)}
     save_file(arrays, partial, metadata={**metadata, "graph": structure})
     partial.replace(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +71,7 @@ def save_program(program: Program, path: Path) -> None:
         "sha256": _digest(text, arrays),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     save_file(arrays, partial, metadata=metadata)
     partial.replace(path)
 

@@ -87,9 +87,7 @@ class Embedder:
         graph = self.graph
         self._step(f"Lowering the model for {tokens} tokens")
         program = lower(with_shape(graph, 1, tokens), self.config)
-        partial = folder / f".{name}"
-        program.save(partial)
-        partial.replace(folder / name)
+        program.save(folder / name)
         return program
 
     def open(self, device: str, **options: Any) -> Device:
