@@ -18,7 +18,8 @@ activations and accumulators: so the weights of the next command load while it s
 Notation in the descriptions: `R`, `C`, `V` are rows, columns and lanes of the configuration,
 `P = R / V` or `C / V` the groups in a destination word. `affine(x, p) = (x * p.mul + p.offset)
 >> p.shift` (arithmetic shift; the compiler folds rounding, bias and zero point into `offset`),
-`satN` saturates to a signed N-bit integer, `round(x, s) = s == 0 ? x : (x + (1 << (s-1))) >> s`.
+`satN` saturates to a signed N-bit integer,
+`round(x, s) = s <= 0 ? x << -s : (x + (1 << (s-1))) >> s`.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ __all__ = [
     "overlaps_itself",
 ]
 
-ISA_VERSION: Final = 1
+ISA_VERSION: Final = 2
 COMMAND_BYTES: Final = 32
 COUNT_BITS: Final = 12
 """Completion counts wrap at 2**COUNT_BITS; `a` has reached `b` if `(a - b) mod 4096 < 2048`."""
@@ -259,7 +260,11 @@ _SPECS = (
             Field("w_n_stride", 16, "words between output tiles"),
             *_ACCUMULATOR,
             Field("accumulate", 1, "add to what the accumulator holds instead of overwriting it"),
-            Field("rescale", 1, "with accumulate: first shift it right by SHIFT[slot + i]"),
+            Field(
+                "rescale",
+                1,
+                "with accumulate: first shift it right by SHIFT[slot + i], or left if < 0",
+            ),
             Field("row_max", 1, "write the row maxima of the result, and apply limit and mask"),
             Field("mask", 1, "with row_max: apply the key mask"),
             Field("mask_address", 12, "mask word of output tile 0"),
@@ -392,13 +397,20 @@ _SPECS = (
             *_LIMIT,
             Field("score_shift", 5, "score * 2^-(score_shift + 8) is in octaves"),
             Field("first", 1, "first key block of these rows: start maximum and sum anew"),
+            Field("drop", 3, "octaves by which those of the sums may be below the largest so far"),
         ),
         "One online softmax step: scores to unsigned 8-bit weights, running maximum and sum.",
         """
         for i in range(rows):
-            top = ROW_MAX[slot+i]; old = first ? -2^25 : M[slot+i]
-            new = old if top == MASKED_SCORE else max(old, ceil(round(top, score_shift) / 256))
-            SHIFT[slot+i] = min(new - old, 31); M[slot+i] = new
+            top = ROW_MAX[slot+i]
+            old, largest = first ? (-2^25, -2^25) : (OCTAVE[slot+i], LARGEST[slot+i])
+            new = old
+            if top != MASKED_SCORE:
+                b = ceil(round(top, score_shift) / 256)                       # of this block
+                new = b if first else max(b, largest - drop)
+                largest = max(b, largest)
+            OCTAVE[slot+i] = new; LARGEST[slot+i] = largest
+            SHIFT[slot+i] = min(new - old, 31)
             L[slot+i] = first ? 0 : round(L[slot+i], SHIFT[slot+i])
             for g in range(groups):
                 for v in range(V):

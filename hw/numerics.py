@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Int", "bit_length", "chord_table", "round_shift", "saturate"]
+__all__ = ["Int", "bit_length", "chord_table", "round_shift", "saturate", "scale_by_power"]
 
 Int = NDArray[np.int64]
 
@@ -17,6 +17,12 @@ def round_shift(x: Int, shift: Int | int) -> Int:
     shift = np.asarray(shift, dtype=np.int64)
     half = np.where(shift > 0, np.left_shift(np.int64(1), np.maximum(shift - 1, 0)), 0)
     return np.right_shift(np.asarray(x, dtype=np.int64) + half, shift)
+
+
+def scale_by_power(x: Int, shift: Int | int) -> Int:
+    """`round_shift`, or a left shift where `shift` is negative."""
+    left = np.maximum(-np.asarray(shift, dtype=np.int64), 0)
+    return round_shift(np.asarray(x, dtype=np.int64) << left, np.maximum(shift, 0))
 
 
 def saturate(x: Int, bits: int) -> Int:

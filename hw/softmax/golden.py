@@ -1,13 +1,13 @@
-"""Integer functions of the online softmax: 2^-f, running maximum, weights and sums."""
+"""Integer functions of the online softmax: 2^-f, octaves of a row, weights and sums."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from hw.isa import MASKED_SCORE, SCORE_FRACTION_BITS, SUM_FRACTION_BITS
+from hw.isa import MASKED_SCORE, SCORE_FRACTION_BITS, SUM_BITS, SUM_FRACTION_BITS
 from hw.numerics import Int, chord_table, round_shift
 
-__all__ = ["EXP2_TABLE", "MIN_OCTAVE", "exp2_fraction", "row_step", "weights"]
+__all__ = ["EXP2_TABLE", "MIN_OCTAVE", "exp2_fraction", "largest_drop", "row_step", "weights"]
 
 EXP2_SEGMENTS = 8
 EXP2_LOW_BITS = SCORE_FRACTION_BITS - 3
@@ -30,9 +30,11 @@ FINE_EXTRA_BITS = SUM_FRACTION_BITS - VALUE_FRACTION_BITS
 one, half a unit each, would be rounded away or doubled: 29/256 of error in the largest weight."""
 
 MIN_OCTAVE = -(1 << 25)
-"""Running maximum before the first valid key, below every real one."""
+"""Octave before the first valid key, below every real one."""
 
 MAX_SHIFT = 31
+MAX_DROP = 7
+"""Of the field `drop`; a lower octave than that gains nothing."""
 
 
 def exp2_fraction(f: Int) -> Int:
@@ -42,23 +44,39 @@ def exp2_fraction(f: Int) -> Int:
     return table[segment, 0] - ((table[segment, 1] * low) >> EXP2_LOW_BITS)
 
 
-def row_step(row_max: Int, old: Int, first: bool, score_shift: int) -> tuple[Int, Int]:
-    """New running maximum in octaves, and the shift that rescales what was summed before.
+def largest_drop(keys: int) -> int:
+    """Most octaves that `drop` may be for rows of this many keys.
 
-    row_max: largest valid score of the block (`MASKED_SCORE` if there is none).
-    old: running maximum, ignored when `first`.
+    A sum over `keys` keys grows by 2^drop where an octave drops: 255 * 128 * keys * 2^drop fits
+    the 32-bit accumulators, and l its 40 bits, for keys * 2^drop <= 2^15.
     """
-    old = np.full_like(row_max, MIN_OCTAVE) if first else np.asarray(old, dtype=np.int64)
-    t = round_shift(row_max, score_shift)
-    octave = -((-t) >> SCORE_FRACTION_BITS)  # ceil
-    new = np.where(row_max == MASKED_SCORE, old, np.maximum(old, octave))
-    return new, np.minimum(new - old, MAX_SHIFT)
+    return max(0, min(MAX_DROP, SUM_BITS - SUM_FRACTION_BITS - int(keys - 1).bit_length()))
+
+
+def row_step(
+    row_max: Int, old: Int, largest: Int, first: bool, score_shift: Int | int, drop: Int | int
+) -> tuple[Int, Int, Int]:
+    """Octave in which a row's sums go on, the largest octave so far, and the shift to get there.
+
+    row_max: largest valid score of the block (`MASKED_SCORE` if there is none). old: octave of the
+    sums, largest: of all blocks before; ignored when `first`. A block whose scores are all small
+    gets a lower octave, down to `drop` below the largest, so that its weights keep their bits;
+    the shift is then negative, to the left.
+    """
+    if first:
+        old = largest = np.full_like(row_max, MIN_OCTAVE)
+    block = -((-round_shift(row_max, score_shift)) >> SCORE_FRACTION_BITS)  # ceil
+    least = block if first else largest - drop
+    masked = row_max == MASKED_SCORE
+    new = np.where(masked, old, np.maximum(block, least))
+    largest = np.where(masked, largest, np.maximum(block, largest))
+    return new, largest, np.minimum(new - old, MAX_SHIFT)
 
 
 def weights(scores: Int, octave: Int, score_shift: int, valid: Int) -> tuple[Int, Int]:
     """Unsigned 8-bit weights P, and the finer values (units of 2^-25) whose sum is l.
 
-    scores: [rows, keys] INT32. octave: [rows, 1] running maximum. valid: [rows, keys] bool.
+    scores: [rows, keys] INT32. octave: [rows, 1], of the step. valid: [rows, keys] bool.
     """
     distance = (octave << SCORE_FRACTION_BITS) - round_shift(scores, score_shift)
     distance = np.where(valid, distance, 0)

@@ -1,4 +1,4 @@
-"""Softmax state of the rows on chip: running maximum M, running sum L, and the last SHIFT."""
+"""Softmax state of the rows on chip: OCTAVE and LARGEST, the sum L, and the last SHIFT."""
 
 from __future__ import annotations
 
@@ -10,27 +10,31 @@ from hw.interfaces import RowPort
 from hw.isa import SUM_BITS
 from hw.softmax.exp2 import OCTAVE_BITS
 
-__all__ = ["SHIFT_BITS", "SoftmaxState"]
+__all__ = ["DROP_BITS", "SHIFT_BITS", "SoftmaxState"]
 
-SHIFT_BITS = 5
+SHIFT_BITS = 6
+"""Signed: -7 (seven to the left) to 31."""
+DROP_BITS = 3
+LEFT = 8
 
 
 class SoftmaxState(wiring.Component):
     """Row memories of the online softmax.
 
     ```
-    M[step_slot], SHIFT[step_slot] = octave, step_shift                at the start of a row
-    L[update_slot] = (first ? 0 : round(L[update_slot], shift)) + total    at its end
+    OCTAVE, LARGEST, SHIFT[step_slot] = step_octave, + step_drop, step_shift      at a row's start
+    L[update_slot] = (first ? 0 : round(L[update_slot], shift)) + total           at its end
     ```
-    Number format: M signed 26 bits, octaves. L unsigned 40 bits, units of 2^-25. SHIFT 0 to 31.
+    Number format: OCTAVE signed 26 bits; LARGEST is kept as its distance from it, 0 to 7. L
+    unsigned 40 bits, units of 2^-25 of the octave. SHIFT -7 (left) to 31.
 
     Latency: reads one cycle; L is written three cycles after `update_slot`, visible from the
     fourth. Throughput: a row a cycle. Flow control: none. Collisions as in `RowStatistics`.
 
     Members
     -------
-    slot, octave, total: the row engine reads M and L.
-    step_slot, step_octave, step_shift, step: the row engine writes M and SHIFT.
+    slot, octave, drop, total: the row engine reads OCTAVE, LARGEST - OCTAVE and L.
+    step_slot, step_octave, step_drop, step_shift, step: the row engine writes them and SHIFT.
     update_slot: stage 0. update_first, update_shift: stage 1. update_total: stage 2. update:
         stage 3: write L.
     shift: the matrix unit reads SHIFT.
@@ -42,14 +46,16 @@ class SoftmaxState(wiring.Component):
             {
                 "slot": In(10),
                 "octave": Out(signed(OCTAVE_BITS)),
+                "drop": Out(DROP_BITS),
                 "total": Out(SUM_BITS),
                 "step_slot": In(10),
                 "step_octave": In(signed(OCTAVE_BITS)),
-                "step_shift": In(SHIFT_BITS),
+                "step_drop": In(DROP_BITS),
+                "step_shift": In(signed(SHIFT_BITS)),
                 "step": In(1),
                 "update_slot": In(10),
                 "update_first": In(1),
-                "update_shift": In(SHIFT_BITS),
+                "update_shift": In(signed(SHIFT_BITS)),
                 "update_total": In(SUM_BITS),
                 "update": In(1),
                 "shift": In(RowPort(SHIFT_BITS)),
@@ -60,20 +66,20 @@ class SoftmaxState(wiring.Component):
         m = Module()
         depth = self.row_slots
         m.submodules.octaves = octaves = memory.Memory(
-            shape=signed(OCTAVE_BITS), depth=depth, init=[]
+            shape=OCTAVE_BITS + DROP_BITS, depth=depth, init=[]
         )
         m.submodules.shifts = shifts = memory.Memory(shape=SHIFT_BITS, depth=depth, init=[])
         m.submodules.totals = totals = memory.Memory(shape=SUM_BITS, depth=depth, init=[])
 
-        # M and SHIFT.
+        # OCTAVE, LARGEST and SHIFT.
         octave_read, octave_write = octaves.read_port(), octaves.write_port()
         shift_read, shift_write = shifts.read_port(), shifts.write_port()
         m.d.comb += [
             octave_read.addr.eq(self.slot),
             octave_read.en.eq(1),
-            self.octave.eq(octave_read.data),
+            Cat(self.octave, self.drop).eq(octave_read.data),
             octave_write.addr.eq(self.step_slot),
-            octave_write.data.eq(self.step_octave),
+            octave_write.data.eq(Cat(self.step_octave, self.step_drop)),
             octave_write.en.eq(self.step),
             shift_read.addr.eq(self.shift.slot),
             shift_read.en.eq(1),
@@ -93,8 +99,14 @@ class SoftmaxState(wiring.Component):
             slots.append(slot)
         before = Signal(SUM_BITS, reset_less=True)
         after = Signal(SUM_BITS, reset_less=True)
+        # One shift to the right serves both directions: the value begins eight bits up, and a
+        # guard bit below it becomes the rounding bit.
         guarded = Signal(SUM_BITS + 1)
-        m.d.comb += guarded.eq(Cat(Const(0, 1), total_old.data) >> self.update_shift)
+        right = Signal(SHIFT_BITS)
+        m.d.comb += [
+            right.eq(self.update_shift + LEFT),
+            guarded.eq(Cat(Const(0, 1 + LEFT), total_old.data) >> right),
+        ]
         m.d.sync += [
             # Stage 1: rescale what was summed before.
             before.eq(Mux(self.update_first, 0, guarded[1:] + guarded[0])),

@@ -11,7 +11,11 @@ from hw.interfaces import ReadPort, RowPort
 from hw.isa import MASKED_SCORE
 from hw.systolic.tags import row_tag
 
-__all__ = ["Accumulator"]
+__all__ = ["SHIFT_BITS", "Accumulator"]
+
+SHIFT_BITS = 6
+"""Signed: -7 (to the left) to 31."""
+LEFT = 8
 
 
 class Accumulator(wiring.Component):
@@ -19,7 +23,7 @@ class Accumulator(wiring.Component):
 
     ```
     old = 0                                if not read
-        = round(ACC[address], SHIFT[slot]) if read and rescale     (rounding half up)
+        = round(ACC[address], SHIFT[slot]) if read and rescale     (rounding half up; < 0: left)
         = ACC[address]                     otherwise
     result[c] = keep[c] or not row_max ? old[c] + psum[c] : MASKED_SCORE
     ```
@@ -61,7 +65,7 @@ class Accumulator(wiring.Component):
                 "tag": In(self.tag_layout),
                 "psum": In(signed(self.psum_bits)).array(self.columns),
                 "acc_read": In(ReadPort(32 * self.columns)),
-                "shift": Out(RowPort(5)),
+                "shift": Out(RowPort(SHIFT_BITS)),
                 "result": Out(signed(32)).array(self.columns),
                 "result_tag": Out(self.tag_layout),
             }
@@ -105,16 +109,17 @@ class Accumulator(wiring.Component):
         m.d.sync += vector.data_valid.eq(vector.valid & vector.ready)
         m.d.sync += vector_parity.eq(vector.addr[0])
 
-        # Stage 1: coarse shift by a multiple of 8 of the value and a guard bit below it, which
-        # is the rounding bit once everything is shifted.
+        # Stage 1: coarse shift by a multiple of 8. The value begins LEFT bits up, so that a shift
+        # to the left is a smaller one to the right; a guard bit below it becomes the rounding bit.
         old = Mux(tags[1].address[0], banks[1], banks[0])
-        shift = Mux(tags[1].rescale, self.shift.data, 0)
+        right = Signal(SHIFT_BITS)
+        m.d.comb += right.eq(LEFT + Mux(tags[1].rescale, self.shift.data.as_signed(), 0))
         fine = Signal(3, reset_less=True)
-        m.d.sync += fine.eq(shift[:3])
+        m.d.sync += fine.eq(right[:3])
         for c in range(self.columns):
-            coarse = Signal(signed(33), name=f"coarse_{c}", reset_less=True)
-            guarded = Cat(Const(0, 1), old[32 * c : 32 * (c + 1)]).as_signed()
-            m.d.sync += coarse.eq(guarded >> Cat(Const(0, 3), shift[3:]))
+            coarse = Signal(signed(33 + LEFT), name=f"coarse_{c}", reset_less=True)
+            guarded = Cat(Const(0, 1 + LEFT), old[32 * c : 32 * (c + 1)]).as_signed()
+            m.d.sync += coarse.eq(guarded >> Cat(Const(0, 3), right[3:]))
             # Stage 2: fine shift; nothing to add for an overwriting row.
             scaled = Signal(signed(33), name=f"scaled_{c}", reset_less=True)
             m.d.sync += scaled.eq(Mux(tags[2].read, coarse >> fine, 0))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hw.config import AcceleratorConfig
 from hw.isa import MASKED_SCORE
-from hw.numerics import round_shift
+from hw.numerics import scale_by_power
 
 __all__ = ["gemm"]
 
@@ -95,7 +95,7 @@ def gemm(
         acc = product[:, n * c : (n + 1) * c]
         if rescale:
             old, amount = accumulator[panel].astype(np.int64), shift[slots, None]
-            scaled = round_shift(old, amount.astype(np.int64))
+            scaled = scale_by_power(old, amount.astype(np.int64))
             acc = acc + scaled.astype(np.int32)
         elif accumulate:
             acc = acc + accumulator[panel]

@@ -14,7 +14,7 @@ from hw.interfaces import (
     UnitStatus,
     command_stream,
 )
-from hw.systolic.accumulator import Accumulator
+from hw.systolic.accumulator import SHIFT_BITS, Accumulator
 from hw.systolic.array import SystolicArray
 from hw.systolic.mask import MaskReader
 from hw.systolic.row_max import RowMax
@@ -71,7 +71,7 @@ class MatrixUnit(wiring.Component):
                 "mask": Out(ReadPort(config.columns)),
                 "acc_read": In(ReadPort(32 * config.columns)),
                 "row_max": In(RowPort(32)),
-                "shift": Out(RowPort(5)),
+                "shift": Out(RowPort(SHIFT_BITS)),
                 "status": Out(UnitStatus()),
                 "state": Out(MatrixState),
                 "i_halt": In(1),

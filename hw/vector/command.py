@@ -50,6 +50,7 @@ Work = data.StructLayout(
         "limit": signed(18),
         "causal": 1,
         "score_shift": 5,
+        "drop": 3,
         # Derived.
         "read_acc": 1,  # the operand comes from the accumulator
         "read_residual": 1,

@@ -11,7 +11,7 @@ from hw.interfaces import RowPort
 from hw.isa import SUM_BITS
 from hw.softmax.exp2 import OCTAVE_BITS
 from hw.softmax.row_step import RowStep
-from hw.softmax.state import SHIFT_BITS
+from hw.softmax.state import DROP_BITS, SHIFT_BITS
 from hw.vector.affine import Record
 from hw.vector.command import Work
 from hw.vector.delay import DelayLine
@@ -27,8 +27,8 @@ assert RowStep.latency == Reciprocal.latency
 class RowEngine(wiring.Component):
     """A record for each row of NORM, SCALE and SOFTMAX; passes every command on.
 
-    NORM and SCALE: the parameters of the first affine stage. SOFTMAX: the running maximum as
-    `offset` and the rescaling shift as `shift`; the engine writes both to the row state.
+    NORM and SCALE: the parameters of the first affine stage. SOFTMAX: the octave as `offset` and
+    the rescaling shift as `shift`; the engine writes both to the row state.
 
     Latency: `latency` cycles from the command to the first record; NORM: `NormRow.latency` + 3.
     Throughput: a row a cycle; NORM: a row in `NormRow.latency` + 2 cycles. Flow control: at most
@@ -38,9 +38,9 @@ class RowEngine(wiring.Component):
     Members
     -------
     i, o: commands. record: records, in the order of rows.
-    slot: row whose state is wanted. octave, total, statistics: its state, a cycle later.
+    slot: row whose state is wanted. octave, drop, total, statistics: its state, a cycle later.
     row_max: the matrix unit's row maxima, at the same slot.
-    step_slot, step_octave, step_shift, step: new running maximum, to the row state.
+    step_slot, step_octave, step_drop, step_shift, step: new octaves, to the row state.
     i_halt: begin no row any more.
     """
 
@@ -56,11 +56,13 @@ class RowEngine(wiring.Component):
                 "row_max": Out(RowPort(32)),
                 "slot": Out(10),
                 "octave": In(signed(OCTAVE_BITS)),
+                "drop": In(DROP_BITS),
                 "total": In(SUM_BITS),
                 "statistics": In(StatisticsEntry),
                 "step_slot": Out(10),
                 "step_octave": Out(signed(OCTAVE_BITS)),
-                "step_shift": Out(SHIFT_BITS),
+                "step_drop": Out(DROP_BITS),
+                "step_shift": Out(signed(SHIFT_BITS)),
                 "step": Out(1),
                 "i_halt": In(1),
             }
@@ -110,6 +112,7 @@ class RowEngine(wiring.Component):
         slots = DelayLine(m, slot, "slot")
         first = DelayLine(m, work.first, "first")
         score_shift = DelayLine(m, work.score_shift, "score_shift")
+        drop = DelayLine(m, work.drop, "drop")
         norm_start = Signal()
         busy = Signal()
         for stage in range(1, last + 1):
@@ -136,10 +139,12 @@ class RowEngine(wiring.Component):
             reciprocal.total.eq(self.total),
             row_step.row_max.eq(self.row_max.data.as_signed()),
             row_step.old.eq(self.octave),
+            row_step.old_drop.eq(self.drop),
+            row_step.drop.eq(drop[1]),
             row_step.first.eq(first[1]),
             row_step.score_shift.eq(score_shift[1]),
         ]
-        # Stage `last`: records, and the new running maximum.
+        # Stage `last`: records, and the new octaves.
         record = Signal(Record)
         is_step = softmax[last]
         with m.If(norm.done):
@@ -152,6 +157,7 @@ class RowEngine(wiring.Component):
             self.step.eq(valid[last] & is_step),
             self.step_slot.eq(slots[last]),
             self.step_octave.eq(row_step.o_octave),
+            self.step_drop.eq(row_step.o_drop),
             self.step_shift.eq(row_step.o_shift),
             records.w_en.eq(valid[last] | norm.done),
             records.w_data.eq(record),

@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from hw.config import ConfigError
 from sim.export import ExportError
+from sw.cli.accuracy import accuracy
 from sw.cli.bench import bench
 from sw.cli.demo import demo
 from sw.cli.embed import embed
@@ -29,7 +30,7 @@ def cli() -> None:
     """Weft: run transformers on an open accelerator, in RTL, bit for bit."""
 
 
-for command in (demo, embed, bench, compile_, run, disassemble, inspect, export):
+for command in (demo, embed, accuracy, bench, compile_, run, disassemble, inspect, export):
     cli.add_command(command)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hw.isa import Memory, Opcode
+from hw.softmax.golden import largest_drop
 from sw.compiler.attention_operands import Attention, Job
 from sw.compiler.context import Context
 from sw.compiler.destination import Bytes
@@ -99,6 +100,7 @@ class _Lane:
             slot=self.slot,
             score_shift=a.op.score_shift[job.head],
             first=int(block == 0),
+            drop=largest_drop(a.key_count),
             **limit,
         )
 

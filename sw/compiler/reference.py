@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from hw.isa import MASKED_SCORE, Function
-from hw.numerics import Int, round_shift, saturate
-from hw.softmax.golden import row_step, weights
+from hw.numerics import Int, round_shift, saturate, scale_by_power
+from hw.softmax.golden import largest_drop, row_step, weights
 from hw.vector.golden import Affine, activate, affine, middle, norm_row, reciprocal_row
 from sw.compiler.errors import InputError
 from sw.compiler.graph import (
@@ -165,7 +165,7 @@ def _attend(op: QuantAttention, q: Int, k: Int, v: Int, keys: np.ndarray | None)
     """
     tokens = k.shape[2]
     shift = np.array(op.score_shift, dtype=np.int64)[None, :, None]
-    octave = np.zeros(q.shape[:3], dtype=np.int64)
+    octave = largest = np.zeros(q.shape[:3], dtype=np.int64)
     total = np.zeros(q.shape[:3], dtype=np.int64)
     output = np.zeros(q.shape, dtype=np.int64)
     query = np.arange(q.shape[2])[:, None]
@@ -178,14 +178,16 @@ def _attend(op: QuantAttention, q: Int, k: Int, v: Int, keys: np.ndarray | None)
         if keys is not None:
             valid &= keys[:, None, None, block]
         top = np.where(valid, scores, MASKED_SCORE).max(axis=-1)
-        octave, rescale = row_step(top, octave, start == 0, shift)  # pyright: ignore
+        octave, largest, rescale = row_step(
+            top, octave, largest, start == 0, shift, largest_drop(tokens)
+        )
         p, fine = weights(scores, octave[..., None], shift[..., None], valid)  # pyright: ignore
         part = exact_product(p, v[:, :, block], EXACT_TERMS_UNSIGNED)
         if start == 0:
             total, output = fine.sum(axis=-1), part
         else:
-            total = round_shift(total, rescale) + fine.sum(axis=-1)
-            output = round_shift(output, rescale[..., None]) + part
+            total = scale_by_power(total, rescale) + fine.sum(axis=-1)
+            output = scale_by_power(output, rescale[..., None]) + part
     row = reciprocal_row(total)
     return middle(output, Affine(row.mul[..., None], row.offset[..., None], row.shift[..., None]))
 

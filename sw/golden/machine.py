@@ -15,8 +15,18 @@ from threadpoolctl import threadpool_limits
 
 from hw import isa
 from hw.config import AcceleratorConfig
-from hw.isa import MASKED_SCORE, Command, ErrorCode, Function, Memory, Opcode, Region, Unit
-from hw.numerics import Int, round_shift, saturate
+from hw.isa import (
+    MASKED_SCORE,
+    SUM_BITS,
+    Command,
+    ErrorCode,
+    Function,
+    Memory,
+    Opcode,
+    Region,
+    Unit,
+)
+from hw.numerics import Int, round_shift, saturate, scale_by_power
 from hw.softmax.golden import row_step, weights
 from hw.systolic.golden import gemm
 from hw.vector.golden import (
@@ -78,6 +88,7 @@ class GoldenMachine:
         self.mask = np.zeros((c.mask_words, c.columns), np.bool_)
         self.row_max = np.full(c.row_slots, MASKED_SCORE, np.int32)
         self.octave = np.zeros(c.row_slots, np.int64)
+        self.largest = np.zeros(c.row_slots, np.int64)
         self.total = np.zeros(c.row_slots, np.int64)
         self.shift = np.zeros(c.row_slots, np.int64)
         self.sum = np.zeros(c.row_slots, np.int64)
@@ -368,20 +379,23 @@ class GoldenMachine:
         v = command.values
         self._check_vector(command)
         rows = slice(v["slot"], v["slot"] + v["rows"])
-        new, shift = row_step(
+        new, largest, shift = row_step(
             self.row_max[rows].astype(np.int64),
             self.octave[rows],
+            self.largest[rows],
             bool(v["first"]),
             v["score_shift"],
+            v["drop"],
         )
         scores = self._acc_read(v)
         keys = np.arange(scores.shape[1])[None, :]
         limit = v["limit"] + (np.arange(v["rows"])[:, None] if v["causal"] else 0)
         valid = (keys < limit) & (scores != MASKED_SCORE)
         p, fine = weights(scores, new[:, None], v["score_shift"], valid)
-        before = 0 if v["first"] else round_shift(self.total[rows], shift)
-        self.total[rows] = before + fine.sum(1)
+        before = 0 if v["first"] else scale_by_power(self.total[rows], shift)
+        self.total[rows] = (before + fine.sum(1)) & ((1 << SUM_BITS) - 1)
         self.octave[rows] = new
+        self.largest[rows] = largest
         self.shift[rows] = shift
         self._write_bytes(v, p)
 

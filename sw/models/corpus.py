@@ -50,7 +50,7 @@ FUNCTION_WORDS = tuple(
 )
 EVALUATION_SHARE = 4
 """One source file in this many is held out for evaluation."""
-LONG_WORDS = (110, 170)
+LONG_WORDS = (130, 190)
 PROSE = re.compile(r"^[A-Z][\w ,;:'\"()/.%?!-]+[.?!]$")
 CODE = re.compile(r"[_`<>{}\[\]=*|\\]|::|\.\.|e\.g\.|i\.e\.|\w\.\w|\w\(|--")
 
@@ -200,10 +200,10 @@ def _made_up(count: int, words: Sequence[str], lengths: tuple[int, int], seed: i
 def calibration_texts(
     vocabulary: tuple[str, ...] = (),
     *,
-    short: int = 140,
+    short: int = 240,
     described: int = 60,
-    made_up: int = 80,
-    long: int = 16,
+    made_up: int = 120,
+    long: int = 20,
 ) -> tuple[str, ...]:
     """Sentences and long passages of all sources.
 
@@ -233,7 +233,10 @@ def _own(name: str) -> list[str]:
 
 @functools.cache
 def evaluation_texts(kind: str) -> tuple[str, ...]:
-    """Texts of one kind: "technical", "everyday", "technical-long" or "everyday-long"."""
+    """Texts of one kind: "technical", "everyday", either with "-long", or "everyday-longest"."""
+    if kind == "everyday-longest":
+        stories = _own("everyday_long.txt")
+        return tuple(" ".join(pair) for pair in zip(stories[::2], stories[1::2], strict=True))
     if kind.startswith("everyday"):
         return tuple(_own("everyday_long.txt" if kind.endswith("long") else "everyday.txt"))
     sentences, passages = _technical()

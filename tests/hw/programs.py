@@ -332,6 +332,7 @@ class RandomProgram:
                 causal=causal,
                 score_shift=rng.randint(0, 12),
                 first=int(block == 0),
+                drop=rng.randrange(8),
             )
             self.emitter.emit(
                 Opcode.GEMM,

@@ -3,7 +3,8 @@
 The softmax works on octaves: its score is `q . k * scale * log2(e)`. With one scale for each
 head's Q and K, `sq * sk * scale * log2(e) = 2^-(score_shift + 7)` exactly, the integer scores
 need a shift only. A constant vector in K adds the same to all scores of a query, so K's centre
-is free; V's centre passes through the average unchanged; Q's must be 0.
+is free; V's centre passes through the average unchanged; Q's must be 0. V's centre is its mean: it
+stands for the keys whose weights round to 0 but count in the sum.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 
 from hw.isa import SCORE_FRACTION_BITS
 from sw.compiler.graph import FloatAttention
-from sw.compiler.quantise.ranges import LEVELS, Range, search_range, windows
+from sw.compiler.quantise.ranges import LEVELS, Range, windows
 from sw.compiler.quantise.stages import LinearStage
 
 if TYPE_CHECKING:
@@ -39,7 +40,13 @@ def operand_ranges(quantiser: Quantiser, stage: LinearStage, weight: QuantisedWe
     op = _attention_of(quantiser, stage.out)
     if stage.role == "v":
         data = quantiser.float_value(stage.out)[quantiser.seen]
-        chosen = search_range(data, [], np.ones(len(data)), quantiser.options)
+        even = np.ones(len(data))
+        low, high, _ = windows(
+            data, even, 1 / np.maximum(data.var(axis=0), 1e-9), quantiser.options
+        )
+        centre = data.mean(axis=0, dtype=np.float64)
+        half = np.maximum(np.maximum(high - centre, centre - low), 1e-6)
+        chosen = Range(half / LEVELS, centre)
     else:
         chosen = _query_key(quantiser, op)[stage.role]
     return quantiser.add_narrow(stage.out, chosen, op.heads)

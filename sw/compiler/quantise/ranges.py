@@ -30,7 +30,7 @@ LEVELS = 127.0
 STEPS = 255.0
 FOLDS = 4
 """Runs of rows, alternately of the two halves: calibration data of one kind stay together."""
-NEARLY = 1.25
+NEARLY = 1.1
 """Errors within this factor count as equal."""
 
 

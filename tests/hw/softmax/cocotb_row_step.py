@@ -1,4 +1,4 @@
-"""Running maximum and shift of a row against golden."""
+"""Octaves and shift of a row against golden."""
 
 import os
 
@@ -23,15 +23,29 @@ async def matches_golden(dut):
     shift = np.where(rng.random(count) < 0.3, 0, rng.integers(0, 32, count))
     old = rng.integers(-(1 << 23), 1 << 23, count) >> rng.integers(0, 24, count)
     old = np.where(rng.random(count) < 0.1, MIN_OCTAVE, old)
+    drop, old_drop = rng.integers(0, 8, count), rng.integers(0, 8, count)
+    old_drop = np.where(old == MIN_OCTAVE, 0, old_drop)  # no key yet: no octave is largest
     first = rng.integers(0, 2, count)
     got = await drive(
         dut,
-        {"row_max": top, "old": old, "first": first, "score_shift": shift},
-        ["o_octave", "o_shift"],
+        {
+            "row_max": top,
+            "old": old,
+            "old_drop": old_drop,
+            "first": first,
+            "score_shift": shift,
+            "drop": drop,
+        },
+        ["o_octave", "o_drop", "o_shift"],
         RowStep.latency,
     )
     for k in range(count):
-        octave, rescale = row_step(top[k : k + 1], old[k : k + 1], bool(first[k]), int(shift[k]))
-        case = (top[k], old[k], first[k], shift[k])
+        one = slice(k, k + 1)
+        octave, largest, rescale = row_step(
+            top[one], old[one], (old + old_drop)[one], bool(first[k]), int(shift[k]), int(drop[k])
+        )
+        case = (top[k], old[k], old_drop[k], first[k], shift[k], drop[k])
         assert to_signed(got["o_octave"][k], 26) == octave[0], case
-        assert got["o_shift"][k] == rescale[0], case
+        assert to_signed(got["o_shift"][k], 6) == rescale[0], case
+        assert got["o_drop"][k] == (largest - octave)[0], case
+    assert min(to_signed(x, 6) for x in got["o_shift"]) < 0

@@ -1,11 +1,13 @@
-"""Row state: L rescaled and summed, M and SHIFT written and read."""
+"""Row state: L rescaled and summed, octaves and SHIFT written and read."""
 
 import os
 import random
 
 import cocotb
+import numpy as np
 from cocotb.triggers import RisingEdge
 
+from hw.numerics import scale_by_power
 from tests.stream_helpers import start
 
 SLOTS = 12
@@ -17,15 +19,18 @@ async def rows(dut):
     cocotb.log.info("seed %d", seed)
     rng = random.Random(seed)
     await start(dut)
-    total, octave, shift = {}, {}, {}
+    total, octave, drop, shift = {}, {}, {}, {}
     updates = []  # (slot, first, shift, total): one a cycle, a slot again after four cycles
     for _ in range(300):
         recent = {u[0] for u in updates[-4:]}
         slot = rng.choice([s for s in range(SLOTS) if s not in recent])
         first = slot not in total or rng.random() < 0.2
-        rescale, value = rng.choice([0, 0, 1, 2, 31]), rng.getrandbits(rng.randint(1, 38))
-        half = (1 << rescale) >> 1
-        total[slot] = (0 if first else total[slot] + half >> rescale) + value
+        rescale, value = (
+            rng.choice([0, 0, 1, 2, 31, -1, -4, -7]),
+            rng.getrandbits(rng.randint(1, 38)),
+        )
+        before = 0 if first else int(scale_by_power(np.int64(total[slot]), rescale))
+        total[slot] = before + value
         total[slot] %= 1 << 40
         updates.append((slot, first, rescale, value))
 
@@ -42,9 +47,11 @@ async def rows(dut):
             dut.update_total.value = stage[2][3]
         dut.update.value = int(stage[3] is not None)
         slot = cycle % SLOTS
-        octave[slot], shift[slot] = rng.getrandbits(26), rng.getrandbits(5)
+        octave[slot], drop[slot] = rng.getrandbits(26), rng.getrandbits(3)
+        shift[slot] = rng.getrandbits(6)
         dut.step.value, dut.step_slot.value = 1, slot
         dut.step_octave.value, dut.step_shift.value = octave[slot], shift[slot]
+        dut.step_drop.value = drop[slot]
         await RisingEdge(dut.clk)
     dut.step.value = 0
     for slot in range(SLOTS):
@@ -54,4 +61,5 @@ async def rows(dut):
         await RisingEdge(dut.clk)
         assert int(dut.total.value) == total[slot]
         assert int(dut.octave.value) == octave[slot]
+        assert int(dut.drop.value) == drop[slot]
         assert int(dut.shift__data.value) == shift[slot]

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from hw.isa import MASKED_SCORE, SCORE_FRACTION_BITS, SUM_FRACTION_BITS
-from hw.numerics import round_shift
-from hw.softmax.golden import exp2_fraction, row_step, weights
+from hw.numerics import scale_by_power
+from hw.softmax.golden import exp2_fraction, largest_drop, row_step, weights
 
 SEED = 20240229
 BOUND = 1.0
@@ -23,14 +23,15 @@ def online(scores: np.ndarray, shift: int, valid: np.ndarray | None = None):
     """P / l of rows [rows, keys] by blocks, and the exact softmax of the same scores."""
     valid = np.ones(scores.shape, bool) if valid is None else valid
     result = np.zeros(scores.shape)
-    octave = total = np.zeros(len(scores), np.int64)
+    octave = largest = total = np.zeros(len(scores), np.int64)
+    drop = largest_drop(scores.shape[1])
     for start in range(0, scores.shape[1], BLOCK):
         block = slice(start, start + BLOCK)
         s, v = scores[:, block], valid[:, block]
         top = np.where(v, s, MASKED_SCORE).max(1)
-        octave, rescale = row_step(top, octave, start == 0, shift)
+        octave, largest, rescale = row_step(top, octave, largest, start == 0, shift, drop)
         p, fine = weights(s, octave[:, None], shift, v)
-        before = 0 if start == 0 else round_shift(total, rescale)
+        before = 0 if start == 0 else scale_by_power(total, rescale)
         total = before + fine.sum(1)
         result *= 2.0 ** -rescale[:, None].astype(float)
         result[:, block] = p * 2.0**-8

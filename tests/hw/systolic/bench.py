@@ -58,7 +58,7 @@ class Memories:
         self.weight = operands(config.weight_words, config.weight_bytes).view(np.int8)
         self.mask = rng.random((config.mask_words, config.columns)) < 0.7
         self.shift = np.where(
-            rng.random(config.row_slots) < 0.5, rng.integers(0, 32, config.row_slots), 1
+            rng.random(config.row_slots) < 0.5, rng.integers(-7, 32, config.row_slots), 1
         )
         self.accumulator = np.zeros((config.accumulator_words, config.columns), np.int32)
         self.row_max = np.zeros(config.row_slots, np.int32)
@@ -176,7 +176,7 @@ class Bench:
             self.set(f"{name}__valid", int(valid))
             if valid:
                 self.set(f"{name}__payload", queue[0][0])
-        self.set("shift__data", int(self.memories.shift[self.shift_slot]))
+        self.set("shift__data", int(self.memories.shift[self.shift_slot]) % 64)
         address = read
         if read is None and self.vector_reads and rnd() >= self.stalls.acc_read:
             address = self.random.choice(self.vector_reads)

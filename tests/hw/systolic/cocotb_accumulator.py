@@ -8,7 +8,7 @@ import numpy as np
 
 from hw.config import AcceleratorConfig
 from hw.isa import MASKED_SCORE
-from hw.numerics import round_shift
+from hw.numerics import scale_by_power
 from hw.systolic.accumulator import Accumulator
 from hw.systolic.tags import row_tag
 from tests.hw.systolic.bench import config_from_environment
@@ -17,7 +17,7 @@ from tests.hw.systolic.clock import edge, reset, settle
 CONFIG: AcceleratorConfig = config_from_environment()
 C, WORDS, LEAD = CONFIG.columns, CONFIG.accumulator_words, Accumulator.lead
 LAYOUT = row_tag(CONFIG)
-SHIFTS = [slot % 32 for slot in range(CONFIG.row_slots)]
+SHIFTS = [slot % 39 - 7 for slot in range(CONFIG.row_slots)]
 LARGEST = (1 << (CONFIG.psum_bits - 1)) - 1
 
 
@@ -51,7 +51,7 @@ class Model:
         dut.tag.value = LAYOUT.const(tag).as_bits()
         for c in range(C):
             getattr(dut, f"psum__{c}").value = sums[c]
-        dut.shift__data.value = self.shift
+        dut.shift__data.value = self.shift % 64
         dut.acc_read__valid.value = int(read is not None)
         dut.acc_read__addr.value = read or 0
         await settle()
@@ -72,7 +72,7 @@ class Model:
         if now["valid"] and now["write"]:
             old = self.memory[now["address"]].astype(np.int64) * now["read"]
             if now["rescale"]:
-                old = round_shift(old, SHIFTS[now["slot"]])
+                old = scale_by_power(old, SHIFTS[now["slot"]])
             total = (old + np.array(sums, dtype=np.int64)).astype(np.int32)
             if now["row_max"]:
                 keep = np.array([now["keep"] >> c & 1 for c in range(C)], bool)
@@ -133,7 +133,7 @@ async def every_shift_rounds(dut):
     model = Model(dut)
     await model.start()
     base = {"valid": 1, "write": 1}
-    for shift in range(32):
+    for slot, shift in enumerate(SHIFTS):
         for high in (-1, 0, 1, MASKED_SCORE):
             # Build a value in place: overwrite, then add; MASKED_SCORE comes from the mask.
             masked = high == MASKED_SCORE
@@ -146,7 +146,7 @@ async def every_shift_rounds(dut):
             await model.step(base | {"read": 1}, psum)
             for _ in range(LEAD):
                 await model.step()
-            await model.step(base | {"read": 1, "rescale": 1, "slot": shift}, [0] * C)
+            await model.step(base | {"read": 1, "rescale": 1, "slot": slot}, [0] * C)
             for _ in range(LEAD):
                 await model.step(read=1)
 

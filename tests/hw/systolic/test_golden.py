@@ -42,7 +42,7 @@ def loops(v, activation, weight, acc, row_max, shift, mask) -> None:
                             x = 0
                         elif v["rescale"]:
                             s = int(shift[v["slot"] + i])
-                            x = (x + (1 << (s - 1) if s else 0)) >> s
+                            x = x << -s if s < 0 else (x + (1 << (s - 1) if s else 0)) >> s
                     for r in range(CONFIG.rows):
                         w = weight[base + c][r] if v["w_by_column"] else weight[base + r][c]
                         x += a[r] * int(w)
@@ -96,7 +96,7 @@ def test_golden_is_the_loop_nest(seed):
         -(1 << 31), 1 << 31, (CONFIG.accumulator_words, CONFIG.columns), dtype=np.int32
     )
     row_max = rng.integers(-1000, 1000, CONFIG.row_slots, dtype=np.int32)
-    shift = rng.integers(0, 32, CONFIG.row_slots)
+    shift = rng.integers(-7, 32, CONFIG.row_slots)
     mask = rng.integers(0, 2, (CONFIG.mask_words, CONFIG.columns)).astype(bool)
     expected_acc, expected_max = acc.copy(), row_max.copy()
     loops(v, activation, weight, expected_acc, expected_max, shift, mask)

@@ -77,7 +77,7 @@ class Shuffler:
             Space.ACCUMULATOR: [m.accumulator],
             Space.ROW_MAX: [m.row_max],
             Space.SHIFT: [m.shift],
-            Space.SOFTMAX: [m.octave, m.total],
+            Space.SOFTMAX: [m.octave, m.largest, m.total],
             Space.STATISTICS: [m.sum, m.squares],
         }[space]
 
