@@ -293,7 +293,10 @@ class RandomProgram:
         rng = self.rng
         rows, n_tiles = self._rows(), rng.randint(1, 3)
         fields = self._gemm_fields(rows, rng.randint(1, 4), n_tiles)
-        fields |= self._accumulator(rows, n_tiles) | {"accumulate": rng.randrange(2)}
+        # Output panels may overlap: a sum is then read soon after it was written.
+        acc = self._panels(self.config.accumulator_words, rows, n_tiles)
+        fields |= {"acc_address": acc.address, "acc_stride": acc.stride}
+        fields["accumulate"] = rng.randrange(2)
         self.emitter.emit(Opcode.GEMM, **fields)
         return fields
 
