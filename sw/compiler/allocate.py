@@ -6,7 +6,7 @@ that reuse needs (see emit.py) are long met.
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect_left, bisect_right, insort
 
 import numpy as np
 
@@ -73,13 +73,14 @@ class Pool:
         return self._occupy(best[1], best[1] + words)
 
     def _occupy(self, start: int, end: int) -> int:
-        rest = []
-        for low, high, when in self._free:
-            if low < min(start, high):
-                rest.append((low, min(start, high), when))
-            if max(low, end) < high:
-                rest.append((max(low, end), high, when))
-        self._free = rest
+        first = bisect_right(self._free, start, key=lambda part: part[0]) - 1
+        last = bisect_left(self._free, end, first, key=lambda part: part[0]) - 1
+        low, _, before = self._free[first]
+        _, high, behind = self._free[last]
+        rest = [(low, start, before)] if low < start else []
+        if end < high:
+            rest.append((end, high, behind))
+        self._free[first : last + 1] = rest
         self._live[start] = end
         return self.base + start
 

@@ -97,19 +97,29 @@ class _Merge:
             index = self.heads[unit]
             if unit in self.bus.left or index == len(self.items[unit]):
                 continue
-            if unit not in self.ready:
-                item = self.items[unit][index]
-                waits = item.waits if item.weight_wait is None else [*item.waits, item.weight_wait]
-                if any(n >= len(self.done[u]) for u, n in waits):
+            ready = self.ready.get(unit)
+            if ready is None:
+                ready = self._ready(unit, index)
+                if ready is None:
                     continue
-                ready = max((self.done[u][n] for u, n in waits), default=0.0)
-                if unit == Unit.LOAD_ACTIVATIONS and index < len(self.not_before):
-                    ready = max(ready, self.not_before[index])
-                self.ready[unit] = ready
-            start = max(self.ready[unit], self.free[unit])
+            start = max(ready, self.free[unit])
             if best is None or start < best[0]:
                 best = start, unit
         return best
+
+    def _ready(self, unit: Unit, index: int) -> float | None:
+        """When the waits of a unit's oldest command are met, if that is known."""
+        item = self.items[unit][index]
+        ready = 0.0
+        for u, n in item.waits if item.weight_wait is None else [*item.waits, item.weight_wait]:
+            done = self.done[u]
+            if n >= len(done):
+                return None
+            ready = max(ready, done[n])
+        if unit == Unit.LOAD_ACTIVATIONS and index < len(self.not_before):
+            ready = max(ready, self.not_before[index])
+        self.ready[unit] = ready
+        return ready
 
     def start(self, time: float, unit: Unit) -> Item:
         """Start a unit's oldest command."""
