@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth import Cat, Const, Module, Mux, Signal, unsigned
+from amaranth import Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -39,8 +39,9 @@ class LanePipeline(wiring.Component):
     """A group that enters in cycle t is written in cycle t + `latency`, whatever its command.
 
     Memory ports by stage: residual and PARAM0 (VECTOR) at 0; PARAM0 (NORM) and PARAM1 at
-    `Stage.LATE_READ`; all writes at `Stage.WRITE`. The sequencer must not issue a VECTOR group
-    while `o_hold` shows that a NORM group is using PARAM0. These ports have the highest priority
+    `Stage.LATE_READ`; all writes at `Stage.WRITE`, INT8 results a word at a time with its last
+    group. The sequencer must not issue a VECTOR group while `o_hold` shows that a NORM group is
+    using PARAM0. These ports have the highest priority
     at their memories and are always ready.
 
     Throughput: a group a cycle. Flow control: none. Errors travel with their group, so that they
@@ -177,18 +178,27 @@ class LanePipeline(wiring.Component):
         ]
 
         # --- writes -------------------------------------------------------------------------------
+        # The groups of a destination word come one after another, from granule 0 on. They are
+        # written together, with the last of them, which leaves the memory to the loads meanwhile.
         good = Signal()
-        memory = line["dst_memory"][write]
+        memory, granule = line["dst_memory"][write], line["granule"][write]
+        parts = max(len(self.activation_write.mask), len(self.weight_write.mask))
+        earlier = Signal(data.ArrayLayout(8 * lanes, parts), reset_less=True)
+        word = Signal.like(earlier)
+        m.d.comb += word.eq(earlier)
+        for part in range(parts):
+            with m.If(valid[write] & (granule == part)):
+                m.d.comb += word[part].eq(Cat(*bytes_out))
+                m.d.sync += earlier[part].eq(Cat(*bytes_out))
         for port, code in (
             (self.activation_write, Memory.ACTIVATION),
             (self.weight_write, Memory.WEIGHT),
         ):
-            granules = len(port.mask)
             m.d.comb += [
-                port.valid.eq(good & (memory == code)),
+                port.valid.eq(good & (memory == code) & line["last_of_word"][write]),
                 port.addr.eq(line["dst_address"][write]),
-                port.data.eq(Cat(*bytes_out).replicate(granules)),
-                port.mask.eq(Const(1, 1) << line["granule"][write]),
+                port.data.eq(word.as_value()[: len(port.data)]),
+                port.mask.eq((2 << granule) - 1),
             ]
         row_end = good & line["last_of_row"][write]
         m.d.comb += [

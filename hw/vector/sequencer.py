@@ -35,6 +35,7 @@ def group_layout(config: AcceleratorConfig) -> data.StructLayout:
         "keys": unsigned(Shape.cast(range(config.lanes + 1)).width),  # lanes below the limit
         "first_of_row": unsigned(1),
         "last_of_row": unsigned(1),
+        "last_of_word": unsigned(1),  # of the destination
         "last": unsigned(1),  # of the command
         "error": unsigned(1),
         "illegal": unsigned(1),
@@ -167,10 +168,13 @@ class Sequencer(wiring.Component):
             o.row_shift.eq(self.record.payload.shift),
         ]
 
-        # --- next group ---------------------------------------------------------------------------
         granules = Mux(
             work.dst_by_column, config.groups_per_column_panel, config.groups_per_row_panel
         )
+        word_is_full = granule == granules - 1
+        m.d.comb += o.last_of_word.eq(word_is_full | last_in_row)
+
+        # --- next group ---------------------------------------------------------------------------
         with m.If(issue):
             with m.If(last_in_row):
                 m.d.sync += [
@@ -193,7 +197,7 @@ class Sequencer(wiring.Component):
                     residual.eq(residual + 1),
                     keys_left.eq(keys_left - lanes),
                 ]
-                with m.If(granule == granules - 1):
+                with m.If(word_is_full):
                     m.d.sync += [granule.eq(0), dst.eq(dst + work.dst_stride)]
                 with m.Else():
                     m.d.sync += granule.eq(granule + 1)

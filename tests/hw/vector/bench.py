@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import random
+from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
@@ -85,6 +86,7 @@ class Bench:
         self.issued_cycles: list[int] = []
         self.errors: list[tuple[int, int]] = []
         self.acc_refused = 0
+        self.writes: Counter[str] = Counter()  # of words, by memory
         c = self.config
         self.reads: dict[str, tuple[Callable[[int], int], int]] = {
             "acc_read": (lambda a: word_of(machine.accumulator[a]), c.accumulator_words),
@@ -209,9 +211,10 @@ class Bench:
             word[:] = np.frombuffer(data, np.uint8)
             return
         lanes, mask = self.config.lanes, self.get(f"{name}_write__mask")
-        assert mask & (mask - 1) == 0 and mask, f"{name}: one granule at a time"
-        start = (mask.bit_length() - 1) * lanes
-        word[start : start + lanes] = np.frombuffer(data, np.uint8)[start : start + lanes]
+        assert mask & (mask + 1) == 0 and mask, f"{name}: a word from its first granule on"
+        end = mask.bit_length() * lanes
+        word[:end] = np.frombuffer(data, np.uint8)[:end]
+        self.writes[name] += 1
 
     def offer(self, command: Command | None, index: int = 0) -> None:
         self.set("i_command__valid", int(command is not None))

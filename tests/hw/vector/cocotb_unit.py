@@ -174,6 +174,26 @@ async def throughput(dut):
 
 
 @cocotb.test()
+async def one_write_a_word(dut):
+    """The groups of a destination word are written together: the other cycles are the loads'."""
+    bench = await make_bench(dut, 6)
+    c = bench.config
+    maker = CommandMaker(c, 14)
+    for name, memory in (("activation", Memory.ACTIVATION), ("weight", Memory.WEIGHT)):
+        for by_column in (0, 1) if memory == Memory.WEIGHT else (0,):
+            per_word = c.groups_per_column_panel if by_column else c.groups_per_row_panel
+            for groups in (1, per_word, 2 * per_word + 1):
+                fixed = {"dst_memory": memory, "dst_by_column": by_column}
+                fixed |= dict.fromkeys(("dst_address", "acc_address", "param1", "slot"), 0)
+                fixed |= {"dst_stride": 7, "acc_stride": 6}
+                command = maker.make(Opcode.SCALE, rows=5, groups=groups, **fixed)
+                bench.writes.clear()
+                await bench.run([command])
+                assert bench.writes == {name: 5 * -(-groups // per_word)}, (name, groups)
+    bench.compare()
+
+
+@cocotb.test()
 async def start_latency(dut):
     """From a command that finds the unit idle to its first group."""
     bench = await make_bench(dut, 6)
