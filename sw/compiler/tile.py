@@ -32,6 +32,7 @@ QUERY_ROWS = 32
 MOST_PANELS = 4  # output tiles of one GEMM
 STRIPS = 8  # of the residual rows in front of a norm, at most
 NORM_GROUPS = 20  # the row parameters of a norm take 18 cycles a row
+TILE_PARTS = 4  # of an M tile of the input that must give way to the next one, at least
 RAMP_PARTS = 4  # reduction parts of a step's first GEMM, which starts on the first of them
 LANES = 8  # attention streams at most
 LATENCY = 130  # cycles through scores, softmax and back, without their own work
@@ -138,6 +139,8 @@ def plan_linear(
     tile = _m_tile(c, rows, NORM_ROWS if norm else MOST_ROWS, most)
     if caution:
         tile = max(1, tile >> caution)
+    if not x_resident and tile < rows and 2 * tile * x.panels > activation_free:
+        k_tiles = min(k_tiles, -(-x.panels // TILE_PARTS))
     panels = []
     for out in outs:
         least = out.panel_unit
