@@ -187,15 +187,16 @@ class Context:
         groups: tuple[int, int],
         address: int,
         stride: int | None = None,
+        queue: int = ACTIVATIONS_QUEUE,
     ) -> None:
         """LOAD or STORE words (row, group) of form S, on chip at `address + r * stride + g`
-        (by default without gaps)."""
+        (by default without gaps). queue: of a LOAD."""
         region, offset = value.dram[Form.S]
         pitch, total = self.config.residual_pitch, value.layout.groups
         self.emitter.emit(
             opcode,
             region=region,
-            queue=ACTIVATIONS_QUEUE if opcode == Opcode.LOAD else 0,
+            queue=queue if opcode == Opcode.LOAD else 0,
             memory=Memory.RESIDUAL,
             offset=offset + (rows[0] * total + groups[0]) * pitch,
             words=groups[1],

@@ -7,6 +7,8 @@ Tensors live in the DRAM workspace, INT8 activations stay on chip while there is
 
 from __future__ import annotations
 
+from itertools import zip_longest
+
 import numpy as np
 
 from hw.config import AcceleratorConfig, get_config
@@ -20,11 +22,12 @@ from sw.compiler.graph import (
     QuantGraph,
     QuantInput,
     QuantLinear,
+    QuantNorm,
 )
 from sw.compiler.layout import Form
 from sw.compiler.lower_attention import lower_attention
 from sw.compiler.lower_linear import lower_linear
-from sw.compiler.lower_norm import lower_elementwise, lower_norm
+from sw.compiler.lower_norm import RowSource, lower_elementwise, lower_norm
 from sw.compiler.order import finish, merge
 from sw.compiler.placement import choose_resident
 from sw.compiler.program import InputPlace, OutputPlace, Program, mask_block_words
@@ -80,11 +83,23 @@ def _check_tokens(graph: QuantGraph) -> None:
                 )
 
 
-def _lower_step(context: Context, step: Step) -> None:
+def _feeds(context: Context, step: Step, following: Step | None) -> bool:
+    """Whether a step is a norm that can be lowered row by row with the next one, which needs the
+    memories that a norm uses for nothing else."""
+    op = step.ops[0]
+    if not isinstance(op, QuantNorm) or following is None or context.caution:
+        return False
+    return (op.out8 or "", Form.A) in context.resident and all(
+        isinstance(o, QuantLinear) and o.x == op.out8 and o.residual is None and o.out16 is None
+        for o in following.ops
+    )
+
+
+def _lower_step(context: Context, step: Step, source: RowSource | None) -> None:
     op = step.ops[0]
     context.emitter.place(step.place)
     if isinstance(op, QuantLinear):
-        lower_linear(context, step)
+        lower_linear(context, step, source)
     elif isinstance(op, QuantAttention):
         lower_attention(context, step)
     elif isinstance(op, QuantElementwise):
@@ -114,8 +129,16 @@ def _attempt(graph: QuantGraph, config: AcceleratorConfig, steps: Steps, caution
     context = Context(graph, config, steps, caution)
     inputs = tuple(_place_input(context, op) for op in steps.inputs)
     context.resident = choose_resident(context)
-    for index, step in enumerate(steps.steps):
-        _lower_step(context, step)
+    source = None
+    for index, (step, following) in enumerate(zip_longest(steps.steps, steps.steps[1:])):
+        if _feeds(context, step, following):
+            source = RowSource(context, step)
+            continue
+        _lower_step(context, step, source)
+        if source is not None:
+            source.finish()
+            context.release_after(index - 1)
+            source = None
         context.release_after(index)
     timeline: list[tuple[Item, float, int]] = []
     stream, estimate = merge(context.emitter, timeline=timeline)

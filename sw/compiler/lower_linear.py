@@ -13,11 +13,18 @@ from sw.compiler.layout import (
     tile_words,
     weights_by_column,
 )
-from sw.compiler.lower_norm import FusedNorm
+from sw.compiler.lower_norm import FusedNorm, RowSource
 from sw.compiler.params import Params, keep_if_room
 from sw.compiler.results import Results
 from sw.compiler.steps import Step
-from sw.compiler.tile import RAMP_PARTS, LinearPlan, plan_linear, reduction_parts, staging_words
+from sw.compiler.tile import (
+    RAMP_PARTS,
+    LinearPlan,
+    plan_linear,
+    reduction_parts,
+    row_tiles,
+    staging_words,
+)
 
 __all__ = ["lower_linear"]
 
@@ -141,8 +148,9 @@ def _plan(context: Context, step: Step, x: Value, layouts: tuple[Layout, ...]) -
     )
 
 
-def lower_linear(context: Context, step: Step) -> None:
-    """Emit one step: linear layers with a common input, and a fused norm."""
+def lower_linear(context: Context, step: Step, source: RowSource | None = None) -> None:
+    """Emit one step: linear layers with a common input, and a fused norm. source: makes the rows
+    of the input, each M tile's under the products of the one before."""
     ops = [op for op in step.ops if isinstance(op, QuantLinear)]
     x = context.values[ops[0].x]
     for op in ops:
@@ -164,17 +172,23 @@ def lower_linear(context: Context, step: Step) -> None:
         free, height = context.activation.largest_gap, plan.rows
         words = staging_words(free, height, widest, 0 if Form.A in x.chip else x.layout.panels)
         context.staging = context.activation.reserve(words) if words else None
+    columns = sum(layer.layout.column_panels for layer in layers)
     ramp = True
-    for rows in even_split(x.rows, plan.rows):
+    for rows in row_tiles(context.config, x.rows, plan.rows, source is not None):
         tile = _InputTile(context, x, rows, chunks, plan.keep_x)
+        done = 0
         for layer in layers:
-            context.emitter.place(layer.op.place)
             parts = even_split(layer.layout.column_panels, layer.panels, layer.layout.panel_unit)
             results = Results(context, layer.op, layer.first, layer.second, rows, norm, parts)
             for part in parts:
+                if source is not None:
+                    ahead = min(plan.rows, x.rows - sum(rows))
+                    source.reach(sum(rows) + ahead * done // columns)
+                context.emitter.place(layer.op.place)
                 last = layer is layers[-1] and part is parts[-1]
                 _gemm_part(context, layer, tile, results, part, last, ramp)
                 ramp = False
+                done += part[1]
             results.finish()
     for item in params:
         item.free_all()

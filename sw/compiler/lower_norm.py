@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from hw.isa import Memory, Opcode
 from hw.vector.golden import Affine
-from sw.compiler.context import Context
+from sw.compiler.context import ACTIVATIONS_QUEUE, WEIGHTS_QUEUE, Context
 from sw.compiler.destination import Bytes
 from sw.compiler.graph import QuantElementwise, QuantNorm
 from sw.compiler.layout import Form, even_split
@@ -15,7 +17,7 @@ from sw.compiler.steps import Step
 from sw.compiler.strips import Strip, Strips
 from sw.compiler.tile import MOST_PANELS, plan_groups, plan_rows, strip_count
 
-__all__ = ["FusedNorm", "lower_elementwise", "lower_norm"]
+__all__ = ["FusedNorm", "RowSource", "lower_elementwise", "lower_norm"]
 
 
 class FusedNorm:
@@ -116,8 +118,11 @@ class FusedNorm:
             result.store()
 
 
-def lower_norm(context: Context, step: Step) -> None:
-    """A norm whose operand comes from memory: first its statistics, then the norm."""
+def norm_rows(context: Context, step: Step, queue: int) -> Iterator[int]:
+    """A norm whose operand comes from memory through `queue`: first its statistics, then the norm.
+
+    Yields how many rows are done, 0 when only their places are defined.
+    """
     (op,) = step.ops
     assert isinstance(op, QuantNorm)
     x = context.values[op.x]
@@ -129,12 +134,14 @@ def lower_norm(context: Context, step: Step) -> None:
     params = [identity, *norm.params]
     keep_if_room(params, c.param_words)
     height = plan_rows(c, x.rows, groups, context.caution)
+    yield 0
     for rows in even_split(x.rows, height):
+        context.emitter.place(op.place)
         slot = context.statistics.take(rows[1])
         operand, owner = (None, x) if Form.S in x.chip else (x, None)
         ranges = [(0, x.layout.panels)]
         strips = Strips(
-            context, rows, groups, ranges, operand, owner, together=norm.on_chip, store=False
+            context, rows, groups, ranges, operand, owner, norm.on_chip, store=False, queue=queue
         )
         strip = strips.at(0)
         for part in param_parts(c, [identity], x.layout.panels):
@@ -154,8 +161,36 @@ def lower_norm(context: Context, step: Step) -> None:
             identity.done()
         norm.tile(rows, strips, slot)
         context.statistics.give_back(slot)
+        yield sum(rows)
     for item in params:
         item.free_all()
+
+
+def lower_norm(context: Context, step: Step) -> None:
+    """All rows at once."""
+    for _ in norm_rows(context, step, ACTIVATIONS_QUEUE):
+        pass
+
+
+class RowSource:
+    """The rows of a norm, made as a linear layer needs them. Their operand is loaded in turn with
+    its weights: neither holds up the other.
+
+    Members
+    -------
+    reach: make at least so many rows. finish: end, all rows being made.
+    """
+
+    def __init__(self, context: Context, step: Step):
+        self._rows = norm_rows(context, step, WEIGHTS_QUEUE)
+        self._done = next(self._rows)
+
+    def reach(self, rows: int) -> None:
+        while self._done < rows:
+            self._done = next(self._rows)
+
+    def finish(self) -> None:
+        assert next(self._rows, None) is None
 
 
 def lower_elementwise(context: Context, step: Step) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from hw.config import AcceleratorConfig
 from hw.isa import Opcode
-from sw.compiler.context import Context, Value
+from sw.compiler.context import ACTIVATIONS_QUEUE, Context, Value
 from sw.compiler.layout import Form
 from sw.compiler.tile import strip_count
 
@@ -51,7 +51,7 @@ class Strips:
     rows: first and count. ranges: panels of each strip. operand: INT16 tensor to add, loaded
     into the strip (or read where it lives on chip). result: the sum's own tensor, if any, which
     is to be stored if `store`. together: strips must be as far apart as in a whole row, because
-    something on chip is.
+    something on chip is. queue: of the operand's loads.
     """
 
     def __init__(
@@ -64,9 +64,11 @@ class Strips:
         result: Value | None,
         together: bool,
         store: bool = True,
+        queue: int = ACTIVATIONS_QUEUE,
     ):
         self.context, self.rows, self.total = context, rows, total
         self.ranges, self.operand, self.result = ranges, operand, result
+        self.queue = queue
         self.together = together or any(v and Form.S in v.chip for v in (operand, result))
         self.store = store and result is not None and Form.S in result.dram
         self.owns_result = result is not None and Form.S in result.chip
@@ -98,7 +100,7 @@ class Strips:
                 operand = self.operand.chip[Form.S] + self.rows[0] * self.total + groups[0]
             else:
                 self.context.move_rows(
-                    Opcode.LOAD, self.operand, self.rows, groups, address, stride
+                    Opcode.LOAD, self.operand, self.rows, groups, address, stride, self.queue
                 )
         self._strips.append(Strip(panels, groups, operand, address, stride))
         return self._strips[-1]

@@ -27,6 +27,7 @@ __all__ = [
 
 WEIGHT_BUS_SHARE = 0.7  # of the bus while a GEMM runs, at most, by choice of the M tile
 MOST_ROWS = 64  # M tile; more only saves bus traffic
+COLD_ROWS = 32  # first M tile when the array waits for its rows
 NORM_ROWS = 32  # M tile in front of a fused norm
 QUERY_ROWS = 32
 MOST_PANELS = 4  # output tiles of one GEMM
@@ -152,6 +153,15 @@ def plan_linear(
         )
         panels.append(max(least, fit // least * least))
     return LinearPlan(tile, k_tiles, tuple(panels), keep)
+
+
+def row_tiles(c: AcceleratorConfig, rows: int, size: int, wait: bool) -> list[tuple[int, int]]:
+    """M tiles (start, size) of at most `size`. wait: the vector unit makes them meanwhile, so the
+    first one is small if the bus allows."""
+    if not wait or size <= COLD_ROWS or rows < 2 * COLD_ROWS or COLD_ROWS < rows_for_bus(c):
+        return even_split(rows, size)
+    rest = even_split(rows - COLD_ROWS, size)
+    return [(0, COLD_ROWS), *((COLD_ROWS + start, count) for start, count in rest)]
 
 
 def last_tiles(c: AcceleratorConfig, tiles: int) -> int:

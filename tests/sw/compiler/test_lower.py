@@ -93,7 +93,7 @@ def test_missing_waits_are_noticed():
     """The check above has teeth: without waits on one unit, results are wrong."""
     graph = random_encoder(5, tokens=19, hidden=60, ffn=90, masked=True, key_block=8)
     inputs = random_inputs(graph)
-    program = lower(graph, CONFIGS["16x16"])
+    program = lower(graph, CONFIGS["4x4"])
     want = run_reference(graph, inputs)
     for unit in (u for u in Unit if u != Unit.NONE):
         stream = [
