@@ -21,9 +21,10 @@ class Scratchpad(wiring.Component):
 
     With two banks, the bank of a word is the parity of its address bits but each fifth, so
     `n, n+1, n+2, ..` and panel strides alike (`n, n+32, n+64, ..`) change banks often. A writer
-    that walks along a row of panels, two writes a word (the vector unit), then leaves a quarter to
-    a half of the cycles to one that walks along a panel (a load), for every stride that we tried;
-    the lowest bit alone would shut the load out for whole rows (2% of the cycles).
+    that walks along a row of panels, a write every other cycle (the vector unit, two groups a
+    word), then leaves at least two thirds of the cycles to one that walks along a panel (a load),
+    for every stride that we tried; the lowest bit alone leaves half with odd strides, and next to
+    nothing where every cycle brings a write.
 
     Latency: `latency` cycles from an accepted read to its data. Throughput: one read per bank
     and one write per bank each cycle. Flow control: valid and ready on the address; read data
