@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import click
+import numpy as np
 from rich.table import Table
 
 from sw.cli.common import console, steps, write_json
@@ -19,40 +20,46 @@ def accuracy(onnx: bool, json_file: str | None) -> None:
     Cosines between embeddings, on texts that were not used to calibrate, technical ones and of a
     kind of their own. The integers are those that golden model and RTL give, bit for bit.
     """
-    from sw.bench.accuracy import KINDS, compare, integer_embeddings, onnx_int8_embeddings
+    from sw.bench.accuracy import KINDS, Accuracy, compare, integer_embeddings, onnx_int8_embeddings
     from sw.models import minilm
     from sw.models.corpus import evaluation_texts
     from sw.models.embedder import Embedder
 
-    found = {"weft": [], "onnxruntime": []}
+    texts = {kind: evaluation_texts(kind) for kind in KINDS}
+    found: dict[str, list[Accuracy]] = {"weft": [], "onnxruntime": []}
     with steps() as step:
         graph = Embedder(step=step).graph
+        step("PyTorch float32")
+        exact = {kind: minilm.float_embeddings(texts[kind]) for kind in KINDS}
         for kind in KINDS:
-            texts = evaluation_texts(kind)
-            step(f"{kind}: PyTorch float32, {len(texts)} texts")
-            exact = minilm.float_embeddings(texts)
-            update = step(f"{kind}: integers")
-            found["weft"].append(compare(kind, exact, integer_embeddings(graph, texts, update)))
-            if onnx:
-                step(f"{kind}: ONNX Runtime")
-                other = onnx_int8_embeddings(texts)
-                found["onnxruntime"].append(compare(kind, exact, other))
+            update = step(f"Integers: {kind}, {len(texts[kind])} texts")
+            other = integer_embeddings(graph, texts[kind], update)
+            found["weft"].append(compare(kind, exact[kind], other))
+        if onnx:
+            step("ONNX Runtime, dynamic INT8")
+            others = onnx_int8_embeddings([text for kind in KINDS for text in texts[kind]])
+            ends = np.cumsum([len(texts[kind]) for kind in KINDS])
+            for kind, other in zip(KINDS, np.split(others, ends[:-1]), strict=True):
+                found["onnxruntime"].append(compare(kind, exact[kind], other))
     table = Table(title="all-MiniLM-L6-v2: cosine to float32")
-    for column in ("texts", "number", "tokens", "engine", "mean", "least", "same neighbour"):
-        table.add_column(column, justify="left" if column in ("texts", "engine") else "right")
-    names = {"weft": "weft", "onnxruntime": "ONNX Runtime dynamic INT8"}
+    for column in ("texts", "number", "tokens", "engine", "mean", "least", "same nearest"):
+        left = column in ("texts", "engine")
+        table.add_column(column, justify="left" if left else "right", no_wrap=left)
     for number, kind in enumerate(KINDS):
         for engine in (e for e in found if found[e]):
             a = found[engine][number]
-            head = (
-                (kind, str(a.texts), f"{a.tokens[0]}-{a.tokens[1]}")
-                if engine == "weft"
-                else ("",) * 3
-            )
+            sizes = (kind, str(a.texts), f"{a.tokens[0]}-{a.tokens[1]}")
             table.add_row(
-                *head, names[engine], f"{a.mean:.5f}", f"{a.minimum:.5f}", f"{a.neighbours:.1%}"
+                *(sizes if engine == "weft" else ("", "", "")),
+                engine,
+                f"{a.mean:.5f}",
+                f"{a.minimum:.5f}",
+                f"{a.neighbours:.1%}",
             )
     console.print(table)
+    console.print(
+        "onnxruntime: its dynamic INT8 quantisation of the same model, per channel", style="dim"
+    )
     for kind, what in KINDS.items():
         console.print(f"[dim]{kind}: {what}[/]")
     write_json(json_file, {engine: [a.json() for a in rows] for engine, rows in found.items()})

@@ -27,9 +27,6 @@ class QuantOptions:
     extra_share: share of copies added to the hidden channels of feed-forward networks, for
         those of widest range; their number becomes a multiple of `channel_multiple`.
     channel_multiple: see there; the rows of the array it is meant for.
-    extra_share: share of copies added to the hidden channels of feed-forward networks, for
-        those of widest range; their number becomes a multiple of `channel_multiple`.
-    channel_multiple: see there; the rows of the array it is meant for.
     search_rows: calibration rows on which ranges are searched.
     gptq: round weights one input channel at a time, correcting the others (GPTQ).
     damping: GPTQ's addition to the diagonal, as a fraction of its mean.
