@@ -103,7 +103,7 @@ def measure_program(
         "onchip_bytes": config.onchip_bytes,
         "onchip_bytes_in_use": make_plan(program, parts=1).peak_bytes,
         "commands": program.command_count,
-        "command_share": program.command_count * COMMAND_BYTES / traffic,
+        "command_share": program.command_count * COMMAND_BYTES / (memory_width * cycles),
         "matrix_busy": counters["matrix_busy"],
         "stalls": {name: int(counters[name]) for name in STALLS},
         "vector_busy": int(counters["vector_busy"]),

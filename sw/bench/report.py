@@ -37,7 +37,7 @@ and each row has its own command (at the end of this page)."""
 TABLE = """\
 "Roof" is what the bytes that the run moved would allow with a bus that never rests, "predicted"
 what the compiler's cost model expected before anything ran, "bus" the share of the memory's
-bandwidth in use, "commands" the share of the bytes on the bus that is the program itself."""
+bandwidth in use, "commands" the share that fetching the program itself takes of it."""
 
 STALLS = """\
 Counters in the RTL name the cause of each cycle in which no row enters the array; the parts of a
@@ -64,8 +64,8 @@ def _worst(results: Results) -> str:
     error, title = max(errors)
     return (
         f"The largest error of the cost model on these rows is {error:.2%} ({title}); at most "
-        f"{MODEL_ERROR:.0%} is wanted. Commands should be less than {COMMAND_SHARE:.0%} of the bus "
-        f"bytes in the encoder rows."
+        f"{MODEL_ERROR:.0%} is wanted. Commands should take less than {COMMAND_SHARE:.0%} of the bus "
+        f"in the encoder rows."
     )
 
 

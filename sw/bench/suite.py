@@ -25,7 +25,7 @@ UTILIZATION, BANDWIDTH = "utilization", "bandwidth_utilization"
 MODEL_ERROR = 0.03
 """Of the predicted cycles of a row, at most."""
 COMMAND_SHARE = 0.01
-"""Of the bytes on the bus in an encoder row, at most."""
+"""Of the bus in an encoder row, at most."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Row:
 
     @property
     def most_commands(self) -> float:
-        """Largest share of the bus bytes that commands may have."""
+        """Largest share of the bus's bandwidth that commands may take."""
         return COMMAND_SHARE if isinstance(self.workload, Encoder | MiniLM) else 1.0
 
 
