@@ -64,8 +64,8 @@ def _worst(results: Results) -> str:
     error, title = max(errors)
     return (
         f"The largest error of the cost model on these rows is {error:.2%} ({title}); at most "
-        f"{MODEL_ERROR:.0%} is wanted. Commands should take less than {COMMAND_SHARE:.0%} of the bus "
-        f"in the encoder rows."
+        f"{MODEL_ERROR:.0%} is wanted. Commands should take less than {COMMAND_SHARE:.0%} of the "
+        f"bus in the encoder rows."
     )
 
 
