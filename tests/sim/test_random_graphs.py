@@ -39,6 +39,17 @@ def test_encoder(shape):
         check(pair, graph, shape)
 
 
+@pytest.mark.parametrize("shape", ["8x16", "16x16"])
+def test_head_sizes(shape):
+    """From 8 to 128 features, over more than one key block."""
+    with open_pair(CONFIGS[shape]) as pair:
+        for size in (8, 33, 64, 128):
+            graph = random_encoder(
+                size, batch=1, tokens=70, hidden=2 * size, heads=2, ffn=16, masked=True
+            )
+            check(pair, graph, f"{shape}, heads of {size}")
+
+
 def random_graph(seed: int) -> tuple[QuantGraph, str]:
     """A small transformer layer of any shape, or a mixture of operations."""
     rng = random.Random(seed)
