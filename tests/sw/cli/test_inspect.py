@@ -7,6 +7,7 @@ from click.testing import CliRunner
 
 from hw.config import PRESETS
 from sw.bench.cases import Encoder
+from sw.cli.common import console
 from sw.cli.main import cli
 
 
@@ -18,7 +19,7 @@ def file(tmp_path_factory):
 
 
 def test_tables(file, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setattr(console, "width", 160)  # nothing is folded
     result = CliRunner().invoke(cli, ["inspect", str(file)])
     assert result.exit_code == 0, result.output
     for text in (
