@@ -129,7 +129,7 @@ def page(results: Results, pictures: set[str]) -> str:
     for name, figure in FIELD.items():
         if name in used:
             lines.append(
-                f"- **{name}**, {figure.value}: [{figure.source}]({figure.url}). "
+                f"- **{name}**, {figure.value}: {figure.source} ({figure.place}). "
                 f"Not comparable: {figure.differs}."
             )
     lines.append("")
