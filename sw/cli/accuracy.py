@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import click
 import numpy as np
 from rich.table import Table
 
-from sw.cli.common import console, steps, write_json
+from sw.cli.common import OUTPUT_FILE, console, steps, write_json
+from sw.compiler.errors import CompileError
 
 __all__ = ["accuracy"]
 
 
 @click.command()
 @click.option("--onnx/--no-onnx", default=True, help="Also measure ONNX Runtime's dynamic INT8.")
-@click.option("--json", "json_file", help="Write the figures to this file.")
+@click.option("--json", "json_file", type=OUTPUT_FILE, help="Write the figures to this file.")
 def accuracy(onnx: bool, json_file: str | None) -> None:
     """Measure how close all-MiniLM-L6-v2 in integers comes to float32.
 
@@ -25,6 +28,8 @@ def accuracy(onnx: bool, json_file: str | None) -> None:
     from sw.models.corpus import evaluation_texts
     from sw.models.embedder import Embedder
 
+    if onnx and importlib.util.find_spec("onnxruntime") is None:
+        raise CompileError("the comparison needs onnxruntime: `make setup`, or give --no-onnx")
     texts = {kind: evaluation_texts(kind) for kind in KINDS}
     found: dict[str, list[Accuracy]] = {"weft": [], "onnxruntime": []}
     with steps() as step:

@@ -8,10 +8,8 @@ from functools import partial
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Column, Table
+from rich.table import Table
 
 from sw.bench import regression
 from sw.bench.cases import Case
@@ -20,7 +18,7 @@ from sw.bench.report import PAGE, write_report
 from sw.bench.results import RESULTS, Measurement, Results, measure_once
 from sw.bench.suite import BANDWIDTH, MODEL_ERROR, ROWS, cases
 from sw.bench.tables import readme_table
-from sw.cli.common import console
+from sw.cli.common import OUTPUT_FILE, console, progress_display
 from sw.compiler.errors import CompileError
 
 __all__ = ["all_rows", "baseline", "table"]
@@ -44,15 +42,7 @@ def _line(case: Case, result: Measurement, known: bool) -> str:
 @contextmanager
 def _measuring(todo: Sequence[Case]) -> Iterator[Iterator[tuple[Case, Step]]]:
     """Yields the cases in order, each with its `step`; shows all of them and the current one."""
-    progress = Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}", table_column=Column(no_wrap=True, ratio=1)),
-        BarColumn(bar_width=24),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        expand=True,
-        transient=True,
-    )
+    progress = progress_display(transient=True)
 
     def walk() -> Iterator[tuple[Case, Step]]:
         whole = progress.add_task("", total=len(todo))
@@ -116,7 +106,9 @@ def _summary(results: Results) -> Table:
 @click.option("--only", default="", help="Only cases with this text in their name, or one sweep.")
 @click.option("--quick", is_flag=True, help="The rows of the table, no sweeps.")
 @click.option("--fresh", is_flag=True, help="Measure again what is known for these sources.")
-@click.option("--output", default=str(RESULTS), show_default=False, help="Results file.")
+@click.option(
+    "--output", type=OUTPUT_FILE, default=str(RESULTS), show_default=False, help="Results file."
+)
 @click.option("--page", default=str(PAGE), show_default=False, help="Page to write, or `none`.")
 def all_rows(only: str, quick: bool, fresh: bool, output: str, page: str) -> None:
     """Every row and sweep: benchmarks/results.json, docs/benchmarks.md and its pictures.

@@ -20,6 +20,7 @@ __all__ = [
     "console",
     "device_option",
     "memory_options",
+    "progress_display",
     "steps",
     "write_json",
 ]
@@ -66,17 +67,23 @@ def memory_options(command: Callable) -> Callable:
     )(command)
 
 
-@contextmanager
-def steps():
-    """Progress of long steps: yields `step(text)`, which returns `update(done, total)`."""
-    progress = Progress(
+def progress_display(**options: Any) -> Progress:
+    """Lines with a spinner, a text, a bar and the time, on standard error."""
+    return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}", table_column=Column(no_wrap=True, ratio=1)),
         BarColumn(bar_width=16),
         TimeElapsedColumn(),
         console=Console(stderr=True),
         expand=True,
+        **options,
     )
+
+
+@contextmanager
+def steps():
+    """Progress of long steps: yields `step(text)`, which returns `update(done, total)`."""
+    progress = progress_display()
     with progress:
 
         def step(text: str) -> Callable[[float, float], None]:
