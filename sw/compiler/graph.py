@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from hw.isa import Function
+from hw.sparse.formats import DENSE, WeightFormat
 from hw.vector.golden import Affine
 
 __all__ = [
@@ -193,6 +194,7 @@ class QuantLinear:
     out16 = sat16(h); out8 = sat8(affine(h, second)), or sat8(h) when `second` is None.
     weight: INT8 [N, K]. `first`, `second`: [N]. The last `copied_outputs` of N and
     `copied_inputs` of K are copies of channels, made for precision; they are not useful work.
+    format: how the weights are stored; `multipliers`: of INT4 groups, see `hw/sparse/formats.py`.
     """
 
     x: str
@@ -207,6 +209,8 @@ class QuantLinear:
     place: str = ""
     copied_outputs: int = 0
     copied_inputs: int = 0
+    format: WeightFormat = DENSE
+    multipliers: np.ndarray | None = None
 
     @property
     def useful_macs_per_row(self) -> int:

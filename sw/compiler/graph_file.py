@@ -16,13 +16,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from hw.isa import Function
+from hw.sparse.formats import WeightFormat
 from hw.vector.golden import Affine
 from sw.compiler import graph as ir
 from sw.compiler.errors import CompileError
 
 __all__ = ["GRAPH_VERSION", "load_graph", "save_graph"]
 
-GRAPH_VERSION = 1
+GRAPH_VERSION = 2
 
 _CLASSES: dict[str, type] = {
     cls.__name__: cls
@@ -37,6 +38,7 @@ _CLASSES: dict[str, type] = {
         ir.QuantNorm,
         ir.QuantOutput,
         ir.Tensor,
+        WeightFormat,
     )
 }
 

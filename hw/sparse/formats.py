@@ -1,0 +1,141 @@
+"""Formats of stored weights: dense or 2:4 sparse, INT8 or INT4. What they can hold, and proof.
+
+Whatever the format, the array multiplies by the same INT8 weights; a format is only how they are
+stored, so a layer gives the same integers in every format that can hold its weights.
+
+*2:4*: of each four consecutive inputs (0 to 3, 4 to 7, ..; the last four may be padded) of an
+output, at most two weights are not zero. *INT4*: a weight is `value * multiplier` with a value of
+-8..7 and a multiplier of 1..16, one for each output and group of inputs (or 1 everywhere, without
+groups): -8 * 16 = -128, so every product is an INT8 weight, exactly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = [
+    "DENSE",
+    "KEPT",
+    "LARGEST_MULTIPLIER",
+    "QUAD",
+    "WeightFormat",
+    "WeightFormatError",
+    "check_weights",
+    "int4_values",
+    "quads",
+]
+
+QUAD = 4
+"""Consecutive inputs of which 2:4 keeps `KEPT`."""
+KEPT = 2
+LARGEST_MULTIPLIER = 16
+
+
+class WeightFormatError(ValueError):
+    """Weights that a format cannot hold, or a format that does not exist."""
+
+
+@dataclass(frozen=True)
+class WeightFormat:
+    """How a linear layer's weights are stored.
+
+    sparse: 2:4. bits: 8 or 4. group: INT4 only, inputs that share a multiplier; 0: no multipliers.
+    """
+
+    sparse: bool = False
+    bits: int = 8
+    group: int = 0
+
+    def __post_init__(self) -> None:
+        if self.bits not in (4, 8):
+            raise WeightFormatError(f"weights have 4 or 8 bits, not {self.bits}")
+        if self.group < 0 or (self.group and self.bits == 8):
+            raise WeightFormatError(f"{self.bits}-bit weights in groups of {self.group}")
+        if self.group % QUAD:
+            raise WeightFormatError(f"groups of {self.group} inputs: not a multiple of {QUAD}")
+
+    @property
+    def name(self) -> str:
+        """`int8`, `int4`, `int4/32`, or these behind `2:4 `."""
+        number = f"int{self.bits}" + (f"/{self.group}" if self.group else "")
+        return f"2:4 {number}" if self.sparse else number
+
+    @classmethod
+    def parse(cls, name: str) -> WeightFormat:
+        """The format of this name. Raises `WeightFormatError`."""
+        number, sparse = name.removeprefix("2:4 "), name.startswith("2:4 ")
+        kind, _, group = number.partition("/")
+        if kind not in ("int8", "int4") or (group and not group.isdecimal()):
+            raise WeightFormatError(
+                f"unknown weight format {name!r}: int8, int4, int4/32, or one of these behind '2:4 '"
+            )
+        return cls(sparse, int(kind[-1]), int(group or 0))
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Stored bits for each weight of the dense matrix: indices and multipliers included.
+
+        A multiplier takes a byte.
+        """
+        bits = self.bits * KEPT / QUAD + 1 if self.sparse else self.bits
+        return bits + (8 / self.group if self.group else 0)
+
+
+DENSE = WeightFormat()
+
+
+def quads(weight: np.ndarray) -> np.ndarray:
+    """[N, K] as [N, ceil(K/4), 4], padded with zeros."""
+    padded = np.pad(weight, ((0, 0), (0, -weight.shape[1] % QUAD)))
+    return padded.reshape(len(weight), -1, QUAD)
+
+
+def int4_values(
+    weight: np.ndarray, format: WeightFormat, multipliers: np.ndarray | None
+) -> np.ndarray:
+    """Values of -8..7 with `value * multiplier == weight`, [N, K].
+
+    multipliers: [N, ceil(K/group)], None without groups. Raises `WeightFormatError`.
+    """
+    wide = weight.astype(np.int64)
+    factor = np.ones_like(wide)
+    if format.group:
+        groups = -(-weight.shape[1] // format.group)
+        if multipliers is None or multipliers.shape != (len(weight), groups):
+            found = None if multipliers is None else multipliers.shape
+            raise WeightFormatError(
+                f"{format.name} needs multipliers of shape {(len(weight), groups)}, found {found}"
+            )
+        if multipliers.min() < 1 or multipliers.max() > LARGEST_MULTIPLIER:
+            raise WeightFormatError(
+                f"multipliers are 1..{LARGEST_MULTIPLIER}, found "
+                f"{multipliers.min()}..{multipliers.max()}"
+            )
+        factor = np.repeat(multipliers, format.group, axis=1)[:, : weight.shape[1]].astype(np.int64)
+    values = wide // factor
+    bad = (values * factor != wide) | (values < -8) | (values > 7)
+    if bad.any():
+        n, k = np.argwhere(bad)[0]
+        raise WeightFormatError(
+            f"weight[{n}, {k}] = {wide[n, k]} is not a value of -8..7 times {factor[n, k]}: "
+            f"{int(bad.sum())} weights cannot be stored as {format.name}"
+        )
+    return values
+
+
+def check_weights(
+    weight: np.ndarray, format: WeightFormat, multipliers: np.ndarray | None = None
+) -> None:
+    """Raise `WeightFormatError`, naming the first place, if `format` cannot hold INT8 `weight`."""
+    if format.sparse:
+        many = (quads(weight) != 0).sum(axis=2) > KEPT
+        if many.any():
+            n, quad = np.argwhere(many)[0]
+            raise WeightFormatError(
+                f"output {n}, inputs {QUAD * quad}..{QUAD * quad + 3} have more than {KEPT} "
+                f"weights that are not 0 ({int(many.sum())} such places): not 2:4 sparse"
+            )
+    if format.bits == 4:
+        int4_values(weight, format, multipliers)
