@@ -69,7 +69,7 @@ class WeightFormat:
         kind, _, group = number.partition("/")
         if kind not in ("int8", "int4") or (group and not group.isdecimal()):
             raise WeightFormatError(
-                f"unknown weight format {name!r}: int8, int4, int4/32, or one of these behind '2:4 '"
+                f"unknown weight format {name!r}: int8, int4, int4/32, or '2:4 ' in front of one"
             )
         return cls(sparse, int(kind[-1]), int(group or 0))
 
