@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hw.isa import GELU_FRACTION_BITS, NORM_FRACTION_BITS, SCALE_FRACTION_BITS, Function
+from hw.sparse.formats import DENSE, WeightFormat
 from sw.compiler.builder import operands
 from sw.compiler.errors import CompileError
 from sw.compiler.float_executor import run_float_op
@@ -32,6 +33,7 @@ from sw.compiler.graph import (
 from sw.compiler.quantise.affines import make_affine
 from sw.compiler.quantise.attention import operand_ranges, score_shifts
 from sw.compiler.quantise.calibration import calibration_rows
+from sw.compiler.quantise.named import formats_by_name
 from sw.compiler.quantise.options import Progress, QuantOptions
 from sw.compiler.quantise.ranges import Range, search_range
 from sw.compiler.quantise.stages import (
@@ -81,6 +83,7 @@ class Quantiser:
         feeds, self.rows = calibration_rows(graph, calibration)
         self.floats = dict(feeds)
         self.integers = dict(feeds)
+        self.formats = formats_by_name(self.float_graph, options.formats)
         self.by_name = {op.name: op for op in self.float_graph.ops}
         inputs = [op for op in graph.ops if isinstance(op, FloatInput)]
         self.graph = QuantGraph(graph.batch, graph.tokens, inputs)
@@ -197,7 +200,7 @@ class Quantiser:
         extra: how many copies of channels may be added. lowest: no value can be below.
         """
         readers = self.plan.narrow.get(value, [])
-        weights = [linear.weight for linear in readers]
+        weights = [(linear.weight, self.format_of(linear)) for linear in readers]
         data = self.float_value(value)[self.seen]
         row_weight = self.row_weight(readers[0]) if readers else np.ones(len(data))
         chosen = search_range(data, weights, row_weight, self.options, extra, lowest)
@@ -267,7 +270,9 @@ class Quantiser:
                 function = stage.op.function
             lowest = LOWEST.get(function, -np.inf)
             if isinstance(stage, LinearStage) and stage.function and not self.is_wide(value):
-                extra = self.options.extra_channels(len(stage.linear.weight))
+                # Copies would pull the quads of a sparse reader apart.
+                if not any(self.format_of(reader).sparse for reader in self.plan.narrow[value]):
+                    extra = self.options.extra_channels(len(stage.linear.weight))
             chosen = self.site_range(value, extra, lowest)
             fields["out8"] = narrow_name(value)
             if unit is not None:
@@ -289,20 +294,23 @@ class Quantiser:
         reach = float(np.abs(self.float_value(value)[self.seen]).max())
         return 2.0 ** np.ceil(np.log2(max(reach, 2.0**-24) * self.options.margin / 2**17))
 
+    def format_of(self, linear: FloatLinear) -> WeightFormat:
+        return self.formats.get(linear.name, DENSE)
+
     def _weight(self, stage: LinearStage) -> QuantisedWeight:
         linear = stage.linear
-        target, result = self.float_value(linear.x), None
+        target, error = self.float_value(linear.x), None
         if stage.residual is not None:
             wide = wide_name(stage.residual)
             now = from_integers(self.integers[wide], self.graph.tensors[wide])
             error = (self.float_value(stage.residual) - now)[self.seen]
-            result = np.average(error, axis=0, weights=self.row_weight(linear))
         return quantise_weight(
             linear,
+            self.format_of(linear),
             self.ranges[linear.x],
             self.integers[narrow_name(linear.x)][self.seen],
             target[self.seen],
-            result,
+            error,
             self.row_weight(linear),
             self.options,
         )
@@ -324,6 +332,8 @@ class Quantiser:
                     out8=narrow_name(value),
                     place=place,
                     copied_inputs=copied,
+                    format=self.format_of(stage.linear),
+                    multipliers=weight.multipliers,
                 )
             )
             return
@@ -363,6 +373,8 @@ class Quantiser:
                 place=place,
                 copied_outputs=self.ranges[value].copied if value in self.ranges else 0,
                 copied_inputs=self.ranges[stage.linear.x].copied,
+                format=self.format_of(stage.linear),
+                multipliers=weight.multipliers,
                 **fields,
             )
         )

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
-__all__ = ["Progress", "QuantOptions"]
+from hw.sparse.formats import WeightFormat
+from sw.compiler.errors import CompileError
+
+__all__ = ["PRUNING", "Progress", "QuantOptions"]
+
+PRUNING = ("magnitude", "wanda", "sparsegpt")
 
 Progress = Callable[[str, float], None]
 """Called with a text and the part that is done, 0 to 1."""
@@ -31,6 +36,14 @@ class QuantOptions:
     gptq: round weights one input channel at a time, correcting the others (GPTQ).
     damping: GPTQ's addition to the diagonal, as a fraction of its mean.
     bias_correction: match the mean of every linear's result on the calibration data.
+    formats: how the weights of a linear are stored, by its place in the module
+        (`encoder.layer.0.output.dense`); dense INT8 where nothing is said. Weights that are 2:4
+        sparse already keep their mask, others are pruned.
+    pruning: how to choose what a sparse linear keeps: "magnitude", "wanda" or "sparsegpt".
+    least_squares: where `formats` asks for anything, fit all weights to the float results
+        from the inputs as they are after what went before, and the weights left to what is lost.
+    fit_damping: of the least squares, as a fraction of the mean of its diagonal.
+    sweeps: of coordinate descent over the weights of the linears in `formats`.
     """
 
     key_block: int = 64
@@ -44,6 +57,15 @@ class QuantOptions:
     gptq: bool = True
     damping: float = 0.01
     bias_correction: bool = True
+    formats: Mapping[str, WeightFormat] = field(default_factory=dict)
+    pruning: str = "sparsegpt"
+    least_squares: bool = True
+    fit_damping: float = 0.1
+    sweeps: int = 8
+
+    def __post_init__(self) -> None:
+        if self.pruning not in PRUNING:
+            raise CompileError(f"unknown pruning {self.pruning!r}: {', '.join(PRUNING)}")
 
     def extra_channels(self, channels: int) -> int:
         """Copies to add to this many hidden channels."""

@@ -18,15 +18,18 @@ the next one begins, so their sum is the value, in finer steps than one window h
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from hw.sparse.formats import WeightFormat
 from sw.compiler.quantise.options import QuantOptions
 
 __all__ = ["LEVELS", "Range", "round_weight", "search_range", "windows"]
 
 LEVELS = 127.0
+LEVELS_INT4 = 7.5
 STEPS = 255.0
 FOLDS = 4
 """Runs of rows, alternately of the two halves: calibration data of one kind stay together."""
@@ -145,22 +148,32 @@ def _unexplained(x: np.ndarray, row_weight: np.ndarray, damping: float) -> np.nd
     return result
 
 
+def _squared_steps(weight: np.ndarray, format: WeightFormat) -> float:
+    """Squared steps of the weights' levels, summed over outputs; of groups, their mean."""
+    if format.bits == 8:
+        return float(np.square(np.abs(weight).max(axis=1) / LEVELS).sum())
+    size = format.group or weight.shape[1]
+    starts = np.arange(0, weight.shape[1], size)
+    reach = np.maximum.reduceat(np.abs(weight), starts, axis=1)
+    return float(np.square(reach / LEVELS_INT4).mean(axis=1).sum())
+
+
 def search_range(
     x: np.ndarray,
-    weights: list[np.ndarray],
+    weights: Sequence[tuple[np.ndarray, WeightFormat]],
     row_weight: np.ndarray,
     options: QuantOptions,
     extra: int = 0,
     lowest: float = -np.inf,
 ) -> Range:
-    """Best range of `x` for the linears with these weights.
+    """Best range of `x` for the linears with these weights, stored in these formats.
 
     row_weight: how much the errors of each row count. extra: copies of channels to add.
     lowest: no value can be below.
     """
     rows = sample(len(x), options.search_rows)
     if weights:
-        stacked = np.concatenate(weights).astype(np.float64)
+        stacked = np.concatenate([weight for weight, _ in weights]).astype(np.float64)
     else:
         stacked = np.diag(1 / np.maximum(x[rows].std(axis=0, dtype=np.float64), 1e-9))
     column = (stacked**2).sum(axis=0)
@@ -178,8 +191,8 @@ def search_range(
     for alpha in options.alphas:
         shape = half**alpha / reach ** (1 - alpha)
         scale = shape * np.max(half / shape) * 2 / STEPS
-        steps = np.abs(stacked * scale).max(axis=1) / LEVELS
-        total = (column * scale**2).sum() / 12 + (steps**2).sum() / 12 * (rest / scale**2).sum()
+        steps = sum(_squared_steps(weight * scale, format) for weight, format in weights)
+        total = (column * scale**2).sum() / 12 + steps / 12 * (rest / scale**2).sum()
         if best is None or total < best[0]:
             best = (total, scale)
     assert best is not None

@@ -1,4 +1,4 @@
-"""INT8 weights of one linear, its gains, and its bias corrected on the calibration data."""
+"""Integer weights of one linear, its gains, and its bias corrected on the calibration data."""
 
 from __future__ import annotations
 
@@ -6,29 +6,62 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hw.sparse.formats import DENSE, WeightFormat
 from sw.compiler.graph import FloatLinear
-from sw.compiler.quantise.gptq import gptq_round
+from sw.compiler.quantise.compress import compress
+from sw.compiler.quantise.gptq import Factor, damped, gptq_round
+from sw.compiler.quantise.grid import choose_grid
 from sw.compiler.quantise.options import QuantOptions
-from sw.compiler.quantise.ranges import LEVELS, Range, round_weight
+from sw.compiler.quantise.ranges import Range, round_weight
 
 __all__ = ["QuantisedWeight", "quantise_weight"]
 
 
 @dataclass(frozen=True)
 class QuantisedWeight:
-    """`real result = gain * (x @ integers.T) + bias` for the INT8 input `x`."""
+    """`real result = gain * (x @ integers.T) + bias` for the INT8 input `x`.
+
+    multipliers: of the groups of an INT4 format, [N, ceil(K/group)].
+    """
 
     integers: np.ndarray
     gain: np.ndarray
     bias: np.ndarray
+    multipliers: np.ndarray | None = None
 
     def take(self, channels: np.ndarray) -> QuantisedWeight:
         """These output channels, in this order."""
-        return QuantisedWeight(self.integers[channels], self.gain[channels], self.bias[channels])
+        multipliers = None if self.multipliers is None else self.multipliers[channels]
+        return QuantisedWeight(
+            self.integers[channels], self.gain[channels], self.bias[channels], multipliers
+        )
+
+
+def _fitted(
+    weight: np.ndarray,
+    scaled: np.ndarray,
+    hessian: np.ndarray,
+    data: np.ndarray,
+    target: np.ndarray,
+    residual_error: np.ndarray | None,
+    damping: float,
+) -> np.ndarray:
+    """Weights for the inputs `data` whose results are nearest to those of float.
+
+    Minimises `||data V^T - target W^T - residual_error||^2 + d |V - scaled|^2`; all of them
+    weighted by rows and free of their means.
+    """
+    wanted = weight @ (target.T @ data)
+    if residual_error is not None:
+        wanted = wanted + residual_error.T @ data
+    whole = damped(hessian, damping)
+    added = whole[0, 0] - hessian[0, 0]
+    return np.linalg.solve(whole, (wanted + added * scaled).T).T
 
 
 def quantise_weight(
     linear: FloatLinear,
+    format: WeightFormat,
     chosen: Range,
     x: np.ndarray,
     target: np.ndarray,
@@ -36,29 +69,45 @@ def quantise_weight(
     row_weight: np.ndarray,
     options: QuantOptions,
 ) -> QuantisedWeight:
-    """Weights for the input range `chosen`.
+    """Weights of this format for the input range `chosen`.
 
     x: integers of the input on the calibration data, as executed. target: the float input.
-    residual_error: mean error (float - executed) of what is added to the result.
+    residual_error: error (float - executed) of what is added to the result.
     row_weight: how much the errors of each row count.
     """
     weight = linear.weight.astype(np.float64)
     wide = weight if chosen.source is None else weight[:, chosen.source]
     scaled = wide * chosen.scale
-    steps = np.maximum(np.abs(scaled).max(axis=1), 1e-12) / LEVELS
     mean = np.average(x, axis=0, weights=row_weight)
-    if options.gptq:
-        # The bias takes up the mean, so only deviations from it count.
-        data = (x - mean).astype(np.float32) * np.sqrt(row_weight, dtype=np.float32)[:, None]
-        integers = gptq_round(scaled, steps, data.T @ data, options.damping)
+    root = np.sqrt(row_weight, dtype=np.float32)[:, None]
+
+    def centred(values: np.ndarray) -> np.ndarray:
+        average = np.average(values, axis=0, weights=row_weight)
+        return (values - average).astype(np.float32) * root
+
+    # The bias takes up the mean, so only deviations from it count.
+    data = (x - mean).astype(np.float32) * root
+    hessian = data.T @ data if options.gptq else np.eye(len(mean))
+    goal = scaled
+    if options.formats and options.least_squares:
+        error = None if residual_error is None else centred(residual_error)
+        goal = _fitted(weight, scaled, hessian, data, centred(target), error, options.fit_damping)
+    multipliers = None
+    if format == DENSE:
+        grid = choose_grid(goal, DENSE, np.ones(len(mean)))
+        steps = grid.steps
+        if options.gptq:
+            integers = gptq_round(goal, grid, Factor.of(hessian, options.damping))
+        else:
+            integers = round_weight(goal, steps)
     else:
-        integers = round_weight(scaled, steps)
+        integers, steps, multipliers = compress(wide, scaled, goal, hessian, format, options)
     bias = np.zeros(len(steps)) if linear.bias is None else linear.bias.astype(np.float64)
     if options.bias_correction:
         bias = bias + weight @ np.average(target, axis=0, weights=row_weight)
         bias = bias - steps * (integers @ mean)
         if residual_error is not None:
-            bias = bias + residual_error
+            bias = bias + np.average(residual_error, axis=0, weights=row_weight)
     else:
         bias = bias + wide @ chosen.centre
-    return QuantisedWeight(integers.astype(np.int8), steps, bias)
+    return QuantisedWeight(integers.astype(np.int8), steps, bias, multipliers)

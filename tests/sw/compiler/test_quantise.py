@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from hw.numerics import saturate
+from hw.sparse.formats import DENSE
 from hw.vector.golden import affine, pack_params
 from sw.compiler.errors import CompileError
 from sw.compiler.frontend import import_module
@@ -25,7 +26,8 @@ from sw.compiler.graph import (
 )
 from sw.compiler.quantise import QuantOptions, quantise
 from sw.compiler.quantise.affines import make_affine
-from sw.compiler.quantise.gptq import gptq_round
+from sw.compiler.quantise.gptq import Factor, gptq_round
+from sw.compiler.quantise.grid import Grid
 from sw.compiler.quantise.ranges import round_weight, search_range
 from sw.compiler.reference import feeds_of, run_reference, run_reference_rows
 from sw.compiler.retarget import with_shape
@@ -156,7 +158,7 @@ def test_gptq_beats_rounding() -> None:
     steps = np.abs(weight).max(axis=1) / 7  # coarse, so that rounding matters
     exact = x @ weight.T
     plain = np.square(x @ (round_weight(weight, steps) * steps[:, None]).T - exact).sum()
-    better = gptq_round(weight, steps, x.T @ x, 0.01)
+    better = gptq_round(weight, Grid(steps), Factor.of(x.T @ x, 0.01))
     assert np.abs(better).max() <= 127 and (better == np.rint(better)).all()
     assert np.square(x @ (better * steps[:, None]).T - exact).sum() < 0.5 * plain
 
@@ -167,7 +169,7 @@ def test_adjoining_windows_add_up() -> None:
     x = generator.exponential(0.1, size=(2000, 24)).astype(np.float32)
     x[::50, 3] *= 200  # rare and far from all others, as feed-forward channels are
     weight = [generator.normal(size=(8, 24)).astype(np.float32)]
-    chosen = search_range(x, weight, np.ones(len(x)), QuantOptions(), extra=8)
+    chosen = search_range(x, [(w, DENSE) for w in weight], np.ones(len(x)), QuantOptions(), extra=8)
     assert chosen.source is not None and (chosen.source[24:] == 3).all()
     copies = np.flatnonzero(chosen.source == 3)
     integers = saturate(
