@@ -14,6 +14,10 @@ class ConfigError(ValueError):
     """A configuration that cannot work; the text names the field and what to change."""
 
 
+OPTIONS = ("sparse", "int4")
+"""Parts that can be left out."""
+
+
 def _is_power_of_two(value: int) -> bool:
     return value > 0 and value & (value - 1) == 0
 
@@ -44,6 +48,8 @@ class AcceleratorConfig:
     queue_depth: commands waiting in front of each unit.
     max_outstanding: AXI4 read bursts in flight.
     burst_bytes: longest AXI4 burst.
+    sparse: the array multiplies by 2:4 sparse weights too (`SPARSE_GEMM`).
+    int4: weights may be stored as INT4.
     """
 
     name: str = "custom"
@@ -62,6 +68,8 @@ class AcceleratorConfig:
     queue_depth: int = 8
     max_outstanding: int = 16
     burst_bytes: int = 256
+    sparse: bool = False
+    int4: bool = False
 
     def __post_init__(self) -> None:
         def check(condition: bool, text: str) -> None:
@@ -69,8 +77,10 @@ class AcceleratorConfig:
                 raise ConfigError(f"configuration {self.name!r}: {text}")
 
         for field in dataclasses.fields(self):
-            if field.name != "name":
-                value = getattr(self, field.name)
+            value = getattr(self, field.name)
+            if field.name in OPTIONS:
+                check(isinstance(value, bool), f"{field.name} must be a bool, got {value!r}")
+            elif field.name != "name":
                 check(
                     isinstance(value, int) and not isinstance(value, bool) and value > 0,
                     f"{field.name} must be a positive integer, got {value!r}",
@@ -109,6 +119,11 @@ class AcceleratorConfig:
                 value % 2 == 0 and value <= 65536,
                 f"{name}={value} must be even (two parity banks) and at most 65536",
             )
+        check(
+            not self.sparse or self.activation_words % 4 == 0,
+            f"activation_words={self.activation_words} must be a multiple of 4 (four banks) "
+            f"with sparse=True",
+        )
         check(self.param_words <= 4096, f"param_words={self.param_words} must be at most 4096")
         check(self.mask_words <= 4096, f"mask_words={self.mask_words} must be at most 4096")
         check(
@@ -209,6 +224,8 @@ PRESETS: dict[str, AcceleratorConfig] = {
             row_slots=64,
             bus_bytes=4,
             burst_bytes=64,
+            sparse=True,
+            int4=True,
         ),
         AcceleratorConfig(
             name="ulx3s",
@@ -222,8 +239,10 @@ PRESETS: dict[str, AcceleratorConfig] = {
             param_words=512,
             bus_bytes=4,
             burst_bytes=128,
+            sparse=True,
+            int4=True,
         ),
-        AcceleratorConfig(name="base"),
+        AcceleratorConfig(name="base", sparse=True, int4=True),
     )
 }
 

@@ -65,7 +65,7 @@ class Core(wiring.Component):
     ```
     m_axi <- Reader <- FrontEnd, LoadUnit x 2      FrontEnd -> commands -> units
     m_axi <- StoreUnit
-    ACTIVATION  read: matrix, store     write: vector, loads
+    ACTIVATION  read: matrix, store     write: vector, loads     (sparse: matrix twice, 4 banks)
     WEIGHT      read: matrix, store     write: vector, loads
     RESIDUAL    read: vector, store     write: vector, loads
     PARAM0/1    read: vector            write: loads
@@ -104,15 +104,20 @@ class Core(wiring.Component):
             }
         )
 
-    def _scratchpad(self, width: int, depth: int, granules: int = 1, readers: int = 2):
-        """Memories that units write have two readers and three writers, tables one and two."""
+    def _scratchpad(
+        self, width: int, depth: int, granules: int = 1, readers: int = 2, *, paired: bool = False
+    ):
+        """Memories that units write have two readers and three writers, tables one and two.
+
+        paired: the first reader has two ports, so twice as many banks keep the others going.
+        """
         return Scratchpad(
             width,
             depth,
             granules=granules,
-            readers=readers,
+            readers=readers + paired,
             writers=readers + 1,
-            banks=readers,
+            banks=readers << paired,
             poison_collisions=self._poison,
         )
 
@@ -132,7 +137,7 @@ class Core(wiring.Component):
         pad = self._scratchpad
         weight_granules = c.weight_bytes // c.lanes
         m.submodules.activation = activation = pad(
-            8 * c.rows, c.activation_words, c.groups_per_row_panel
+            8 * c.rows, c.activation_words, c.groups_per_row_panel, paired=c.sparse
         )
         m.submodules.weight = weight = pad(8 * c.weight_bytes, c.weight_words, weight_granules)
         m.submodules.residual = residual = pad(16 * c.lanes, c.residual_words)
@@ -141,8 +146,10 @@ class Core(wiring.Component):
         m.submodules.mask = mask = pad(c.columns, c.mask_words, readers=1)
 
         connect = wiring.connect
-        connect(m, matrix.activation, activation.read_0)
-        connect(m, store.activation_read, activation.read_1)
+        panels = len(matrix.activation)
+        for i, port in enumerate(matrix.activation):
+            connect(m, port, getattr(activation, f"read_{i}"))
+        connect(m, store.activation_read, getattr(activation, f"read_{panels}"))
         connect(m, vector.activation_write, activation.write_0)
         connect(m, matrix.weight, weight.read_0)
         connect(m, store.weight_read, weight.read_1)

@@ -12,8 +12,9 @@ A `VECTOR` or `NORM` that reads residual words and writes others back works in p
 words, no word twice) or on separate words. One whose result overlaps its operand in any other
 way is undefined: the machine does not check it, the compiler and the golden model refuse it.
 
-A wait of a `GEMM` in slot 0 holds back its weights only, those in slots 1 and 2 hold back its
-activations and accumulators: so the weights of the next command load while it still waits.
+A wait of a `GEMM` or `SPARSE_GEMM` in slot 0 holds back its weights only, those in slots 1 and 2
+hold back its activations and accumulators: so the weights of the next command load while it still
+waits.
 
 Notation in the descriptions: `R`, `C`, `V` are rows, columns and lanes of the configuration,
 `P = R / V` or `C / V` the groups in a destination word. `affine(x, p) = (x * p.mul + p.offset)
@@ -34,6 +35,7 @@ __all__ = [
     "COMMAND_BYTES",
     "COUNT_BITS",
     "ISA_VERSION",
+    "MATRIX_OPCODES",
     "Command",
     "CommandSpec",
     "ErrorCode",
@@ -50,7 +52,7 @@ __all__ = [
     "overlaps_itself",
 ]
 
-ISA_VERSION: Final = 2
+ISA_VERSION: Final = 3
 COMMAND_BYTES: Final = 32
 COUNT_BITS: Final = 12
 """Completion counts wrap at 2**COUNT_BITS; `a` has reached `b` if `(a - b) mod 4096 < 2048`."""
@@ -79,13 +81,17 @@ class Opcode(enum.IntEnum):
     LOAD = 1
     STORE = 2
     GEMM = 3
-    # 4 is kept for SPARSE_GEMM.
+    SPARSE_GEMM = 4
     VECTOR = 5
     NORM = 6
     SCALE = 7
     SOFTMAX = 8
     BARRIER = 9
     HALT = 10
+
+
+MATRIX_OPCODES: Final = (Opcode.GEMM, Opcode.SPARSE_GEMM)
+"""They have the same fields."""
 
 
 class Unit(enum.IntEnum):
@@ -219,6 +225,33 @@ _LIMIT = (
     Field("causal", 1, "limit grows by one each row"),
 )
 
+_GEMM = (
+    Field("rows", 12, "rows M", nonzero=True),
+    Field("k_tiles", 10, "reduction tiles of R (SPARSE_GEMM: 2R)", nonzero=True),
+    Field("n_tiles", 10, "output tiles of C", nonzero=True),
+    Field("a_address", 16, "activation word of panel 0, row 0"),
+    Field("a_stride", 16, "words between panels of R; odd in a SPARSE_GEMM for full speed"),
+    Field("a_unsigned", 1, "activations are unsigned (softmax weights)"),
+    Field("w_address", 16, "weight word of tile (0, 0)"),
+    Field("w_by_column", 1, "a word is 0: row of the tile (C), 1: column of the tile (R); GEMM"),
+    Field("w_int4", 1, "a word by row holds two rows of the tile as nibbles, low one first"),
+    Field("w_group", 4, "w_int4: reduction tiles that share a word of multipliers, 0: none"),
+    Field("w_k_stride", 16, "words between reduction tiles, without those of multipliers"),
+    Field("w_n_stride", 16, "words between output tiles"),
+    *_ACCUMULATOR,
+    Field("accumulate", 1, "add to what the accumulator holds instead of overwriting it"),
+    Field(
+        "rescale",
+        1,
+        "with accumulate: first shift it right by SHIFT[slot + i], or left if < 0",
+    ),
+    Field("row_max", 1, "write the row maxima of the result, and apply limit and mask"),
+    Field("mask", 1, "with row_max: apply the key mask"),
+    Field("mask_address", 12, "mask word of output tile 0"),
+    *_SLOT,
+    *_LIMIT,
+)
+
 _SPECS = (
     CommandSpec(
         Opcode.LOAD,
@@ -247,36 +280,17 @@ _SPECS = (
     CommandSpec(
         Opcode.GEMM,
         (Unit.MATRIX,),
-        (
-            Field("rows", 12, "rows M", nonzero=True),
-            Field("k_tiles", 10, "reduction tiles of R", nonzero=True),
-            Field("n_tiles", 10, "output tiles of C", nonzero=True),
-            Field("a_address", 16, "activation word of panel 0, row 0"),
-            Field("a_stride", 16, "words between panels of R"),
-            Field("a_unsigned", 1, "activations are unsigned (softmax weights)"),
-            Field("w_address", 16, "weight word of tile (0, 0)"),
-            Field("w_by_column", 1, "a word is 0: row of the tile (C), 1: column of the tile (R)"),
-            Field("w_k_stride", 16, "words between reduction tiles"),
-            Field("w_n_stride", 16, "words between output tiles"),
-            *_ACCUMULATOR,
-            Field("accumulate", 1, "add to what the accumulator holds instead of overwriting it"),
-            Field(
-                "rescale",
-                1,
-                "with accumulate: first shift it right by SHIFT[slot + i], or left if < 0",
-            ),
-            Field("row_max", 1, "write the row maxima of the result, and apply limit and mask"),
-            Field("mask", 1, "with row_max: apply the key mask"),
-            Field("mask_address", 12, "mask word of output tile 0"),
-            *_SLOT,
-            *_LIMIT,
-        ),
+        _GEMM,
         "Multiply activations by weights into the accumulator.",
         """
         for n in range(n_tiles):
             for k in range(k_tiles):
-                W[r][c] = WEIGHT[w_address + n*w_n_stride + k*w_k_stride + r].byte[c]   # by row
-                        = WEIGHT[w_address + n*w_n_stride + k*w_k_stride + c].byte[r]   # by column
+                base = w_address + n*w_n_stride + k*w_k_stride
+                if w_group: base += k // w_group + 1            # words of multipliers so far
+                MUL[c] = WEIGHT[base - 1].byte[c] % 16 + 1      # if w_group and k % w_group == 0
+                W[r][c] = WEIGHT[base + r].byte[c]                              # by row
+                        = WEIGHT[base + c].byte[r]                              # by column
+                        = WEIGHT[base + r//2].byte[c].nibble[r%2] * MUL[c]      # w_int4
                 for i in range(rows):
                     psum[c] = sum(ACTIVATION[a_address + k*a_stride + i].byte[r] * W[r][c])
                     acc = ACC[acc_address + n*acc_stride + i]
@@ -291,6 +305,28 @@ _SPECS = (
                             if j < limit + (causal ? i : 0):
                                 ROW_MAX[slot+i] = max(ROW_MAX[slot+i], acc[c])
                     ACC[acc_address + n*acc_stride + i] = acc
+        """,
+    ),
+    CommandSpec(
+        Opcode.SPARSE_GEMM,
+        (Unit.MATRIX,),
+        _GEMM,
+        "Multiply activations by 2:4 sparse weights: a tile covers 2R inputs in the time of R.",
+        """
+        for n in range(n_tiles):                                    # as GEMM, but for
+            for k in range(k_tiles):
+                base as above
+                for r in range(R):                                  # rows r of a tile: quad r//2
+                    q, u = divmod(r, 4)                             # four rows share their indices
+                    index = WEIGHT[base + q*5].byte[c].bits[2*u:2*u+2]      # INT8: 1 + 4 words
+                    W[r][c] = WEIGHT[base + q*5 + 1 + u].byte[c]
+                    index = WEIGHT[base + q*3].byte[c].bits[2*u:2*u+2]      # w_int4: 1 + 2 words
+                    W[r][c] = WEIGHT[base + q*3 + 1 + u//2].byte[c].nibble[u%2] * MUL[c]
+                    S[r][c] = 4*(r//2) + r%2 + min(index, 2)        # input within the tile
+                for i in range(rows):
+                    x = ACTIVATION[a_address + 2*k*a_stride + i].bytes +
+                        ACTIVATION[a_address + (2*k+1)*a_stride + i].bytes
+                    psum[c] = sum(x[S[r][c]] * W[r][c])
         """,
     ),
     CommandSpec(
@@ -559,4 +595,10 @@ def decode(data: bytes) -> Command:
             raise IsaError(f"{opcode.name} cannot use memory {values['memory']}")
     if values.get("dst_memory", 0) > Memory.WEIGHT:
         raise IsaError(f"{opcode.name}: unknown destination memory {values['dst_memory']}")
+    if opcode in MATRIX_OPCODES:
+        packed = opcode == Opcode.SPARSE_GEMM or values["w_int4"]
+        if values["w_by_column"] and packed:
+            raise IsaError(f"{opcode.name}: sparse and INT4 weights lie by row only")
+        if values["w_group"] and not values["w_int4"]:
+            raise IsaError(f"{opcode.name}: multipliers need INT4 weights")
     return Command(opcode, values, (waits[0], waits[1], waits[2]))

@@ -6,10 +6,20 @@ from amaranth import Cat, Module, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.config import AcceleratorConfig
 from hw.control.queue import selected_count
 from hw.control.scoreboard import UNITS
 from hw.interfaces import INDEX_BITS, CommandEntry, UnitError, command_layout, command_stream
-from hw.isa import COMMANDS, COUNT_BITS, WAIT_SLOTS, ErrorCode, Memory, Opcode, Unit
+from hw.isa import (
+    COMMANDS,
+    COUNT_BITS,
+    MATRIX_OPCODES,
+    WAIT_SLOTS,
+    ErrorCode,
+    Memory,
+    Opcode,
+    Unit,
+)
 
 __all__ = ["Dispatch", "FetchedCommand", "is_legal", "target_units"]
 
@@ -17,8 +27,9 @@ FetchedCommand = data.StructLayout({"entry": CommandEntry, "code": 4})
 """A command as it was fetched; with a `code`, the `ErrorCode` that stops the machine there."""
 
 
-def is_legal(m: Module, word: Value) -> Signal:
-    """Whether `hw.isa.decode` accepts the command word (256 bits), from the same definitions."""
+def is_legal(m: Module, word: Value, config: AcceleratorConfig) -> Signal:
+    """Whether `hw.isa.decode` accepts the command word (256 bits), from the same definitions,
+    and the configuration has what it needs."""
     legal = Signal()
     opcode = command_layout(Opcode.HALT)(word).opcode
     with m.Switch(opcode):
@@ -31,6 +42,14 @@ def is_legal(m: Module, word: Value) -> Signal:
                 conditions += [view.memory != Memory.NONE, view.memory <= Memory.RESIDUAL]
             if any(item.name == "dst_memory" for item in spec.fields):
                 conditions += [view.dst_memory <= Memory.WEIGHT]
+            if spec.opcode in MATRIX_OPCODES:
+                sparse = spec.opcode == Opcode.SPARSE_GEMM
+                packed = view.w_int4 | sparse
+                conditions += [~(view.w_by_column & packed), view.w_int4 | (view.w_group == 0)]
+                if not config.int4:
+                    conditions += [~view.w_int4]
+                if sparse and not config.sparse:
+                    continue
             conditions += [view.waits[slot].unit <= max(Unit) for slot in range(WAIT_SLOTS)]
             with m.Case(spec.opcode):
                 m.d.comb += legal.eq(Cat(conditions).all())
@@ -58,7 +77,8 @@ def target_units(m: Module, word: Value) -> Signal:
 class Dispatch(wiring.Component):
     """Checks commands and pushes each to the queue of its unit, in program order.
 
-    A command is refused if `hw.isa.decode` refuses it, or if it waits for a command that does
+    A command is refused if `hw.isa.decode` refuses it, if it needs an option that the
+    configuration is without, or if it waits for a command that does
     not stand before it: `(dispatched[unit] - count) mod 4096 >= 2048`. A refused command, and
     an error that `i` brings instead of a command, first waits like a BARRIER until everything
     before it is done: so the machine reports the first error of the program, and everything
@@ -82,7 +102,8 @@ class Dispatch(wiring.Component):
     o_error: the program cannot go on; stays until reset.
     """
 
-    def __init__(self):
+    def __init__(self, config: AcceleratorConfig):
+        self.config = config
         super().__init__(
             {
                 "i": In(stream.Signature(FetchedCommand)),
@@ -108,7 +129,7 @@ class Dispatch(wiring.Component):
         full = Signal()
         target = Signal(len(UNITS))
         code = Signal(4)
-        legal = is_legal(m, self.i.payload.entry.word)
+        legal = is_legal(m, self.i.payload.entry.word, self.config)
         units = target_units(m, self.i.payload.entry.word)
         m.d.comb += self.i.ready.eq(~full | self.o_taken)
         with m.If(self.i.valid & self.i.ready):

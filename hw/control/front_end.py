@@ -47,7 +47,7 @@ class FrontEnd(wiring.Component):
 
     def __init__(self, config: AcceleratorConfig):
         self.fetch = Fetch(config)
-        self.dispatch = Dispatch()
+        self.dispatch = Dispatch(config)
         self.scoreboard = Scoreboard()
         self.queues = [
             CommandQueue(config.queue_depth, slots=(1, 2) if unit == Unit.MATRIX else (0, 1, 2))

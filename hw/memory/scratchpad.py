@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from amaranth import Cat, Module, Mux, Signal, unsigned
-from amaranth.lib import memory, wiring
+from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In
 from amaranth.utils import ceil_log2
 
@@ -40,7 +40,7 @@ class Scratchpad(wiring.Component):
     Parameters
     ----------
     width: bits of a word. depth: words. granules: parts of a word that are written separately.
-    readers, writers: ports. banks: 1 or 2. poison_collisions: for simulation, see above.
+    readers, writers: ports. banks: 1, 2 or 4. poison_collisions: for simulation, see above.
 
     Members
     -------
@@ -62,8 +62,8 @@ class Scratchpad(wiring.Component):
     ):
         if width % granules:
             raise ValueError(f"a word of {width} bits cannot have {granules} equal granules")
-        if banks not in (1, 2):
-            raise ValueError(f"banks must be 1 or 2, got {banks}")
+        if banks not in (1, 2, 4):
+            raise ValueError(f"banks must be 1, 2 or 4, got {banks}")
         if depth % banks:
             raise ValueError(f"depth {depth} must be a multiple of {banks} banks")
         self.width = width
@@ -83,7 +83,13 @@ class Scratchpad(wiring.Component):
         used = addr[: ceil_log2(self.depth)]
         if self.banks == 1:
             return 0, used
-        return Cat(used[i] for i in range(len(used)) if i % 5 != 4).xor(), used[1:]
+        if self.banks == 2:
+            return self._parity(used), used[1:]
+        return Cat(used[0], self._parity(used[1:])), used[2:]
+
+    @staticmethod
+    def _parity(bits):
+        return Cat(bits[i] for i in range(len(bits)) if i % 5 != 4).xor()
 
     def elaborate(self, platform):
         m = Module()
@@ -135,7 +141,9 @@ class Scratchpad(wiring.Component):
             if self.banks == 1:
                 m.d.comb += port.data.eq(bank_data[0])
             else:
-                where = Signal(name=f"bank_of_read_{i}", reset_less=True)
+                where = Signal(range(self.banks), name=f"bank_of_read_{i}", reset_less=True)
                 m.d.sync += where.eq(self._place(port.addr)[0])
-                m.d.comb += port.data.eq(Mux(where, bank_data[1], bank_data[0]))
+                m.d.comb += port.data.eq(
+                    data.ArrayLayout(self.width, self.banks)(Cat(bank_data))[where]
+                )
         return m

@@ -9,7 +9,10 @@ from amaranth.hdl import ValueLike
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.systolic.pe import WEIGHT_BITS, ProcessingPair
+from hw.config import AcceleratorConfig
+from hw.sparse.formats import QUAD
+from hw.sparse.unpack import weight_entry
+from hw.systolic.pe import ProcessingPair
 
 __all__ = ["SystolicArray"]
 
@@ -31,109 +34,159 @@ class SystolicArray(wiring.Component):
     its sums. Throughput: a row a cycle, a weight word a cycle. Flow control: none; a cycle
     without a row computes a sum that nobody takes.
 
-    Weights: a word by row is broadcast over the rows and captured by row `index`; a word by
-    column travels down the array like an activation and is captured by column `index` of each
-    pair. `swap`, given with the first row of a tile, travels with that row, and makes active the
-    words that entered in earlier cycles. A word that enters with the swap belongs to the next
-    tile already: by column it reaches pair p in the cycle of the swap, by row it reaches row r
-    after r cycles, and the swap after r // 2. So tiles of W words may follow each other every W
-    cycles without a drain.
+    With `sparse`, a row has 2R activations: pair p chooses from 4p..4p+3, by the indices that
+    come with the weights, if `is_sparse`; else it has 2p and 2p + 1 of the first word.
+
+    Weights: a word by row is broadcast over the rows and captured by row `index`, one of two rows
+    by a pair of them; a word by column travels down the array like an activation and is captured
+    by column `index` of each pair. `swap`, given with the first row of a tile, travels with that
+    row, and makes active the words that entered in earlier cycles. A word that enters with the
+    swap belongs to the next tile already: by column it reaches pair p in the cycle of the swap, by
+    row it reaches row r after r cycles (a pair of rows p after p), and the swap after r // 2. So
+    tiles of W words may follow each other every W cycles without a drain.
 
     Parameters
     ----------
-    rows, columns, psum_bits, weight_bytes: see `AcceleratorConfig`.
+    config: rows, columns, psum_bits, weight_bytes, sparse, int4.
 
     Members
     -------
-    activation: R bytes; `is_unsigned` says how to read them.
-    swap: this row is the first of its tile.
-    word: a weight word. word_valid: it enters; by_column, first_word: what it is. Words of a
-        tile enter in order, with any gaps.
-    psum: C sums.
+    activation: R bytes for each word of a row; `is_unsigned` says how to read them.
+    is_sparse: this row meets sparse weights. swap: this row is the first of its tile.
+    entry: weights (`weight_entry`); entry_valid: they enter. Words of a tile enter in order, with
+    any gaps. psum: C sums.
 
     Source: the skew by row pairs and the broadcast are those of structured-sparse systolic
     arrays (two rows see four reduction values); the travelling capture replaces the shift chain
     of the classical weight-stationary array, whose smallest tile period is twice as long.
     """
 
-    def __init__(self, *, rows: int, columns: int, psum_bits: int, weight_bytes: int):
-        self.rows = rows
-        self.columns = columns
-        self.psum_bits = psum_bits
+    def __init__(self, config: AcceleratorConfig):
+        self.config = config
+        self.panels = 2 if config.sparse else 1
+        word = data.ArrayLayout(unsigned(8), config.rows)
         super().__init__(
             {
-                "activation": In(data.ArrayLayout(unsigned(8), rows)),
+                "activation": In(word).array(self.panels),
                 "is_unsigned": In(1),
+                "is_sparse": In(1),
                 "swap": In(1),
-                "word": In(data.ArrayLayout(unsigned(WEIGHT_BITS), weight_bytes)),
-                "word_valid": In(1),
-                "by_column": In(1),
-                "first_word": In(1),
-                "psum": Out(signed(psum_bits)).array(columns),
+                "entry": In(weight_entry(config)),
+                "entry_valid": In(1),
+                "psum": Out(signed(config.psum_bits)).array(config.columns),
             }
         )
 
     @property
     def latency(self) -> int:
-        """Input register, skew to the last pair, multiply, add."""
-        return 2 + (self.rows // 2 - 1) + ProcessingPair.latency
+        """Input register, skew to the last pair, then the pair."""
+        return 2 + (self.config.rows // 2 - 1) + ProcessingPair.latency(self.config.sparse)
 
-    def elaborate(self, platform):
-        m = Module()
-        pairs = self.rows // 2
+    def _operands(self, m: Module) -> list[Signal]:
+        """Stage 1: the inputs of pair 0, of pair 1, .. as signed numbers, four or two each."""
+        rows, sparse = self.config.rows, self.config.sparse
+        dense = [self.activation[0][r] for r in range(rows)]
+        if sparse:
+            both = [self.activation[w][r] for w in range(2) for r in range(rows)]
+            chosen = []
+            for p in range(rows // 2):
+                quad = both[QUAD * p : QUAD * (p + 1)]
+                for i in range(2):
+                    quad[i] = Mux(self.is_sparse, quad[i], dense[2 * p + i])
+                chosen += quad
+        else:
+            chosen = dense
+        result = []
+        for i, byte in enumerate(chosen):
+            operand = Cat(byte, byte[7] & ~self.is_unsigned).as_signed()
+            result.append(_register(m, operand, f"operand_{i}"))
+        return result
 
-        # Stage 1: input registers, which keep the decision to enter a row off the broadcasts.
-        swap = _register(m, self.swap, "swap_0")
-        operand = []
-        for r in range(self.rows):
-            byte = self.activation[r]
-            sign = byte[7] & ~self.is_unsigned
-            operand.append(_register(m, Cat(byte, sign).as_signed(), f"operand_{r}"))
-        word = _register(m, self.word, "word_register")
+    def _captures(self, m: Module) -> tuple[Signal, Signal]:
+        """Stage 1: one-hot row and column that take the registered word.
 
-        # One-hot position of the word in its tile. Only the word's own direction captures.
-        row_position = Signal(self.rows, reset_less=True)
-        column_position = Signal(self.columns, reset_less=True)
-        row_capture = Signal(self.rows)
-        column_capture = Signal(self.columns)
-        next_row = Mux(self.first_word, 1, row_position << 1)
-        next_column = Mux(self.first_word, 1, column_position << 1)
+        Only the word's own direction captures.
+        """
+        c, entry = self.config, self.entry
+        row_position = Signal(c.rows, reset_less=True)
+        column_position = Signal(c.columns, reset_less=True)
+        row_capture = Signal(c.rows)
+        column_capture = Signal(c.columns)
+        next_row = Mux(entry.first, 1, row_position << 1)
+        if c.int4:
+            next_row = Mux(entry.two_rows, Mux(entry.first, 3, row_position << 2), next_row)
+        next_column = Mux(entry.first, 1, column_position << 1)
         m.d.sync += [row_capture.eq(0), column_capture.eq(0)]
-        with m.If(self.word_valid):
+        with m.If(self.entry_valid):
             m.d.sync += [row_position.eq(next_row), column_position.eq(next_column)]
-            with m.If(self.by_column):
+            with m.If(entry.by_column):
                 m.d.sync += column_capture.eq(next_column)
             with m.Else():
                 m.d.sync += row_capture.eq(next_row)
+        return row_capture, column_capture
 
-        # Stage 2 + p: pair p. Everything that travels is delayed by one cycle a pair.
-        column_bytes: list[Any] = [word[r].as_signed() for r in range(self.rows)]
-        sums: list[ValueLike] = [0] * self.columns
+    def elaborate(self, platform):
+        m = Module()
+        c = self.config
+        pairs, columns = c.rows // 2, c.columns
+
+        # Stage 1: input registers, which keep the decision to enter a row off the broadcasts.
+        operand = self._operands(m)
+        lanes = len(operand) // pairs
+        row_capture, column_capture = self._captures(m)
+        entry = _register(m, self.entry, "entry_register")
+        # What travels is delayed by a cycle a pair. Weights follow their indices by a cycle.
+        late = 1 if c.sparse else 0
+        swaps = [_register(m, self.swap, "swap_0")]
+        column_captures: list[Any] = [column_capture]
+        for p in range(1, pairs + late):
+            swaps.append(_register(m, swaps[-1], f"swap_{p}"))
+            column_captures.append(_register(m, column_captures[-1], f"column_capture_{p}"))
+        word, row_captures = entry.word, row_capture
+        words = [word, entry.word_1 if c.int4 else word]
+        if late:
+            row_captures = _register(m, row_capture, "late_row_capture")
+            word = _register(m, word, "late_word")
+            words = [word, _register(m, words[1], "late_word_1") if c.int4 else word]
+
+        # Stage 2 + p: pair p.
+        column_bytes: list[Any] = [word[r].as_signed() for r in range(c.rows)]
+        sums: list[ValueLike] = [0] * columns
         for p in range(pairs):
             top = 2 * p
-            a = [_register(m, operand[top + j], f"a_{top + j}") for j in range(2)]
-            for c in range(self.columns):
-                pe = ProcessingPair(self.psum_bits)
-                m.submodules[f"pe_{p}_{c}"] = pe
+            first = lanes * p
+            a = [_register(m, operand[first + j], f"a_{first + j}") for j in range(lanes)]
+            for column in range(columns):
+                pe = ProcessingPair(c.psum_bits, sparse=c.sparse)
+                m.submodules[f"pe_{p}_{column}"] = pe
+                m.d.comb += [pe.a[j].eq(a[j]) for j in range(lanes)]
                 m.d.comb += [
-                    pe.a[0].eq(a[0]),
-                    pe.a[1].eq(a[1]),
-                    pe.row_byte.eq(word[c]),
-                    pe.column_bytes[0].eq(column_bytes[top]),
-                    pe.column_bytes[1].eq(column_bytes[top + 1]),
-                    pe.capture_row[0].eq(row_capture[top]),
-                    pe.capture_row[1].eq(row_capture[top + 1]),
-                    pe.capture_column.eq(column_capture[c]),
-                    pe.swap.eq(swap),
-                    pe.i_psum.eq(sums[c]),
+                    pe.capture_column.eq(column_captures[p + late][column]),
+                    pe.swap.eq(swaps[p + late]),
+                    pe.i_psum.eq(sums[column]),
                 ]
-                sums[c] = pe.o_psum
+                for j in range(2):
+                    m.d.comb += [
+                        pe.row_byte[j].eq(words[j][column]),
+                        pe.column_bytes[j].eq(column_bytes[top + j]),
+                        pe.capture_row[j].eq(row_captures[top + j]),
+                    ]
+                    if c.sparse:
+                        m.d.comb += [
+                            pe.row_index[j].eq(entry.index[j][column]),
+                            pe.index_capture_row[j].eq(row_capture[top + j]),
+                        ]
+                if c.sparse:
+                    m.d.comb += [
+                        pe.index_capture_column.eq(column_captures[p][column]),
+                        pe.index_swap.eq(swaps[p]),
+                    ]
+                sums[column] = pe.o_psum
             if p < pairs - 1:
-                swap = _register(m, swap, f"swap_{p + 1}")
-                column_capture = _register(m, column_capture, f"column_capture_{p + 1}")
-                for r in range(top + 2, self.rows):
-                    operand[r] = _register(m, operand[r], f"operand_{r}_{p + 1}")
+                for i in range(first + lanes, len(operand)):
+                    operand[i] = _register(m, operand[i], f"operand_{i}_{p + 1}")
+                for r in range(top + 2, c.rows):
                     column_bytes[r] = _register(m, column_bytes[r], f"column_byte_{r}_{p + 1}")
-        for c in range(self.columns):
-            m.d.comb += self.psum[c].eq(sums[c])
+        for column in range(columns):
+            m.d.comb += self.psum[column].eq(sums[column])
         return m

@@ -1,4 +1,4 @@
-"""Integer function of one GEMM command: the loop nest of `hw/isa.py` on whole arrays.
+"""Integer function of GEMM and SPARSE_GEMM: the loop nests of `hw/isa.py` on whole arrays.
 
 Floating point matrix products are used only where every intermediate sum is an exact integer:
 a product of 9-bit by 8-bit operands is below 2^15, so K of them stay below 2^24 (float32) or
@@ -13,12 +13,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw.config import AcceleratorConfig
-from hw.isa import MASKED_SCORE
+from hw.isa import MASKED_SCORE, Opcode
 from hw.numerics import scale_by_power
+from hw.sparse.packing import TileFormat, tile_format, unpack
 
 __all__ = ["gemm"]
 
 LARGEST_PRODUCT = 255 * 128
+
+
+def weight_matrix(
+    form: TileFormat, values: Mapping[str, int], weight: NDArray[np.int8]
+) -> NDArray[np.int16]:
+    """Weights [K, N] that a command reads from weight memory, zeros of 2:4 included."""
+    k_tiles, n_tiles = values["k_tiles"], values["n_tiles"]
+    w_address, w_k_stride, w_n_stride = (
+        values.get(name, 0) for name in ("w_address", "w_k_stride", "w_n_stride")
+    )
+    k_range, n_range = np.arange(k_tiles), np.arange(n_tiles)
+    start = w_address + n_range * w_n_stride + (k_range * w_k_stride)[:, None]
+    multipliers = None
+    if form.group:
+        group = k_range // form.group
+        # The word in front of the first tile of the group.
+        head = start - (k_range % form.group * w_k_stride)[:, None] + group[:, None]
+        multipliers = (weight[head, : form.columns] & 15) + 1
+        start = start + group[:, None] + 1
+    tiles = weight[start[:, :, None] + np.arange(form.words)]  # [k, n, word, byte]
+    if form.by_column:
+        w = tiles[..., : form.rows].swapaxes(2, 3).astype(np.int16)
+    else:
+        w = unpack(form, tiles[..., : form.columns], multipliers)
+    return w.transpose(0, 2, 1, 3).reshape(k_tiles * form.reach, n_tiles * form.columns)
 
 
 def _require(last: int, size: int, what: str) -> None:
@@ -35,8 +61,9 @@ def gemm(
     row_max: NDArray[np.int32],
     shift: NDArray[np.integer],
     mask: NDArray[np.bool_],
+    opcode: Opcode = Opcode.GEMM,
 ) -> None:
-    """Execute one GEMM; changes `accumulator` and `row_max` in place.
+    """Execute one GEMM or SPARSE_GEMM; changes `accumulator` and `row_max` in place.
 
     values: the fields of the command (missing ones are 0).
     activation: [words, R]. weight: [words, max(R, C)]. accumulator: [words, C].
@@ -57,12 +84,14 @@ def gemm(
     accumulate, find_max = bool(get("accumulate", 0)), bool(get("row_max", 0))
     rescale = accumulate and bool(get("rescale", 0))
     use_mask = find_max and bool(get("mask", 0))
-    words = c if get("w_by_column", 0) else r
+    form = tile_format(config, opcode, values)
+    panels = k_tiles * form.panels
 
     last_k, last_n = k_tiles - 1, n_tiles - 1
-    _require(a_address + last_k * a_stride + rows - 1, len(activation), "activation word")
+    _require(a_address + (panels - 1) * a_stride + rows - 1, len(activation), "activation word")
+    heads = form.total_words(k_tiles) - k_tiles * form.words
     _require(
-        w_address + last_n * w_n_stride + last_k * w_k_stride + words - 1,
+        w_address + last_n * w_n_stride + last_k * w_k_stride + heads + form.words - 1,
         len(weight),
         "weight word",
     )
@@ -72,21 +101,13 @@ def gemm(
     if use_mask:
         _require(mask_address + last_n, len(mask), "mask word")
 
-    k_range, n_range = np.arange(k_tiles), np.arange(n_tiles)
     exact = np.float32 if k_tiles * r * LARGEST_PRODUCT < 1 << 24 else np.float64
     # a: [rows, K]
-    words_of_a = activation[a_address + k_range[:, None] * a_stride + np.arange(rows)]
+    words_of_a = activation[a_address + np.arange(panels)[:, None] * a_stride + np.arange(rows)]
     if not get("a_unsigned", 0):
         words_of_a = words_of_a.view(np.int8)
-    a = words_of_a.transpose(1, 0, 2).reshape(rows, k_tiles * r).astype(exact)
-    # w: [K, N]
-    start = w_address + n_range * w_n_stride + (k_range * w_k_stride)[:, None]
-    tiles = weight[start[:, :, None] + np.arange(words)]  # [k, n, word, byte]
-    if get("w_by_column", 0):
-        w = tiles[..., :r].transpose(0, 3, 1, 2)
-    else:
-        w = tiles[..., :c].transpose(0, 2, 1, 3)
-    product = (a @ w.reshape(k_tiles * r, n_tiles * c).astype(exact)).astype(np.int32)
+    a = words_of_a.transpose(1, 0, 2).reshape(rows, panels * r).astype(exact)
+    product = (a @ weight_matrix(form, values, weight).astype(exact)).astype(np.int32)
 
     slots = slice(slot, slot + rows)
     # Panel by panel, because panels may overlap (acc_stride < rows).

@@ -29,7 +29,7 @@ IN_FLIGHT_BITS = 8
 
 
 class MatrixUnit(wiring.Component):
-    """Executes `GEMM`: see its loop nest in `hw/isa.py`, and `hw/systolic/golden.py`.
+    """Executes `GEMM` and `SPARSE_GEMM`: loop nests in `hw/isa.py`, and `hw/systolic/golden.py`.
 
     ```
     i_weights -> WeightLoader --words--> SystolicArray --psum--> Accumulator --rows--> RowMax
@@ -44,15 +44,16 @@ class MatrixUnit(wiring.Component):
     `hazard_distance` rows or words.
 
     Latency: `latency` cycles from the cycle in which the last row enters to `done`.
-    Throughput: a row a cycle; a tile takes max(rows, words of the tile) cycles, words being R by
-    row and C by column, without a gap between tiles or commands.
+    Throughput: a row a cycle; a tile takes max(rows, words of the tile) cycles (one more for INT4
+    multipliers), see `hw/sparse/packing.py`, without a gap between tiles or commands.
     Flow control: the same commands come through both streams in the same order, each when its own
     waits are met; weights may run ahead by one tile and the FIFO.
 
     Members
     -------
     i_weights, i_stream: GEMM commands, for their weights and for everything else.
-    activation, weight, mask: read ports of the memories. shift: SHIFT of the vector unit.
+    activation, weight, mask: read ports of the memories (of the activation memory one for each
+    word of a row). shift: SHIFT of the vector unit.
     acc_read, row_max: the vector unit reads results here.
     status: `done` when the accumulator and row maxima of the oldest command are visible.
     state: `BUSY` when a row enters; `WEIGHTS` when (a) holds it back; `ACTIVATIONS` when anything
@@ -66,7 +67,7 @@ class MatrixUnit(wiring.Component):
             {
                 "i_weights": In(command_stream()),
                 "i_stream": In(command_stream()),
-                "activation": Out(ReadPort(8 * config.rows)),
+                "activation": Out(ReadPort(8 * config.rows)).array(2 if config.sparse else 1),
                 "weight": Out(ReadPort(8 * config.weight_bytes)),
                 "mask": Out(ReadPort(config.columns)),
                 "acc_read": In(ReadPort(32 * config.columns)),
@@ -80,12 +81,7 @@ class MatrixUnit(wiring.Component):
         self.weights = WeightLoader(config)
         self.rows = RowStreamer(config)
         self.masks = MaskReader(config)
-        self.array = SystolicArray(
-            rows=config.rows,
-            columns=config.columns,
-            psum_bits=config.psum_bits,
-            weight_bytes=config.weight_bytes,
-        )
+        self.array = SystolicArray(config)
         self.accumulator = Accumulator(config)
         self.maxima = RowMax(config)
 
@@ -107,7 +103,8 @@ class MatrixUnit(wiring.Component):
         connect(m, weights.i_command, flipped(self.i_weights))
         connect(m, weights.weight, flipped(self.weight))
         connect(m, rows.i_command, flipped(self.i_stream))
-        connect(m, rows.activation, flipped(self.activation))
+        for port, memory in zip(rows.activation, self.activation, strict=True):
+            connect(m, port, flipped(memory))
         connect(m, masks.mask, flipped(self.mask))
         connect(m, accumulator.acc_read, flipped(self.acc_read))
         connect(m, accumulator.shift, flipped(self.shift))
@@ -158,13 +155,12 @@ class MatrixUnit(wiring.Component):
 
         # --- data path ----------------------------------------------------------------------------
         m.d.comb += [
-            array.activation.eq(rows.o.payload.data),
+            *(array.activation[i].eq(rows.o.payload.data[i]) for i in range(len(self.activation))),
             array.is_unsigned.eq(head.is_unsigned),
+            array.is_sparse.eq(head.is_sparse),
             array.swap.eq(weights.swap),
-            array.word.eq(weights.word),
-            array.word_valid.eq(weights.word_valid),
-            array.by_column.eq(weights.by_column),
-            array.first_word.eq(weights.first_word),
+            array.entry.eq(weights.o),
+            array.entry_valid.eq(weights.o_valid),
             maxima.tag.eq(accumulator.result_tag),
         ]
         for c in range(self.config.columns):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from amaranth import Module, Signal, signed
+from amaranth import Module, Signal, signed, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
+
+from hw.sparse.formats import KEPT, QUAD
+from hw.sparse.select import INDEX_BITS, select
 
 __all__ = ["ACTIVATION_BITS", "WEIGHT_BITS", "ProcessingPair"]
 
@@ -17,6 +20,9 @@ WEIGHT_BITS = 8
 class ProcessingPair(wiring.Component):
     """`o_psum = i_psum + a[0] * w[0] + a[1] * w[1]` with stationary, double-buffered weights.
 
+    With `sparse`, `a` has four inputs and each weight an index, stationary as well: the pair adds
+    `a[index[0]] * w[0] + a[1 + index[1]] * w[1]`. Indices of 0 make it the dense pair.
+
     Number format: operands are signed integers; the sum has `psum_bits`, wide enough for a whole
     column (`AcceleratorConfig.psum_bits`), so nothing rounds or wraps.
 
@@ -24,36 +30,46 @@ class ProcessingPair(wiring.Component):
     pair of products a cycle. Flow control: none, the array never stalls; whoever feeds it leaves
     bubbles, whose sums nobody takes.
 
-    Weights: `capture_row[j]` stores `row_byte`, `capture_column` stores `column_bytes` into the
+    Weights: `capture_row[j]` stores `row_byte[j]`, `capture_column` stores `column_bytes` into the
     shadow weights. `swap` makes the shadow weights active in the next cycle; a capture in the
-    cycle of the swap already belongs to the next tile.
+    cycle of the swap already belongs to the next tile. The selector is a stage before the
+    products, so `index_capture_row`, `index_capture_column` and `index_swap` are what
+    `capture_row`, `capture_column` and `swap` will be one cycle later.
 
     No register here has a reset: weights are loaded before they are used, sums flow through.
 
-    2:4 sparsity: a selector that takes each activation from four broadcast values by the
-    weight's index belongs in front of the products, with its own register.
-
     Members
     -------
-    a: two broadcast activations. row_byte: byte of this column. column_bytes: bytes of these rows.
+    a: broadcast activations. row_byte: bytes of this column. column_bytes: bytes of these rows.
+    row_index: indices of this column; a column's word has indices of 0.
     """
 
-    latency = 2
-
-    def __init__(self, psum_bits: int):
-        super().__init__(
-            {
-                "a": In(signed(ACTIVATION_BITS)).array(2),
-                "row_byte": In(signed(WEIGHT_BITS)),
-                "column_bytes": In(signed(WEIGHT_BITS)).array(2),
-                "capture_row": In(1).array(2),
-                "capture_column": In(1),
-                "swap": In(1),
-                "i_psum": In(signed(psum_bits)),
-                "o_psum": Out(signed(psum_bits)),
+    def __init__(self, psum_bits: int, *, sparse: bool = False):
+        self.sparse = sparse
+        members = {
+            "a": In(signed(ACTIVATION_BITS)).array(QUAD if sparse else KEPT),
+            "row_byte": In(signed(WEIGHT_BITS)).array(2),
+            "column_bytes": In(signed(WEIGHT_BITS)).array(2),
+            "capture_row": In(1).array(2),
+            "capture_column": In(1),
+            "swap": In(1),
+            "i_psum": In(signed(psum_bits)),
+            "o_psum": Out(signed(psum_bits)),
+        }
+        if sparse:
+            members |= {
+                "row_index": In(unsigned(INDEX_BITS)).array(2),
+                "index_capture_row": In(1).array(2),
+                "index_capture_column": In(1),
+                "index_swap": In(1),
             }
-        )
+        super().__init__(members)
         self.o_psum = Signal(signed(psum_bits), reset_less=True)
+
+    @staticmethod
+    def latency(sparse: bool) -> int:
+        """Select, multiply, add."""
+        return 3 if sparse else 2
 
     def elaborate(self, platform):
         m = Module()
@@ -67,12 +83,27 @@ class ProcessingPair(wiring.Component):
             with m.If(self.capture_column):
                 m.d.sync += shadow.eq(self.column_bytes[j])
             with m.If(self.capture_row[j]):
-                m.d.sync += shadow.eq(self.row_byte)
+                m.d.sync += shadow.eq(self.row_byte[j])
             with m.If(self.swap):
                 m.d.sync += active.eq(shadow)
             # Stage 1: products, in the output register of a multiplier block.
-            m.d.sync += product.eq(self.a[j] * active)
+            operand = self._select(m, j) if self.sparse else self.a[j]
+            m.d.sync += product.eq(operand * active)
             products.append(product)
         # Stage 2: one addition chain a pair, so that two rows share a skew stage.
         m.d.sync += self.o_psum.eq(self.i_psum + products[0] + products[1])
         return m
+
+    def _select(self, m: Module, j: int) -> Signal:
+        """Stage 0: the input of weight j."""
+        shadow = Signal(INDEX_BITS, name=f"shadow_index_{j}", reset_less=True)
+        active = Signal(INDEX_BITS, name=f"active_index_{j}", reset_less=True)
+        operand = Signal(signed(ACTIVATION_BITS), name=f"operand_{j}", reset_less=True)
+        with m.If(self.index_capture_column):
+            m.d.sync += shadow.eq(0)
+        with m.If(self.index_capture_row[j]):
+            m.d.sync += shadow.eq(self.row_index[j])
+        with m.If(self.index_swap):
+            m.d.sync += active.eq(shadow)
+        m.d.sync += operand.eq(select([self.a[j + i] for i in range(3)], active))
+        return operand

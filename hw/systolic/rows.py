@@ -31,9 +31,12 @@ class RowStreamer(wiring.Component):
     ```
     row (n, k, i): ACTIVATION[a_address + k*a_stride + i] for ACC[acc_address + n*acc_stride + i]
     ```
+    A row of a SPARSE_GEMM has the words of two panels, `2*k` and `2*k + 1`, read together.
+
     Latency: 3 cycles from a command to its first row. Throughput: a row a cycle, also from tile
-    to tile and from command to command. Flow control: `o` is a FIFO of four rows, so the memory
-    may hesitate.
+    to tile and from command to command; a sparse row takes two where its words share a bank, so
+    never with an odd `a_stride`. Flow control: `o` is a FIFO of four rows, so the memory may
+    hesitate.
 
     Ranges: an accumulator word beyond the memory, and row slots beyond `row_slots` in a command
     that uses them, are reported as `ONCHIP_RANGE`; the rows concerned carry `write = 0`.
@@ -43,8 +46,9 @@ class RowStreamer(wiring.Component):
 
     Members
     -------
-    i_command: GEMM commands whose operands may be used. activation: the activation memory.
-    o: `data` (R bytes) and `tag` (`request_tag`). started: a command is taken.
+    i_command: GEMM commands whose operands may be used. activation: the activation memory, with
+        `sparse` two ports. started: a command is taken.
+    o: `data` (R bytes for each word) and `tag` (`request_tag`).
     i_hold: take no command yet. active: a command is being read. pending: rows are in the FIFO.
     error: see `UnitError`. i_halt: take no command and read nothing more.
     """
@@ -52,14 +56,14 @@ class RowStreamer(wiring.Component):
     def __init__(self, config: AcceleratorConfig):
         self.config = config
         self.tag = request_tag(config)
+        self.panels = 2 if config.sparse else 1
         width = 8 * config.rows
+        row = data.ArrayLayout(unsigned(width), self.panels)
         super().__init__(
             {
                 "i_command": In(command_stream()),
-                "activation": Out(ReadPort(width)),
-                "o": Out(
-                    stream.Signature(data.StructLayout({"data": unsigned(width), "tag": self.tag}))
-                ),
+                "activation": Out(ReadPort(width)).array(self.panels),
+                "o": Out(stream.Signature(data.StructLayout({"data": row, "tag": self.tag}))),
                 "started": Out(1),
                 "active": Out(1),
                 "pending": Out(1),
@@ -73,9 +77,26 @@ class RowStreamer(wiring.Component):
         config = self.config
         m = Module()
         m.submodules.prefetch = prefetch = Prefetch(8 * config.rows, self.tag)
-        wiring.connect(m, prefetch.port, wiring.flipped(self.activation))
-        wiring.connect(m, prefetch.o, wiring.flipped(self.o))
-        m.d.comb += self.pending.eq(prefetch.pending)
+        wiring.connect(m, prefetch.port, wiring.flipped(self.activation[0]))
+        if config.sparse:
+            m.submodules.second = second = Prefetch(8 * config.rows, 1)  # its tag says nothing
+            wiring.connect(m, second.port, wiring.flipped(self.activation[1]))
+        head = prefetch.o.payload
+        m.d.comb += [
+            self.pending.eq(prefetch.pending),
+            self.o.payload.data[0].eq(head.data),
+            self.o.payload.tag.eq(head.tag),
+            self.o.valid.eq(prefetch.o.valid),
+            prefetch.o.ready.eq(self.o.ready),
+        ]
+        if config.sparse:
+            is_sparse = head.tag.is_sparse
+            m.d.comb += [
+                self.o.payload.data[1].eq(second.o.payload.data),
+                self.o.valid.eq(prefetch.o.valid & (second.o.valid | ~is_sparse)),
+                prefetch.o.ready.eq(self.o.ready & (second.o.valid | ~is_sparse)),
+                second.o.ready.eq(self.o.ready & prefetch.o.valid & is_sparse),
+            ]
         layout = command_layout(Opcode.GEMM)
         incoming = data.View(layout, self.i_command.payload.word)
 
@@ -86,6 +107,10 @@ class RowStreamer(wiring.Component):
         first_row, first_k, first_n = Signal(), Signal(), Signal()
         rows_left, k_left, n_left = Signal(12), Signal(10), Signal(10)  # this one included
         a_row, a_tile = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
+        is_sparse = Signal()
+        a_row_1, a_tile_1 = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)  # the second words
+        a_start_1 = Signal(ADDRESS_BITS)
+        a_step = Signal(17)  # from tile to tile
         acc_row, acc_panel = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
         slot = Signal(10)
         limit_row, limit_panel = Signal(signed(LIMIT_BITS)), Signal(signed(LIMIT_BITS))
@@ -98,8 +123,9 @@ class RowStreamer(wiring.Component):
         # --- request ----------------------------------------------------------------------------
         request = prefetch.i.payload
         tag = request.tag
+        issue = Signal()
+        request_valid = self.active & ~self.i_halt
         m.d.comb += [
-            prefetch.i.valid.eq(self.active & ~self.i_halt),
             request.addr.eq(a_row),
             tag.write.eq(acc_fits & slots_fit),
             tag.read.eq(command.accumulate | ~first_k),
@@ -116,20 +142,41 @@ class RowStreamer(wiring.Component):
             tag.first.eq(first_row),
             tag.last_of_tile.eq(last_row),
             tag.masked.eq(find_max & command.mask),
+            tag.is_sparse.eq(is_sparse),
         ]
-        issue = prefetch.i.valid & prefetch.i.ready
+        outside = prefetch.out_of_range
+        if config.sparse:
+            # The memory may take the two requests in different cycles.
+            sent = [Signal(name=f"sent_{i}") for i in range(2)]
+            requests = [prefetch.i, second.i]
+            wanted = [1, is_sparse]
+            met = [
+                sent[i] | ~wanted[i] | requests[i].ready if i else sent[i] | requests[i].ready
+                for i in range(2)
+            ]
+            m.d.comb += second.i.payload.addr.eq(a_row_1)
+            for i in range(2):
+                m.d.comb += requests[i].valid.eq(request_valid & wanted[i] & ~sent[i])
+                m.d.sync += sent[i].eq(request_valid & wanted[i] & met[i] & ~issue)
+            m.d.comb += issue.eq(request_valid & met[0] & met[1])
+            outside = outside | second.out_of_range
+        else:
+            m.d.comb += [
+                prefetch.i.valid.eq(request_valid),
+                issue.eq(request_valid & prefetch.i.ready),
+            ]
         finish = issue & tag.last
         m.d.comb += [
-            self.error.valid.eq(
-                prefetch.out_of_range | (issue & ~acc_fits) | (self.active & ~slots_fit)
-            ),
+            self.error.valid.eq(outside | (issue & ~acc_fits) | (self.active & ~slots_fit)),
             self.error.code.eq(ErrorCode.ONCHIP_RANGE),
             self.error.index.eq(index),
         ]
 
         # --- loops ------------------------------------------------------------------------------
-        def start_tile(fields, a, acc, limit):
+        def start_tile(fields, a, a_1, acc, limit):
+            second_words = [a_row_1.eq(a_1), a_tile_1.eq(a_1)] if config.sparse else []
             return [
+                *second_words,
                 first_row.eq(1),
                 rows_left.eq(fields.rows),
                 a_row.eq(a),
@@ -147,17 +194,21 @@ class RowStreamer(wiring.Component):
                     first_row.eq(0),
                     rows_left.eq(rows_left - 1),
                     a_row.eq(a_row + 1),
+                    a_row_1.eq(a_row_1 + 1),
                     acc_row.eq(acc_row + 1),
                     slot.eq(slot + 1),
                     limit_row.eq(limit_row + command.causal),
                 ]
             with m.Elif(~last_k):
-                m.d.sync += start_tile(command, a_tile + command.a_stride, acc_panel, limit_panel)
+                m.d.sync += start_tile(
+                    command, a_tile + a_step, a_tile_1 + a_step, acc_panel, limit_panel
+                )
                 m.d.sync += [first_k.eq(0), k_left.eq(k_left - 1)]
             with m.Else():
                 m.d.sync += start_tile(
                     command,
                     command.a_address,
+                    a_start_1,
                     acc_panel + command.acc_stride,
                     limit_panel - config.columns,
                 )
@@ -175,10 +226,15 @@ class RowStreamer(wiring.Component):
         ]
         with m.If(self.started):
             uses_slots = incoming.row_max | (incoming.accumulate & incoming.rescale)
+            second_panel = incoming.a_address + incoming.a_stride
+            sparse_command = (incoming.opcode == Opcode.SPARSE_GEMM) if config.sparse else 0
             m.d.sync += start_tile(
-                incoming, incoming.a_address, incoming.acc_address, incoming.limit
+                incoming, incoming.a_address, second_panel, incoming.acc_address, incoming.limit
             )
             m.d.sync += [
+                is_sparse.eq(sparse_command),
+                a_start_1.eq(second_panel),
+                a_step.eq(Mux(sparse_command, incoming.a_stride << 1, incoming.a_stride)),
                 self.active.eq(1),
                 command.eq(incoming),
                 index.eq(self.i_command.payload.index),

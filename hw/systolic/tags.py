@@ -44,11 +44,11 @@ def request_tag(config: AcceleratorConfig) -> data.StructLayout:
     """Tag of one row in the streamer's FIFO: a row tag without `valid` and `keep`, and
 
     is_unsigned: how to read the activations. first, last_of_tile: place of the row in its tile.
-    masked: takes a word of the key mask.
+    masked: takes a word of the key mask. is_sparse: it is two words, for sparse weights.
     """
     members = {
         name: field.shape for name, field in row_tag(config) if name not in ("valid", "keep")
     }
     return data.StructLayout(
-        members | {"is_unsigned": 1, "first": 1, "last_of_tile": 1, "masked": 1}
+        members | {"is_unsigned": 1, "first": 1, "last_of_tile": 1, "masked": 1, "is_sparse": 1}
     )

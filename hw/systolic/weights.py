@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from amaranth import Module, Mux, Signal, unsigned
-from amaranth.lib import data, wiring
+from amaranth import Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.config import AcceleratorConfig
@@ -16,48 +16,44 @@ from hw.interfaces import (
     command_stream,
 )
 from hw.isa import ErrorCode, Opcode
+from hw.sparse.packing import TileFormat
+from hw.sparse.unpack import WeightUnpacker, WordKind, packed_tag, weight_entry
 from hw.systolic.prefetch import Prefetch
 
 __all__ = ["WeightLoader"]
-
-WordTag = data.StructLayout({"first": 1, "last": 1, "by_column": 1})
-"""Place of a word in its tile."""
 
 
 class WeightLoader(wiring.Component):
     """Reads tile (n, k) of each command, n outer, k inner, W words each, in the order of use.
 
-    W is R for words by row, C for words by column. Words wait in a small FIFO, also those of the
-    next command, so that the first word of a tile can enter the array in the very cycle in which
-    the swap frees the shadow weights.
+    W is the `words` of a tile (`hw/sparse/packing.py`): R for words by row, C for words by column.
+    Words wait in a small FIFO, also those of the next command, so that the first word of a tile
+    can enter the array in the very cycle in which the swap frees the shadow weights. Between the
+    FIFO and the array is the unpacker, if the configuration has more than dense INT8 weights.
 
-    Latency: 4 cycles from the command to its first word in the array. Throughput: a word a cycle,
-    also from tile to tile and from command to command: a tile every W cycles. Flow control: words
-    enter while the shadow weights are free; `tile_ready` tells that a whole tile has entered, and
-    holds until `swap`.
+    Latency: 4 cycles from the command to its first word in the array, 5 with the unpacker.
+    Throughput: a word a cycle, also from tile to tile and from command to command: a tile every W
+    cycles (and one more for multipliers). Flow control: words enter while the shadow weights are
+    free; `tile_ready` tells that a whole tile has entered, and holds until `swap`.
 
     Members
     -------
-    i_command: GEMM commands whose weights may be read. weight: the weight memory.
-    word, word_valid, by_column, first_word: to `SystolicArray`.
-    tile_ready, swap: a whole tile waits in the shadow weights; it becomes active.
-    busy: a command is being read, or its words wait. error: a weight address beyond the memory.
-    i_halt: take no command and read nothing more.
+    i_command: commands whose weights may be read. weight: the weight memory.
+    o, o_valid: to `SystolicArray`. tile_ready, swap: a whole tile waits in the shadow weights; it
+    becomes active. busy: a command is being read, or its words wait. error: a weight address
+    beyond the memory. i_halt: take no command and read nothing more.
     """
 
     def __init__(self, config: AcceleratorConfig):
-        self.rows = config.rows
-        self.columns = config.columns
-        self.word_bytes = config.weight_bytes
-        word = data.ArrayLayout(unsigned(8), self.word_bytes)
+        self.config = config
+        self.tag = packed_tag(config)
+        self.entry = weight_entry(config)
         super().__init__(
             {
                 "i_command": In(command_stream()),
-                "weight": Out(ReadPort(8 * self.word_bytes)),
-                "word": Out(word),
-                "word_valid": Out(1),
-                "by_column": Out(1),
-                "first_word": Out(1),
+                "weight": Out(ReadPort(8 * config.weight_bytes)),
+                "o": Out(self.entry),
+                "o_valid": Out(1),
                 "tile_ready": Out(1),
                 "swap": In(1),
                 "busy": Out(1),
@@ -66,18 +62,43 @@ class WeightLoader(wiring.Component):
             }
         )
 
+    def _tile_words(self, by_column, int4, sparse):
+        """Words of a tile, a constant for each format that the configuration has."""
+        c = self.config
+
+        def words(**form: bool) -> int:
+            return TileFormat(c.rows, c.columns, **form).words
+
+        result = Mux(by_column, words(by_column=True), words())
+        if c.int4:
+            result = Mux(int4, words(int4=True), result)
+        if c.sparse:
+            with_index = words(sparse=True)
+            if c.int4:
+                with_index = Mux(int4, words(sparse=True, int4=True), with_index)
+            result = Mux(sparse, with_index, result)
+        return result
+
     def elaborate(self, platform):
         m = Module()
-        m.submodules.prefetch = prefetch = Prefetch(8 * self.word_bytes, WordTag)
+        c = self.config
+        m.submodules.prefetch = prefetch = Prefetch(8 * c.weight_bytes, self.tag)
         wiring.connect(m, prefetch.port, wiring.flipped(self.weight))
         command = data.View(command_layout(Opcode.GEMM), self.i_command.payload.word)
+        packed = c.sparse or c.int4
 
         # --- read side: the loop nest n, k, word ------------------------------------------------
-        longest = max(self.rows, self.columns)
+        longest = max(c.rows, c.columns, TileFormat(c.rows, c.columns, sparse=True).words) + 1
         active = Signal()
         index = Signal(INDEX_BITS)
-        by_column = Signal()
-        first_word = Signal()
+        by_column, int4, sparse = Signal(), Signal(), Signal()
+        group = Signal(4)  # tiles that share multipliers
+        first_values = Signal()
+        kind = Signal(WordKind)
+        run_left = Signal(2)  # words of values behind this one up to the next indices
+        has_multipliers = Signal()  # this tile has its own
+        group_place = Signal(4)  # of this tile in its group
+        tile_words = Signal(range(longest))
         words_left = Signal(range(longest))  # after this one
         k_tiles, k_left = Signal(10), Signal(10)  # k_left, n_left: tiles left, this one included
         n_left = Signal(10)
@@ -88,32 +109,64 @@ class WeightLoader(wiring.Component):
 
         last_word = words_left == 0
         last_tile = (k_left == 1) & (n_left == 1)
+        tag = prefetch.i.payload.tag
         m.d.comb += [
             prefetch.i.valid.eq(active & ~self.i_halt),
             prefetch.i.payload.addr.eq(address),
-            prefetch.i.payload.tag.first.eq(first_word),
-            prefetch.i.payload.tag.last.eq(last_word),
-            prefetch.i.payload.tag.by_column.eq(by_column),
+            tag.first.eq(first_values),
+            tag.last.eq(last_word),
+            tag.by_column.eq(by_column),
         ]
+        if packed:
+            m.d.comb += [
+                tag.kind.eq(kind),
+                tag.int4.eq(int4),
+                tag.sparse.eq(sparse),
+                tag.scaled.eq(group != 0),
+            ]
         issue = prefetch.i.valid & prefetch.i.ready
         finish = issue & last_word & last_tile
+        next_place = Mux(group_place + 1 == group, 0, group_place + 1)
 
-        def start_tile(start, is_by_column):
-            return [
+        def start_tile(start, words, is_sparse, scaled, place):
+            """scaled: its first word is one of multipliers."""
+            statements = [
                 address.eq(start),
                 tile.eq(start),
-                first_word.eq(1),
-                words_left.eq(Mux(is_by_column, self.columns - 1, self.rows - 1)),
+                first_values.eq(1),
+                words_left.eq(words - 1 + (scaled if packed else 0)),
             ]
+            if packed:
+                values = Mux(is_sparse, WordKind.INDICES, WordKind.VALUES)
+                statements += [
+                    kind.eq(Mux(scaled, WordKind.MULTIPLIERS, values)),
+                    has_multipliers.eq(scaled),
+                    group_place.eq(place),
+                ]
+            return statements
 
         with m.If(issue):
-            m.d.sync += [address.eq(address + 1), first_word.eq(0)]
-            m.d.sync += words_left.eq(words_left - 1)
+            m.d.sync += [address.eq(address + 1), words_left.eq(words_left - 1)]
+            with m.If(kind == WordKind.VALUES):
+                m.d.sync += first_values.eq(0)
+            if packed:
+                with m.Switch(kind):
+                    with m.Case(WordKind.MULTIPLIERS):
+                        m.d.sync += kind.eq(Mux(sparse, WordKind.INDICES, WordKind.VALUES))
+                    with m.Case(WordKind.INDICES):
+                        m.d.sync += [kind.eq(WordKind.VALUES), run_left.eq(Mux(int4, 1, 3))]
+                    with m.Default():
+                        m.d.sync += run_left.eq(run_left - 1)
+                        with m.If(sparse & (run_left == 0)):
+                            m.d.sync += kind.eq(WordKind.INDICES)
+            scaled = group != 0
             with m.If(last_word & (k_left != 1)):
-                m.d.sync += start_tile(tile + k_stride, by_column)
+                following = tile + k_stride + has_multipliers
+                starts_group = scaled & (next_place == 0)
+                m.d.sync += start_tile(following, tile_words, sparse, starts_group, next_place)
                 m.d.sync += k_left.eq(k_left - 1)
             with m.Elif(last_word):
-                m.d.sync += start_tile(panel + n_stride, by_column)
+                m.d.sync += start_tile(panel + n_stride, tile_words, sparse, scaled, 0)
                 m.d.sync += [
                     panel.eq(panel + n_stride),
                     k_left.eq(k_tiles),
@@ -124,11 +177,14 @@ class WeightLoader(wiring.Component):
         # The next command may follow without a gap.
         m.d.comb += self.i_command.ready.eq((~active | finish) & ~self.i_halt)
         with m.If(self.i_command.valid & self.i_command.ready):
-            m.d.sync += start_tile(command.w_address, command.w_by_column)
+            is_sparse = command.opcode == Opcode.SPARSE_GEMM
+            words = self._tile_words(command.w_by_column, command.w_int4, is_sparse)
+            m.d.sync += start_tile(command.w_address, words, is_sparse, command.w_group != 0, 0)
             m.d.sync += [
                 active.eq(1),
                 index.eq(self.i_command.payload.index),
                 by_column.eq(command.w_by_column),
+                tile_words.eq(words),
                 panel.eq(command.w_address),
                 k_tiles.eq(command.k_tiles),
                 k_left.eq(command.k_tiles),
@@ -136,6 +192,12 @@ class WeightLoader(wiring.Component):
                 k_stride.eq(command.w_k_stride),
                 n_stride.eq(command.w_n_stride),
             ]
+            if packed:
+                m.d.sync += [
+                    int4.eq(command.w_int4),
+                    sparse.eq(is_sparse),
+                    group.eq(command.w_group),
+                ]
         m.d.comb += [
             self.error.valid.eq(prefetch.out_of_range),
             self.error.code.eq(ErrorCode.ONCHIP_RANGE),
@@ -143,17 +205,29 @@ class WeightLoader(wiring.Component):
         ]
 
         # --- array side -------------------------------------------------------------------------
-        head = prefetch.o.payload
+        source = stream.Signature(self.entry).create()
+        if packed:
+            m.submodules.unpack = unpack = WeightUnpacker(c)
+            wiring.connect(m, prefetch.o, unpack.i)
+            wiring.connect(m, unpack.o, wiring.flipped(source))
+        else:
+            head = prefetch.o.payload
+            m.d.comb += [
+                source.payload.word.eq(head.data),
+                source.payload.first.eq(head.tag.first),
+                source.payload.last.eq(head.tag.last),
+                source.payload.by_column.eq(head.tag.by_column),
+                source.valid.eq(prefetch.o.valid),
+                prefetch.o.ready.eq(source.ready),
+            ]
         m.d.comb += [
-            prefetch.o.ready.eq(~self.tile_ready | self.swap),
-            self.word_valid.eq(prefetch.o.valid & prefetch.o.ready),
-            self.word.eq(head.data),
-            self.by_column.eq(head.tag.by_column),
-            self.first_word.eq(head.tag.first),
-            self.busy.eq(active | prefetch.pending),
+            source.ready.eq(~self.tile_ready | self.swap),
+            self.o_valid.eq(source.valid & source.ready),
+            self.o.eq(source.payload),
+            self.busy.eq(active | prefetch.pending | source.valid),
         ]
-        # A tile has at least two words, so the last one never enters with the swap.
-        with m.If(self.word_valid & head.tag.last):
+        # The last word enters with the swap only if it is the only one of the next tile.
+        with m.If(self.o_valid & source.payload.last):
             m.d.sync += self.tile_ready.eq(1)
         with m.Elif(self.swap):
             m.d.sync += self.tile_ready.eq(0)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hw.config import PRESETS, AcceleratorConfig
+from hw.sparse.formats import DENSE, WeightFormat
 from sw.bench import workloads
 from sw.compiler.errors import CompileError
 from sw.compiler.graph import QuantGraph, QuantInput
@@ -41,6 +42,17 @@ class Workload(abc.ABC):
         return lower(self.graph(), config)
 
 
+def _format_title(format: WeightFormat) -> str:
+    return "" if format == DENSE else f", {format.name}"
+
+
+def _format_options(format: WeightFormat) -> str:
+    """What `weft bench` takes for it."""
+    weights = format.name.removeprefix("2:4 ")
+    text = " --sparsity 2:4" if format.sparse else ""
+    return text + (f" --weights {weights}" if weights != "int8" else "")
+
+
 @dataclass(frozen=True)
 class Gemm(Workload):
     """[m, k] x [k, n] with requantisation to INT8."""
@@ -48,17 +60,19 @@ class Gemm(Workload):
     m: int
     k: int
     n: int
+    format: WeightFormat = DENSE
 
     @property
     def title(self) -> str:
-        return f"gemm {self.m}x{self.k}x{self.n}"
+        return f"gemm {self.m}x{self.k}x{self.n}" + _format_title(self.format)
 
     @property
     def command(self) -> str:
-        return f"weft bench gemm --shape {self.m}x{self.k}x{self.n}"
+        text = f"weft bench gemm --shape {self.m}x{self.k}x{self.n}"
+        return text + _format_options(self.format)
 
     def graph(self) -> QuantGraph:
-        return workloads.gemm(self.m, self.k, self.n)
+        return workloads.gemm(self.m, self.k, self.n, format=self.format)
 
 
 @dataclass(frozen=True)
@@ -98,6 +112,7 @@ class Encoder(Workload):
     ffn: int
     seq: int
     layers: int = 1
+    format: WeightFormat = DENSE
 
     def __post_init__(self) -> None:
         if self.hidden % self.heads:
@@ -106,7 +121,8 @@ class Encoder(Workload):
     @property
     def title(self) -> str:
         text = f"encoder {self.hidden}/{self.heads}/{self.ffn}, seq {self.seq}"
-        return text + (f", {self.layers} layers" if self.layers > 1 else "")
+        text += f", {self.layers} layers" if self.layers > 1 else ""
+        return text + _format_title(self.format)
 
     @property
     def command(self) -> str:
@@ -114,10 +130,13 @@ class Encoder(Workload):
             f"weft bench encoder --hidden {self.hidden} --heads {self.heads} --ffn {self.ffn} "
             f"--seq {self.seq}"
         )
-        return text + (f" --layers {self.layers}" if self.layers > 1 else "")
+        text += f" --layers {self.layers}" if self.layers > 1 else ""
+        return text + _format_options(self.format)
 
     def graph(self) -> QuantGraph:
-        return workloads.encoder(self.hidden, self.heads, self.ffn, self.seq, self.layers)
+        return workloads.encoder(
+            self.hidden, self.heads, self.ffn, self.seq, self.layers, format=self.format
+        )
 
 
 @dataclass(frozen=True)

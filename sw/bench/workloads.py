@@ -8,10 +8,12 @@ not depend on values.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
 from hw.isa import SCORE_FRACTION_BITS, Function
+from hw.sparse.formats import DENSE, KEPT, LARGEST_MULTIPLIER, WeightFormat, quads
 from hw.vector.golden import MUL_BITS, Affine
 from sw.compiler.graph import (
     FloatInput,
@@ -24,11 +26,12 @@ from sw.compiler.graph import (
     Tensor,
 )
 
-__all__ = ["attention", "encoder", "gemm", "requantise"]
+__all__ = ["attention", "encoder", "gemm", "random_weights", "requantise"]
 
 STD8 = 32.0
 """Standard deviation of INT8 activations."""
 STD_WEIGHT = 40.0
+STD_INT4 = 2.5
 STD16 = 2000.0
 """Standard deviation of the INT16 residual stream."""
 
@@ -47,8 +50,23 @@ def requantise(factor: float | np.ndarray, n: int, bias: np.ndarray | float = 0.
     return Affine(mul, offset, shift)
 
 
-def _weights(rng: np.random.Generator, n: int, k: int) -> np.ndarray:
-    return np.clip(np.rint(rng.normal(0, STD_WEIGHT, (n, k))), -128, 127).astype(np.int8)
+def random_weights(
+    rng: np.random.Generator, n: int, k: int, format: WeightFormat
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """INT8 weights [n, k] that the format can hold, and the multipliers of INT4 groups."""
+    values = rng.normal(0, STD_WEIGHT, (n, k))
+    if format.sparse:
+        size = np.abs(quads(values))
+        kept = np.argsort(np.argsort(-size, axis=2), axis=2) < KEPT
+        values = values * kept.reshape(n, -1)[:, :k]
+    if format.bits == 8:
+        return np.clip(np.rint(values), -128, 127).astype(np.int8), None
+    values = np.clip(np.rint(values / STD_WEIGHT * STD_INT4), -8, 7)
+    if not format.group:
+        return values.astype(np.int8), None
+    multipliers = rng.integers(1, LARGEST_MULTIPLIER + 1, (n, -(-k // format.group)))
+    each = np.repeat(multipliers, format.group, axis=1)[:, :k]
+    return (values * each).astype(np.int8), multipliers
 
 
 def _unit8(name: str, features: int, heads: int = 0, tokens: int = 0) -> Tensor:
@@ -59,20 +77,29 @@ def _unit16(name: str, features: int) -> Tensor:
     return Tensor(name, 16, features, np.asarray(1 / STD16), np.zeros(features))
 
 
-def _linear_factor(k: int, std: float) -> float:
-    """From the accumulator's standard deviation to the wanted one."""
-    return std / (math.sqrt(k) * STD8 * STD_WEIGHT)
+def _linear(
+    rng: np.random.Generator,
+    n: int,
+    k: int,
+    format: WeightFormat,
+    std: float,
+    bias: float,
+) -> dict[str, Any]:
+    """Fields of a linear layer with this standard deviation of its result and its bias."""
+    weight, multipliers = random_weights(rng, n, k, format)
+    size = math.sqrt(max(float(np.mean(np.square(weight, dtype=np.float64))), 1e-3))
+    first = requantise(std / (math.sqrt(k) * STD8 * size), n, rng.normal(0, bias, n))
+    return {"weight": weight, "first": first, "format": format, "multipliers": multipliers}
 
 
-def gemm(m: int, k: int, n: int, seed: int = 0) -> QuantGraph:
+def gemm(m: int, k: int, n: int, seed: int = 0, format: WeightFormat = DENSE) -> QuantGraph:
     """[m, k] x [k, n] with requantisation of the result to INT8."""
     rng = np.random.default_rng(seed)
     graph = QuantGraph(batch=1, tokens=m, inputs=[FloatInput("x", "float", (1, m, k))])
     graph.tensors = {t.name: t for t in (_unit8("x8", k), _unit8("y8", n))}
-    first = requantise(_linear_factor(k, STD8), n, rng.normal(0, 4, n))
     graph.ops = [
         QuantInput("x8", "float", ("x",)),
-        QuantLinear("x8", _weights(rng, n, k), first, out8="y8", place="gemm"),
+        QuantLinear("x8", **_linear(rng, n, k, format, STD8, 4), out8="y8", place="gemm"),
     ]
     graph.outputs = [QuantOutput("y8", (1, m, n))]
     return graph
@@ -118,9 +145,19 @@ def attention(
 
 
 def encoder(
-    hidden: int, heads: int, ffn: int, seq: int, layers: int = 1, batch: int = 1, seed: int = 0
+    hidden: int,
+    heads: int,
+    ffn: int,
+    seq: int,
+    layers: int = 1,
+    batch: int = 1,
+    seed: int = 0,
+    format: WeightFormat = DENSE,
 ) -> QuantGraph:
-    """Post-norm encoder layers (BERT): attention, residual, norm, GELU FFN, residual, norm."""
+    """Post-norm encoder layers (BERT): attention, residual, norm, GELU FFN, residual, norm.
+
+    format: of the weights of all linear layers.
+    """
     rng = np.random.default_rng(seed)
     shape = (batch, seq, hidden)
     graph = QuantGraph(batch=batch, tokens=seq, inputs=[FloatInput("x", "float", shape)])
@@ -129,10 +166,8 @@ def encoder(
         graph.tensors[tensor.name] = tensor
         return tensor.name
 
-    def linear(x: str, n: int, std: float) -> tuple[np.ndarray, Affine]:
-        k = graph.tensors[x].features
-        bias = rng.normal(0, std / 8, n)
-        return _weights(rng, n, k), requantise(_linear_factor(k, std), n, bias)
+    def linear(x: str, n: int, std: float) -> dict[str, Any]:
+        return _linear(rng, n, graph.tensors[x].features, format, std, std / 8)
 
     x8, x16 = add(_unit8("x8", hidden)), add(_unit16("x16", hidden))
     graph.ops = [QuantInput(x8, "float", ("x",)), QuantInput(x16, "float", ("x",))]
@@ -142,8 +177,8 @@ def encoder(
         p = f"layer{layer}."
         for name in "qkv":
             out = add(_unit8(p + name, hidden, heads))
-            weight, first = linear(x8, hidden, STD8)
-            graph.ops.append(QuantLinear(x8, weight, first, out8=out, place=p + name))
+            fields = linear(x8, hidden, STD8)
+            graph.ops.append(QuantLinear(x8, **fields, out8=out, place=p + name))
         context = add(_unit8(p + "context", hidden))
         graph.ops.append(
             QuantAttention(
@@ -160,25 +195,22 @@ def encoder(
         for block, inner in (("attention", context), ("ffn", "")):
             if block == "ffn":
                 inner = add(_unit8(p + "hidden", ffn))
-                weight, first = linear(x8, ffn, 1024.0)
+                fields = linear(x8, ffn, 1024.0)
                 second = requantise(STD8 / 1024, ffn)
                 graph.ops.append(
                     QuantLinear(
                         x8,
-                        weight,
-                        first,
-                        Function.GELU_ERF,
+                        **fields,
+                        function=Function.GELU_ERF,
                         second=second,
                         out8=inner,
                         place=p + "ffn1",
                     )
                 )
-            weight, first = linear(inner, hidden, STD16)
+            fields = linear(inner, hidden, STD16)
             total = add(_unit16(p + block + ".sum", hidden))
             graph.ops.append(
-                QuantLinear(
-                    inner, weight, first, residual=x16, out16=total, place=p + block + ".out"
-                )
+                QuantLinear(inner, **fields, residual=x16, out16=total, place=p + block + ".out")
             )
             x16 = add(_unit16(p + block + ".norm16", hidden))
             x8 = add(_unit8(p + block + ".norm8", hidden))

@@ -9,6 +9,7 @@ import click
 from rich.table import Table
 
 from hw.config import get_config
+from hw.sparse.formats import WeightFormat
 from sw.bench.cases import Attention, Case, Encoder, Gemm, MiniLM, Workload
 from sw.bench.measure import STALLS, measure
 from sw.cli.bench_suite import all_rows, baseline, table
@@ -43,6 +44,31 @@ def _common(command: Callable) -> Callable:
     ):
         command = option(command)
     return command
+
+
+def _format_options(command: Callable) -> Callable:
+    for option in (
+        click.option(
+            "--weights",
+            type=click.Choice(["int8", "int4", "int4/32"]),
+            default="int8",
+            show_default=True,
+            help="How weights are stored; int4/32: groups of 32 inputs with a multiplier each.",
+        ),
+        click.option(
+            "--sparsity",
+            type=click.Choice(["none", "2:4"]),
+            default="none",
+            show_default=True,
+            help="2:4: two of four weights are 0, and cost no cycles.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _format(sparsity: str, weights: str) -> WeightFormat:
+    return WeightFormat.parse(weights if sparsity == "none" else f"{sparsity} {weights}")
 
 
 def _report(
@@ -98,10 +124,11 @@ def _shape(text: str) -> tuple[int, int, int]:
 
 @bench.command()
 @click.option("--shape", required=True, help="MxKxN.")
+@_format_options
 @_common
-def gemm(shape: str, **options: Any) -> None:
-    """A dense INT8 matrix product with requantisation."""
-    _report(Gemm(*_shape(shape)), **options)
+def gemm(shape: str, sparsity: str, weights: str, **options: Any) -> None:
+    """A matrix product with requantisation to INT8."""
+    _report(Gemm(*_shape(shape), _format(sparsity, weights)), **options)
 
 
 @bench.command()
@@ -124,10 +151,21 @@ def attention(
 @click.option("--ffn", type=click.IntRange(1), required=True)
 @click.option("--seq", type=click.IntRange(1), required=True)
 @click.option("--layers", type=click.IntRange(1), default=1, show_default=True)
+@_format_options
 @_common
-def encoder(hidden: int, heads: int, ffn: int, seq: int, layers: int, **options: Any) -> None:
+def encoder(
+    hidden: int,
+    heads: int,
+    ffn: int,
+    seq: int,
+    layers: int,
+    sparsity: str,
+    weights: str,
+    **options: Any,
+) -> None:
     """Whole encoder layers: attention, residual adds, layer norms, GELU feed-forward."""
-    _report(Encoder(hidden, heads, ffn, seq, layers), **options)
+    format = _format(sparsity, weights)
+    _report(Encoder(hidden, heads, ffn, seq, layers, format), **options)
 
 
 @bench.command()

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from hw.config import AcceleratorConfig
-from hw.isa import Memory, Opcode, Region
+from hw.isa import MATRIX_OPCODES, Memory, Opcode, Region
+from hw.sparse.packing import tile_format
 
 __all__ = ["Access", "Space", "accesses"]
 
@@ -86,22 +87,28 @@ def _transfer(c: AcceleratorConfig, v: Mapping[str, int], store: bool) -> list[A
     return chip
 
 
-def weight_accesses(c: AcceleratorConfig, v: Mapping[str, int]) -> list[Access]:
+def weight_accesses(c: AcceleratorConfig, opcode: Opcode, v: Mapping[str, int]) -> list[Access]:
     """Weight words of a GEMM: what its wait in slot 0 has to cover."""
     k, n, base = v["k_tiles"], v["n_tiles"], v["w_address"]
     k_stride, n_stride = v["w_k_stride"], v["w_n_stride"]
-    words = c.columns if v["w_by_column"] else c.rows
+    form = tile_format(c, opcode, v)
+    words, total = form.words, form.total_words(k)
     if k == 1 or k_stride == words:
-        return [Access(Space.WEIGHT, False, base, n, n_stride, k * words)]
-    if n == 1 or n_stride == words:
-        return [Access(Space.WEIGHT, False, base, k, k_stride, n * words)]
-    return [Access(Space.WEIGHT, False, base + i * n_stride, k, k_stride, words) for i in range(n)]
+        return [Access(Space.WEIGHT, False, base, n, n_stride, total)]
+    heads = total - k * words  # multipliers move the later tiles up
+    if n == 1 or n_stride == words + heads:
+        return [Access(Space.WEIGHT, False, base, k, k_stride, n * (words + heads))]
+    return [
+        Access(Space.WEIGHT, False, base + i * n_stride, k, k_stride, words + heads)
+        for i in range(n)
+    ]
 
 
-def _gemm(c: AcceleratorConfig, v: Mapping[str, int]) -> list[Access]:
+def _gemm(c: AcceleratorConfig, opcode: Opcode, v: Mapping[str, int]) -> list[Access]:
     rows, slot = v["rows"], v["slot"]
+    panels = v["k_tiles"] * tile_format(c, opcode, v).panels
     result = [
-        Access(Space.ACTIVATION, False, v["a_address"], v["k_tiles"], v["a_stride"], rows),
+        Access(Space.ACTIVATION, False, v["a_address"], panels, v["a_stride"], rows),
         Access(Space.ACCUMULATOR, True, v["acc_address"], v["n_tiles"], v["acc_stride"], rows),
     ]
     if v["accumulate"] and v["rescale"]:
@@ -189,8 +196,8 @@ def accesses(config: AcceleratorConfig, opcode: Opcode, v: Mapping[str, int]) ->
     """All accesses of a command, for a GEMM without its weights (`weight_accesses`)."""
     if opcode in (Opcode.LOAD, Opcode.STORE):
         return _transfer(config, v, opcode == Opcode.STORE)
-    if opcode == Opcode.GEMM:
-        return _gemm(config, v)
+    if opcode in MATRIX_OPCODES:
+        return _gemm(config, opcode, v)
     if opcode == Opcode.VECTOR:
         return _vector(config, v)
     if opcode == Opcode.NORM:

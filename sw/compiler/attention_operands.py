@@ -200,8 +200,8 @@ class Attention:
         """(address, words between panels, whether to free it) of a query block."""
         panels, row = self.head.head_panels, job.batch * self.queries + job.start
         if Form.A in self.q.chip:
-            rows = self.q.rows
-            return self.q.chip[Form.A] + job.head * panels * rows + row, rows, False
+            stride = self.q.stride
+            return self.q.chip[Form.A] + job.head * panels * stride + row, stride, False
         address = self.context.activation.take(panels * job.rows)
         self.context.move_panels(
             Opcode.LOAD,

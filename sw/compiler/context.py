@@ -30,12 +30,14 @@ class Value:
     """Where a tensor is.
 
     rows: of all sequences. dram: (region, offset) for each form it has in DRAM. chip: first word
-    of each form that is whole on chip: panels `rows` words apart, form S row by row.
+    of each form that is whole on chip: panels `stride` words apart (form A) or `rows` (K and V),
+    form S row by row.
     """
 
     tensor: Tensor
     layout: Layout
     rows: int
+    stride: int
     dram: dict[Form, tuple[Region, int]] = field(default_factory=dict)
     chip: dict[Form, int] = field(default_factory=dict)
 
@@ -99,11 +101,25 @@ class Context:
     def chip_words(self, name: str, form: Form) -> int:
         """Words of a whole tensor on chip. Whole tiles of K and V are read, so the last panel
         is followed by words that nobody else changes meanwhile."""
-        size = self.rows(name) * words.words_per_row(self.layout(name), form)
+        panels = words.words_per_row(self.layout(name), form)
+        if form == Form.A:
+            return self.panel_stride(name, self.rows(name)) * self.read_panels(name, panels)
+        size = self.rows(name) * panels
         return size + (self.config.rows + self.config.columns) * (form in (Form.K, Form.V))
 
+    def panel_stride(self, name: str, rows: int) -> int:
+        """Words between panels of so many rows in activation memory: odd where sparse weights
+        meet them, which reads the two words of a row from different banks."""
+        return rows | 1 if name in self.steps.sparse_inputs else rows
+
+    def read_panels(self, name: str, panels: int) -> int:
+        """Panels that are read of so many: sparse weights read them in pairs."""
+        return panels + panels % 2 if name in self.steps.sparse_inputs else panels
+
     def _value(self, name: str) -> Value:
-        value = Value(self.steps.tensors[name], self.layout(name), self.rows(name))
+        rows = self.rows(name)
+        stride = self.panel_stride(name, rows)
+        value = Value(self.steps.tensors[name], self.layout(name), rows, stride)
         self.values[name] = value
         return value
 

@@ -35,8 +35,9 @@ class Bytes:
     ) -> Bytes:
         """Panels (first, count) of these rows: in the resident tensor, or in a new buffer."""
         if form in value.chip:
-            address = value.chip[form] + panels[0] * value.rows + rows[0]
-            return cls(context, value, form, panels, rows, address, value.rows, False)
+            stride = value.stride if form == Form.A else value.rows
+            address = value.chip[form] + panels[0] * stride + rows[0]
+            return cls(context, value, form, panels, rows, address, stride, False)
         address = context.staging_pool(form).take(panels[1] * rows[1])
         return cls(context, value, form, panels, rows, address, rows[1], True)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hw import isa
-from hw.isa import Command, Function, Memory, Opcode, Region
+from hw.isa import Command, Function, Memory, Region
 from sw.compiler.program import Program
 
 __all__ = ["disassemble", "disassemble_command"]
@@ -28,7 +28,7 @@ def disassemble_command(command: Command) -> str:
         if command.values.get(item.name)
     )
     waits = [f"{w.unit.name} {w.count}" if w else "" for w in command.waits]
-    if command.opcode == Opcode.GEMM and any(waits):
+    if command.opcode in isa.MATRIX_OPCODES and any(waits):
         text = f"[{waits[0] or '-'} | {', '.join(filter(None, waits[1:])) or '-'}]"
     else:
         text = ", ".join(filter(None, waits))

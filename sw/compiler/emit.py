@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hw.config import AcceleratorConfig
-from hw.isa import COMMANDS, WAIT_SLOTS, Opcode, Unit, overlaps_itself
+from hw.isa import COMMANDS, MATRIX_OPCODES, WAIT_SLOTS, Opcode, Unit, overlaps_itself
 from sw.compiler.access import Access, Space, accesses, weight_accesses
 
 __all__ = ["Emitter", "Item"]
@@ -167,8 +167,8 @@ class Emitter:
         touched = accesses(self.config, opcode, values)
         needs = self._needs(touched, unit, self._started[unit])
         item = Item(opcode, values, unit, 0, self._place, [])
-        if opcode == Opcode.GEMM:
-            words = weight_accesses(self.config, values)
+        if opcode in MATRIX_OPCODES:
+            words = weight_accesses(self.config, opcode, values)
             weight_needs = self._needs(words, unit, self._weights_started)
             waits, clock = self._prune(weight_needs, self._weights_started, 1)
             item.weight_wait = waits[0] if waits else None

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from hw.isa import Function
-from hw.sparse.formats import DENSE, WeightFormat
+from hw.sparse.formats import DENSE, KEPT, QUAD, WeightFormat
 from hw.vector.golden import Affine
 
 __all__ = [
@@ -214,8 +214,12 @@ class QuantLinear:
 
     @property
     def useful_macs_per_row(self) -> int:
+        """Multiply-accumulates without copies; of 2:4 weights those that are kept."""
         outputs, inputs = self.weight.shape
-        return (outputs - self.copied_outputs) * (inputs - self.copied_inputs)
+        inputs -= self.copied_inputs
+        if self.format.sparse:
+            inputs = inputs // QUAD * KEPT + min(inputs % QUAD, KEPT)
+        return (outputs - self.copied_outputs) * inputs
 
 
 @dataclass(frozen=True)
@@ -283,7 +287,7 @@ class QuantGraph:
     """Operations in order, all integer tensors by name, and the outputs.
 
     inputs: names, shapes and kinds of the module's inputs, in call order.
-    useful_macs of the graph: unpadded multiply-accumulates of linears and attention.
+    useful_macs of the graph: multiply-accumulates of linears and attention that count.
     """
 
     batch: int
@@ -307,7 +311,8 @@ class QuantGraph:
 
     @property
     def useful_macs(self) -> int:
-        """Multiply-accumulates without padding and copies; of causal attention, valid pairs."""
+        """Multiply-accumulates without padding, copies and pruned weights; of causal attention,
+        valid pairs."""
         total = 0
         for op in self.ops:
             if isinstance(op, QuantLinear):

@@ -11,16 +11,27 @@ from __future__ import annotations
 
 import enum
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from hw.config import AcceleratorConfig
+from hw.sparse.formats import (
+    DENSE,
+    KEPT,
+    QUAD,
+    WeightFormat,
+    WeightFormatError,
+    check_weights,
+    int4_values,
+)
+from hw.sparse.packing import TileFormat, pack
 from hw.vector.golden import Affine, pack_params
 
 __all__ = [
     "Form",
     "Layout",
+    "PackedWeights",
     "align",
     "even_split",
     "layout_of",
@@ -28,7 +39,11 @@ __all__ = [
     "pack_tensor",
     "pack_weights",
     "unpack_tensor",
+    "weight_form",
 ]
+
+MOST_GROUP_TILES = 15
+"""Of the command's `w_group`."""
 
 
 class Form(enum.Enum):
@@ -192,28 +207,133 @@ def unpack_tensor(
     return result
 
 
-def weights_by_column(config: AcceleratorConfig) -> bool:
-    """Weight tiles go to the array the way that takes fewer words."""
-    return config.columns < config.rows
-
-
 def tile_words(config: AcceleratorConfig) -> int:
-    """Words of one weight tile."""
+    """Words of a dense INT8 weight tile."""
     return min(config.rows, config.columns)
 
 
-def pack_weights(config: AcceleratorConfig, weight: np.ndarray, out: Layout, x: Layout) -> bytes:
-    """Weights [N, K] as tiles [output tile][reduction tile][word]."""
-    r, c = config.rows, config.columns
-    padded = _gather(_gather(weight.astype(np.int8), out.column_order(), 0), x.word_order(), 1)
-    n, k = out.column_panels, x.panels
-    tiles = padded.reshape(n, c, k, r)
-    tiles = (
-        tiles.transpose(0, 2, 1, 3) if weights_by_column(config) else tiles.transpose(0, 2, 3, 1)
-    )
-    image = np.zeros((*tiles.shape[:3], config.weight_pitch), np.int8)
-    image[..., : tiles.shape[3]] = tiles
-    return image.tobytes()
+def weight_form(config: AcceleratorConfig, format: WeightFormat) -> TileFormat:
+    """How tiles of this format lie in weight memory. Raises `WeightFormatError`.
+
+    Dense INT8 goes to the array the way that takes fewer words, all else by row.
+    """
+    for option, used in (("sparse", format.sparse), ("int4", format.bits == 4)):
+        if used and not getattr(config, option):
+            raise WeightFormatError(
+                f"configuration {config.name!r} cannot hold {format.name} weights: it needs "
+                f"{option}=True"
+            )
+    packed = format.sparse or format.bits == 4
+    by_column = config.columns < config.rows and not packed
+    form = TileFormat(config.rows, config.columns, by_column, format.sparse, format.bits == 4)
+    if format.group:
+        group, rest = divmod(format.group, form.reach)
+        if rest or not 1 <= group <= MOST_GROUP_TILES:
+            raise WeightFormatError(
+                f"{format.name}: a group must be 1 to {MOST_GROUP_TILES} tiles of {form.reach} "
+                f"inputs in configuration {config.name!r}"
+            )
+        form = replace(form, group=group)
+    return form
+
+
+@dataclass(frozen=True)
+class PackedWeights:
+    """Weights of a linear layer as tiles [output tile][reduction tile][word].
+
+    form: of the tiles. tiles: reduction tiles. image: words of `config.weight_pitch` bytes.
+    """
+
+    form: TileFormat
+    tiles: int
+    image: bytes
+
+    @property
+    def words(self) -> int:
+        """Words of an output tile."""
+        return self.form.total_words(self.tiles)
+
+    @property
+    def unit(self) -> int:
+        """Panels of the input that a part of the reduction must be a multiple of."""
+        return self.form.panels * max(self.form.group, 1)
+
+    def words_of(self, panels: int) -> int:
+        """Words that an output tile's weights for so many panels take, from a whole `unit` on."""
+        return self.form.total_words(self.tiles_of(panels))
+
+    def tiles_of(self, panels: int) -> int:
+        """Reduction tiles of so many panels of the input."""
+        return -(-panels // self.form.panels)
+
+
+def pack_weights(
+    config: AcceleratorConfig,
+    weight: np.ndarray,
+    out: Layout,
+    x: Layout,
+    format: WeightFormat = DENSE,
+    multipliers: np.ndarray | None = None,
+) -> PackedWeights:
+    """Tiles of INT8 weights [N, K]. Raises `WeightFormatError` for what the format cannot hold.
+
+    multipliers: of INT4 groups, [N, ceil(K/group)].
+    """
+    form = weight_form(config, format)
+    check_weights(weight, format, multipliers)
+    n, k = out.column_panels, -(-x.panels // form.panels)
+
+    def tiles(values: np.ndarray) -> np.ndarray:
+        """[N, K] as [output tile, reduction tile, reach, C], zero in the padding."""
+        padded = _gather(_gather(values, out.column_order(), 0), x.word_order(), 1)
+        padded = np.pad(padded, ((0, 0), (0, k * form.reach - padded.shape[1])))
+        return padded.reshape(n, config.columns, k, form.reach).transpose(0, 2, 3, 1)
+
+    heads = np.zeros((n, k, 0, config.columns), np.int8)
+    values = weight.astype(np.int8)
+    if format.bits == 4:
+        values = int4_values(weight, format, multipliers).astype(np.int8)
+    placed = tiles(values)
+    if format.sparse:
+        _check_order(placed, format)
+    if form.group:
+        assert multipliers is not None
+        each = np.repeat(multipliers, format.group, axis=1)[:, : weight.shape[1]].astype(np.int8)
+        heads = _group_words(form, tiles(each), format)
+    words = placed.swapaxes(2, 3) if form.by_column else pack(form, placed)
+    image = np.zeros((n, form.total_words(k), config.weight_pitch), np.int8)
+    for tile in range(k):
+        start = form.total_words(tile)
+        if form.group and tile % form.group == 0:
+            image[:, start, : config.columns] = heads[:, tile // form.group]
+            start += 1
+        image[:, start : start + form.words, : words.shape[3]] = words[:, tile]
+    return PackedWeights(form, k, image.tobytes())
+
+
+def _check_order(tiles: np.ndarray, format: WeightFormat) -> None:
+    """2:4 weights must be so in the order of the input's words, too."""
+    quads = tiles.reshape(*tiles.shape[:2], -1, QUAD, tiles.shape[3])
+    if ((quads != 0).sum(axis=3) > KEPT).any():
+        raise WeightFormatError(
+            f"{format.name}: the input is padded head by head, which moves its groups of {QUAD} "
+            f"inputs: use heads of a multiple of {QUAD} features, or int8"
+        )
+
+
+def _group_words(form: TileFormat, each: np.ndarray, format: WeightFormat) -> np.ndarray:
+    """Multiplier words [output tile, group, C] from the multiplier of each weight (0: padding)."""
+    n, k, _, columns = each.shape
+    groups = -(-k // form.group)
+    padded = np.pad(each, ((0, 0), (0, groups * form.group - k), (0, 0), (0, 0)))
+    inside = padded.reshape(n, groups, -1, columns)
+    top = inside.max(axis=2)
+    if ((inside != 0) & (inside != top[:, :, None])).any():
+        raise WeightFormatError(
+            f"{format.name}: the input is padded head by head, which moves its groups of "
+            f"{format.group} inputs: use int4 without groups"
+        )
+    return np.maximum(top, 1) - 1
 
 
 def pack_affine(p: Affine, order: np.ndarray, features: int, padding: int = 0) -> bytes:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from hw.isa import Memory, Opcode, Region
+from hw.sparse.formats import WeightFormatError
+from hw.sparse.packing import TileFormat
 from sw.compiler.context import WEIGHTS_QUEUE, Context, Value
+from sw.compiler.errors import CompileError
 from sw.compiler.graph import QuantLinear
 from sw.compiler.layout import (
     Form,
     Layout,
     even_split,
     pack_weights,
-    tile_words,
-    weights_by_column,
+    weight_form,
 )
 from sw.compiler.lower_norm import FusedNorm, RowSource
 from sw.compiler.params import Params, keep_if_room
@@ -55,12 +57,14 @@ class _InputTile:
         they are for, instead of both queues sharing the bus.
         """
         first, size = self.chunks[chunk]
-        height = self.rows[1]
         if Form.A in self.value.chip:
-            stride = self.value.rows
+            stride = self.value.stride
             return self.value.chip[Form.A] + (first + skip) * stride + self.rows[0], stride
+        name = self.value.tensor.name
+        stride = self.context.panel_stride(name, self.rows[1])
         if chunk not in self._at:
-            self._at[chunk] = self.context.activation.take(size * height)
+            panels = self.context.read_panels(name, size)
+            self._at[chunk] = self.context.activation.take(panels * stride)
             self._loaded[chunk] = 0
         address, loaded = self._at[chunk], self._loaded[chunk]
         if skip + count > loaded:
@@ -71,12 +75,12 @@ class _InputTile:
                 Form.A,
                 panels,
                 self.rows,
-                address + loaded * height,
-                height,
+                address + loaded * stride,
+                stride,
                 WEIGHTS_QUEUE if cold else None,
             )
             self._loaded[chunk] = skip + count
-        return address + skip * height, height
+        return address + skip * stride, stride
 
     def used(self, chunk: int, last: bool) -> None:
         """All GEMMs of a part are emitted; `last`: no other part will need this chunk."""
@@ -94,9 +98,13 @@ class _Layer:
         self.layout = context.layout(name)
         self.panels = panels
         self.x_panels = x.panels
-        self.weights = context.constants.add(
-            pack_weights(context.config, op.weight, self.layout, x)
-        )
+        try:
+            self.packed = pack_weights(
+                context.config, op.weight, self.layout, x, op.format, op.multipliers
+            )
+        except WeightFormatError as error:
+            raise CompileError(f"{op.place or name}: {error}") from None
+        self.weights = context.constants.add(self.packed.image)
         order, features = self.layout.column_order(), self.layout.features
         self.first = Params(context, Memory.PARAM0, op.first, order, features, op.function)
         self.second = None
@@ -109,35 +117,51 @@ class _Layer:
 
 
 def _load_weights(context: Context, layer: _Layer, n: tuple[int, int], k: tuple[int, int]) -> int:
-    """Tiles (n, k) as [output tile][reduction tile][word]; returns their weight word."""
-    words = tile_words(context.config)
-    pitch = context.config.weight_pitch
-    address = context.weight.take(n[1] * k[1] * words)
-    whole = k[1] == layer.x_panels
+    """Tiles of outputs n and panels k as [output tile][reduction tile][word]; returns their weight
+    word."""
+    packed, pitch = layer.packed, context.config.weight_pitch
+    size, whole = packed.words_of(k[1]), k[1] == layer.x_panels
+    address = context.weight.take(n[1] * size)
     context.emitter.emit(
         Opcode.LOAD,
         region=Region.CONSTANT,
         queue=WEIGHTS_QUEUE,
         memory=Memory.WEIGHT,
-        offset=layer.weights + (n[0] * layer.x_panels + k[0]) * words * pitch,
-        words=k[1] * words * (n[1] if whole else 1),
+        offset=layer.weights + (n[0] * packed.words + packed.words_of(k[0])) * pitch,
+        words=size * (n[1] if whole else 1),
         runs=1 if whole else n[1],
-        dram_stride=layer.x_panels * words * pitch,
+        dram_stride=packed.words * pitch,
         address=address,
         word_stride=1,
-        run_stride=k[1] * words,
+        run_stride=size,
     )
     return address
 
 
-def _plan(context: Context, step: Step, x: Value, layouts: tuple[Layout, ...]) -> LinearPlan:
-    op = step.ops[0]
-    assert isinstance(op, QuantLinear)
+def _forms(context: Context, ops: list[QuantLinear]) -> list[TileFormat]:
+    """Weight tiles of each layer. Raises `CompileError` if the machine has not that format."""
+    forms = []
+    for op in ops:
+        try:
+            forms.append(weight_form(context.config, op.format))
+        except WeightFormatError as error:
+            raise CompileError(f"{op.place or op.x}: {error}") from None
+    return forms
+
+
+def _plan(
+    context: Context,
+    step: Step,
+    x: Value,
+    layouts: tuple[Layout, ...],
+    forms: list[TileFormat],
+) -> LinearPlan:
     return plan_linear(
         context.config,
         x.rows,
         x.layout,
         layouts,
+        forms,
         x_resident=Form.A in x.chip,
         norm=step.norm is not None,
         whole_rows=step.norm is not None,
@@ -160,11 +184,12 @@ def lower_linear(context: Context, step: Step, source: RowSource | None = None) 
                 context.define(name)
     norm = FusedNorm(context, step.norm) if step.norm else None
     layouts = tuple(context.layout(op.out8 or op.out16 or "") for op in ops)
-    plan = _plan(context, step, x, layouts)
+    forms = _forms(context, ops)
+    plan = _plan(context, step, x, layouts, forms)
     layers = [
         _Layer(context, op, x.layout, panels) for op, panels in zip(ops, plan.panels, strict=True)
     ]
-    chunks = even_split(x.layout.panels, plan.k_tiles)
+    chunks = even_split(x.layout.panels, plan.k_panels, plan.k_unit)
     params = [p for layer in layers for p in layer.params] + (norm.params if norm else [])
     keep_if_room(params, context.config.param_words)
     widest = max(norm.widest if norm else 0, *(_widest(context, layer) for layer in layers))
@@ -174,7 +199,7 @@ def lower_linear(context: Context, step: Step, source: RowSource | None = None) 
         context.staging = context.activation.reserve(words) if words else None
     columns = sum(layer.layout.column_panels for layer in layers)
     ramp = True
-    for rows in row_tiles(context.config, x.rows, plan.rows, source is not None):
+    for rows in row_tiles(context.config, x.rows, plan.rows, forms, source is not None):
         tile = _InputTile(context, x, rows, chunks, plan.keep_x)
         done = 0
         for layer in layers:
@@ -186,7 +211,7 @@ def lower_linear(context: Context, step: Step, source: RowSource | None = None) 
                     source.reach(sum(rows) + ahead * done // columns)
                 context.emitter.place(layer.op.place)
                 last = layer is layers[-1] and part is parts[-1]
-                _gemm_part(context, layer, tile, results, part, last, ramp)
+                _gemm_part(context, layer, tile, results, part, plan.k_unit, last, ramp)
                 ramp = False
                 done += part[1]
             results.finish()
@@ -212,31 +237,36 @@ def _gemm_part(
     tile: _InputTile,
     results: Results,
     n: tuple[int, int],
+    k_unit: int,
     last: bool,
     ramp: bool,
 ) -> None:
     """Some output tiles of one M tile: all reduction chunks, then the vector unit.
 
-    ramp: the first of a step, so begin with what little of its operands is there.
+    k_unit: parts of the reduction are a multiple of so many panels. ramp: the first of a step, so
+    begin with what little of its operands is there.
     """
-    words, rows = tile_words(context.config), tile.rows[1]
+    rows, packed = tile.rows[1], layer.packed
+    form = packed.form
     accumulator = context.accumulator.take(rows * n[1])
     for index, (first, size) in enumerate(tile.chunks):
-        for skip, count in reduction_parts(layer.x_panels, size, ramp):
+        for skip, count in reduction_parts(layer.x_panels, size, k_unit, ramp):
             weights = _load_weights(context, layer, n, (first + skip, count))
             cold = ramp and context.emitter.matrix_commands < RAMP_PARTS
             address, stride = tile.get(index, skip, count, cold)
             context.emitter.emit(
-                Opcode.GEMM,
+                Opcode.SPARSE_GEMM if form.sparse else Opcode.GEMM,
                 rows=rows,
-                k_tiles=count,
+                k_tiles=packed.tiles_of(count),
                 n_tiles=n[1],
                 a_address=address,
                 a_stride=stride,
                 w_address=weights,
-                w_by_column=weights_by_column(context.config),
-                w_k_stride=words,
-                w_n_stride=count * words,
+                w_by_column=form.by_column,
+                w_int4=form.int4,
+                w_group=form.group,
+                w_k_stride=form.words,
+                w_n_stride=packed.words_of(count),
                 acc_address=accumulator,
                 acc_stride=rows,
                 accumulate=first + skip > 0,

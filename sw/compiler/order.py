@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from hw import isa
 from hw.config import AcceleratorConfig
-from hw.isa import COUNT_BITS, Opcode, Unit
+from hw.isa import COUNT_BITS, MATRIX_OPCODES, Opcode, Unit
+from hw.sparse.packing import tile_format
 from sw.compiler.access import pitch_of
 from sw.compiler.emit import UNITS, Emitter, Item
 
@@ -43,9 +44,10 @@ class Estimate:
 def _work(item: Item, c: AcceleratorConfig) -> int:
     """Cycles that a command occupies its unit (matrix, vector) or the bus (load, store)."""
     v = item.values
-    if item.opcode == Opcode.GEMM:
-        load = c.columns if v["w_by_column"] else c.rows
-        return v["k_tiles"] * v["n_tiles"] * max(v["rows"], load)
+    if item.opcode in MATRIX_OPCODES:
+        form = tile_format(c, item.opcode, v)
+        tiles = v["k_tiles"] * v["n_tiles"]
+        return max(tiles * v["rows"], v["n_tiles"] * form.total_words(v["k_tiles"]))
     if item.opcode in (Opcode.LOAD, Opcode.STORE):
         return v["runs"] * v["words"] * pitch_of(c, v["memory"]) // c.bus_bytes
     if item.opcode == Opcode.NORM:
@@ -226,7 +228,7 @@ def finish(stream: list[Item]) -> bytes:
     commands = []
     for item in stream:
         waits: list[tuple[Unit, int] | None] = [w for w in item.waits if needed(w)]
-        if item.opcode == Opcode.GEMM:
+        if item.opcode in MATRIX_OPCODES:
             waits.insert(0, item.weight_wait if needed(item.weight_wait) else None)
         commands.append(_encode(item.opcode, item.values, waits))
         dispatched[item.unit] += 1

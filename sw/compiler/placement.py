@@ -6,7 +6,7 @@ from hw.config import AcceleratorConfig
 from sw.compiler.allocate import DoesNotFit
 from sw.compiler.context import Context
 from sw.compiler.graph import QuantAttention, QuantElementwise, QuantLinear
-from sw.compiler.layout import Form, align
+from sw.compiler.layout import Form, align, weight_form
 from sw.compiler.steps import Step
 from sw.compiler.tile import QUERY_ROWS, plan_linear
 
@@ -36,6 +36,7 @@ def _need(context: Context, step: Step, resident: Resident) -> int:
             context.rows(op.x),
             x,
             outs,
+            [weight_form(c, o.format) for o in ops],
             x_resident=x_resident,
             norm=step.norm is not None,
             whole_rows=step.norm is not None,
@@ -50,7 +51,7 @@ def _need(context: Context, step: Step, resident: Resident) -> int:
             panels = max(panels, outs[0].panels // 2)
             results = [step.norm.out8]
         words = 3 * plan.rows * panels if any(map(staged, results)) else 0
-        return words if x_resident else words + plan.rows * (x.panels + plan.k_tiles)
+        return words if x_resident else words + plan.rows * (x.panels + plan.k_panels)
     if isinstance(op, QuantAttention):
         panels = context.layout(op.out8).head_panels
         passing = 4 * ((op.q, Form.A) not in resident) + 4 * staged(op.out8)

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from hw.config import AcceleratorConfig
-from hw.isa import COMMAND_BYTES, Command, Memory, Opcode, Unit, decode
+from hw.isa import COMMAND_BYTES, MATRIX_OPCODES, Command, Memory, Opcode, Unit, decode
+from hw.sparse.packing import tile_format
 from sw.compiler.access import Access, Space, accesses, pitch_of, weight_accesses
 from sw.compiler.program import Program
 
@@ -144,9 +145,9 @@ def _memories(program: Program, commands: list[Command], parts: int) -> tuple[Me
     occupancy = {s: _Occupancy(words, len(commands)) for s, (words, _) in spaces.items()}
     for index, command in enumerate(commands):
         touched = accesses(c, command.opcode, command.values)
-        keeps = command.opcode == Opcode.GEMM and bool(command["accumulate"])
-        if command.opcode == Opcode.GEMM:
-            touched += weight_accesses(c, command.values)
+        keeps = command.opcode in MATRIX_OPCODES and bool(command["accumulate"])
+        if command.opcode in MATRIX_OPCODES:
+            touched += weight_accesses(c, command.opcode, command.values)
         for access in sorted(touched, key=lambda a: a.write):
             if access.space in occupancy:
                 adds = keeps and access.space == Space.ACCUMULATOR
@@ -211,8 +212,9 @@ def _stages(program: Program, commands: list[Command]) -> tuple[tuple[Stage, ...
         work = int(program.command_work[index])
         if command.opcode == Opcode.LOAD:
             loads[place, command["memory"]].add(c, command)
-        elif command.opcode == Opcode.GEMM:
-            tile = (command["rows"], command["k_tiles"] * c.rows, command["n_tiles"] * c.columns)
+        elif command.opcode in MATRIX_OPCODES:
+            reach = tile_format(c, command.opcode, command.values).reach
+            tile = (command["rows"], command["k_tiles"] * reach, command["n_tiles"] * c.columns)
             stage.tiles[tile] += 1
             end = int(program.command_start[index]) + work
             stage.busy += work

@@ -59,7 +59,8 @@ class Steps:
     """The legal graph.
 
     tensors: with those that rewriting added. forms: in which forms a tensor is needed in memory
-    (a fused norm's operand is not). heads: number of heads it is padded for.
+    (a fused norm's operand is not). heads: number of heads it is padded for. sparse_inputs:
+    tensors that meet sparse weights.
     """
 
     inputs: tuple[QuantInput, ...]
@@ -68,6 +69,7 @@ class Steps:
     forms: dict[str, set[Form]]
     heads: dict[str, int]
     last_use: dict[str, int]
+    sparse_inputs: frozenset[str]
 
 
 def _reads(op: QuantOp) -> list[tuple[str, Form]]:
@@ -189,4 +191,5 @@ def make_steps(graph: QuantGraph) -> Steps:
     for output in graph.outputs:
         forms[output.name].add(Form.A if tensors[output.name].bits == 8 else Form.S)
         last_use[output.name] = len(steps)
-    return Steps(inputs, tuple(steps), tensors, dict(forms), heads, last_use)
+    sparse = {op.x for op in ops if isinstance(op, QuantLinear) and op.format.sparse}
+    return Steps(inputs, tuple(steps), tensors, dict(forms), heads, last_use, frozenset(sparse))

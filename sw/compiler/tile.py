@@ -8,10 +8,12 @@ and commands long enough that fetching them does not matter.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hw.config import AcceleratorConfig
 from hw.isa import COMMAND_BYTES
+from hw.sparse.packing import TileFormat
 from sw.compiler.allocate import DoesNotFit
 from sw.compiler.layout import Layout, align, even_split, tile_words
 
@@ -41,11 +43,12 @@ LATENCY = 130  # cycles through scores, softmax and back, without their own work
 
 @dataclass(frozen=True)
 class LinearPlan:
-    """rows: M tile. k_tiles: reduction tiles of one GEMM. panels: output tiles of one GEMM, for
-    each operation. keep_x: a whole M tile of the input is on chip."""
+    """rows: M tile. k_panels: panels of the input for one GEMM, a multiple of `k_unit`. panels:
+    output tiles of one GEMM, for each operation. keep_x: a whole M tile of the input is on chip."""
 
     rows: int
-    k_tiles: int
+    k_panels: int
+    k_unit: int
     panels: tuple[int, ...]
     keep_x: bool
 
@@ -59,15 +62,20 @@ class AttentionPlan:
     resident: bool
 
 
-def rows_for_bus(c: AcceleratorConfig) -> int:
+def _words(form: TileFormat) -> float:
+    """Words of a tile and its share of the multipliers."""
+    return form.words + (1 / form.group if form.group else 0)
+
+
+def rows_for_bus(c: AcceleratorConfig, forms: Sequence[TileFormat]) -> int:
     """Fewest rows of a GEMM at which its weights use no more than their share of the bus."""
-    beats = tile_words(c) * c.weight_pitch // c.bus_bytes
-    return max(tile_words(c), int(beats / WEIGHT_BUS_SHARE))
+    words = max(map(_words, forms))
+    beats = words * c.weight_pitch / c.bus_bytes
+    return max(math.ceil(words), int(beats / WEIGHT_BUS_SHARE))
 
 
-def _m_tile(c: AcceleratorConfig, rows: int, target: int, most: int) -> int:
+def _m_tile(rows: int, target: int, least: int, most: int) -> int:
     """Even split into tiles of about `target`, two at least if the bus allows, `most` at most."""
-    least = rows_for_bus(c)
     target = min(max(target, least), most)
     parts = max(2 if rows >= 2 * least else 1, -(-rows // target))
     return min(-(-rows // parts), most)
@@ -78,6 +86,7 @@ def plan_linear(
     rows: int,
     x: Layout,
     outs: tuple[Layout, ...],
+    forms: Sequence[TileFormat],
     x_resident: bool,
     norm: bool,
     whole_rows: bool,
@@ -86,34 +95,37 @@ def plan_linear(
     weight_free: int,
     caution: int,
 ) -> LinearPlan:
-    """Sizes of linear layers that share `x` and have these results.
+    """Sizes of linear layers that share `x` and have these results and weight tiles.
 
     norm: a fused norm follows. whole_rows: the residual memory holds whole rows of the result.
     last: nothing follows. caution: 0, or more after a first plan did not fit.
     """
-    words = tile_words(c)
+    words = max(_words(form) / form.panels for form in forms)  # for a panel of the input
+    k_unit = math.lcm(*(form.panels * max(form.group, 1) for form in forms))
+    least_rows = rows_for_bus(c, forms)
     unit = max(out.panel_unit for out in outs)
+    block = unit * words * k_unit
     depth = 4 if caution == 0 else 2
     # Weights of one GEMM.
     budget = weight_free // depth
-    if unit * words > budget:
+    if block > budget:
         budget = weight_free // 2
-    if unit * words > budget:
+    if block > budget:
         raise DoesNotFit(
-            f"weight memory: {weight_free} free words cannot hold two blocks of {unit * words}"
+            f"weight memory: {weight_free} free words cannot hold two blocks of {math.ceil(block)}"
         )
-    if last and rows < rows_for_bus(c):
-        tiles = last_tiles(c, x.panels * sum(out.column_panels for out in outs))
-        budget = max(unit * words, min(budget, tiles * words))
-    k_tiles = even_split(x.panels, max(1, budget // (unit * words)))[0][1]
-    k_tiles = min(k_tiles, 1023)
+    if last and rows < least_rows:
+        tiles = last_tiles(c, x.panels * sum(out.column_panels for out in outs), words)
+        budget = int(max(block, min(budget, tiles * words)))
+    most_panels = min(int(budget / (unit * words)), 1023)
+    k_panels = even_split(x.panels, max(most_panels, k_unit), k_unit)[0][1]
 
     most = min(c.accumulator_words // (2 * unit), 4095)
     if norm:
         most = min(most, c.row_slots // 2)
     if whole_rows:
         groups = outs[0].groups
-        part = max(unit, min(MOST_PANELS, budget // (k_tiles * words)))
+        part = max(unit, min(MOST_PANELS, int(budget / (k_panels * words))))
         room = groups + -(-groups // strip_count(groups)) + part * c.groups_per_column_panel
         most = min(most, c.residual_words // room or c.residual_words // groups)
     stage = unit * c.columns // c.rows + 1
@@ -121,15 +133,17 @@ def plan_linear(
     if x_resident:
         most = min(most, activation_free // (2 * stage))
     else:
-        whole = activation_free // (x.panels + min(k_tiles, x.panels) + 3 * stage)
-        if whole < min(rows, rows_for_bus(c)):
-            whole = activation_free // (x.panels + 2 * stage)
-        keep = whole >= min(rows, most, rows_for_bus(c)) // 2 and whole > 0
+        # A word more for each panel: strides may be made odd.
+        free = activation_free - 2 * x.panels * (k_unit > 1)
+        whole = free // (x.panels + min(k_panels, x.panels) + 3 * stage)
+        if whole < min(rows, least_rows):
+            whole = free // (x.panels + 2 * stage)
+        keep = whole >= min(rows, most, least_rows) // 2 and whole > 0
         if not keep:
-            whole = activation_free // (2 * k_tiles + 2 * stage)
-            while whole < min(rows, tile_words(c)) and k_tiles > 1:
-                k_tiles = -(-k_tiles // 2)
-                whole = activation_free // (2 * k_tiles + 2 * stage)
+            whole = free // (2 * k_panels + 2 * stage)
+            while whole < min(rows, tile_words(c)) and k_panels > k_unit:
+                k_panels = align(-(-k_panels // 2), k_unit)
+                whole = free // (2 * k_panels + 2 * stage)
         most = min(most, whole)
     if most < 1:
         raise DoesNotFit(
@@ -137,46 +151,50 @@ def plan_linear(
             f"{activation_free} activation, {c.residual_words} residual and "
             f"{c.accumulator_words} accumulator words"
         )
-    tile = _m_tile(c, rows, NORM_ROWS if norm else MOST_ROWS, most)
+    tile = _m_tile(rows, NORM_ROWS if norm else MOST_ROWS, least_rows, most)
     if caution:
         tile = max(1, tile >> caution)
     if not x_resident and tile < rows and 2 * tile * x.panels > activation_free:
-        k_tiles = min(k_tiles, -(-x.panels // TILE_PARTS))
+        k_panels = min(k_panels, align(-(-x.panels // TILE_PARTS), k_unit))
     panels = []
     for out in outs:
         least = out.panel_unit
         fit = min(
-            budget // (k_tiles * words),
+            int(budget / (k_panels * words)),
             c.accumulator_words // (depth * tile) or c.accumulator_words // (2 * tile),
             activation_free // (4 * tile) * c.rows // c.columns,
             max(MOST_PANELS, least),
         )
         panels.append(max(least, fit // least * least))
-    return LinearPlan(tile, k_tiles, tuple(panels), keep)
+    return LinearPlan(tile, k_panels, k_unit, tuple(panels), keep)
 
 
-def row_tiles(c: AcceleratorConfig, rows: int, size: int, wait: bool) -> list[tuple[int, int]]:
+def row_tiles(
+    c: AcceleratorConfig, rows: int, size: int, forms: Sequence[TileFormat], wait: bool
+) -> list[tuple[int, int]]:
     """M tiles (start, size) of at most `size`. wait: the vector unit makes them meanwhile, so the
     first one is small if the bus allows."""
-    if not wait or size <= COLD_ROWS or rows < 2 * COLD_ROWS or COLD_ROWS < rows_for_bus(c):
+    least = rows_for_bus(c, forms)
+    if not wait or size <= COLD_ROWS or rows < 2 * COLD_ROWS or COLD_ROWS < least:
         return even_split(rows, size)
     rest = even_split(rows - COLD_ROWS, size)
     return [(0, COLD_ROWS), *((COLD_ROWS + start, count) for start, count in rest)]
 
 
-def last_tiles(c: AcceleratorConfig, tiles: int) -> int:
-    """Weight tiles of one GEMM in a last step of so many, all of which waits for the bus.
+def last_tiles(c: AcceleratorConfig, tiles: int, words: float) -> int:
+    """Weight tiles of one GEMM in a last step of so many of `words`, all of which waits for the
+    bus.
 
     The array works on the last GEMM when the bus is done; but each one more takes the bus for
     two commands, and the array about as long to begin. This has the least sum.
     """
     overhead = 2 * 2 * COMMAND_BYTES / c.bus_bytes
-    return max(1, round(math.sqrt(tiles * overhead / tile_words(c))))
+    return max(1, round(math.sqrt(tiles * overhead / words)))
 
 
-def reduction_parts(panels: int, size: int, ramp: bool) -> list[tuple[int, int]]:
-    """Parts of a chunk of `size` of all `panels` reduction tiles, one GEMM each."""
-    return even_split(size, max(1, -(-panels // RAMP_PARTS))) if ramp else [(0, size)]
+def reduction_parts(panels: int, size: int, unit: int, ramp: bool) -> list[tuple[int, int]]:
+    """Parts of a chunk of `size` of all `panels` of the input, one GEMM each."""
+    return even_split(size, max(unit, -(-panels // RAMP_PARTS)), unit) if ramp else [(0, size)]
 
 
 def staging_words(free: int, rows: int, panels: int, x_panels: int) -> int:

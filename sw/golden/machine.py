@@ -28,6 +28,7 @@ from hw.isa import (
 )
 from hw.numerics import Int, round_shift, saturate, scale_by_power
 from hw.softmax.golden import row_step, weights
+from hw.sparse.packing import tile_format
 from hw.systolic.golden import gemm
 from hw.vector.golden import (
     Affine,
@@ -99,6 +100,7 @@ class GoldenMachine:
             Opcode.LOAD: self._load,
             Opcode.STORE: self._store,
             Opcode.GEMM: self._gemm,
+            Opcode.SPARSE_GEMM: self._gemm,
             Opcode.VECTOR: self._vector,
             Opcode.NORM: self._norm,
             Opcode.SCALE: self._scale,
@@ -242,15 +244,23 @@ class GoldenMachine:
     def _gemm(self, command: Command) -> None:
         v, c = command.values, self.config
         rows, k, n = v["rows"], v["k_tiles"], v["n_tiles"]
+        for option, used in (
+            ("sparse", command.opcode == Opcode.SPARSE_GEMM),
+            ("int4", v["w_int4"]),
+        ):
+            if used and not getattr(c, option):
+                raise self._stop(
+                    ErrorCode.ILLEGAL_COMMAND, f"the configuration is without {option!r}"
+                )
+        form = tile_format(c, command.opcode, v)
         self._check(
-            v["a_address"] + (k - 1) * v["a_stride"] + rows - 1, c.activation_words, "activation"
+            v["a_address"] + (k * form.panels - 1) * v["a_stride"] + rows - 1,
+            c.activation_words,
+            "activation",
         )
-        words = c.columns if v["w_by_column"] else c.rows
-        self._check(
-            v["w_address"] + (k - 1) * v["w_k_stride"] + (n - 1) * v["w_n_stride"] + words - 1,
-            c.weight_words,
-            "weight",
-        )
+        heads = form.total_words(k) - k * form.words
+        last = (k - 1) * v["w_k_stride"] + (n - 1) * v["w_n_stride"] + heads + form.words - 1
+        self._check(v["w_address"] + last, c.weight_words, "weight")
         self._check(
             v["acc_address"] + (n - 1) * v["acc_stride"] + rows - 1,
             c.accumulator_words,
@@ -269,6 +279,7 @@ class GoldenMachine:
             self.row_max,
             self.shift,
             self.mask,
+            command.opcode,
         )
 
     # --- vector unit --------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import numpy as np
 from hw import isa
 from hw.config import AcceleratorConfig
 from hw.isa import NO_LIMIT, Command, Memory, Opcode, Region
+from hw.sparse.packing import tile_format
 from hw.vector.golden import Affine, pack_params
 from sw.compiler.access import pitch_of
 from sw.compiler.emit import UNITS, Emitter, Item
@@ -51,7 +52,7 @@ def window(config: AcceleratorConfig) -> AcceleratorConfig:
         config,
         name="window",
         activation_words=128,
-        weight_words=16 + 12 * max(config.rows, config.columns),
+        weight_words=16 + 12 * (max(config.rows, config.columns) + -(-config.rows // 4)),
         residual_words=128,
         accumulator_words=96,
         param_words=24,
@@ -269,14 +270,27 @@ class RandomProgram:
         region = rng.choice([Region.WORKSPACE, Region.IO])
         self.emitter.emit(Opcode.STORE, **self._transfer(memory, sizes[memory], region))
 
-    def _gemm_fields(self, rows: int, k_tiles: int, n_tiles: int) -> dict[str, int]:
+    def _gemm_fields(self, rows: int, k_tiles: int, n_tiles: int) -> tuple[Opcode, dict[str, int]]:
+        """Opcode and operands, in any weight format that the machine has."""
         c, rng = self.config, self.rng
-        a = self._panels(c.activation_words, rows, k_tiles)
-        by_column = rng.randrange(2)
-        words = c.columns if by_column else c.rows
-        w_k, w_n = rng.choice([(words, k_tiles * words), (n_tiles * words, words), (words, 0)])
-        room = c.weight_words - (k_tiles - 1) * w_k - (n_tiles - 1) * w_n - words
-        return {
+        opcode = rng.choice([Opcode.GEMM, Opcode.SPARSE_GEMM] if c.sparse else [Opcode.GEMM])
+        int4 = rng.randrange(2) if c.int4 else 0
+        group = rng.choice([0, 1, 2, 3, 15]) if int4 else 0
+        plain = opcode == Opcode.GEMM and not int4
+        fields = {
+            "w_by_column": rng.randrange(2) if plain else 0,
+            "w_int4": int4,
+            "w_group": group,
+        }
+        form = tile_format(c, opcode, fields)
+        a = self._panels(c.activation_words, rows, k_tiles * form.panels)
+        total = form.total_words(k_tiles)
+        heads = total - k_tiles * form.words
+        w_k, w_n = rng.choice(
+            [(form.words, total), (n_tiles * form.words, form.words), (form.words, 0)]
+        )
+        room = c.weight_words - (k_tiles - 1) * w_k - (n_tiles - 1) * w_n - heads - form.words
+        return opcode, fields | {
             "rows": rows,
             "k_tiles": k_tiles,
             "n_tiles": n_tiles,
@@ -284,21 +298,19 @@ class RandomProgram:
             "a_stride": a.stride,
             "a_unsigned": rng.randrange(2),
             "w_address": rng.choice([0, rng.randint(0, room)]),
-            "w_by_column": by_column,
             "w_k_stride": w_k,
             "w_n_stride": w_n,
         }
 
-    def _gemm(self) -> dict[str, int]:
+    def _gemm(self) -> None:
         rng = self.rng
         rows, n_tiles = self._rows(), rng.randint(1, 3)
-        fields = self._gemm_fields(rows, rng.randint(1, 4), n_tiles)
+        opcode, fields = self._gemm_fields(rows, rng.randint(1, 4), n_tiles)
         # Output panels may overlap: a sum is then read soon after it was written.
         acc = self._panels(self.config.accumulator_words, rows, n_tiles)
         fields |= {"acc_address": acc.address, "acc_stride": acc.stride}
         fields["accumulate"] = rng.randrange(2)
-        self.emitter.emit(Opcode.GEMM, **fields)
-        return fields
+        self.emitter.emit(opcode, **fields)
 
     def _attention(self) -> None:
         """Some blocks of online softmax on the same rows, and their division."""
@@ -312,9 +324,10 @@ class RandomProgram:
         for block in range(rng.randint(1, 3)):
             causal, mask = rng.randrange(2), rng.randrange(2)
             limit = rng.choice([NO_LIMIT, rng.randint(-3, n_tiles * c.columns)])
+            opcode, fields = self._gemm_fields(rows, rng.randint(1, 2), n_tiles)
             self.emitter.emit(
-                Opcode.GEMM,
-                **(self._gemm_fields(rows, rng.randint(1, 2), n_tiles) | scores),
+                opcode,
+                **(fields | scores),
                 row_max=1,
                 mask=mask,
                 mask_address=rng.randint(0, c.mask_words - n_tiles),
@@ -337,9 +350,10 @@ class RandomProgram:
                 first=int(block == 0),
                 drop=rng.randrange(8),
             )
+            opcode, fields = self._gemm_fields(rows, rng.randint(1, 2), panels)
             self.emitter.emit(
-                Opcode.GEMM,
-                **(self._gemm_fields(rows, rng.randint(1, 2), panels) | output),
+                opcode,
+                **(fields | output),
                 accumulate=int(block > 0),
                 rescale=int(block > 0),
                 slot=slot,

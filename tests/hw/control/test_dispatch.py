@@ -9,6 +9,7 @@ from amaranth import Module, Signal
 from amaranth.sim import Simulator
 
 from hw import isa
+from hw.config import PRESETS
 from hw.control.dispatch import Dispatch, is_legal, target_units
 from hw.control.scoreboard import UNITS, Scoreboard
 from hw.isa import Command, ErrorCode, Opcode, Unit, Wait
@@ -24,7 +25,7 @@ def test_legality_is_that_of_decode():
     words += [opcode.to_bytes(1, "little") + b"\xff" * 31 for opcode in range(256)]
     m = Module()
     word = Signal(256)
-    legal, target = is_legal(m, word), target_units(m, word)
+    legal, target = is_legal(m, word, PRESETS["tiny"]), target_units(m, word)
     seen = set()
 
     async def bench(ctx):
@@ -51,7 +52,7 @@ class _Bench:
     def __init__(self, program: list[Command | ErrorCode], rng: random.Random):
         self.program = program
         self.rng = rng
-        self.dispatch = Dispatch()
+        self.dispatch = Dispatch(PRESETS["tiny"])
         self.scoreboard = Scoreboard()
         self.received: list[tuple[Unit, int, bytes]] = []
         self.in_flight = [0] * len(UNITS)

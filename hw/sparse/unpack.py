@@ -1,0 +1,145 @@
+"""Weight unpacker: words of any weight format to rows of INT8 weights and their indices."""
+
+from __future__ import annotations
+
+from amaranth import Module, Mux, Signal, signed, unsigned
+from amaranth.lib import data, enum, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.config import AcceleratorConfig
+from hw.sparse.select import INDEX_BITS
+
+__all__ = ["WeightUnpacker", "WordKind", "packed_tag", "weight_entry"]
+
+NIBBLE = 4
+
+
+class WordKind(enum.Enum, shape=2):
+    """What a word of weight memory holds."""
+
+    VALUES = 0
+    INDICES = 1
+    MULTIPLIERS = 2
+
+
+def packed_tag(config: AcceleratorConfig) -> data.StructLayout:
+    """What comes with a word from weight memory.
+
+    first, last: word of values at either end of its tile. by_column, int4, sparse, scaled: format
+    of the tile; `scaled`: there are multipliers.
+    """
+    members: dict = {"first": 1, "last": 1, "by_column": 1}
+    if config.sparse or config.int4:
+        members |= {"kind": WordKind, "int4": 1, "sparse": 1, "scaled": 1}
+    return data.StructLayout(members)
+
+
+def weight_entry(config: AcceleratorConfig) -> data.StructLayout:
+    """What enters the array in a cycle.
+
+    word: a row (C) or column (R) of the tile. With INT4 support: `word_1` is the next row if
+    `two_rows`, else the same. With 2:4 support: `index` of each row and column.
+    """
+    members: dict = {
+        "word": data.ArrayLayout(unsigned(8), config.weight_bytes),
+        "first": 1,
+        "last": 1,
+        "by_column": 1,
+    }
+    if config.int4:
+        members |= {"word_1": data.ArrayLayout(unsigned(8), config.columns), "two_rows": 1}
+    if config.sparse:
+        row = data.ArrayLayout(unsigned(INDEX_BITS), config.columns)
+        members["index"] = data.ArrayLayout(row, 2)
+    return data.StructLayout(members)
+
+
+class WeightUnpacker(wiring.Component):
+    """`hw/sparse/packing.py` says what the words mean.
+
+    Words of indices and of multipliers are kept for the words of values behind them. Dense INT8
+    words pass with indices of 0, which give each row its own input.
+
+    Latency: 1 cycle, to the registered `o`. Throughput: a word a cycle. Flow control: streams.
+
+    Parameters
+    ----------
+    config: needs `sparse` or `int4`.
+
+    Members
+    -------
+    i: `data`, `tag` (`packed_tag`). o: `weight_entry`.
+    """
+
+    def __init__(self, config: AcceleratorConfig):
+        self.config = config
+        self.tag = packed_tag(config)
+        word = {"data": unsigned(8 * config.weight_bytes), "tag": self.tag}
+        super().__init__(
+            {
+                "i": In(stream.Signature(data.StructLayout(word))),
+                "o": Out(stream.Signature(weight_entry(config))),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        c = self.config
+        tag = self.i.payload.tag
+        entry = self.o.payload
+        take = Signal()
+        m.d.comb += [
+            self.i.ready.eq(~self.o.valid | self.o.ready),
+            take.eq(self.i.valid & self.i.ready),
+        ]
+        with m.If(self.o.ready):
+            m.d.sync += self.o.valid.eq(0)
+        byte = [self.i.payload.data[8 * i : 8 * i + 8] for i in range(c.weight_bytes)]
+        values = take & (tag.kind == WordKind.VALUES)
+        with m.If(values):
+            m.d.sync += [
+                self.o.valid.eq(1),
+                entry.first.eq(tag.first),
+                entry.last.eq(tag.last),
+                entry.by_column.eq(tag.by_column),
+                *(entry.word[i].eq(byte[i]) for i in range(c.weight_bytes)),
+            ]
+            if c.int4:
+                m.d.sync += entry.two_rows.eq(tag.int4)
+                m.d.sync += [entry.word_1[i].eq(byte[i]) for i in range(c.columns)]
+        if c.int4:
+            self._multiply(m, take, values, byte)
+        if c.sparse:
+            self._index(m, take, values, byte)
+        return m
+
+    def _multiply(self, m: Module, take, values, byte) -> None:
+        """INT4 values times their multipliers, two rows a word."""
+        tag, entry = self.i.payload.tag, self.o.payload
+        for i in range(self.config.columns):
+            extra = Signal(NIBBLE, name=f"extra_{i}", reset_less=True)  # multiplier - 1
+            with m.If(take & (tag.kind == WordKind.MULTIPLIERS)):
+                m.d.sync += extra.eq(byte[i][:NIBBLE])
+            factor = Mux(tag.scaled, extra, 0)
+            for row, nibble in ((entry.word, byte[i][:NIBBLE]), (entry.word_1, byte[i][NIBBLE:])):
+                value = nibble.as_signed()
+                product = Signal(signed(8), name="product")
+                m.d.comb += product.eq(value + value * factor)
+                with m.If(values & tag.int4):
+                    m.d.sync += row[i].eq(product)
+
+    def _index(self, m: Module, take, values, byte) -> None:
+        """Indices of the rows of a word; those of the next rows move up."""
+        tag, entry = self.i.payload.tag, self.o.payload
+        for i in range(self.config.columns):
+            waiting = Signal(8, name=f"indices_{i}", reset_less=True)
+            with m.If(take & (tag.kind == WordKind.INDICES)):
+                m.d.sync += waiting.eq(byte[i])
+            with m.Elif(values):
+                m.d.sync += waiting.eq(waiting >> Mux(tag.int4, 2 * INDEX_BITS, INDEX_BITS))
+            low, high = waiting[:INDEX_BITS], waiting[INDEX_BITS : 2 * INDEX_BITS]
+            with m.If(values):
+                m.d.sync += [
+                    entry.index[0][i].eq(Mux(tag.sparse, low, 0)),
+                    entry.index[1][i].eq(Mux(tag.sparse, Mux(tag.int4, high, low), 0)),
+                ]
