@@ -195,7 +195,8 @@ def lower_linear(context: Context, step: Step, source: RowSource | None = None) 
     widest = max(norm.widest if norm else 0, *(_widest(context, layer) for layer in layers))
     if widest:
         free, height = context.activation.largest_gap, plan.rows
-        words = staging_words(free, height, widest, 0 if Form.A in x.chip else x.layout.panels)
+        x_words = context.panel_stride(x.tensor.name, height) * x.layout.panels
+        words = staging_words(free, height, widest, 0 if Form.A in x.chip else x_words)
         context.staging = context.activation.reserve(words) if words else None
     columns = sum(layer.layout.column_panels for layer in layers)
     ramp = True

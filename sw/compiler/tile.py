@@ -197,12 +197,13 @@ def reduction_parts(panels: int, size: int, unit: int, ramp: bool) -> list[tuple
     return even_split(size, max(unit, -(-panels // RAMP_PARTS)), unit) if ramp else [(0, size)]
 
 
-def staging_words(free: int, rows: int, panels: int, x_panels: int) -> int:
+def staging_words(free: int, rows: int, panels: int, x_words: int) -> int:
     """Words to set aside for results of `panels` words a row that wait for their store, beside
-    two M tiles of the input if possible; 0 if there is no room to set aside anything."""
+    two M tiles of the input, of `x_words` each, if possible; 0 if there is no room to set aside
+    anything."""
     piece = rows * panels
-    words = min(8 * piece, max(free - 2 * rows * x_panels, 3 * piece))
-    return words if words <= free - rows * x_panels * 5 // 4 else 0
+    words = min(8 * piece, max(free - 2 * x_words, 3 * piece))
+    return words if words <= free - x_words * 5 // 4 else 0
 
 
 def plan_rows(c: AcceleratorConfig, rows: int, groups: int, caution: int) -> int:
