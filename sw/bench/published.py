@@ -79,6 +79,23 @@ FIELD: dict[str, Figure] = {
             "an analytical model: there is no RTL and no cycle count",
         ),
         Figure(
+            "VEGETA",
+            "about 2.0x",
+            "Jeong et al., VEGETA: Vertically-Integrated Extensions for Sparse/Dense GEMM Tile "
+            "Acceleration on CPUs, HPCA 2023",
+            "arXiv 2302.08687",
+            "a cycle model of a matrix engine in a CPU, not RTL; kernels of 2:4 against the same "
+            "engine's dense mode",
+        ),
+        Figure(
+            "A100",
+            "1.5x",
+            "Mishra et al., Accelerating Sparse Deep Neural Networks, 2021",
+            "arXiv 2104.08378",
+            "BERT-Large on sparse tensor cores of an A100 against dense ones, the whole network, "
+            "large batches",
+        ),
+        Figure(
             "Hummingbird",
             "93-94% of bandwidth",
             "Li et al., Hummingbird: A Smaller and Faster Large Language Model Accelerator on "

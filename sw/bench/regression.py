@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from hw.sparse.formats import WeightFormat
 from sim.cache import ROOT
 from sw.bench.cases import Attention, Case, Encoder, Gemm
 from sw.compiler.errors import CompileError
@@ -28,6 +29,9 @@ CASES: tuple[Case, ...] = (
     Case(Attention(2, 128, 32)),
     Case(Attention(1, 256, 64, causal=True)),
     Case(Encoder(384, 12, 1536, 16)),
+    Case(Gemm(128, 384, 384, WeightFormat.parse("2:4 int8"))),
+    Case(Gemm(1, 768, 768, WeightFormat.parse("int4/32"))),
+    Case(Encoder(384, 12, 1536, 16, format=WeightFormat.parse("2:4 int4/32"))),
 )
 
 

@@ -8,12 +8,14 @@ from pathlib import Path
 from sim.cache import ROOT
 from sw.bench.published import FIELD
 from sw.bench.results import Results
-from sw.bench.suite import COMMAND_SHARE, MODEL_ERROR, ROWS, SWEEPS
+from sw.bench.suite import COMMAND_SHARE, MODEL_ERROR, ROWS, SAVINGS, SWEEPS
 from sw.bench.tables import (
     field_table,
     markdown,
     measured_rows,
+    measured_savings,
     row_table,
+    saving_table,
     stall_table,
     sweep_table,
 )
@@ -42,6 +44,14 @@ bandwidth in use, "commands" the share that fetching the program itself takes of
 STALLS = """\
 Counters in the RTL name the cause of each cycle in which no row enters the array; the parts of a
 line add up to its cycles. Percent:"""
+
+SAVINGS_TEXT = """\
+The same product or layers (two encoder layers, all their linear layers) with weights stored in
+another format, against dense INT8 on the same machine. A 2:4 tile covers twice the reduction in
+the cycles of a dense one; attention stays dense, which is the bound. INT4 helps where the bus is
+the limit. "Of its own peak" counts the multiply-accumulates of kept weights: at 100% a 2:4 layer
+is as fast as the array can be. [docs/sparsity.md](sparsity.md) and
+[docs/quantization.md](quantization.md) say what these formats cost in accuracy."""
 
 FIELD_TEXT = """\
 What others have published for work of the same kind. These are other machines, sizes, number
@@ -78,7 +88,8 @@ def _mixed(results: Results) -> list[str]:
 
 
 def _missing(results: Results) -> list[str]:
-    missing = [row.workload.title for row in ROWS if results.get(row.case) is None]
+    wanted = [row.case for row in ROWS] + [case for s in SAVINGS for case in s.cases]
+    missing = dict.fromkeys(case.workload.title for case in wanted if results.get(case) is None)
     return ["", f"Not measured: {'; '.join(missing)}."] if missing else []
 
 
@@ -106,7 +117,9 @@ def _tools(results: Results) -> list[str]:
 
 
 def _commands(results: Results) -> list[str]:
-    return ["", "```", *(row.workload.command for row, _ in measured_rows(results)), "```"]
+    savings = (saving.workload.command for saving, *_ in measured_savings(results))
+    rows = (row.workload.command for row, _ in measured_rows(results))
+    return ["", "```", *rows, *savings, "```"]
 
 
 def page(results: Results, pictures: set[str]) -> str:
@@ -114,6 +127,9 @@ def page(results: Results, pictures: set[str]) -> str:
     lines = ["# Benchmarks", "", HOW, "", "## Rows", "", TABLE, ""]
     lines += [*row_table(results), "", _worst(results), *_mixed(results), *_missing(results), ""]
     lines += _picture("utilisation", "What each row reaches, against its target", pictures)
+    savings = saving_table(results)
+    if len(savings) > 2:
+        lines += ["## Weight formats", "", SAVINGS_TEXT, "", *savings, ""]
     lines += ["## Where the cycles go", "", STALLS, ""]
     lines += [*stall_table(results), ""]
     lines += _picture("stalls", "Cycles by cause, adding up to 100%", pictures)
@@ -126,6 +142,7 @@ def page(results: Results, pictures: set[str]) -> str:
     lines += _picture("roofline", "Roofline of the 16x16 array and 16 bytes a cycle", pictures)
     lines += ["## The field", "", FIELD_TEXT, "", *field_table(results), ""]
     used = {name for row, _ in measured_rows(results) for name in row.field}
+    used |= {name for saving, *_ in measured_savings(results) for name in saving.field}
     for name, figure in FIELD.items():
         if name in used:
             lines.append(

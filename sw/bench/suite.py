@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from hw.config import PRESETS, AcceleratorConfig
+from hw.sparse.formats import WeightFormat
 from sw.bench.cases import Attention, Case, Encoder, Gemm, MiniLM, Workload
 
 __all__ = [
@@ -13,10 +14,13 @@ __all__ = [
     "COMMAND_SHARE",
     "MODEL_ERROR",
     "ROWS",
+    "SAVINGS",
+    "SPARSE_UTILIZATION",
     "SWEEPS",
     "UTILIZATION",
     "Point",
     "Row",
+    "Saving",
     "Sweep",
     "cases",
 ]
@@ -70,6 +74,48 @@ ROWS = (
     Row(Encoder(*VIT, 197), 0.94, ("ITA",)),
     Row(MiniLM(128), 0.985, ("ITA", "CHARM")),
     Row(Attention(1, 32768, 64, queries=64), 0.98, ("FuseMax",)),
+)
+
+
+@dataclass(frozen=True)
+class Saving:
+    """A weight format against dense INT8 weights in the same product or layers.
+
+    target: least quotient of the cycles. bound: largest that is possible, where the array is the
+    limit (attention is dense); 0 where the bus is. field: names in `FIELD`.
+    """
+
+    dense: Gemm | Encoder
+    format: WeightFormat
+    target: float
+    bound: float = 0.0
+    field: tuple[str, ...] = ()
+
+    @property
+    def workload(self) -> Gemm | Encoder:
+        return replace(self.dense, format=self.format)
+
+    @property
+    def cases(self) -> tuple[Case, Case]:
+        """Dense, and in the format."""
+        return Case(self.dense), Case(self.workload)
+
+
+SPARSE, INT4, GROUPS, BOTH = map(WeightFormat.parse, ("2:4 int8", "int4", "int4/32", "2:4 int4/32"))
+SPARSE_UTILIZATION = 0.94
+"""Of the peak of the sparse array, where the array is the limit."""
+
+SAVINGS = (
+    Saving(Gemm(512, 768, 768), SPARSE, 1.97, 2.0, ("VEGETA",)),
+    Saving(Encoder(*BERT, 128, 2), SPARSE, 1.90, 1.947, ("A100",)),
+    Saving(Encoder(*MINILM, 128, 2), SPARSE, 1.86, 1.900),
+    Saving(Encoder(*MINILM, 64, 2), SPARSE, 1.90, 1.947),
+    Saving(Encoder(*MINILM, 16, 2), SPARSE, 1.50),
+    Saving(Encoder(*MINILM, 16, 2), BOTH, 1.90),
+    Saving(Gemm(1, 768, 768), INT4, 1.85),
+    Saving(Gemm(1, 768, 768), GROUPS, 1.80),
+    Saving(Gemm(1, 768, 768), SPARSE, 1.50),
+    Saving(Gemm(1, 768, 768), BOTH, 2.25),
 )
 
 
@@ -201,13 +247,14 @@ SWEEPS = (
 
 
 def cases(pattern: str = "", quick: bool = False) -> Iterator[Case]:
-    """Cases in order, each once: those of the rows, and of the sweeps unless `quick`.
+    """Cases in order, each once: of the rows and savings, and of the sweeps unless `quick`.
 
     pattern: only cases with this in their name (capitals do not matter), and sweeps whose name
     it is.
     """
     known: set[str] = set()
     found = [(row.case, "") for row in ROWS]
+    found += [(case, "") for saving in SAVINGS for case in saving.cases]
     if not quick:
         found += [(point.case, sweep.name) for sweep in SWEEPS for point in sweep.points]
     for case, sweep in found:

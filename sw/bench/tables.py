@@ -7,15 +7,17 @@ from collections.abc import Iterable, Sequence
 from sw.bench.measure import STALLS
 from sw.bench.published import FIELD
 from sw.bench.results import Measurement, Results
-from sw.bench.suite import BANDWIDTH, ROWS, Row, Sweep
+from sw.bench.suite import BANDWIDTH, ROWS, SAVINGS, Row, Saving, Sweep
 
 __all__ = [
     "field_table",
     "losses",
     "markdown",
     "measured_rows",
+    "measured_savings",
     "readme_table",
     "row_table",
+    "saving_table",
     "stall_table",
     "sweep_table",
 ]
@@ -85,6 +87,38 @@ def row_table(results: Results) -> list[str]:
     return markdown(header, rows)
 
 
+def measured_savings(results: Results) -> list[tuple[Saving, Measurement, Measurement]]:
+    """Weight formats of which both sides have been measured: dense, and in the format."""
+    found = ((saving, *map(results.get, saving.cases)) for saving in SAVINGS)
+    return [(s, dense, packed) for s, dense, packed in found if dense and packed]
+
+
+def saving_table(results: Results) -> list[str]:
+    """Cycles and bytes of each weight format against dense INT8."""
+    header = ("workload", "weights", "dense INT8", "cycles", "faster", "wanted", "bound")
+    header = (*header, "of its own peak", "bus", "bytes read")
+    rows = []
+    for saving, dense, packed in measured_savings(results):
+        factor = dense["cycles"] / packed["cycles"]
+        rows.append(
+            (
+                saving.dense.title,
+                saving.format.name,
+                f"{dense['cycles']:,}",
+                f"{packed['cycles']:,}",
+                f"**{factor:.3f}x**"
+                + ("" if factor >= saving.target else " (missed)")
+                + ("" if packed["bit_exact"] else " **wrong bytes**"),
+                f"{saving.target:.2f}x",
+                f"{saving.bound:.3f}x" if saving.bound else "bus",
+                f"{packed['utilization']:.1%}",
+                f"{packed['bandwidth_utilization']:.0%}",
+                f"{packed['dram_read_bytes'] / dense['dram_read_bytes']:.2f}x",
+            )
+        )
+    return markdown(header, rows, left=2)
+
+
 def stall_table(results: Results) -> list[str]:
     """Shares of all cycles in percent, a line for each row."""
     header = ("workload", "useful", "padding", *STALLS.values())
@@ -105,6 +139,15 @@ def field_table(results: Results) -> list[str]:
             ", ".join(f"{FIELD[name].name} {FIELD[name].value}" for name in row.field),
         )
         for row, result in measured_rows(results)
+    ]
+    rows += [
+        (
+            saving.workload.title,
+            f"{dense['cycles'] / packed['cycles']:.2f}x dense",
+            ", ".join(f"{FIELD[name].name} {FIELD[name].value}" for name in saving.field),
+        )
+        for saving, dense, packed in measured_savings(results)
+        if saving.field
     ]
     return ["| " + " | ".join(header) + " |", "|---|--:|---|"] + [
         f"| {' | '.join(row)} |" for row in rows
@@ -133,4 +176,15 @@ def readme_table(results: Results) -> str:
         if row.metric != BANDWIDTH and result["bandwidth_utilization"] > 0.9:
             reached += f" (bus {result['bandwidth_utilization']:.0%} busy)"
         rows.append((f"`{row.workload.command}`", f"{result['cycles']:,}", reached))
-    return "\n".join(markdown(("command", "cycles", "utilisation"), rows))
+    lines = markdown(("command", "cycles", "utilisation"), rows)
+    rows = [
+        (
+            f"`{saving.workload.command}`",
+            f"{packed['cycles']:,}",
+            f"{dense['cycles'] / packed['cycles']:.2f}x",
+        )
+        for saving, dense, packed in measured_savings(results)
+    ]
+    if rows:
+        lines += ["", *markdown(("weights", "cycles", "against dense INT8"), rows)]
+    return "\n".join(lines)

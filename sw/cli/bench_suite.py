@@ -16,8 +16,8 @@ from sw.bench.cases import Case
 from sw.bench.measure import Step, measure
 from sw.bench.report import PAGE, write_report
 from sw.bench.results import RESULTS, Measurement, Results, measure_once
-from sw.bench.suite import BANDWIDTH, MODEL_ERROR, ROWS, cases
-from sw.bench.tables import readme_table
+from sw.bench.suite import BANDWIDTH, MODEL_ERROR, ROWS, SPARSE_UTILIZATION, cases
+from sw.bench.tables import measured_savings, readme_table
 from sw.cli.common import OUTPUT_FILE, console, progress_display
 from sw.compiler.errors import CompileError
 
@@ -102,6 +102,26 @@ def _summary(results: Results) -> Table:
     return summary
 
 
+def _savings(results: Results) -> Table:
+    """Weight formats that have been measured."""
+    shown = Table(title="Weight formats against dense INT8")
+    for column in ("workload", "weights", "cycles", "faster", "wanted", "own peak", "exact"):
+        shown.add_column(column, justify="left" if column in ("workload", "weights") else "right")
+    for saving, dense, packed in measured_savings(results):
+        factor = dense["cycles"] / packed["cycles"]
+        enough = not saving.bound or packed["utilization"] >= SPARSE_UTILIZATION
+        shown.add_row(
+            saving.dense.title,
+            saving.format.name,
+            f"{packed['cycles']:,}",
+            _judged(f"{factor:.3f}x", factor >= saving.target),
+            f"{saving.target:.2f}x",
+            _judged(f"{packed['utilization']:.1%}", enough),
+            _judged("yes" if packed["bit_exact"] else "NO", packed["bit_exact"]),
+        )
+    return shown
+
+
 @click.command("all")
 @click.option("--only", default="", help="Only cases with this text in their name, or one sweep.")
 @click.option("--quick", is_flag=True, help="The rows of the table, no sweeps.")
@@ -122,6 +142,7 @@ def all_rows(only: str, quick: bool, fresh: bool, output: str, page: str) -> Non
     results.keep({case.name for case in cases()})
     wrong = _measure_all(todo, results, fresh)
     console.print(_summary(results))
+    console.print(_savings(results))
     if page != "none":
         for path in write_report(results, Path(page)):
             console.print(f"wrote {path}", highlight=False, soft_wrap=True)

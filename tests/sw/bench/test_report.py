@@ -9,8 +9,8 @@ from sw.bench.pictures import CAUSES, _spread
 from sw.bench.published import FIELD
 from sw.bench.report import write_report
 from sw.bench.results import Results
-from sw.bench.suite import BANDWIDTH, ROWS, SWEEPS, cases
-from sw.bench.tables import losses, readme_table, row_table
+from sw.bench.suite import BANDWIDTH, ROWS, SAVINGS, SWEEPS, cases
+from sw.bench.tables import losses, readme_table, row_table, saving_table
 from sw.compiler.errors import CompileError
 
 
@@ -55,6 +55,9 @@ def test_every_row_and_sweep_is_on_the_page(results, tmp_path):
     for row in ROWS:
         assert page.count(row.workload.title) >= 3
         assert f"\n{row.workload.command}\n" in page
+    for saving in SAVINGS:
+        assert f"\n{saving.workload.command}\n" in page
+        assert f"| {saving.dense.title} | {saving.format.name} |" in page
     for path in written[1:]:
         assert path.read_bytes().startswith(b"\x89PNG")
         assert f"(images/{path.name})" in page
@@ -101,6 +104,18 @@ def test_tables(results):
     results.put(bandwidth.case, made_up(1000, 0.06, bandwidth_utilization=0.978))
     lines = readme_table(results).splitlines()
     assert f"| `{bandwidth.workload.command}` | 1,000 | 97.80% of bandwidth |" in lines
+
+
+def test_savings(results):
+    saving = SAVINGS[0]
+    dense, packed = saving.cases
+    results.put(dense, made_up(2_000_000))
+    results.put(packed, made_up(1_000_000))
+    line = saving_table(results)[2]
+    assert "**2.000x** |" in line and "missed" not in line
+    results.put(packed, made_up(1_100_000, bit_exact=False))
+    assert "**1.818x** (missed) **wrong bytes** |" in saving_table(results)[2]
+    assert f"| `{saving.workload.command}` | 1,100,000 | 1.82x |" in readme_table(results)
 
 
 def test_labels_are_moved_apart():
