@@ -44,6 +44,10 @@ def gemm(**fields: int) -> Command:
     return Command(Opcode.GEMM, {"rows": 4, "k_tiles": 1, "n_tiles": 1} | fields)
 
 
+def sparse_gemm(**fields: int) -> Command:
+    return Command(Opcode.SPARSE_GEMM, gemm(**fields).values)
+
+
 def vector(**fields: int) -> Command:
     return Command(Opcode.VECTOR, {"rows": 2, "groups": 1} | fields)
 
@@ -114,7 +118,10 @@ async def illegal_commands(dut):
     for bad in (
         bytes(32),  # cleared memory
         b"\xff" * 32,
-        patched(HALT, 0, 4),  # SPARSE_GEMM is not there yet
+        assemble([sparse_gemm(w_by_column=1)]),
+        assemble([gemm(w_by_column=1, w_int4=1)]),
+        assemble([gemm(w_group=1)]),
+        assemble([sparse_gemm(w_group=1)]),
         patched(load(), 1, 7),  # a wait for an unknown unit
         assemble([store(memory=Memory.MASK)]),
         assemble([vector(dst_memory=3)]),
@@ -184,6 +191,9 @@ async def onchip_ranges(dut):
         store(address=c.weight_words, memory=Memory.WEIGHT),
         gemm(a_address=c.activation_words - 3),
         gemm(w_address=c.weight_words - c.rows + 1),
+        gemm(w_address=c.weight_words - c.rows // 2, w_int4=1, w_group=1),
+        sparse_gemm(w_address=c.weight_words - c.rows),
+        sparse_gemm(a_address=c.activation_words - 4, a_stride=1),
         gemm(acc_address=c.accumulator_words - 3),
         gemm(row_max=1, slot=c.row_slots - 3, limit=99),
         gemm(row_max=1, mask=1, mask_address=c.mask_words, limit=99),

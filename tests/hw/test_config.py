@@ -30,6 +30,9 @@ from hw.config import PRESETS, AcceleratorConfig, ConfigError, get_config
         ({"max_outstanding": 3}, "max_outstanding=3"),
         ({"rows": 16.0}, "rows must be a positive integer, got 16.0"),
         ({"rows": True}, "rows must be a positive integer, got True"),
+        ({"sparse": 1}, "sparse must be a bool, got 1"),
+        ({"int4": "yes"}, "int4 must be a bool, got 'yes'"),
+        ({"sparse": True, "activation_words": 1002}, "activation_words=1002 must be a multiple"),
     ],
 )
 def test_impossible_configurations(change, text):
@@ -53,7 +56,11 @@ def test_fingerprint_depends_on_every_size_but_not_on_the_name():
         dataclasses.replace(base, **{f: getattr(base, f) * 2}).fingerprint()
         for f in ("activation_words", "param_words", "mask_words", "row_slots", "queue_depth")
     }
-    assert len(changed) == 5 and base.fingerprint() not in changed
+    changed |= {
+        dataclasses.replace(base, **{f: not getattr(base, f)}).fingerprint()
+        for f in ("sparse", "int4")
+    }
+    assert len(changed) == 7 and base.fingerprint() not in changed
 
 
 @pytest.mark.parametrize(("rows", "bits"), [(4, 18), (8, 19), (12, 20), (16, 20), (32, 21)])

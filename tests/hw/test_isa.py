@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hw import interfaces, isa
-from hw.isa import Command, IsaError, Memory, Opcode, Unit, Wait
+from hw.isa import MATRIX_OPCODES, Command, IsaError, Memory, Opcode, Unit, Wait
 
 
 def legal_values(draw, opcode: Opcode) -> dict[str, int]:
@@ -22,6 +22,11 @@ def legal_values(draw, opcode: Opcode) -> dict[str, int]:
         )
     if "dst_memory" in values:
         values["dst_memory"] = draw(st.integers(0, 2))
+    if opcode in MATRIX_OPCODES:
+        if opcode == Opcode.SPARSE_GEMM or values["w_int4"]:
+            values["w_by_column"] = 0
+        if not values["w_int4"]:
+            values["w_group"] = 0
     return values
 
 
@@ -65,7 +70,7 @@ def test_unknown_field_is_refused():
         isa.encode(Command(Opcode.HALT, {"rows": 1}))
 
 
-@pytest.mark.parametrize("value", [0, 4, 11, 255])
+@pytest.mark.parametrize("value", [0, 11, 12, 255])
 def test_unknown_opcode_is_refused(value):
     with pytest.raises(IsaError, match=f"unknown opcode {value}"):
         isa.decode(bytes([value]) + bytes(31))
@@ -85,6 +90,21 @@ def test_illegal_fields_are_refused():
         )
     with pytest.raises(IsaError, match="a command has 32 bytes, got 31"):
         isa.decode(bytes(31))
+
+
+@pytest.mark.parametrize(
+    ("opcode", "fields", "text"),
+    [
+        (Opcode.SPARSE_GEMM, {"w_by_column": 1}, "SPARSE_GEMM: sparse and INT4 weights lie by row"),
+        (Opcode.GEMM, {"w_by_column": 1, "w_int4": 1}, "GEMM: sparse and INT4 weights lie by row"),
+        (Opcode.GEMM, {"w_group": 1}, "GEMM: multipliers need INT4 weights"),
+        (Opcode.SPARSE_GEMM, {"w_group": 15}, "SPARSE_GEMM: multipliers need INT4 weights"),
+    ],
+)
+def test_weight_formats_that_do_not_exist_are_refused(opcode, fields, text):
+    sizes = {"rows": 1, "k_tiles": 1, "n_tiles": 1}
+    with pytest.raises(IsaError, match=text):
+        isa.decode(isa.encode(Command(opcode, sizes | fields)))
 
 
 @given(st.integers(1, 5), st.integers(1, 5), st.integers(0, 9), st.integers(0, 40))

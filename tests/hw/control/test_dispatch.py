@@ -9,7 +9,7 @@ from amaranth import Module, Signal
 from amaranth.sim import Simulator
 
 from hw import isa
-from hw.config import PRESETS
+from hw.config import PRESETS, AcceleratorConfig
 from hw.control.dispatch import Dispatch, is_legal, target_units
 from hw.control.scoreboard import UNITS, Scoreboard
 from hw.isa import Command, ErrorCode, Opcode, Unit, Wait
@@ -18,20 +18,35 @@ from tests.hw.control.commands import command, is_decodable, random_command, ran
 SEED = 20240229
 
 
-def test_legality_is_that_of_decode():
+OPTIONS = ({}, {"sparse": True}, {"int4": True}, {"sparse": True, "int4": True})
+
+
+def is_executable(data: bytes, config: AcceleratorConfig) -> bool:
+    """Legal, and the configuration has what the command needs."""
+    if not is_decodable(data):
+        return False
+    found = isa.decode(data)
+    if found.opcode == Opcode.SPARSE_GEMM and not config.sparse:
+        return False
+    return config.int4 or not found.values.get("w_int4", 0)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda o: " ".join(o) or "plain")
+def test_legality_is_that_of_decode(options):
+    config = AcceleratorConfig(**options)
     rng = random.Random(SEED)
     words = [random_word(rng) for _ in range(4000)]
     words += [isa.encode(random_command(rng)) for _ in range(500)]
     words += [opcode.to_bytes(1, "little") + b"\xff" * 31 for opcode in range(256)]
     m = Module()
     word = Signal(256)
-    legal, target = is_legal(m, word, PRESETS["tiny"]), target_units(m, word)
+    legal, target = is_legal(m, word, config), target_units(m, word)
     seen = set()
 
     async def bench(ctx):
         for data in words:
             ctx.set(word, int.from_bytes(data, "little"))
-            expected = is_decodable(data)
+            expected = is_executable(data, config)
             seen.add((expected, data[0] if data[0] in set(Opcode) else 0))
             assert bool(ctx.get(legal)) == expected, data.hex()
             if expected:
@@ -43,7 +58,9 @@ def test_legality_is_that_of_decode():
     simulator.add_testbench(bench)
     simulator.run()
     for opcode in Opcode:
-        assert (True, int(opcode)) in seen and (False, int(opcode)) in seen
+        assert (False, int(opcode)) in seen
+        exists = opcode != Opcode.SPARSE_GEMM or config.sparse
+        assert ((True, int(opcode)) in seen) == exists
 
 
 class _Bench:

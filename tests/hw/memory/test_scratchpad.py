@@ -15,6 +15,8 @@ from tests.cocotb_runner import run
         (24, 10, 3, 2, 2, 2, ("icarus",)),
         (16, 11, 1, 1, 2, 1, ("icarus", "verilator")),
         (8, 384, 1, 1, 1, 2, ("icarus",)),
+        (16, 320, 2, 3, 3, 4, ("icarus", "verilator")),
+        (8, 12, 1, 3, 2, 4, ("icarus",)),
     ],
 )
 def test_traffic(width, depth, granules, readers, writers, banks, simulators):

@@ -15,6 +15,7 @@ from hw.config import AcceleratorConfig
 from hw.interfaces import MatrixState
 from hw.isa import Command, Opcode
 from hw.systolic.golden import gemm
+from tests.hw.memory.banks import bank_of
 
 STATES = {int(state.value): state.name for state in MatrixState}
 
@@ -31,7 +32,11 @@ def config_to_environment(config: AcceleratorConfig) -> dict[str, str]:
 
 @dataclass
 class Stalls:
-    """Probability that a port is not ready, or a command stream pauses, in a cycle."""
+    """Probability that a port is not ready, or a command stream pauses, in a cycle.
+
+    second: the activation port of the second words of 2:4 rows; by default as the first.
+    conflicts: the two activation ports share four banks as in the scratchpad.
+    """
 
     activation: float = 0.0
     weight: float = 0.0
@@ -39,6 +44,8 @@ class Stalls:
     weights_command: float = 0.0
     stream_command: float = 0.0
     acc_read: float = 1.0  # 1: the vector unit never reads
+    second: float | None = None
+    conflicts: bool = False
 
 
 class Memories:
@@ -63,7 +70,7 @@ class Memories:
         self.accumulator = np.zeros((config.accumulator_words, config.columns), np.int32)
         self.row_max = np.zeros(config.row_slots, np.int32)
 
-    def execute(self, values: dict[str, int]) -> None:
+    def execute(self, values: dict[str, int], opcode: Opcode = Opcode.GEMM) -> None:
         gemm(
             self.config,
             values,
@@ -73,6 +80,7 @@ class Memories:
             self.row_max,
             self.shift,
             self.mask,
+            opcode,
         )
 
 
@@ -106,8 +114,14 @@ class Bench:
         self.dut, self.memories, self.stalls = dut, memories, stalls
         self.config = memories.config
         self.random = random.Random(seed)
+        rows = [word_of(w) for w in memories.activation]
+        second = stalls.activation if stalls.second is None else stalls.second
+        rates = [stalls.activation, second] if self.config.sparse else [stalls.activation]
+        self.activations = [
+            ReadModel(f"activation__{i}", rows, rate) for i, rate in enumerate(rates)
+        ]
         self.ports = [
-            ReadModel("activation", [word_of(w) for w in memories.activation], stalls.activation),
+            *self.activations,
             ReadModel("weight", [word_of(w) for w in memories.weight], stalls.weight),
             ReadModel("mask", [bits_of(w) for w in memories.mask], stalls.mask),
         ]
@@ -150,8 +164,8 @@ class Bench:
         await Timer(1, "ns")
         self.set("clk", 0)
 
-    def submit(self, values: dict[str, int], index: int) -> None:
-        word = int.from_bytes(isa.encode(Command(Opcode.GEMM, values)), "little")
+    def submit(self, values: dict[str, int], index: int, opcode: Opcode = Opcode.GEMM) -> None:
+        word = int.from_bytes(isa.encode(Command(opcode, values)), "little")
         entry = word | index << (8 * isa.COMMAND_BYTES)
         for queue in self.queues.values():
             queue.append((entry, values))
@@ -188,6 +202,8 @@ class Bench:
             if self.get(f"{port.handle}__valid"):
                 beyond = self.get(f"{port.handle}__addr") >= len(port.words)
                 self.set(f"{port.handle}__out_of_range", int(beyond))
+        if self.stalls.conflicts and self._banks_conflict():
+            self.set(f"{self.activations[1].handle}__ready", 0)
         await Timer(1, "ns")
 
         for port in self.ports:
@@ -228,6 +244,16 @@ class Bench:
         self.set("clk", 0)
         self.cycle += 1
         return result
+
+    def _banks_conflict(self) -> bool:
+        """Whether both activation ports want the same of four banks."""
+        handles = [port.handle for port in self.activations]
+        first, second = (self.get(f"{name}__addr") for name in handles)
+        wanted = all(self.get(f"{name}__valid") for name in handles)
+        return (
+            wanted
+            and len({bank_of(a, self.config.activation_words, 4) for a in (first, second)}) == 1
+        )
 
     async def run(self, commands: int, patience: int = 5_000) -> None:
         """Step until `commands` are done; fails if none is for `patience` cycles."""

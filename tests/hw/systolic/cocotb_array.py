@@ -1,17 +1,26 @@
-"""The systolic array alone: products, skew, both ways of loading, and the travelling swap."""
+"""The systolic array alone: products, skew, every way in for weights, and the travelling swap."""
 
-import os
 import random
 
 import cocotb
 import numpy as np
 
+from hw.sparse.formats import KEPT, QUAD
+from hw.sparse.unpack import weight_entry
 from hw.systolic.array import SystolicArray
+from tests.hw.systolic.bench import config_from_environment
 from tests.hw.systolic.clock import edge, reset, settle
 
-R, C = (int(os.environ[name]) for name in ("WEFT_ROWS", "WEFT_COLUMNS"))
-WORD = max(R, C)
+CONFIG = config_from_environment()
+R, C, WORD = CONFIG.rows, CONFIG.columns, CONFIG.weight_bytes
+PANELS = 2 if CONFIG.sparse else 1
+ENTRY = weight_entry(CONFIG)
 CORNERS = (0, 1, 127, 128, 129, 255)
+KINDS = ["row", "column"]
+KINDS += ["two rows"] if CONFIG.int4 else []
+KINDS += ["sparse row"] if CONFIG.sparse else []
+KINDS += ["sparse two rows"] if CONFIG.sparse and CONFIG.int4 else []
+"""What a word of a tile is."""
 
 
 def random_bytes(rng: random.Random, count: int) -> list[int]:
@@ -19,21 +28,66 @@ def random_bytes(rng: random.Random, count: int) -> list[int]:
     return [rng.choice(CORNERS) if corners else rng.randrange(256) for _ in range(count)]
 
 
+def signed(values) -> np.ndarray:
+    return np.array(values, dtype=np.uint8).view(np.int8).astype(np.int64)
+
+
 class Tile:
     """Weights and rows of one tile."""
 
-    def __init__(self, rng: random.Random, rows: int):
-        self.by_column = rng.randrange(2)
-        self.words = [random_bytes(rng, WORD) for _ in range(C if self.by_column else R)]
-        self.rows = [(rng.randrange(2), random_bytes(rng, R)) for _ in range(rows)]
-        matrix = np.array(self.words, dtype=np.uint8).view(np.int8).astype(np.int64)
-        self.matrix = matrix[:, :R].T if self.by_column else matrix[:, :C]  # [R, C]
+    def __init__(self, rng: random.Random, rows: int, kind: str | None = None):
+        kind = kind or rng.choice(KINDS)
+        self.by_column, self.two_rows = kind == "column", kind.endswith("two rows")
+        self.sparse = kind.startswith("sparse")
+        size = (C, R) if self.by_column else (R, C)
+        self.lines = [random_bytes(rng, size[1]) for _ in range(size[0])]
+        self.index = [[rng.randrange(4) for _ in range(C)] for _ in range(R)]
+        self.rows = [(rng.randrange(2), random_bytes(rng, PANELS * R)) for _ in range(rows)]
+        self.junk = random.Random(rng.random())
+
+    @property
+    def words(self) -> int:
+        """Cycles in which its weights enter."""
+        return len(self.lines) // 2 if self.two_rows else len(self.lines)
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """[inputs, C]; two weights of a pair that name the same input add up."""
+        lines = signed(self.lines)
+        if self.by_column:
+            return lines.T
+        if not self.sparse:
+            return lines
+        result = np.zeros((2 * R, C), np.int64)
+        for r in range(R):
+            start = r // KEPT * QUAD + r % KEPT
+            for c in range(C):
+                result[start + min(self.index[r][c], 2), c] += lines[r, c]
+        return result
+
+    def entry(self, word: int) -> int:
+        """What enters with word number `word`, anything where nobody looks."""
+
+        def padded(line: list[int], size: int) -> list[int]:
+            return line + [self.junk.randrange(256) for _ in range(size - len(line))]
+
+        values: dict = {"first": int(word == 0), "by_column": int(self.by_column)}
+        rows = [2 * word, 2 * word + 1] if self.two_rows else [word, word]
+        values["word"] = padded(self.lines[rows[0]], WORD)
+        if CONFIG.int4:
+            second = padded([], C) if self.by_column else self.lines[rows[1]]
+            values |= {"word_1": second, "two_rows": int(self.two_rows)}
+        if CONFIG.sparse:
+            # Indices do not matter to words by column, and rows of dense ones have 0.
+            dense = [[self.junk.randrange(4) if self.by_column else 0 for _ in range(C)]] * 2
+            values["index"] = [self.index[r] for r in rows] if self.sparse else dense
+        return ENTRY.const(values).as_bits()
 
     def sums(self, row: int) -> list[int]:
         is_unsigned, values = self.rows[row]
-        a = np.array(values, dtype=np.uint8)
-        a = a if is_unsigned else a.view(np.int8)
-        return (a.astype(np.int64) @ self.matrix).tolist()
+        a = np.array(values, np.int64) if is_unsigned else signed(values)
+        matrix = self.matrix
+        return (a[: len(matrix)] @ matrix).tolist()
 
 
 def pack(values: list[int]) -> int:
@@ -43,10 +97,12 @@ def pack(values: list[int]) -> int:
 async def run_tiles(dut, tiles: list[Tile], row_gap: float, word_gap: float, seed: int) -> int:
     """Feeds tiles as early as the contract allows; checks every sum at its cycle."""
     rng = random.Random(seed)
-    latency = SystolicArray(rows=R, columns=C, psum_bits=24, weight_bytes=WORD).latency
-    for name in ("word_valid", "swap", "activation", "word", "is_unsigned", "by_column"):
-        getattr(dut, name).value = 0
-    dut.first_word.value = 0
+    latency = SystolicArray(CONFIG).latency
+    activations = [getattr(dut, f"activation__{i}") for i in range(PANELS)]
+    controls = [dut.swap, dut.is_unsigned, dut.entry, dut.entry_valid]
+    controls += [dut.is_sparse] if CONFIG.sparse else []  # else nothing reads it
+    for port in controls + activations:
+        port.value = 0
     await reset(dut)
     loading, word = 0, 0  # tile whose words enter, and the next of them
     computing, row = -1, 0
@@ -71,24 +127,28 @@ async def run_tiles(dut, tiles: list[Tile], row_gap: float, word_gap: float, see
         if swap:
             computing, row = wants_tile, 0
         dut.swap.value = int(swap)
-        dut.activation.value = rng.getrandbits(8 * R)
+        for port in activations:
+            port.value = rng.getrandbits(8 * R)
+        if CONFIG.sparse:
+            dut.is_sparse.value = rng.getrandbits(1)
         if enters:
             is_unsigned, values = tiles[computing].rows[row]
             dut.is_unsigned.value = is_unsigned
-            dut.activation.value = pack(values)
+            if CONFIG.sparse:
+                dut.is_sparse.value = int(tiles[computing].sparse)
+            for i, port in enumerate(activations):
+                port.value = pack(values[R * i : R * (i + 1)])
             expected[cycle + latency] = tiles[computing].sums(row)
             row += 1
         # A word enters while the shadow weights are free, or in the cycle of the swap.
         loads = loading < len(tiles) and loading <= computing + 1 and rng.random() >= word_gap
-        dut.word_valid.value = int(loads)
-        dut.word.value = rng.getrandbits(8 * WORD)
+        dut.entry_valid.value = int(loads)
+        dut.entry.value = rng.getrandbits(ENTRY.size)
         finished = False
         if loads:
-            dut.by_column.value = tiles[loading].by_column
-            dut.first_word.value = int(word == 0)
-            dut.word.value = pack(tiles[loading].words[word])
+            dut.entry.value = tiles[loading].entry(word)
             word += 1
-            finished = word == len(tiles[loading].words)
+            finished = word == tiles[loading].words
         await settle()
         if cycle in expected:
             sums = [getattr(dut, f"psum__{c}").value.to_signed() for c in range(C)]
@@ -102,8 +162,10 @@ async def run_tiles(dut, tiles: list[Tile], row_gap: float, word_gap: float, see
 
 @cocotb.test
 async def tiles_without_gaps(dut):
+    """Each kind of tile behind each other one."""
     rng = random.Random(1)
-    tiles = [Tile(rng, rng.choice([1, 2, R, C, max(R, C) + 2])) for _ in range(12)]
+    kinds = [kind for first in KINDS for second in KINDS for kind in (first, second)]
+    tiles = [Tile(rng, rng.choice([1, 2, R, C, max(R, C) + 2]), kind) for kind in kinds]
     await run_tiles(dut, tiles, 0.0, 0.0, 1)
 
 
@@ -117,18 +179,22 @@ async def tiles_with_gaps(dut):
 
 @cocotb.test
 async def period_is_the_words_of_a_tile(dut):
+    """Tiles of one row, so that each waits for its words: of all kinds, and of one after itself."""
     rng = random.Random(7)
-    tiles = [Tile(rng, 1) for _ in range(10)]
-    cycles = await run_tiles(dut, tiles, 0.0, 0.0, 7)
-    assert cycles == sum(len(tile.words) for tile in tiles) + 1
+    mixed = [Tile(rng, 1) for _ in range(10)]
+    alone = [[Tile(rng, 1, kind) for _ in range(4)] for kind in KINDS]
+    for tiles in [mixed, *alone]:
+        cycles = await run_tiles(dut, tiles, 0.0, 0.0, 7)
+        assert cycles == sum(tile.words for tile in tiles) + 1
 
 
 @cocotb.test
 async def extreme_sums_fit(dut):
     """255 * -128 and -128 * -128 in every product: the sums use all their bits."""
     rng = random.Random(8)
-    tile = Tile(rng, 4)
-    tile.matrix[:] = -128
-    tile.words = [[128] * WORD for _ in tile.words]
-    tile.rows = [(1, [255] * R), (0, [128] * R), (0, [127] * R), (1, [0] * R)]
-    await run_tiles(dut, [tile, Tile(rng, 2)], 0.0, 0.0, 8)
+    for kind in KINDS:
+        tile = Tile(rng, 4, kind)
+        tile.lines = [[128] * len(line) for line in tile.lines]
+        size = PANELS * R
+        tile.rows = [(1, [255] * size), (0, [128] * size), (0, [127] * size), (1, [0] * size)]
+        await run_tiles(dut, [tile, Tile(rng, 2)], 0.0, 0.0, 8)

@@ -6,9 +6,11 @@ import random
 import cocotb
 import numpy as np
 
-from hw.isa import ErrorCode
+from hw.isa import Command, ErrorCode, Opcode
+from hw.sparse.packing import tile_format
 from hw.systolic.accumulator import Accumulator
 from hw.systolic.matrix import MatrixUnit
+from tests.hw.memory.banks import bank_of
 from tests.hw.systolic.bench import Bench, Memories, Stalls, config_from_environment
 
 CONFIG = config_from_environment()
@@ -19,30 +21,44 @@ R, C = CONFIG.rows, CONFIG.columns
 FROZEN = 4  # accumulator words that only the first command of a random test writes
 
 
-def random_command(rng: random.Random) -> dict[str, int]:
+FORMATS: list[tuple[Opcode, dict[str, int]]] = [
+    (Opcode.GEMM, {}),
+    (Opcode.GEMM, {"w_by_column": 1}),
+]
+if CONFIG.int4:
+    FORMATS += [(Opcode.GEMM, {"w_int4": 1, "w_group": group}) for group in (0, 1, 2, 3)]
+if CONFIG.sparse:
+    FORMATS += [(Opcode.SPARSE_GEMM, {})]
+if CONFIG.sparse and CONFIG.int4:
+    FORMATS += [(Opcode.SPARSE_GEMM, {"w_int4": 1, "w_group": group}) for group in (0, 1, 2, 15)]
+
+
+def random_command(rng: random.Random) -> Command:
     """Any command whose addresses are inside the memories; panels may overlap."""
+    opcode, weights = rng.choice(FORMATS)
+    form = tile_format(CONFIG, opcode, weights)
     rows = rng.choice([1, 1, 2, 3, rng.randint(1, 12), max(R, C), max(R, C) + 1])
     k_tiles, n_tiles = rng.randint(1, 4), rng.randint(1, 3)
     rows_room = CONFIG.row_slots - rows
-    w_words = max(R, C)
-    a_stride = rng.randint(0, (CONFIG.activation_words - rows) // k_tiles)
+    panels = k_tiles * form.panels
+    a_stride = rng.randint(0, (CONFIG.activation_words - rows) // panels)
     acc_stride = rng.choice([rows, 0, 1, rng.randint(0, 20)])
     acc_room = CONFIG.accumulator_words - FROZEN - rows - (n_tiles - 1) * acc_stride
     if acc_room < 0:
         acc_stride, acc_room = 0, CONFIG.accumulator_words - FROZEN - rows
-    w_k = rng.randint(0, 2 * w_words)
-    w_n = rng.randint(0, 2 * w_words)
-    w_room = CONFIG.weight_words - w_words - (k_tiles - 1) * w_k - (n_tiles - 1) * w_n
+    w_k = rng.randint(0, 2 * max(R, C))
+    w_n = rng.randint(0, 2 * max(R, C))
+    heads = form.total_words(k_tiles) - k_tiles * form.words
+    w_room = CONFIG.weight_words - heads - form.words - (k_tiles - 1) * w_k - (n_tiles - 1) * w_n
     row_max = rng.random() < 0.6
-    return {
+    values = {
         "rows": rows,
         "k_tiles": k_tiles,
         "n_tiles": n_tiles,
-        "a_address": rng.randint(0, CONFIG.activation_words - rows - (k_tiles - 1) * a_stride),
+        "a_address": rng.randint(0, CONFIG.activation_words - rows - (panels - 1) * a_stride),
         "a_stride": a_stride,
         "a_unsigned": rng.randint(0, 1),
         "w_address": rng.randint(0, w_room),
-        "w_by_column": rng.randint(0, 1),
         "w_k_stride": w_k,
         "w_n_stride": w_n,
         # often the same place, so that commands follow each other on the same words
@@ -57,6 +73,7 @@ def random_command(rng: random.Random) -> dict[str, int]:
         "limit": rng.choice([rng.randint(-12, 4 * C), 0, n_tiles * C, -(1 << 17), (1 << 17) - 1]),
         "causal": rng.randint(0, 1),
     }
+    return Command(opcode, values | weights)
 
 
 async def start(dut, stalls: Stalls, seed: int) -> Bench:
@@ -75,14 +92,19 @@ async def start(dut, stalls: Stalls, seed: int) -> Bench:
     return bench
 
 
+def give(bench: Bench, command: Command, index: int) -> None:
+    """Golden executes it, the unit gets it."""
+    bench.memories.execute(command.values, command.opcode)
+    bench.submit(command.values, index, command.opcode)
+
+
 async def random_run(dut, stalls: Stalls, seed: int) -> None:
     dut._log.info(f"seed {seed}, {stalls}")
     rng = random.Random(seed)
     bench = await start(dut, stalls, seed)
     commands = [random_command(rng) for _ in range(COMMANDS)]
-    for number, values in enumerate(commands):
-        bench.memories.execute(values)
-        bench.submit(values, number)
+    for number, command in enumerate(commands):
+        give(bench, command, number)
     await bench.run(1 + len(commands))
     assert not bench.errors
     assert not bench.get("status__busy")
@@ -120,15 +142,24 @@ async def slow_activations(dut):
 
 
 @cocotb.test
+async def slow_second_words(dut):
+    """The two words of a sparse row come at different times, either one first."""
+    await random_run(dut, Stalls(activation=0.1, second=0.8), SEED + 6)
+    await random_run(dut, Stalls(activation=0.8, second=0.1, weight=0.2), SEED + 7)
+    await random_run(dut, Stalls(conflicts=CONFIG.sparse), SEED + 8)
+
+
+@cocotb.test
 async def done_means_visible(dut):
     """Results can be read in the cycle after `done`: the last word and the last maximum."""
     bench = await start(dut, Stalls(), SEED + 4)
     rng = random.Random(SEED + 4)
     for number in range(8):
-        values = random_command(rng) | {"row_max": 1, "acc_stride": 12, "limit": 2 * C}
-        values |= {"rows": rng.randint(1, 8), "slot": 0, "acc_address": FROZEN + number}
-        bench.memories.execute(values)
-        bench.submit(values, number)
+        command = random_command(rng)
+        values = command.values
+        values |= {"row_max": 1, "acc_stride": 12, "limit": 2 * C, "slot": 0}
+        values |= {"rows": min(values["rows"], 8), "acc_address": FROZEN + number}
+        give(bench, command, number)
         last = values["rows"] - 1
         address = values["acc_address"] + (values["n_tiles"] - 1) * 12 + last
         bench.vector_reads = []
@@ -142,12 +173,11 @@ async def done_means_visible(dut):
         assert np.uint32(top).view(np.int32) == bench.memories.row_max[last]
 
 
-async def measure(dut, commands: list[dict[str, int]]) -> tuple[int, Bench]:
+async def measure(dut, commands: list[Command], conflicts: bool = False) -> tuple[int, Bench]:
     """Cycles from the first start to the last done, results checked."""
-    bench = await start(dut, Stalls(acc_read=0.0), SEED)
-    for number, values in enumerate(commands):
-        bench.memories.execute(values)
-        bench.submit(values, number)
+    bench = await start(dut, Stalls(acc_read=0.0, conflicts=conflicts), SEED)
+    for number, command in enumerate(commands):
+        give(bench, command, number)
     await bench.run(1 + len(commands))
     cycles = bench.done_cycles[-1] - bench.started_cycles[1]
     await bench.check()
@@ -160,43 +190,72 @@ def product(**values: int) -> dict[str, int]:
     return base | values
 
 
-def period(values: dict[str, int]) -> int:
-    words = C if values.get("w_by_column") else R
-    return max(values["rows"], words)
+def tile_words(command: Command) -> list[int]:
+    """Words of each tile, with its multipliers."""
+    form = tile_format(CONFIG, command.opcode, command.values)
+    row = [form.total_words(k + 1) - form.total_words(k) for k in range(command.values["k_tiles"])]
+    return row * command.values["n_tiles"]
 
 
 @cocotb.test
 async def tiles_follow_each_other_without_a_gap(dut):
     """Tile period is max(rows, words), within a command and from one to the next."""
     latency = MatrixUnit(CONFIG).latency
-    for by_column in (0, 1):
-        for rows in sorted({1, R, C, max(R, C) + 3}):
-            one = product(rows=rows, k_tiles=6, n_tiles=2, acc_stride=rows, w_by_column=by_column)
+    for opcode, weights in FORMATS:
+        words = tile_format(CONFIG, opcode, weights).words
+        more = {R, C} if weights.keys() <= {"w_by_column"} else set()
+        for rows in sorted({1, max(R, C) + 3} | more):
+            one = product(rows=rows, k_tiles=6, n_tiles=2, acc_stride=rows) | weights
             masked = one | {"row_max": 1, "mask": 1, "limit": C, "slot": 1, "mask_address": 1}
             added = masked | {"accumulate": 1, "rescale": 1}
-            commands = [one, masked, added, one | {"k_tiles": 1}, masked | {"k_tiles": 1}, added]
-            tiles = [v for v in commands for _ in range(v["k_tiles"] * v["n_tiles"])]
+            changes = [one, masked, added, one | {"k_tiles": 1}, masked | {"k_tiles": 1}, added]
+            commands = [Command(opcode, values) for values in changes]
+            tiles = [size for command in commands for size in tile_words(command)]
             cycles, bench = await measure(dut, commands)
             # The first tile is loaded before it starts, the last one takes its rows only.
-            words = C if by_column else R
-            ideal = words + sum(period(v) for v in tiles[:-1]) + rows + latency
+            ideal = tiles[0] + sum(max(rows, size) for size in tiles[1:]) + rows + latency
             # A smaller array may have to wait until the words that it adds to are written.
-            wait = max(Accumulator.hazard_distance - period(one), 0) * len(tiles)
-            dut._log.info(f"rows {rows}: {len(tiles)} tiles in {cycles}, ideal {ideal}")
-            assert ideal <= cycles <= ideal + wait + 4, (cycles, ideal)
+            period = max(rows, words)
+            wait = max(Accumulator.hazard_distance - period, 0) * len(tiles)
+            dut._log.info(f"{opcode.name} {weights} rows {rows}: {cycles} of {ideal}")
+            assert ideal <= cycles <= ideal + wait + 5, (cycles, ideal)
             waited = bench.states.get("ACTIVATIONS", 0)
-            if rows >= max(words, Accumulator.hazard_distance):  # the array never waits for a row
+            if rows >= max(*tiles, Accumulator.hazard_distance):  # never waits for a row
                 assert waited <= 2 * 3, bench.states
 
 
 @cocotb.test
-async def directions_alternate_without_a_gap(dut):
+async def formats_alternate_without_a_gap(dut):
     latency = MatrixUnit(CONFIG).latency
-    rows = max(R, C)
-    by_row = product(rows=rows, k_tiles=1, n_tiles=2, acc_stride=rows)
-    commands = [by_row | {"w_by_column": n % 2} for n in range(6)]
+    rows = max(size for opcode, weights in FORMATS for size in tile_words(
+        Command(opcode, product() | weights)))  # fmt: skip
+    rows = max(rows, Accumulator.hazard_distance)
+    commands = [
+        Command(opcode, product(rows=rows, n_tiles=2, acc_stride=rows) | weights)
+        for opcode, weights in [*FORMATS, *FORMATS[::-1]]
+    ]
     cycles, _ = await measure(dut, commands)
-    assert cycles <= R + 12 * rows + latency + 6, cycles
+    assert cycles <= R + 2 * len(commands) * rows + latency + 6, cycles
+
+
+@cocotb.test
+async def sparse_rows_with_an_odd_stride_never_conflict(dut):
+    """A row a cycle with the scratchpad's banks; with even strides two where its words conflict."""
+    if not CONFIG.sparse:
+        return
+    latency = MatrixUnit(CONFIG).latency
+    rows, depth = 24, CONFIG.activation_words
+    for stride in (1, 2, 4, 24, 25, 30, 33):
+        values = product(rows=rows, k_tiles=2, n_tiles=2, a_stride=stride, acc_stride=rows)
+        cycles, bench = await measure(dut, [Command(Opcode.SPARSE_GEMM, values)], conflicts=True)
+        starts = [2 * k * stride + i for k in range(2) for i in range(rows)] * 2
+        shared = sum(bank_of(a, depth, 4) == bank_of(a + stride, depth, 4) for a in starts)
+        assert shared == 0 or stride % 2 == 0
+        words = tile_words(Command(Opcode.SPARSE_GEMM, values))[0]
+        ideal = words + len(starts) + shared + latency
+        dut._log.info(f"stride {stride}: {shared} conflicts, {cycles} of {ideal}")
+        # What the FIFO holds hides conflicts while the first tile is loaded.
+        assert ideal - 8 <= cycles <= ideal + 5, (stride, cycles, ideal)
 
 
 @cocotb.test
@@ -218,6 +277,25 @@ async def weights_run_ahead(dut):
     await bench.check()
 
 
+def beyond() -> list[tuple[Opcode, dict[str, int]]]:
+    """Commands whose very last word is beyond a memory: of weights of each format, of the second
+    panel of activations."""
+    found = []
+    for opcode, weights in FORMATS:
+        form = tile_format(CONFIG, opcode, weights)
+        values = product(k_tiles=2, w_k_stride=form.words) | weights
+        address = CONFIG.weight_words - form.total_words(2) + 1
+        found.append((opcode, values | {"w_address": address}))
+        if form.group:  # the word of multipliers is all there is
+            one = values | {"k_tiles": 1, "w_address": CONFIG.weight_words}
+            found.append((opcode, one))
+    if CONFIG.sparse:
+        stride = CONFIG.activation_words - 1
+        values = product(rows=2, a_stride=stride)
+        found.append((Opcode.SPARSE_GEMM, values))
+    return found
+
+
 @cocotb.test
 async def addresses_are_checked(dut):
     """A refused address is reported with its command's index, and nothing is written there."""
@@ -225,7 +303,7 @@ async def addresses_are_checked(dut):
         "acc_address": CONFIG.accumulator_words - 1,
         "slot": CONFIG.row_slots - 1,
         "a_address": CONFIG.activation_words - 1,
-        "w_address": CONFIG.weight_words - 1,
+        "w_address": CONFIG.weight_words - R + 1,
         "mask_address": CONFIG.mask_words,
     }
     for number, (name, value) in enumerate(words.items()):
@@ -241,6 +319,13 @@ async def addresses_are_checked(dut):
         assert set(bench.errors) == {(int(ErrorCode.ONCHIP_RANGE), 1000 + number)}, name
         if name == "slot":  # nothing of the command was written
             await bench.check()
+    for number, (opcode, values) in enumerate(beyond()):
+        bench = await start(dut, Stalls(), SEED)
+        bench.submit(values, 2000 + number, opcode)
+        await bench.run(2)
+        for _ in range(R + C + 40):
+            await bench.step()
+        assert set(bench.errors) == {(int(ErrorCode.ONCHIP_RANGE), 2000 + number)}, values
     # Row slots matter only to commands that use them.
     bench = await start(dut, Stalls(), SEED)
     values = product(rows=2, rescale=1, slot=CONFIG.row_slots - 1)

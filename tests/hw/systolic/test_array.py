@@ -2,22 +2,31 @@
 
 import pytest
 
+from hw.config import AcceleratorConfig
 from hw.systolic.array import SystolicArray
 from tests.cocotb_runner import run
+from tests.hw.systolic.bench import config_to_environment
+
+BOTH = {"sparse": True, "int4": True}
 
 
 @pytest.mark.parametrize(
-    ("rows", "columns", "simulator"),
-    [(2, 2, "icarus"), (4, 6, "icarus"), (8, 3, "icarus"), (10, 12, "verilator")],
+    ("rows", "columns", "options", "simulator"),
+    [
+        (4, 6, {}, "icarus"),
+        (4, 4, BOTH, "icarus"),
+        (8, 2, {"sparse": True}, "icarus"),
+        (6, 8, {"int4": True}, "icarus"),
+        (10, 4, BOTH, "icarus"),
+        (10, 12, BOTH, "verilator"),
+    ],
 )
-def test_array(rows, columns, simulator):
-    psum_bits = 16 + (rows - 1).bit_length()
+def test_array(rows, columns, options, simulator):
+    config = AcceleratorConfig(rows=rows, columns=columns, lanes=2, bus_bytes=4, **options)
     run(
-        SystolicArray(
-            rows=rows, columns=columns, psum_bits=psum_bits, weight_bytes=max(rows, columns)
-        ),
+        SystolicArray(config),
         "tests.hw.systolic.cocotb_array",
         simulators=(simulator,),
         name=f"array_{rows}x{columns}",
-        env={"WEFT_ROWS": str(rows), "WEFT_COLUMNS": str(columns)},
+        env=config_to_environment(config),
     )

@@ -8,7 +8,10 @@ from tests.cocotb_runner import run
 from tests.hw.systolic.bench import config_to_environment
 
 
-def small(rows: int, columns: int, lanes: int) -> AcceleratorConfig:
+BOTH = {"sparse": True, "int4": True}
+
+
+def small(rows: int, columns: int, lanes: int, options: dict[str, bool]) -> AcceleratorConfig:
     return AcceleratorConfig(
         rows=rows,
         columns=columns,
@@ -19,22 +22,23 @@ def small(rows: int, columns: int, lanes: int) -> AcceleratorConfig:
         accumulator_words=96,
         mask_words=8,
         row_slots=48,
+        **options,
     )
 
 
 @pytest.mark.parametrize(
-    ("rows", "columns", "lanes", "simulator"),
+    ("rows", "columns", "lanes", "options", "simulator"),
     [
-        (4, 4, 2, "icarus"),
-        (8, 4, 4, "icarus"),
-        (4, 2, 2, "icarus"),
-        (12, 8, 4, "verilator"),
-        (6, 16, 2, "verilator"),
-        (16, 16, 8, "verilator"),
+        (4, 4, 2, BOTH, "icarus"),
+        (8, 4, 4, {}, "icarus"),
+        (4, 2, 2, {"sparse": True}, "icarus"),
+        (12, 8, 4, {"int4": True}, "verilator"),
+        (6, 16, 2, BOTH, "verilator"),
+        (16, 16, 8, {}, "verilator"),
     ],
 )
-def test_matrix(rows, columns, lanes, simulator):
-    config = small(rows, columns, lanes)
+def test_matrix(rows, columns, lanes, options, simulator):
+    config = small(rows, columns, lanes, options)
     run(
         MatrixUnit(config),
         "tests.hw.systolic.cocotb_matrix",

@@ -136,7 +136,8 @@ class Shuffler:
         return end
 
     def _read_weights(self, command: Command) -> None:
-        indices = [self._index(a) for a in weight_accesses(self.config, command.values)]
+        found = weight_accesses(self.config, command.opcode, command.values)
+        indices = [self._index(access) for access in found]
         self.weights.append([(i, self.machine.weight[i].copy()) for i in indices])
 
     def _dispatch(self) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hw.config import PRESETS
-from hw.isa import COMMAND_BYTES, Opcode, decode
+from hw.isa import COMMAND_BYTES, MATRIX_OPCODES, decode
 from sw.bench.cases import Attention, Encoder, Gemm, MiniLM, Workload
 from sw.compiler import compile_module
 from sw.compiler.access import Space, accesses, weight_accesses
@@ -40,7 +40,7 @@ def test_parts_add_up(program):
     assert all(0 <= stage.busy <= stage.cycles for stage in plan.stages)
     assert plan.tail >= 0
     assert plan.units.total() == len(commands)
-    gemms = [command for command in commands if command.opcode == Opcode.GEMM]
+    gemms = [command for command in commands if command.opcode in MATRIX_OPCODES]
     assert sum(stage.tiles.total() for stage in plan.stages) == len(gemms)
     macs = sum(
         m * k * n * count for stage in plan.stages for (m, k, n), count in stage.tiles.items()
@@ -55,8 +55,8 @@ def test_live_words(program):
     commands = _decoded(program)
     for index, command in enumerate(commands):
         found = accesses(TINY, command.opcode, command.values)
-        if command.opcode == Opcode.GEMM:
-            found += weight_accesses(TINY, command.values)
+        if command.opcode in MATRIX_OPCODES:
+            found += weight_accesses(TINY, command.opcode, command.values)
         for access in sorted(found, key=lambda item: item.write):
             adds = access.space == Space.ACCUMULATOR and command.values.get("accumulate")
             for run in range(access.outer):
