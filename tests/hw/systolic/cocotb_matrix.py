@@ -247,7 +247,7 @@ async def sparse_rows_with_an_odd_stride_never_conflict(dut):
     rows, depth = 24, CONFIG.activation_words
     for stride in (1, 2, 4, 24, 25, 30, 33):
         values = product(rows=rows, k_tiles=2, n_tiles=2, a_stride=stride, acc_stride=rows)
-        cycles, bench = await measure(dut, [Command(Opcode.SPARSE_GEMM, values)], conflicts=True)
+        cycles, _ = await measure(dut, [Command(Opcode.SPARSE_GEMM, values)], conflicts=True)
         starts = [2 * k * stride + i for k in range(2) for i in range(rows)] * 2
         shared = sum(bank_of(a, depth, 4) == bank_of(a + stride, depth, 4) for a in starts)
         assert shared == 0 or stride % 2 == 0

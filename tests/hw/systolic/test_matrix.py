@@ -7,7 +7,6 @@ from hw.systolic.matrix import MatrixUnit
 from tests.cocotb_runner import run
 from tests.hw.systolic.bench import config_to_environment
 
-
 BOTH = {"sparse": True, "int4": True}
 
 
