@@ -8,7 +8,7 @@ import click
 import numpy as np
 from rich.table import Table
 
-from sw.cli.common import OUTPUT_FILE, console, steps, write_json
+from sw.cli.common import OUTPUT_FILE, console, steps, weights_option, write_json
 from sw.compiler.errors import CompileError
 
 __all__ = ["accuracy"]
@@ -16,8 +16,9 @@ __all__ = ["accuracy"]
 
 @click.command()
 @click.option("--onnx/--no-onnx", default=True, help="Also measure ONNX Runtime's dynamic INT8.")
+@weights_option
 @click.option("--json", "json_file", type=OUTPUT_FILE, help="Write the figures to this file.")
-def accuracy(onnx: bool, json_file: str | None) -> None:
+def accuracy(onnx: bool, weights: str | None, json_file: str | None) -> None:
     """Measure how close all-MiniLM-L6-v2 in integers comes to float32.
 
     Cosines between embeddings, on texts that were not used to calibrate, technical ones and of a
@@ -33,7 +34,7 @@ def accuracy(onnx: bool, json_file: str | None) -> None:
     texts = {kind: evaluation_texts(kind) for kind in KINDS}
     found: dict[str, list[Accuracy]] = {"weft": [], "onnxruntime": []}
     with steps() as step:
-        graph = Embedder(step=step).graph
+        graph = Embedder(step=step, weights=weights).graph
         step("PyTorch float32")
         exact = {kind: minilm.float_embeddings(texts[kind]) for kind in KINDS}
         for kind in KINDS:

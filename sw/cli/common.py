@@ -10,18 +10,25 @@ from pathlib import Path
 from typing import Any
 
 import click
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column
+from torch.export import ExportedProgram
+
+from sw.compiler.errors import CompileError, InputError, first_line
 
 __all__ = [
     "OUTPUT_FILE",
     "config_option",
     "console",
     "device_option",
+    "load_exported",
     "memory_options",
     "progress_display",
+    "read_lines",
     "steps",
+    "weights_option",
     "write_json",
 ]
 
@@ -54,6 +61,11 @@ device_option = click.option(
     default="verilator",
     show_default=True,
     help="verilator (the RTL, cycle by cycle) or golden (integers, no time).",
+)
+
+
+weights_option = click.option(
+    "--weights", help="Other weights for all-MiniLM-L6-v2 (.safetensors), as from `weft recover`."
 )
 
 
@@ -103,6 +115,32 @@ def steps():
         for task in progress.tasks:
             if not task.finished:
                 progress.update(task.id, total=1, completed=1)
+
+
+def load_exported(path: str) -> ExportedProgram:
+    """What `torch.export.save` wrote. Raises `CompileError`."""
+    if not Path(path).is_file():
+        raise CompileError(f"model file {path} does not exist")
+    try:
+        return torch.export.load(path)
+    except Exception as error:  # whatever its parsers raise
+        raise CompileError(
+            f"model file {path} was not saved by torch.export.save: {first_line(error)}"
+        ) from None
+
+
+def read_lines(path: str) -> list[str]:
+    """Texts of a file with one a line, empty lines left out. Raises `InputError`."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise InputError(f"text file {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"text file {path} is not UTF-8: {error}") from None
+    lines = [line.strip() for line in lines if line.strip()]
+    if not lines:
+        raise InputError(f"text file {path} is empty")
+    return lines
 
 
 def write_json(path: str | None, value: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -15,7 +14,9 @@ from sw.cli.common import (
     console,
     device_option,
     memory_options,
+    read_lines,
     steps,
+    weights_option,
     write_json,
 )
 from sw.compiler.errors import InputError
@@ -26,16 +27,7 @@ __all__ = ["embed"]
 def _texts(texts: tuple[str, ...], file: str | None) -> list[str]:
     found = list(texts)
     if file is not None:
-        try:
-            lines = Path(file).read_text(encoding="utf-8").splitlines()
-        except OSError as error:
-            raise InputError(f"text file {file}: {error.strerror}") from None
-        except UnicodeDecodeError as error:
-            raise InputError(f"text file {file} is not UTF-8: {error}") from None
-        lines = [line.strip() for line in lines if line.strip()]
-        if not lines:
-            raise InputError(f"text file {file} is empty")
-        found += lines
+        found += read_lines(file)
     if not found:
         raise InputError("no text: give one or more texts, or --file with one a line")
     for number, text in enumerate(found):
@@ -50,6 +42,7 @@ def _texts(texts: tuple[str, ...], file: str | None) -> list[str]:
 @device_option
 @config_option
 @memory_options
+@weights_option
 @click.option(
     "--json", "json_file", type=OUTPUT_FILE, help="Write embeddings and counters to this file."
 )
@@ -60,6 +53,7 @@ def embed(
     config: str,
     memory_latency: int,
     memory_width: int,
+    weights: str | None,
     json_file: str | None,
 ) -> None:
     """Embed TEXTS with all-MiniLM-L6-v2 and compare with PyTorch float32."""
@@ -71,7 +65,7 @@ def embed(
     if device == "verilator":
         options = {"memory_latency": memory_latency, "memory_width": memory_width}
     with steps() as step:
-        embedder = Embedder(config, step=step)
+        embedder = Embedder(config, step=step, weights=weights)
         minilm.tokenise(sentences)
         with embedder.open(device, **options) as opened:
             results = embedder.embed(sentences, opened)

@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 import numpy as np
-import torch
 from rich.table import Table
 
 from hw.config import get_config
@@ -19,12 +18,14 @@ from sw.cli.common import (
     config_option,
     console,
     device_option,
+    load_exported,
     memory_options,
     steps,
+    weights_option,
 )
 from sw.compiler.compile import compile_module
 from sw.compiler.disassemble import disassemble as disassembly
-from sw.compiler.errors import CompileError, InputError, first_line
+from sw.compiler.errors import CompileError, InputError
 from sw.compiler.program import Program
 from sw.driver import open_device
 
@@ -73,20 +74,22 @@ def _from_function(spec: str) -> tuple[Any, Any, Any]:
     return module, example, rest[0] if rest else None
 
 
-def _compile(model: str, tokens: int, calibration: str | None, config: str, step) -> Program:
+def _compile(
+    model: str,
+    tokens: int,
+    calibration: str | None,
+    config: str,
+    weights: str | None,
+    step,
+) -> Program:
     if model == "all-MiniLM-L6-v2":
         from sw.models.embedder import Embedder
 
-        return Embedder(config, step=step).program(tokens)
+        return Embedder(config, step=step, weights=weights).program(tokens)
+    if weights is not None:
+        raise CompileError(f"--weights is for all-MiniLM-L6-v2, not for {model!r}")
     if model.endswith(".pt2"):
-        if not Path(model).is_file():
-            raise CompileError(f"model file {model} does not exist")
-        try:
-            exported = torch.export.load(model)
-        except Exception as error:  # whatever its parsers raise
-            raise CompileError(
-                f"model file {model} was not saved by torch.export.save: {first_line(error)}"
-            ) from None
+        exported = load_exported(model)
         args, kwargs = exported.example_inputs or ((), {})
         batches = None if calibration is None else list(_array(calibration, "calibration"))
         module, example = exported, args or kwargs
@@ -107,11 +110,19 @@ def _compile(model: str, tokens: int, calibration: str | None, config: str, step
 @click.option("-o", "--output", type=OUTPUT_FILE, required=True, help="Program file to write.")
 @click.option("--tokens", default=16, show_default=True, help="Sequence length (MiniLM).")
 @click.option("--calibration", help="Calibration batches (.npy), for a .pt2 file.")
+@weights_option
 @config_option
-def compile_(model: str, output: str, tokens: int, calibration: str | None, config: str) -> None:
+def compile_(
+    model: str,
+    output: str,
+    tokens: int,
+    calibration: str | None,
+    weights: str | None,
+    config: str,
+) -> None:
     get_config(config)
     with steps() as step:
-        program = _compile(model, tokens, calibration, config, step)
+        program = _compile(model, tokens, calibration, config, weights, step)
     program.save(output)
     count = len(program.commands) // COMMAND_BYTES
     click.echo(f"{output}: {count:,} commands, {len(program.constants):,} bytes of constants")

@@ -22,12 +22,26 @@ from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 
-__all__ = ["calibration_texts", "evaluation_texts"]
+__all__ = ["calibration_texts", "evaluation_texts", "made_up_texts", "training_texts"]
 
 DOCSTRING_FOLDERS = {
     "numpy": ("_core", "fft", "lib", "linalg", "ma", "polynomial", "random"),
     "torch": ("ao", "autograd", "distributions", "distributed", "nn", "optim", "utils"),
     "transformers": ("generation", "data", "pipelines", "models/bert", "models/clip"),
+}
+TRAINING_FOLDERS = {
+    package: ("",)
+    for package in (
+        "huggingface_hub",
+        "networkx",
+        "numpy",
+        "scipy",
+        "sentence_transformers",
+        "sklearn",
+        "sympy",
+        "torch",
+        "transformers",
+    )
 }
 DESCRIPTIONS = (
     "amaranth",
@@ -76,15 +90,20 @@ def _paragraphs(text: str) -> Iterator[str]:
             yield " ".join(block.split())
 
 
+def _start(sentence: str) -> str:
+    """First words: sentences that share them are taken for the same one."""
+    return " ".join(re.findall("[a-z]+", sentence.lower())[:5])
+
+
 def _sentences(paragraph: str) -> list[str]:
     return re.split(r"(?<=[.?!]) +(?=[A-Z])", paragraph)
 
 
 @functools.cache
-def _docstrings() -> dict[str, list[str]]:
-    """Docstrings by source file, in a fixed order."""
+def _docstrings(wide: bool = False) -> dict[str, list[str]]:
+    """Docstrings by source file, in a fixed order. wide: of more packages, as far as installed."""
     found: dict[str, list[str]] = {}
-    for package, folders in DOCSTRING_FOLDERS.items():
+    for package, folders in (TRAINING_FOLDERS if wide else DOCSTRING_FOLDERS).items():
         spec = importlib.util.find_spec(package)
         if spec is None or spec.origin is None:
             continue
@@ -95,9 +114,13 @@ def _docstrings() -> dict[str, list[str]]:
                 if "/tests/" in label:
                     continue
                 source = path.read_text(encoding="utf-8", errors="ignore")
+                try:
+                    tree = ast.parse(source)
+                except SyntaxError:  # a template, or a file for another version of Python
+                    continue
                 texts = [
                     ast.get_docstring(node) or ""
-                    for node in ast.walk(ast.parse(source))
+                    for node in ast.walk(tree)
                     if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
                 ]
                 texts = [text for text in texts if len(text) > 40]
@@ -107,18 +130,18 @@ def _docstrings() -> dict[str, list[str]]:
 
 
 @functools.cache
-def _technical() -> tuple[dict[str, str], dict[str, str]]:
+def _technical(wide: bool = False) -> tuple[dict[str, str], dict[str, str]]:
     """(short sentences, long passages), each with the file they come from."""
     short: dict[str, str] = {}
     long: dict[str, str] = {}
     starts: set[str] = set()
-    for label, texts in _docstrings().items():
+    for label, texts in _docstrings(wide).items():
         for text in texts:
             prose = [
                 s for p in _paragraphs(text) for s in _sentences(p) if _is_prose(s)
             ]  # fmt: skip
             for sentence in prose:
-                start = " ".join(re.findall("[a-z]+", sentence.lower())[:5])
+                start = _start(sentence)
                 if 4 <= len(sentence.split()) <= 45 and start not in starts:
                     starts.add(start)
                     short[sentence] = label
@@ -224,6 +247,28 @@ def calibration_texts(
         texts += _made_up(long - 3 * each, vocabulary, (170, 200), 3)  # every position
     texts += _chosen(more_long, each)
     return tuple(texts)
+
+
+@functools.cache
+def training_texts() -> tuple[str, ...]:
+    """All sentences and passages that may be trained on: none starts as an evaluation text does.
+
+    More than calibration reads: docstrings of more packages, as far as they are installed.
+    """
+    kinds = ("technical", "technical-long")
+    used = {_start(s) for kind in kinds for p in evaluation_texts(kind) for s in _sentences(p)}
+    texts: list[str] = []
+    for group in _technical(wide=True):
+        texts += [t for t, label in group.items() if not _held_out(label)]
+    for group in _described():
+        texts += group
+    free = (t for t in texts if not any(_start(s) in used for s in _sentences(t)))
+    return tuple(sorted(dict.fromkeys(free), key=_digest))
+
+
+def made_up_texts(count: int, words: Sequence[str], seed: int) -> list[str]:
+    """Senseless sentences of all subjects: see above."""
+    return _made_up(count, words, (4, 28), seed)
 
 
 def _own(name: str) -> list[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,11 +49,22 @@ class Embedder:
     ----------
     config: preset name or configuration.
     step: announces long steps (quantising takes minutes the first time).
+    weights: file of other weights, see `minilm.load_module`.
     """
 
-    def __init__(self, config: str | AcceleratorConfig = "base", step: Step = _silent) -> None:
+    def __init__(
+        self,
+        config: str | AcceleratorConfig = "base",
+        step: Step = _silent,
+        weights: str | None = None,
+    ) -> None:
         self.config = get_config(config)
         self._step = step
+        self._weights = weights
+        self._model = "minilm"
+        if weights is not None:
+            minilm.load_module(weights)
+            self._model += f"-{hashlib.sha256(Path(weights).read_bytes()).hexdigest()[:16]}"
         self._graph: QuantGraph | None = None
 
     @property
@@ -59,12 +72,12 @@ class Embedder:
         """The quantised model for up to `minilm.MAX_TOKENS` tokens."""
         if self._graph is None:
             key = source_digest("hw/vector", "hw/softmax", "sw/compiler/quantise", "sw/models")
-            path = cache_folder("models") / f"minilm-{key}.safetensors"
+            path = cache_folder("models") / f"{self._model}-{key}.safetensors"
             with locked(path.with_suffix(".lock")):
                 if not path.exists():
                     update = self._step("Quantising all-MiniLM-L6-v2 (once, a few minutes)")
                     graph = quantise(
-                        minilm.float_graph(),
+                        minilm.float_graph(weights=self._weights),
                         minilm.calibration(),
                         progress=lambda _text, part: update(part, 1.0),
                     )
@@ -78,7 +91,7 @@ class Embedder:
             raise CompileError(f"{tokens} tokens: the model takes 1 to {minilm.MAX_TOKENS}")
         key = source_digest("hw", "sw/compiler", "sw/models")
         folder = cache_folder("programs")
-        name = f"minilm-{tokens}-{self.config.fingerprint():08x}-{key}.safetensors"
+        name = f"{self._model}-{tokens}-{self.config.fingerprint():08x}-{key}.safetensors"
         if (folder / name).exists():
             try:
                 return Program.load(folder / name)

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 
 from sw.compiler.errors import CompileError
@@ -47,14 +49,40 @@ def model_folder() -> Path:
 
 
 @functools.cache
-def load_module() -> nn.Module:
-    """The unmodified transformers `BertModel`, in float32."""
+def load_module(weights: str | None = None) -> nn.Module:
+    """The unmodified transformers `BertModel`, in float32.
+
+    weights: safetensors file with other values for its parameters (`weft recover` writes one).
+    Raises `CompileError` if they are not of this model.
+    """
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from transformers import AutoModel
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    return AutoModel.from_pretrained(model_folder(), local_files_only=True).eval()
+    module = AutoModel.from_pretrained(model_folder(), local_files_only=True).eval()
+    if weights is not None:
+        _load_weights(module, weights)
+    return module
+
+
+def _load_weights(module: nn.Module, path: str) -> None:
+    try:
+        found = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CompileError(f"weights {path}: {error}") from None
+    wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    for name in sorted(wanted.keys() | found.keys()):
+        if name not in found or name not in wanted:
+            raise CompileError(
+                f"weights {path} are not of all-MiniLM-L6-v2: {name} is only in one of the two"
+            )
+        if tuple(found[name].shape) != wanted[name]:
+            raise CompileError(
+                f"weights {path} are not of all-MiniLM-L6-v2: {name} has shape "
+                f"{tuple(found[name].shape)} instead of {wanted[name]}"
+            )
+    module.load_state_dict(found)
 
 
 @functools.cache
@@ -105,13 +133,18 @@ def float_embeddings(texts: Sequence[str]) -> np.ndarray:
     return np.stack([pool(row) for row in rows])
 
 
-def float_graph(tokens: int = MAX_TOKENS, batch: int = 1, *, masked: bool = False) -> FloatGraph:
-    """Float graph of the encoder; `masked` adds the attention mask as second input."""
+def float_graph(
+    tokens: int = MAX_TOKENS, batch: int = 1, *, masked: bool = False, weights: str | None = None
+) -> FloatGraph:
+    """Float graph of the encoder; `masked` adds the attention mask as second input.
+
+    weights: see `load_module`.
+    """
     ids = torch.zeros(batch, tokens, dtype=torch.int64)
     inputs = {"input_ids": ids}
     if masked:
         inputs["attention_mask"] = torch.ones_like(ids)
-    return import_module(load_module(), inputs, outputs=("last_hidden_state",))
+    return import_module(load_module(weights), inputs, outputs=("last_hidden_state",))
 
 
 def calibration() -> list[dict[str, np.ndarray]]:

@@ -1,0 +1,1 @@
+"""Recovery: a pruned model learns from its float original what pruning has cost."""
