@@ -1,48 +1,36 @@
-"""One-shot 2:4 pruning in float, SparseGPT (Frantar and Alistarh, 2023), before recovery.
+"""One-shot 2:4 pruning in float, before recovery: SparseGPT, then coordinate descent on the masks.
 
 Linear after linear in the order of execution: its weights are first fitted (least squares) to give
-the original's results from the inputs that the already pruned model produces, then of every four
-inputs the two that cost least are removed, and each removal is spread over the inputs to come.
+the original's results from the inputs that the already pruned model produces, then two of every
+four are removed, at the least cost for what the others can take up.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from hw.sparse.formats import KEPT, QUAD
+from sw.compiler.quantise.descent import descend
+from sw.compiler.quantise.gptq import Factor, damped, gptq_round
+from sw.compiler.quantise.sparse import whole_quads
 from sw.recover.student import Model, group_by_input
 
 __all__ = ["prune", "sparse_weight"]
 
-BLOCK = 128
 DAMPING = 0.01
+SWEEPS = 4
 
 
-def sparse_weight(weight: Tensor, hessian: Tensor, block: int = BLOCK) -> Tensor:
-    """2:4 weights for `weight` [N, K]; hessian: `X^T X` [K, K] of its inputs, damped."""
-    upper = torch.linalg.cholesky(torch.linalg.inv(hessian), upper=True)
-    remaining, result = weight.clone(), torch.zeros_like(weight)
-    inputs = weight.shape[1]
-    for start in range(0, inputs, block):
-        stop = min(start + block, inputs)
-        part, factor = remaining[:, start:stop], upper[start:stop, start:stop]
-        errors = torch.zeros_like(part)
-        kept = torch.zeros_like(part, dtype=torch.bool)
-        for i in range(stop - start):
-            if i % QUAD == 0:
-                quad = slice(i, min(i + QUAD, stop - start))
-                cost = (part[:, quad] / factor.diagonal()[quad]) ** 2
-                best = cost.topk(min(KEPT, cost.shape[1]), dim=1).indices
-                kept[:, quad] = torch.zeros_like(cost, dtype=torch.bool).scatter(1, best, True)
-            value = torch.where(kept[:, i], part[:, i], 0.0)
-            result[:, start + i] = value
-            errors[:, i] = (part[:, i] - value) / factor[i, i]
-            part[:, i + 1 :] -= errors[:, i : i + 1] * factor[i, i + 1 :]
-        remaining[:, stop:] -= errors @ upper[start:stop, stop:]
-    return result
+def sparse_weight(goal: np.ndarray, hessian: np.ndarray) -> np.ndarray:
+    """2:4 weights near to `goal` [N, K], as judged by `hessian` [K, K], `X^T X` of the inputs."""
+    inputs = goal.shape[1]
+    goal, hessian = whole_quads(goal, (1,)), whole_quads(hessian, (0, 1))
+    factor = Factor.of(hessian, DAMPING, sparse=True)
+    rough = gptq_round(goal, None, factor, sparse=True)
+    return descend(rough, goal, damped(hessian, DAMPING), SWEEPS, swap=True)[:, :inputs]
 
 
 def prune(
@@ -54,44 +42,36 @@ def prune(
 ) -> None:
     """Prune these linears of `student`, a copy of `teacher`, to 2:4 in place.
 
-    batches: inputs on which the students' linears see what they will see.
+    batches: inputs of the module, like those that it will see.
     """
-    groups = [g for g in group_by_input(student, names) if g]
+    groups = group_by_input(student, names)
     for number, group in enumerate(groups):
         update(number, len(groups))
-        sums: dict[str, Tensor] = {}
         with torch.no_grad():
-            for inputs in batches:
-                exact = teacher.inputs_of(group[0], inputs)
-                found = student.inputs_of(group[0], inputs)
-                _add(sums, "hessian", found.T @ found)
-                _add(sums, "cross", exact.T @ found)
-                _add(sums, "exact", exact.sum(dim=0))
-                _add(sums, "found", found.sum(dim=0))
-                _add(sums, "rows", torch.tensor(float(len(found)), dtype=torch.float64))
-            for name in group:
-                _prune_one(teacher, student, name, sums)
+            pairs = [
+                (teacher.inputs_of(group[0], x), student.inputs_of(group[0], x)) for x in batches
+            ]
+        exact, found = (np.concatenate(rows) for rows in zip(*pairs, strict=True))
+        for name in group:
+            _prune_one(teacher, student, name, exact, found)
     update(1, 1)
 
 
-def _add(sums: dict[str, Tensor], key: str, value: Tensor) -> None:
-    sums[key] = sums[key] + value if key in sums else value
-
-
-def _prune_one(teacher: Model, student: Model, name: str, sums: dict[str, Tensor]) -> None:
-    rows = sums["rows"]
-    exact, found = sums["exact"] / rows, sums["found"] / rows
-    # With a bias, only deviations from the mean count.
+def _prune_one(
+    teacher: Model, student: Model, name: str, exact: np.ndarray, found: np.ndarray
+) -> None:
+    """exact, found: inputs of the linear in teacher and student, [rows, K]."""
     linear = student.linears[name]
-    bias = linear.bias is not None
-    centre = rows * torch.outer(found, found) if bias else 0.0
-    hessian = sums["hessian"] - centre
-    cross = sums["cross"] - (rows * torch.outer(exact, found) if bias else 0.0)
-    damped = hessian + torch.eye(len(hessian)) * (DAMPING * hessian.diagonal().mean() + 1e-9)
-    original = teacher.parameter(linear.weight).double()
-    weight = original + torch.linalg.solve(damped, (original @ (cross - hessian)).T).T
-    pruned = sparse_weight(weight, damped)
-    student.parameter(linear.weight).copy_(pruned)
+    original = teacher.parameter(name).double().numpy()
+    average, mean = exact.mean(axis=0), found.mean(axis=0)
+    if linear.bias is not None:  # it takes up the means, so only deviations from them count
+        exact, found = exact - average, found - mean
+    hessian = found.T @ found
+    gap = original @ ((exact - found).T @ found)
+    goal = original + np.linalg.solve(damped(hessian, DAMPING), gap.T).T
+    pruned = sparse_weight(goal, hessian)
+    student.parameter(name).copy_(torch.from_numpy(pruned))
     if linear.bias is not None:
-        start = teacher.parameter(linear.bias).double()
-        student.parameter(linear.bias).copy_(start + original @ exact - pruned @ found)
+        bias = teacher.parameter(linear.bias).double().numpy()
+        bias = bias + original @ average - pruned @ mean
+        student.parameter(linear.bias).copy_(torch.from_numpy(bias))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
@@ -105,7 +106,7 @@ class Model:
         ]
         return outputs, [tap.found[name] for name in self.hidden]
 
-    def inputs_of(self, weight: str, inputs: Sequence[Tensor]) -> Tensor:
+    def inputs_of(self, weight: str, inputs: Sequence[Tensor]) -> np.ndarray:
         """Rows [rows, K], float64, that the linear of this weight reads."""
         source = self.linears[weight].source
         tap = _Tap(self.module, [source], source)
@@ -114,7 +115,7 @@ class Model:
         except _Stop:
             pass
         value = tap.found[source]
-        return value.reshape(-1, value.shape[-1]).double()
+        return value.reshape(-1, value.shape[-1]).double().numpy()
 
 
 def group_by_input(model: Model, names: Iterable[str]) -> list[list[str]]:

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
 from torch import nn
 from torch.export import ExportedProgram
 
 from hw.sparse.formats import KEPT, quads
 from sw.compiler.errors import CompileError, InputError
+from sw.compiler.quantise.sparse import keep_largest
 from sw.models import corpus
 from sw.recover.arrays import ArrayBatches, load_inputs
 from sw.recover.prune import sparse_weight
@@ -20,6 +22,16 @@ from sw.recover.student import Model
 from sw.recover.train import Limits, Settings, Training
 
 ENTRIES, TOKENS, FEATURES = 60, 6, 14  # not a multiple of 4
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """As the command does: small products get slower with more."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with threadpool_limits(1):
+        yield
+    torch.set_num_threads(before)
 
 
 class Small(nn.Module):
@@ -68,7 +80,7 @@ def test_the_student_comes_closer_and_keeps_its_masks(program, inputs, tmp_path)
     run.start()
     masks = {name: run.student.parameter(name) != 0 for name in run.names}
     curve = run.run(Limits(steps=60), tmp_path / "x.checkpoint")
-    assert curve[0].mean < 0.97 and curve[-1].mean > curve[0].mean + 0.005
+    assert curve[0].mean < 0.98 and curve[-1].mean > curve[0].mean + 0.005
     for name, mask in masks.items():
         weight = run.student.parameter(name)
         assert (kept(weight) == np.minimum(kept(run.teacher.parameter(name)), KEPT)).all()
@@ -121,21 +133,17 @@ def test_a_run_that_stops_goes_on_where_it_was(program, inputs, tmp_path):
 
 
 def test_pruning_beats_magnitude_on_correlated_inputs():
-    generator = torch.Generator().manual_seed(11)
-    x = torch.randn(400, 22, generator=generator, dtype=torch.float64)
-    x = x @ torch.randn(22, 22, generator=generator, dtype=torch.float64)
-    weight = torch.randn(9, 22, generator=generator, dtype=torch.float64)
-    hessian = x.T @ x
-    pruned = sparse_weight(weight, hessian + 1e-3 * hessian.diagonal().mean() * torch.eye(22))
-    padded = torch.nn.functional.pad(weight.abs(), (0, 2), value=-1).reshape(9, 6, 4)
-    mask = torch.zeros(9, 6, 4).scatter(2, padded.topk(2, dim=2).indices, 1.0)
-    largest = weight * mask.reshape(9, 24)[:, :22]
+    generator = np.random.default_rng(11)
+    x = generator.standard_normal((400, 22)) @ generator.standard_normal((22, 22))
+    weight = generator.standard_normal((9, 22))
+    pruned = sparse_weight(weight, x.T @ x)
+    largest = weight * keep_largest(np.abs(weight))
 
-    def lost(other: torch.Tensor) -> float:
-        return float((x @ (weight - other).T).square().sum())
+    def lost(other: np.ndarray) -> float:
+        return float(np.square(x @ (weight - other).T).sum())
 
-    assert (kept(pruned) <= KEPT).all()
-    assert lost(pruned) < 0.6 * lost(largest)
+    assert (quads(pruned) != 0).sum(axis=2).max() <= KEPT
+    assert lost(pruned) < 0.4 * lost(largest)
 
 
 def test_a_checkpoint_of_something_else_is_refused(program, inputs, tmp_path):
