@@ -6,9 +6,14 @@ from collections.abc import Sequence
 
 from sw.compiler.graph import FloatGraph, QuantGraph
 from sw.compiler.quantise.driver import Quantiser
+from sw.compiler.quantise.named import formats_by_name
 from sw.compiler.quantise.options import Progress, QuantOptions
+from sw.compiler.quantise.permute import permute
 
 __all__ = ["Progress", "QuantOptions", "quantise"]
+
+PERMUTE_BATCHES = 64
+"""Calibration batches from which the energy of hidden channels is taken, at most."""
 
 
 def quantise(
@@ -22,4 +27,9 @@ def quantise(
     calibration: each item has the module's inputs (tuple, mapping or one array), for any number
     of sequences of at most `graph.tokens` tokens.
     """
-    return Quantiser(graph, calibration, options or QuantOptions(), progress).run()
+    options = options or QuantOptions()
+    formats = formats_by_name(graph, options.formats)
+    if options.permute and any(format.sparse for format in formats.values()):
+        every = -(-len(calibration) // PERMUTE_BATCHES)
+        graph = permute(graph, formats, calibration[::every])
+    return Quantiser(graph, calibration, options, progress).run()

@@ -20,11 +20,12 @@ from hw.sparse.formats import LARGEST_MULTIPLIER, WeightFormat
 __all__ = ["Grid", "choose_grid"]
 
 LEVELS = 127.0
-CLIPS_INT4 = np.linspace(0.4, 1.0, 16)
+CLIPS = np.linspace(0.5, 1.0, 11)
 """Fractions of the largest weight tried as INT4's reach."""
-CLIPS_GROUPS = np.linspace(0.5, 1.0, 6)
+CLIPS_GROUPS = (0.7, 0.85, 1.0)
 """With groups: of the largest weight at the largest multiplier; each group then has its own."""
-CHUNK = 1 << 22
+SHARES = np.array((0.55, 0.65, 0.75, 0.85, 0.95, 1.05))
+"""Of the multiplier that reaches a group's largest weight: those tried."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +57,6 @@ class Grid:
         return Grid(self.steps, self.lowest, self.highest, factors)
 
 
-def _error(weight: np.ndarray, step: np.ndarray, factor: int, importance: np.ndarray) -> np.ndarray:
-    """Weighted squared rounding errors of each group. weight: [N, groups, size]."""
-    unit = (step * factor)[:, None, None]
-    lost = np.clip(np.rint(weight / unit), -8, 7) * unit - weight
-    return (lost * lost * importance).sum(axis=2)
-
-
 def choose_grid(weight: np.ndarray, format: WeightFormat, importance: np.ndarray) -> Grid:
     """Levels for `weight` [N, K] of least squared error, weighted by `importance` [K]."""
     reach = np.maximum(np.abs(weight).max(axis=1), 1e-12)
@@ -71,19 +65,30 @@ def choose_grid(weight: np.ndarray, format: WeightFormat, importance: np.ndarray
     outputs, inputs = weight.shape
     size = format.group or inputs
     pad = -inputs % size
-    groups = np.pad(weight, ((0, 0), (0, pad))).reshape(outputs, -1, size)
-    share = np.pad(importance, (0, pad)).reshape(-1, size)
-    largest = LARGEST_MULTIPLIER if format.group else 1
+    groups = np.pad(weight, ((0, 0), (0, pad))).reshape(outputs, -1, size).astype(np.float32)
+    share = np.pad(importance, (0, pad)).reshape(-1, size).astype(np.float32)
+    widest = np.abs(groups).max(axis=2)
+    largest, shares = (LARGEST_MULTIPLIER, SHARES) if format.group else (1, SHARES[-1:])
     best = np.full(outputs, np.inf)
     steps, multipliers = reach / 8, np.ones(groups.shape[:2], dtype=np.int64)
-    for clip in CLIPS_GROUPS if format.group else CLIPS_INT4:
+    for clip in CLIPS_GROUPS if format.group else CLIPS:
         for sign in (1, -1):
             step = sign * clip * reach / (8 * largest)
-            errors = np.stack([_error(groups, step, m + 1, share) for m in range(largest)])
+            needed = widest / (8 * np.abs(step[:, None]))
+            tried = np.clip(np.rint(shares[:, None, None] * needed), 1, largest)
+            errors = np.stack([_error(groups, step[:, None] * m, share) for m in tried])
             chosen = errors.argmin(axis=0)
             total = errors.min(axis=0).sum(axis=1)
             better = total < best
             best[better], steps[better] = total[better], step[better]
-            multipliers[better] = chosen[better] + 1
+            multiplier = np.take_along_axis(tried, chosen[None], axis=0)[0]
+            multipliers[better] = multiplier[better].astype(np.int64)
     factors = np.repeat(multipliers, size, axis=1)[:, :inputs] if format.group else None
     return Grid(steps, -8, 7, factors)
+
+
+def _error(weight: np.ndarray, unit: np.ndarray, importance: np.ndarray) -> np.ndarray:
+    """Weighted squared rounding errors of each group. weight: [N, groups, size]."""
+    unit = unit[:, :, None].astype(np.float32)
+    lost = np.clip(np.rint(weight / unit), -8, 7) * unit - weight
+    return (lost * lost * importance).sum(axis=2)

@@ -9,12 +9,28 @@ from hw.sparse.formats import WeightFormat
 from sw.compiler.errors import CompileError
 from sw.compiler.graph import FloatGraph, FloatLinear
 
-__all__ = ["formats_by_name", "place_name"]
+__all__ = ["formats_by_name", "place_name", "sites"]
 
 
 def place_name(place: str) -> str:
     """The module's path, of a place that also gives its class and source line."""
     return place.partition(" (")[0]
+
+
+def sites(graph: FloatGraph) -> dict[str, list[FloatLinear]]:
+    """Linears by what names them: their module's path, or their whole place if it is shared.
+
+    Linears that even share their place (slices of one weight) stand together.
+    """
+    linears = [op for op in graph.ops if isinstance(op, FloatLinear)]
+    full: dict[str, set[str]] = {}
+    for op in linears:
+        full.setdefault(place_name(op.place), set()).add(op.place)
+    found: dict[str, list[FloatLinear]] = {}
+    for op in linears:
+        name = place_name(op.place)
+        found.setdefault(name if len(full[name]) == 1 else op.place, []).append(op)
+    return found
 
 
 def formats_by_name(

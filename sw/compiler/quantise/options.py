@@ -44,6 +44,7 @@ class QuantOptions:
         from the inputs as they are after what went before, and the weights left to what is lost.
     fit_damping: of the least squares, as a fraction of the mean of its diagonal.
     sweeps: of coordinate descent over the weights of the linears in `formats`.
+    permute: reorder hidden channels so that a sparse linear behind them keeps more.
     """
 
     key_block: int = 64
@@ -60,8 +61,9 @@ class QuantOptions:
     formats: Mapping[str, WeightFormat] = field(default_factory=dict)
     pruning: str = "sparsegpt"
     least_squares: bool = True
-    fit_damping: float = 0.1
+    fit_damping: float = 0.3
     sweeps: int = 8
+    permute: bool = True
 
     def __post_init__(self) -> None:
         if self.pruning not in PRUNING:

@@ -1,0 +1,132 @@
+"""Plans: sensitivities that order formats as they should, fronts that keep to their budgets."""
+
+from __future__ import annotations
+
+from itertools import pairwise, product
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from hw.config import PRESETS
+from hw.sparse.formats import DENSE, WeightFormat
+from sw.compiler.assign import Cost, front, linear_cost, within
+from sw.compiler.errors import CompileError
+from sw.compiler.frontend import import_module
+from sw.compiler.quantise.named import sites
+from sw.compiler.sensitivity import sensitivities
+
+FORMATS = [DENSE, *(WeightFormat.parse(n) for n in ("2:4 int8", "int4", "int4/32", "2:4 int4"))]
+BASE = PRESETS["base"]
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "cycles", "stored"),
+    [
+        ("int8", 512, 512 * 48 * 48, 768 * 768),
+        ("2:4 int8", 512, 512 * 24 * 48, 768 * 768 * 5 // 8),
+        ("int4", 512, 512 * 48 * 48, 768 * 768 // 2),
+        ("int8", 1, 768 * 768 / 16, 768 * 768),  # the bus is the limit
+        ("2:4 int8", 1, 768 * 768 * 5 / 8 / 16, 768 * 768 * 5 // 8),
+        ("int4/32", 1, 768 * 768 * 4.25 / 8 / 16, 768 * 768 * 4.25 / 8),
+    ],
+)
+def test_cost_of_a_linear(name: str, rows: int, cycles: float, stored: float) -> None:
+    assert linear_cost(768, 768, rows, WeightFormat.parse(name), BASE) == Cost(cycles, stored)
+
+
+def test_cost_counts_whole_tiles() -> None:
+    assert linear_cost(17, 33, 100, DENSE, BASE).cycles == 100 * 3 * 2
+    assert linear_cost(17, 33, 100, WeightFormat(sparse=True), BASE).cycles == 100 * 2 * 2
+
+
+problems = st.lists(
+    st.tuples(st.integers(1, 40), st.lists(st.floats(0, 1), min_size=4, max_size=4)),
+    min_size=1,
+    max_size=5,
+)
+
+
+def plans_of(problem):
+    """(front, errors, total): places of given size, errors and bytes by format."""
+    errors = {
+        f"l{i}": dict(zip(FORMATS, [0.0, *map(float, e)], strict=True))
+        for i, (_, e) in enumerate(problem)
+    }
+    size = {f"l{i}": 64 * n for i, (n, _) in enumerate(problem)}
+
+    def cost(place: str, format: WeightFormat) -> float:
+        return size[place] * format.bits_per_weight / 8
+
+    def total(formats) -> Cost:
+        return Cost(0, sum(cost(p, f) for p, f in formats.items()))
+
+    return front(errors, cost, total), errors, total
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(problems)
+def test_front_is_the_lower_hull(problem) -> None:
+    """No plan at all lies below the line through two neighbours of the front."""
+    plans, errors, total = plans_of(problem)
+    assert plans[0].error == 0 and all(f == DENSE for f in plans[0].formats.values())
+    for a, b in pairwise(plans):
+        assert a.error <= b.error and a.cost.bytes > b.cost.bytes
+    for plan in plans:
+        assert plan.error == pytest.approx(sum(errors[p][f] for p, f in plan.formats.items()))
+        assert plan.cost == total(plan.formats)
+    if len(problem) > 3:
+        return
+    for choice in product(FORMATS, repeat=len(problem)):
+        formats = dict(zip(errors, choice, strict=True))
+        error = sum(errors[p][f] for p, f in formats.items())
+        size = total(formats).bytes
+        hull = np.interp(-size, [-p.cost.bytes for p in plans], [p.error for p in plans], left=0.0)
+        assert error >= hull - 1e-9
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(problems, st.floats(0, 1))
+def test_budgets_are_kept(problem, share: float) -> None:
+    plans, _, _ = plans_of(problem)
+    most, least = plans[0].cost.bytes, plans[-1].cost.bytes
+    budget = least + share * (most - least)
+    chosen = within(plans, bytes=budget)
+    assert plans[chosen].cost.bytes <= budget
+    assert chosen == 0 or plans[chosen - 1].cost.bytes > budget
+    with pytest.raises(CompileError, match=r"no plan keeps to .* bytes of weights: the cheapest"):
+        within(plans, bytes=least - 1)
+
+
+class Uneven(nn.Module):
+    """The second linear's result is a thousandth of the residual, the third's is not."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = (nn.Linear(32, 32) for _ in range(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.a(x))
+        return x + self.b(x) * 1e-3 + self.c(x)
+
+
+def test_sensitivity_finds_what_matters() -> None:
+    torch.manual_seed(3)
+    data = torch.randn(10, 2, 30, 32)
+    graph = import_module(Uneven().eval(), (data[0],))
+    saved: dict[str, float] = {}
+    formats = [WeightFormat.parse(n) for n in ("2:4 int8", "int4", "int4/8")]
+    found = sensitivities(graph, [(d,) for d in data], formats, save=saved.update)
+    assert set(found) == set(sites(graph)) == {"a", "b", "c"}
+    for errors in found.values():
+        assert errors[DENSE] == 0
+        assert errors[formats[0]] > errors[formats[1]] > errors[formats[2]] >= 0
+    assert found["b"][formats[0]] < 1e-3 * found["c"][formats[0]]
+    # A run that was interrupted goes on with what it had.
+    again = sensitivities(graph, [(d,) for d in data], formats, known={**saved, "a|int4": 0.5})
+    assert again["a"][formats[1]] == 0.5 and again["c"] == found["c"]
+    with pytest.raises(CompileError, match="at least two calibration batches"):
+        sensitivities(graph, [(data[0],)], formats)
