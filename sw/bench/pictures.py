@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from sw.bench.suite import BANDWIDTH, SWEEPS, Sweep
 from sw.bench.tables import losses, measured_rows
 from sw.compiler.errors import CompileError
 
-__all__ = ["draw"]
+__all__ = ["draw", "pyplot"]
 
 # Okabe and Ito's colours: told apart with any colour vision, and in grey.
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
@@ -288,8 +289,9 @@ def _save(figure: Any, path: Path) -> None:
     Image.open(buffer).convert("RGB").quantize(64).save(path, optimize=True)
 
 
-def draw(results: Results, folder: Path) -> list[Path]:
-    """Draw what there is data for; the files. Raises `CompileError` without matplotlib."""
+@contextmanager
+def pyplot() -> Iterator[Any]:
+    """Matplotlib in the style of all pictures. Raises `CompileError` where it is missing."""
     try:
         import matplotlib
     except ImportError:
@@ -297,10 +299,16 @@ def draw(results: Results, folder: Path) -> list[Path]:
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
+    with plt.rc_context(STYLE):
+        yield plt
+
+
+def draw(results: Results, folder: Path) -> list[Path]:
+    """Draw what there is data for; the files. Raises `CompileError` without matplotlib."""
     makers = {"utilisation": _utilisation, "stalls": _stalls, "roofline": _roofline}
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    with plt.rc_context(STYLE):
+    with pyplot() as plt:
         figures = {n: make(plt, results) for n, make in makers.items() if measured_rows(results)}
         for sweep in SWEEPS:
             if any(len(points) > 1 for points in _lines(sweep, results).values()):

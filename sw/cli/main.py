@@ -18,6 +18,7 @@ from sw.cli.embed import embed
 from sw.cli.inspect import inspect
 from sw.cli.program import compile_, disassemble, export, run
 from sw.cli.recover import recover
+from sw.cli.tune import tune
 from sw.compiler.errors import CompileError, InputError
 from sw.compiler.program import ProgramError
 from sw.driver import DeviceError
@@ -31,7 +32,19 @@ def cli() -> None:
     """Weft: run transformers on an open accelerator, in RTL, bit for bit."""
 
 
-COMMANDS = (demo, embed, accuracy, bench, recover, compile_, run, disassemble, inspect, export)
+COMMANDS = (
+    demo,
+    embed,
+    accuracy,
+    bench,
+    tune,
+    recover,
+    compile_,
+    run,
+    disassemble,
+    inspect,
+    export,
+)
 for command in COMMANDS:
     cli.add_command(command)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +16,11 @@ from sw.cli.common import (
     config_option,
     console,
     device_option,
-    load_exported,
     memory_options,
     steps,
     weights_option,
 )
+from sw.cli.model import MINILM, MODEL_HELP, load_array, load_model
 from sw.compiler.compile import compile_module
 from sw.compiler.disassemble import disassemble as disassembly
 from sw.compiler.errors import CompileError, InputError
@@ -31,74 +29,8 @@ from sw.driver import open_device
 
 __all__ = ["compile_", "disassemble", "export", "run"]
 
-MODEL_HELP = """
-    MODEL is `all-MiniLM-L6-v2` (with --tokens), a file saved by `torch.export.save` (.pt2) with
-    its calibration data (--calibration, a .npy file with a batch per entry), or `FILE.py:NAME`
-    or `PACKAGE.MODULE:NAME`, a function that returns (module, example_inputs, calibration).
-    """
 
-
-def _array(path: str, role: str) -> np.ndarray:
-    try:
-        return np.load(path, allow_pickle=False)
-    except OSError as error:
-        raise InputError(f"{role} {path}: {error.strerror or error}") from None
-    except ValueError as error:
-        raise InputError(f"{role} {path} is not a .npy file of numbers: {error}") from None
-
-
-def _from_function(spec: str) -> tuple[Any, Any, Any]:
-    place, _, name = spec.rpartition(":")
-    if place.endswith(".py"):
-        if not Path(place).is_file():
-            raise CompileError(f"model file {place} does not exist")
-        found = importlib.util.spec_from_file_location("weft_user_model", place)
-        assert found is not None and found.loader is not None
-        module = importlib.util.module_from_spec(found)
-        found.loader.exec_module(module)
-    else:
-        try:
-            module = importlib.import_module(place)
-        except ImportError as error:
-            raise CompileError(f"model {spec!r}: cannot import {place} ({error})") from None
-    function = getattr(module, name, None)
-    if not callable(function):
-        raise CompileError(f"model {spec!r}: {place} has no function {name}")
-    result = function()
-    if not isinstance(result, tuple) or len(result) not in (2, 3):
-        raise CompileError(
-            f"model {spec!r} must return (module, example_inputs) or "
-            f"(module, example_inputs, calibration)"
-        )
-    module, example, *rest = result
-    return module, example, rest[0] if rest else None
-
-
-def _compile(
-    model: str,
-    tokens: int,
-    calibration: str | None,
-    config: str,
-    weights: str | None,
-    step,
-) -> Program:
-    if model == "all-MiniLM-L6-v2":
-        from sw.models.embedder import Embedder
-
-        return Embedder(config, step=step, weights=weights).program(tokens)
-    if weights is not None:
-        raise CompileError(f"--weights is for all-MiniLM-L6-v2, not for {model!r}")
-    if model.endswith(".pt2"):
-        exported = load_exported(model)
-        args, kwargs = exported.example_inputs or ((), {})
-        batches = None if calibration is None else list(_array(calibration, "calibration"))
-        module, example = exported, args or kwargs
-    elif ":" in model:
-        module, example, batches = _from_function(model)
-    else:
-        raise CompileError(
-            f"unknown model {model!r}: give all-MiniLM-L6-v2, a .pt2 file, or FILE.py:FUNCTION"
-        )
+from sw.compiler.errors import CompileError, InputError
     update = step("Quantising")
     return compile_module(
         module, example, config, batches, progress=lambda _text, part: update(part, 1)
@@ -150,7 +82,7 @@ def run(
 ) -> None:
     """Run a program file on a device."""
     program = Program.load(file)
-    arrays = [_array(path, "input") for path in inputs]
+    arrays = [load_array(path, "input") for path in inputs]
     count = len(program.outputs)
     if outputs and len(outputs) != count:
         raise InputError(f"the program has {count} outputs, {len(outputs)} --output given")

@@ -1,0 +1,46 @@
+"""Picture of a front: what plans lose and save, predicted and measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sw.bench.pictures import BLUE, GREY, INK, RED, pyplot
+from sw.compiler.assign import Plan
+from sw.compiler.tune import Measured
+
+__all__ = ["draw_front"]
+
+
+def draw_front(
+    path: Path,
+    plans: Sequence[Plan],
+    measured: Sequence[Measured],
+    chosen: Measured,
+) -> None:
+    """Error against cycles and against bytes."""
+    with pyplot() as plt:
+        figure, both = plt.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
+        axis_of = (
+            (both[0], "thousand cycles", lambda p: p.cost.cycles / 1e3),
+            (both[1], "weights, KB", lambda p: p.cost.bytes / 1024),
+        )
+        for axes, label, of in axis_of:
+            line = sorted((of(p), p.error) for p in plans)
+            axes.plot(*zip(*line, strict=True), color=GREY, label="predicted, added to dense INT8")
+            axes.plot(
+                [of(m.plan) for m in measured],
+                [1 - m.mean for m in measured],
+                "o",
+                color=BLUE,
+                label="measured in integers",
+            )
+            axes.plot(of(chosen.plan), 1 - chosen.mean, "*", color=RED, markersize=14, label="plan")
+            axes.set_xlabel(label)
+            axes.set_yscale("symlog", linthresh=1e-3)
+            axes.grid(color="#DDDDDD", linewidth=0.8)
+            axes.set_axisbelow(True)
+        both[0].set_ylabel("1 - mean cosine to float", color=INK)
+        both[0].legend(frameon=False)
+        figure.savefig(path)
+        plt.close(figure)

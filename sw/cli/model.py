@@ -1,0 +1,74 @@
+"""MODEL as the commands take it: what stands behind the name."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sw.cli.common import load_exported
+from sw.compiler.errors import CompileError, InputError
+
+__all__ = ["MINILM", "MODEL_HELP", "load_array", "load_model"]
+
+MINILM = "all-MiniLM-L6-v2"
+MODEL_HELP = """
+    MODEL is `all-MiniLM-L6-v2` (with --tokens), a file saved by `torch.export.save` (.pt2) with
+    its calibration data (--calibration, a .npy file with a batch per entry), or `FILE.py:NAME`
+    or `PACKAGE.MODULE:NAME`, a function that returns (module, example_inputs, calibration).
+    """
+
+
+def load_array(path: str, role: str) -> np.ndarray:
+    """A .npy file of numbers. role: what to call it in an `InputError`."""
+    try:
+        return np.load(path, allow_pickle=False)
+    except OSError as error:
+        raise InputError(f"{role} {path}: {error.strerror or error}") from None
+    except ValueError as error:
+        raise InputError(f"{role} {path} is not a .npy file of numbers: {error}") from None
+
+
+def _from_function(spec: str) -> tuple[Any, Any, Any]:
+    place, _, name = spec.rpartition(":")
+    if place.endswith(".py"):
+        if not Path(place).is_file():
+            raise CompileError(f"model file {place} does not exist")
+        found = importlib.util.spec_from_file_location("weft_user_model", place)
+        assert found is not None and found.loader is not None
+        module = importlib.util.module_from_spec(found)
+        found.loader.exec_module(module)
+    else:
+        try:
+            module = importlib.import_module(place)
+        except ImportError as error:
+            raise CompileError(f"model {spec!r}: cannot import {place} ({error})") from None
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise CompileError(f"model {spec!r}: {place} has no function {name}")
+    result = function()
+    if not isinstance(result, tuple) or len(result) not in (2, 3):
+        raise CompileError(
+            f"model {spec!r} must return (module, example_inputs) or "
+            f"(module, example_inputs, calibration)"
+        )
+    module, example, *rest = result
+    return module, example, rest[0] if rest else None
+
+
+def load_model(model: str, calibration: str | None) -> tuple[Any, Any, list[Any] | None]:
+    """(module, example inputs, calibration batches or None) of a MODEL other than MiniLM.
+
+    calibration: .npy file with the batches of a .pt2 file. Raises `CompileError`, `InputError`.
+    """
+    if model.endswith(".pt2"):
+        exported = load_exported(model)
+        args, kwargs = exported.example_inputs or ((), {})
+        batches = None if calibration is None else list(load_array(calibration, "calibration"))
+        return exported, args or kwargs, batches
+    if ":" in model:
+        return _from_function(model)
+    raise CompileError(f"unknown model {model!r}: give {MINILM}, a .pt2 file, or FILE.py:FUNCTION")

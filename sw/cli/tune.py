@@ -1,0 +1,173 @@
+"""`weft tune`: trade accuracy for cycles and bytes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+from rich.table import Table
+
+from hw.config import get_config
+from hw.sparse.formats import DENSE, WeightFormat, WeightFormatError
+from sw.cli.common import OUTPUT_FILE, config_option, console, steps, write_json
+from sw.cli.model import MINILM, MODEL_HELP, load_model
+from sw.compiler.assign import Plan, within
+from sw.compiler.errors import CompileError
+from sw.compiler.frontend import import_module
+from sw.compiler.tune import FORMATS, Measured, Subject, Tuner
+
+__all__ = ["tune"]
+
+Errors = dict[str, dict[WeightFormat, float]]
+
+
+def _subject(model: str, tokens: int, calibration: str | None) -> Subject:
+    if model == MINILM:
+        from sw.models.tuning import subject
+
+        return subject(tokens)
+    module, example, batches = load_model(model, calibration)
+    if not batches:
+        raise CompileError(f"tuning {model} needs calibration batches: they judge the plans")
+    name = "".join(c if c.isalnum() else "-" for c in Path(model).name)
+    return Subject(name, import_module(module, example), batches)
+
+
+def _counts(plan: Plan) -> str:
+    """`12 int8, 24 2:4 int8`."""
+    counts = Counter(f.name for f in plan.formats.values())
+    return ", ".join(f"{n} {name}" for name, n in sorted(counts.items()))
+
+
+def _front_table(plans: Sequence[Measured], chosen: Measured) -> Table:
+    table = Table(title="Plans measured, in integers, on batches held out")
+    for name in ("linears", "cosine", "least", "predicted", "cycles", "weight bytes", ""):
+        left = name == "linears"
+        table.add_column(name, justify="left" if left else "right", no_wrap=not left)
+    for m in sorted(plans, key=lambda m: -m.plan.cost.cycles - 1e-6 * m.plan.cost.bytes):
+        table.add_row(
+            _counts(m.plan),
+            f"{m.mean:.5f}",
+            f"{m.least:.5f}",
+            f"{plans[0].mean - m.plan.error:.5f}",
+            f"{m.plan.cost.cycles:,.0f}",
+            f"{m.plan.cost.bytes:,.0f}",
+            "[bold green]chosen[/]" if m is chosen else "",
+        )
+    return table
+
+
+def _plan_table(tuner: Tuner, plan: Plan, errors: Errors) -> Table:
+    table = Table(title="The plan, linear by linear")
+    for name in ("linear", "format", "error", "cycles", "weight bytes"):
+        left = name in ("linear", "format")
+        table.add_column(name, justify="left" if left else "right", no_wrap=True)
+    for place in tuner.places:
+        format = plan.formats.get(place, DENSE)
+        cost = tuner.cost(plan.formats, [place])
+        table.add_row(
+            place,
+            format.name if format == DENSE else f"[bold]{format.name}[/]",
+            f"{errors[place][format]:.5f}",
+            f"{cost.cycles:,.0f}",
+            f"{cost.bytes:,.0f}",
+        )
+    return table
+
+
+def _json(measured: Measured) -> dict[str, object]:
+    plan = measured.plan
+    return {
+        "cosine": measured.mean,
+        "least": measured.least,
+        "predicted_error": plan.error,
+        "cycles": plan.cost.cycles,
+        "weight_bytes": plan.cost.bytes,
+        "formats": {place: format.name for place, format in plan.formats.items()},
+    }
+
+
+@click.command(help=f"Trade MODEL's accuracy for cycles and bytes of weights.\n\n{MODEL_HELP}")
+@click.argument("model")
+@click.option("--accuracy", type=float, help="Least mean cosine to float: fewest cycles above it.")
+@click.option("--cycles", type=int, help="Most cycles: the best accuracy within them.")
+@click.option("--bytes", "most_bytes", type=int, help="Most bytes of weights: likewise.")
+@click.option(
+    "--format",
+    "names",
+    multiple=True,
+    help="Formats a linear may have beside int8: '2:4 int8', int4, int4/32, '2:4 int4/32' ..",
+)
+@click.option("--measure", "most", default=4, show_default=True, help="Plans to measure, at most.")
+@click.option("--tokens", default=128, show_default=True, help="Sequence length (MiniLM).")
+@click.option("--calibration", help="Calibration batches (.npy), for a .pt2 file.")
+@click.option("-o", "--output", type=OUTPUT_FILE, help="Program file to write.")
+@click.option("--picture", type=OUTPUT_FILE, help="Picture of the front to write (.png).")
+@click.option("--json", "json_file", type=OUTPUT_FILE, help="Write front and plan to this file.")
+@config_option
+def tune(
+    model: str,
+    accuracy: float | None,
+    cycles: int | None,
+    most_bytes: int | None,
+    names: tuple[str, ...],
+    most: int,
+    tokens: int,
+    calibration: str | None,
+    output: str | None,
+    picture: str | None,
+    json_file: str | None,
+    config: str,
+) -> None:
+    if sum(aim is not None for aim in (accuracy, cycles, most_bytes)) != 1:
+        raise click.UsageError("give one of --accuracy, --cycles and --bytes")
+    if accuracy is not None and not 0 < accuracy < 1:
+        raise click.UsageError(f"--accuracy {accuracy}: a cosine between 0 and 1")
+    if most < 2:
+        raise click.UsageError("--measure: at least 2 plans, the dense one and another")
+    chosen_config = get_config(config)
+    try:
+        formats = (DENSE, *map(WeightFormat.parse, names)) if names else FORMATS
+    except WeightFormatError as error:
+        raise CompileError(str(error)) from None
+    with steps() as step:
+        step("Reading the model")
+        tuner = Tuner(_subject(model, tokens, calibration), chosen_config, formats)
+        update = step("Sensitivity of each linear")
+        errors = tuner.errors(lambda _text, part: update(part, 1))
+        update = step("Dense INT8")
+        rest = tuner.rest(lambda _text, part: update(part, 1))
+        plans = tuner.front(errors, by_bytes=most_bytes is not None, rest=rest)
+
+        def measure(plan: Plan) -> Measured:
+            update = step(f"Measuring {_counts(plan)}")
+            return tuner.measure(plan, lambda _text, part: update(part, 1))
+
+        if accuracy is not None:
+            chosen, measured = tuner.search(plans, accuracy, measure, most)
+            if chosen is None:
+                raise CompileError(
+                    f"no plan reaches {accuracy}: dense INT8 has a mean cosine of "
+                    f"{measured[0].mean:.5f}"
+                )
+        else:
+            number = within(plans, cycles=cycles, bytes=most_bytes)
+            wanted = {round(number * i / (most - 1)) for i in range(most)}
+            measured = [measure(plans[n]) for n in sorted(wanted)]
+            chosen = measured[-1]
+        if output:
+            step("Lowering")
+            tuner.program(chosen.plan.formats).save(output)
+    console.print(_plan_table(tuner, chosen.plan, errors))
+    console.print(_front_table(measured, chosen))
+    console.print("cycles: predicted, for the whole program", style="dim")
+    if picture:
+        from sw.bench.tuning_picture import draw_front
+
+        draw_front(Path(picture), plans, measured, chosen)
+    front = [{"error": p.error, "cycles": p.cost.cycles, "weight_bytes": p.cost.bytes}
+             for p in plans]  # fmt: skip
+    found = [_json(m) for m in measured]
+    write_json(json_file, {"plan": _json(chosen), "measured": found, "front": front})

@@ -1,0 +1,72 @@
+"""`weft tune`: plans within their budgets, everything written, refusals by name."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from sw.compiler.program import Program
+
+
+@pytest.fixture
+def tuned(weft, model, tmp_path, monkeypatch):
+    monkeypatch.setenv("WEFT_CACHE", str(tmp_path / "cache"))
+
+    def run(*options: object):
+        file = tmp_path / "front.json"
+        outcome = weft("tune", f"{model}:small", "--config", "tiny", "--json", file, *options)
+        return outcome, json.loads(file.read_text()) if file.exists() else None
+
+    return run
+
+
+def test_accuracy(tuned, tmp_path) -> None:
+    program, picture = tmp_path / "a.weft", tmp_path / "a.png"
+    outcome, found = tuned("--accuracy", "0.97", "-o", program, "--picture", picture)
+    assert outcome.code == 0, outcome
+    plan = found["plan"]
+    assert set(plan["formats"]) == {"first", "second"} and "2:4 int8" in plan["formats"].values()
+    assert 0.97 <= plan["cosine"] < 1 and plan["least"] <= plan["cosine"]
+    assert plan["cycles"] < found["measured"][0]["cycles"]
+    assert "2:4 int8" in outcome.out and "chosen" in outcome.out
+    assert picture.stat().st_size > 1000 and Program.load(program).outputs
+    # Nothing is measured twice: the second run only reads, and gives the same.
+    again, same = tuned("--accuracy", "0.97")
+    assert again.code == 0 and same == found
+
+
+def test_nothing_but_dense_is_good_enough(tuned) -> None:
+    outcome, found = tuned("--accuracy", "0.9999")
+    assert outcome.code == 0 and set(found["plan"]["formats"].values()) == {"int8"}
+    outcome, _ = tuned("--accuracy", "0.9999999")
+    assert outcome.code == 1 and "no plan reaches 0.9999999: dense INT8 has" in outcome.err
+
+
+def test_bytes_and_cycles(tuned) -> None:
+    outcome, found = tuned("--bytes", "300", "--format", "int4")
+    assert outcome.code == 0, outcome
+    assert found["plan"]["weight_bytes"] <= 300
+    assert sorted(found["plan"]["formats"].values()) == ["int4", "int8"]
+    most = found["front"][0]["cycles"]
+    outcome, found = tuned("--cycles", int(most) - 1)
+    assert outcome.code == 0 and found["plan"]["cycles"] <= most - 1
+    outcome, _ = tuned("--cycles", 10)
+    assert outcome.code == 1 and "no plan keeps to 10 cycles: the cheapest needs" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ((), "give one of --accuracy, --cycles and --bytes"),
+        (("--bytes", 9, "--cycles", 9), "give one of --accuracy, --cycles and --bytes"),
+        (("--accuracy", "2"), "a cosine between 0 and 1"),
+        (("--bytes", 300, "--format", "int3"), "unknown weight format 'int3'"),
+        (("--bytes", 300, "--config", "huge"), "unknown configuration 'huge'"),
+        (("--bytes", 300, "--measure", 1), "at least 2 plans"),
+    ],
+)
+def test_refusals(tuned, options, text: str) -> None:
+    outcome, found = tuned(*options)
+    assert outcome.code != 0 and found is None
+    assert text in outcome.err
