@@ -30,7 +30,21 @@ from sw.driver import open_device
 __all__ = ["compile_", "disassemble", "export", "run"]
 
 
-from sw.compiler.errors import CompileError, InputError
+def _compile(
+    model: str,
+    tokens: int,
+    calibration: str | None,
+    config: str,
+    weights: str | None,
+    step,
+) -> Program:
+    if model == MINILM:
+        from sw.models.embedder import Embedder
+
+        return Embedder(config, step=step, weights=weights).program(tokens)
+    if weights is not None:
+        raise CompileError(f"--weights is for {MINILM}, not for {model!r}")
+    module, example, batches = load_model(model, calibration)
     update = step("Quantising")
     return compile_module(
         module, example, config, batches, progress=lambda _text, part: update(part, 1)
