@@ -9,6 +9,7 @@ import click
 from rich.console import Console
 from rich.markup import escape
 
+from boards.yosys import SynthesisError
 from hw.config import ConfigError
 from sim.export import ExportError
 from sw.cli.accuracy import accuracy
@@ -18,6 +19,7 @@ from sw.cli.embed import embed
 from sw.cli.inspect import inspect
 from sw.cli.program import compile_, disassemble, export, run
 from sw.cli.recover import recover
+from sw.cli.synth import synth
 from sw.cli.tune import tune
 from sw.compiler.errors import CompileError, InputError
 from sw.compiler.program import ProgramError
@@ -44,9 +46,22 @@ COMMANDS = (
     disassemble,
     inspect,
     export,
+    synth,
 )
 for command in COMMANDS:
     cli.add_command(command)
+
+
+ERRORS = (
+    ConfigError,
+    CompileError,
+    InputError,
+    ProgramError,
+    DeviceError,
+    ExportError,
+    SynthesisError,
+)
+"""What a user can mend."""
 
 
 def _fail(text: str) -> NoReturn:
@@ -59,7 +74,7 @@ def main() -> None:
     """Run the command line; what a user can mend is one line, not a traceback."""
     try:
         cli()
-    except (ConfigError, CompileError, InputError, ProgramError, DeviceError, ExportError) as error:
+    except ERRORS as error:
         _fail(str(error))
     except OSError as error:
         _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
