@@ -18,6 +18,7 @@ from torch import Tensor
 from hw.isa import Function
 from sw.compiler.builder import GraphBuilder
 from sw.compiler.errors import CompileError, UnsupportedOperation
+from sw.compiler.fake_quantise import OPERATIONS, FakeQuantisation
 from sw.compiler.graph import (
     FloatActivation,
     FloatAdd,
@@ -28,6 +29,7 @@ from sw.compiler.graph import (
 )
 from sw.compiler.masks import evaluate, interpret_mask
 from sw.compiler.symbolic import (
+    VIEWS,
     Activation,
     Derived,
     Hidden,
@@ -40,15 +42,6 @@ __all__ = ["Importer", "operation_name", "place_of"]
 
 aten = torch.ops.aten
 
-VIEWS = {
-    aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.transpose.int,
-    aten.permute.default, aten.contiguous.default, aten.clone.default, aten.squeeze.default,
-    aten.squeeze.dim, aten.squeeze.dims, aten.unsqueeze.default, aten.flatten.using_ints,
-    aten.unflatten.int, aten.select.int, aten.slice.Tensor, aten.split.Tensor,
-    aten.split_with_sizes.default, aten.chunk.default, aten.unbind.int, aten.expand.default,
-    aten.t.default, aten.movedim.int, aten.swapaxes.default, aten.narrow.default,
-    aten.numpy_T.default, aten.mT.default,
-}  # fmt: skip
 SAME = {
     aten.detach.default, aten.alias.default, aten.detach_.default, aten.lift_fresh_copy.default,
 }  # fmt: skip
@@ -85,7 +78,7 @@ class Importer:
         self.builder = builder
         self.values: dict[torch.fx.Node, object] = {}
         self.inputs: dict[torch.fx.Node, tuple[int, ...]] = {}
-        self._probe_memo: dict[tuple, dict] = {}
+        self.fake = FakeQuantisation(self)
         self._handlers: dict[object, Callable] = {
             aten.linear.default: self._linear,
             aten.addmm.default: self._addmm,
@@ -128,12 +121,13 @@ class Importer:
             x for item in operands for x in (item if isinstance(item, list | tuple) else [item])
         ]
         if all(isinstance(item, Tensor) for item in flat):
-            args, kwargs = self._arguments(node)
-            return node.target(*args, **kwargs)  # pyright: ignore
+            return self._constant(node)
         known = all(isinstance(item, Tensor | Derived) for item in flat)
         if known and node.target is not aten.embedding.default:
             return Derived(node)
         args, kwargs = self._arguments(node)
+        if node.target in OPERATIONS:
+            return self.fake.activation(node, args, place_of(node))
         handler = self._handlers.get(node.target)
         if handler is not None:
             return handler(node, *args, **kwargs)
@@ -159,6 +153,15 @@ class Importer:
                 return value
         raise self.refuse(node)
 
+    def _constant(self, node: torch.fx.Node) -> object:
+        """Execute a node of constants."""
+        args, kwargs = self._arguments(node)
+        if node.target in OPERATIONS:
+            return self.fake.constant(node, args)
+        value = node.target(*args, **kwargs)  # pyright: ignore
+        self.fake.carry(node, value, args, kwargs)
+        return value
+
     def refuse(self, node: torch.fx.Node, reason: str = "") -> UnsupportedOperation:
         return UnsupportedOperation(operation_name(node), place_of(node), reason)
 
@@ -178,7 +181,8 @@ class Importer:
         if not isinstance(weight, Tensor) or not (bias is None or isinstance(bias, Tensor)):
             raise self.refuse(node, "weights must be constant")
         value = self.as_activation(node, x)
-        result = self.builder.linear(value, weight, bias, node.name, place_of(node))
+        steps = self.fake.steps_of(node, weight)
+        result = self.builder.linear(value, weight, bias, node.name, place_of(node), steps)
         if result is None:
             raise self.refuse(node, "it does not reduce over whole rows of its operand")
         return result

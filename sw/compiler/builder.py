@@ -109,7 +109,8 @@ class GraphBuilder:
             return None
         take = columns.numpy()
         bias = None if op.bias is None else op.bias[take]
-        return self.put(replace(op, weight=op.weight[take], bias=bias, place=place))
+        steps = None if op.steps is None else op.steps[take]
+        return self.put(replace(op, weight=op.weight[take], bias=bias, place=place, steps=steps))
 
     def rows(self, value: Activation, place: str) -> tuple[Activation, Tensor] | None:
         """(value with all its features in order, its row numbers), or None."""
@@ -167,7 +168,8 @@ class GraphBuilder:
         op, row = self.ops[value.name], wide[0, 0]
         if isinstance(op, FloatLinear):
             bias = None if op.bias is None else op.bias * row
-            op = replace(op, weight=op.weight * row[:, None], bias=bias)
+            steps = None if op.steps is None else op.steps * row
+            op = replace(op, weight=op.weight * row[:, None], bias=bias, steps=steps)
         elif isinstance(op, FloatLayerNorm):
             op = replace(op, gain=op.gain * row, bias=op.bias * row)
         elif isinstance(op, FloatEmbedding) and op.source is None:
@@ -206,7 +208,13 @@ class GraphBuilder:
         )
 
     def linear(
-        self, value: Activation, weight: Tensor, bias: Tensor | None, name: str, place: str
+        self,
+        value: Activation,
+        weight: Tensor,
+        bias: Tensor | None,
+        name: str,
+        place: str,
+        steps: np.ndarray | None = None,
     ) -> Activation | None:
         """`value @ weight.T + bias` over the last dimension, for any order of rows."""
         split = split_rows(value)
@@ -219,7 +227,7 @@ class GraphBuilder:
             np.add.at(full.T, columns.numpy(), matrix.T)
             matrix = full
         offset = None if bias is None else _array(bias)
-        result = self.put(FloatLinear(name, value.name, matrix, offset, place))
+        result = self.put(FloatLinear(name, value.name, matrix, offset, place, steps))
         width = matrix.shape[0]
         shape = (*value.index.shape[:-1], width)
         return Activation(

@@ -18,6 +18,7 @@ from sw.compiler.graph import (
     FloatLayerNorm,
     FloatLinear,
     FloatOp,
+    FloatQuantise,
 )
 from sw.compiler.rows import Feeds, Rows
 
@@ -80,6 +81,9 @@ def run_float_op(op: FloatOp, values: Feeds, rows: Rows) -> np.ndarray:
         return functional.layer_norm(x, gain.shape, gain, bias, op.epsilon).numpy()
     if isinstance(op, FloatActivation):
         return float_activation(values[op.x], op.function)
+    if isinstance(op, FloatQuantise):
+        integers = np.clip(np.rint(values[op.x] / op.scale) + op.zero, -128, op.highest)
+        return (op.scale * (integers - op.zero)).astype(np.float32)
     if isinstance(op, FloatAdd):
         return values[op.x] + values[op.y]
     return _attention(op, values, rows)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
+from sw.compiler.adapt import adapted
 from sw.compiler.aten import Importer, operation_name, place_of
 from sw.compiler.builder import GraphBuilder, operands
 from sw.compiler.errors import (
@@ -53,6 +54,7 @@ def import_module(
         program = module
     else:
         args, kwargs = _example(example_inputs, example_kwargs)
+        module = adapted(module)
         _check_parameters(module)
         program = _export(module, args, kwargs)
     builder = GraphBuilder()

@@ -28,6 +28,7 @@ __all__ = [
     "FloatLayerNorm",
     "FloatLinear",
     "FloatOp",
+    "FloatQuantise",
     "QuantAttention",
     "QuantElementwise",
     "QuantGraph",
@@ -71,12 +72,32 @@ class FloatEmbedding:
 
 @dataclass(frozen=True)
 class FloatLinear:
-    """`x @ weight.T + bias`; weight [N, K]."""
+    """`x @ weight.T + bias`; weight [N, K].
+
+    steps: of weights that are quantised already: weight = steps * INT8, [N]; may be negative.
+    """
 
     name: str
     x: str
     weight: np.ndarray
     bias: np.ndarray | None
+    place: str = ""
+    steps: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class FloatQuantise:
+    """The nearest `scale * (integer - zero)`: levels that an activation was trained with.
+
+    Integers are -128 .. highest; in the accelerator INT8, so with a smaller `highest` values above
+    saturate later than in training.
+    """
+
+    name: str
+    x: str
+    scale: float
+    zero: int
+    highest: int = 127
     place: str = ""
 
 
@@ -135,6 +156,7 @@ FloatOp = (
     | FloatActivation
     | FloatAdd
     | FloatAttention
+    | FloatQuantise
 )
 
 

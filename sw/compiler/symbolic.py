@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "VIEWS",
     "Activation",
     "Derived",
     "Hidden",
@@ -24,6 +25,18 @@ __all__ = [
     "head_columns",
     "split_rows",
 ]
+
+aten = torch.ops.aten
+
+VIEWS = {
+    aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.transpose.int,
+    aten.permute.default, aten.contiguous.default, aten.clone.default, aten.squeeze.default,
+    aten.squeeze.dim, aten.squeeze.dims, aten.unsqueeze.default, aten.flatten.using_ints,
+    aten.unflatten.int, aten.select.int, aten.slice.Tensor, aten.split.Tensor,
+    aten.split_with_sizes.default, aten.chunk.default, aten.unbind.int, aten.expand.default,
+    aten.t.default, aten.movedim.int, aten.swapaxes.default, aten.narrow.default,
+    aten.numpy_T.default, aten.mT.default,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

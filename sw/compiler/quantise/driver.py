@@ -7,6 +7,7 @@ one is calibrated on the values it will really see, and compares with the float 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -33,6 +34,7 @@ from sw.compiler.graph import (
 from sw.compiler.quantise.affines import make_affine
 from sw.compiler.quantise.attention import operand_ranges, score_shifts
 from sw.compiler.quantise.calibration import calibration_rows
+from sw.compiler.quantise.given import formats_of, one_scale, take_levels
 from sw.compiler.quantise.named import formats_by_name
 from sw.compiler.quantise.options import Progress, QuantOptions
 from sw.compiler.quantise.ranges import Range, search_range
@@ -76,14 +78,18 @@ class Quantiser:
         options: QuantOptions,
         progress: Progress | None,
     ) -> None:
-        self.options = options
-        self.progress = progress
+        graph, self.levels = take_levels(graph)
         self.float_graph = legalise(graph)
+        formats = options.formats
+        if isinstance(formats, str):
+            formats = formats_of(self.float_graph)
+        self.options = replace(options, formats=formats)
+        self.progress = progress
         self.plan = plan_stages(self.float_graph)
         feeds, self.rows = calibration_rows(graph, calibration)
         self.floats = dict(feeds)
         self.integers = dict(feeds)
-        self.formats = formats_by_name(self.float_graph, options.formats)
+        self.formats = formats_by_name(self.float_graph, formats)
         self.by_name = {op.name: op for op in self.float_graph.ops}
         inputs = [op for op in graph.ops if isinstance(op, FloatInput)]
         self.graph = QuantGraph(graph.batch, graph.tokens, inputs)
@@ -202,6 +208,12 @@ class Quantiser:
         readers = self.plan.narrow.get(value, [])
         weights = [(linear.weight, self.format_of(linear)) for linear in readers]
         data = self.float_value(value)[self.seen]
+        if value in self.levels:
+            given = self.levels[value]
+            scale = np.full(data.shape[1], given.scale)
+            return self.add_narrow(value, Range(scale, -scale * given.zero))
+        if any(linear.steps is not None for linear in readers):
+            return self.add_narrow(value, one_scale(data))
         row_weight = self.row_weight(readers[0]) if readers else np.ones(len(data))
         chosen = search_range(data, weights, row_weight, self.options, extra, lowest)
         return self.add_narrow(value, chosen)

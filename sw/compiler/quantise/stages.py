@@ -234,7 +234,7 @@ def plan_stages(graph: FloatGraph) -> Plan:
             plan.stages.append(LinearStage(name, linear, residual=other))
             read(linear)
             plan.wide.add(other)
-        else:
+        elif isinstance(op, FloatAttention):
             plan.stages.append(AttentionStage(name, op))
             needed.update((op.q, op.k, op.v))
     plan.stages.reverse()

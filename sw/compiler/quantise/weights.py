@@ -9,6 +9,7 @@ import numpy as np
 from hw.sparse.formats import DENSE, WeightFormat
 from sw.compiler.graph import FloatLinear
 from sw.compiler.quantise.compress import compress
+from sw.compiler.quantise.given import given_weight
 from sw.compiler.quantise.gptq import Factor, damped, gptq_round
 from sw.compiler.quantise.grid import choose_grid
 from sw.compiler.quantise.options import QuantOptions
@@ -75,6 +76,8 @@ def quantise_weight(
     residual_error: error (float - executed) of what is added to the result.
     row_weight: how much the errors of each row count.
     """
+    if linear.steps is not None:
+        return QuantisedWeight(*given_weight(linear, format, chosen))
     weight = linear.weight.astype(np.float64)
     wide = weight if chosen.source is None else weight[:, chosen.source]
     scaled = wide * chosen.scale
