@@ -20,6 +20,7 @@ from sw.cli.common import (
     read_lines,
     steps,
 )
+from sw.cli.model import MINILM
 from sw.compiler.errors import CompileError, InputError
 
 if TYPE_CHECKING:
@@ -27,14 +28,12 @@ if TYPE_CHECKING:
 
 __all__ = ["recover"]
 
-BUILT_IN = "all-MiniLM-L6-v2"
-
 
 @click.command()
 @click.argument("model")
 @click.option("-o", "--output", type=OUTPUT_FILE, required=True, help="File of the result.")
 @click.option("--inputs", help="Training data for a .pt2 file: .npy, or .npz with several inputs.")
-@click.option("--text", help=f"Training text for {BUILT_IN}, one a line; by default its own.")
+@click.option("--text", help=f"Training text for {MINILM}, one a line; by default its own.")
 @click.option("--linear", "patterns", multiple=True, help="Only these linears (with * and ?).")
 @click.option("--minutes", type=click.FloatRange(0, min_open=True), help="[default: 60]")
 @click.option("--steps", "count", type=click.IntRange(1), help="Steps, instead of minutes.")
@@ -69,7 +68,7 @@ def recover(
     """
     from sw.recover.train import Limits, Settings
 
-    built_in = model == BUILT_IN
+    built_in = model == MINILM
     suffix = ".safetensors" if built_in else ".pt2"
     if not output.endswith(suffix):
         raise InputError(f"the result of {model} is a {suffix} file, not {output}")
@@ -88,7 +87,7 @@ def recover(
         step("Reading model and data")
         if built_in:
             if inputs:
-                raise InputError(f"{BUILT_IN} learns from text: give --text, not --inputs")
+                raise InputError(f"{MINILM} learns from text: give --text, not --inputs")
             program, data, held_out, readout = _text_data(text, settings)
         else:
             if text or not inputs:
@@ -180,7 +179,7 @@ def _train(training: Training, limits: Limits, checkpoint: Path) -> None:
 def _finish(model: str, program, training: Training, output: str) -> None:
     from sw.recover.result import save_curve, save_minilm, save_program
 
-    if model == BUILT_IN:
+    if model == MINILM:
         save_minilm(training.student, output)
     else:
         save_program(program, training.student, output)

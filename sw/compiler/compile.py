@@ -12,7 +12,7 @@ from sw.compiler.errors import CompileError
 from sw.compiler.frontend import import_module
 from sw.compiler.lower import lower
 from sw.compiler.program import Program
-from sw.compiler.quantise import Progress, QuantOptions, quantise
+from sw.compiler.quantise import Progress, QuantOptions, given_formats, quantise
 
 __all__ = ["compile_module"]
 
@@ -40,7 +40,8 @@ def compile_module(
     calibration: batches of module inputs from which activation ranges are taken. A few hundred
         rows of real data; random data gives a program that runs, not one that is accurate.
         By default the example inputs themselves.
-    quantization: options of the quantiser.
+    quantization: options of the quantiser. By default weights that are 2:4 sparse or INT4 already
+        are stored so, if the configuration can.
     outputs: which outputs to compile, by position or name; all by default.
     progress: called with a text and the part done.
 
@@ -53,4 +54,7 @@ def compile_module(
     if len(calibration) == 0:
         raise CompileError("calibration is empty: give at least one batch of module inputs")
     graph = import_module(module, example_inputs, example_kwargs, outputs=outputs)
+    if quantization is None:
+        formats = given_formats(graph, sparse=chosen.sparse, int4=chosen.int4)
+        quantization = QuantOptions(formats=formats)
     return lower(quantise(graph, calibration, quantization, progress), chosen)

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 from sw.compiler.graph import FloatGraph, QuantGraph
 from sw.compiler.quantise.driver import Quantiser
+from sw.compiler.quantise.given import given_formats
 from sw.compiler.quantise.named import formats_by_name
 from sw.compiler.quantise.options import Progress, QuantOptions
 from sw.compiler.quantise.permute import permute
 
-__all__ = ["Progress", "QuantOptions", "quantise"]
+__all__ = ["Progress", "QuantOptions", "given_formats", "quantise"]
 
 PERMUTE_BATCHES = 64
 """Calibration batches from which the energy of hidden channels is taken, at most."""

@@ -7,7 +7,6 @@ one is calibrated on the values it will really see, and compares with the float 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -34,7 +33,7 @@ from sw.compiler.graph import (
 from sw.compiler.quantise.affines import make_affine
 from sw.compiler.quantise.attention import operand_ranges, score_shifts
 from sw.compiler.quantise.calibration import calibration_rows
-from sw.compiler.quantise.given import formats_of, one_scale, take_levels
+from sw.compiler.quantise.given import one_scale, take_levels
 from sw.compiler.quantise.named import formats_by_name
 from sw.compiler.quantise.options import Progress, QuantOptions
 from sw.compiler.quantise.ranges import Range, search_range
@@ -80,16 +79,13 @@ class Quantiser:
     ) -> None:
         graph, self.levels = take_levels(graph)
         self.float_graph = legalise(graph)
-        formats = options.formats
-        if isinstance(formats, str):
-            formats = formats_of(self.float_graph)
-        self.options = replace(options, formats=formats)
+        self.options = options
         self.progress = progress
         self.plan = plan_stages(self.float_graph)
         feeds, self.rows = calibration_rows(graph, calibration)
         self.floats = dict(feeds)
         self.integers = dict(feeds)
-        self.formats = formats_by_name(self.float_graph, formats)
+        self.formats = formats_by_name(self.float_graph, options.formats)
         self.by_name = {op.name: op for op in self.float_graph.ops}
         inputs = [op for op in graph.ops if isinstance(op, FloatInput)]
         self.graph = QuantGraph(graph.batch, graph.tokens, inputs)

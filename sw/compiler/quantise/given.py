@@ -12,25 +12,29 @@ from sw.compiler.errors import CompileError
 from sw.compiler.graph import FloatAttention, FloatGraph, FloatLinear, FloatOp, FloatQuantise
 from sw.compiler.quantise.ranges import STEPS, Range
 
-__all__ = ["formats_of", "given_weight", "one_scale", "take_levels"]
+__all__ = ["given_formats", "given_weight", "one_scale", "take_levels"]
 
 OPERANDS = ("x", "y", "q", "k", "v")
 
 
-def formats_of(graph: FloatGraph) -> dict[str, WeightFormat]:
+def given_formats(
+    graph: FloatGraph, *, sparse: bool = True, int4: bool = True
+) -> dict[str, WeightFormat]:
     """By place, the smallest format that holds the linears there as they are, if not dense INT8.
 
     2:4 where no four inputs have more than two weights, INT4 where training chose its levels.
+    sparse, int4: what may be found.
     """
     found: dict[str, list[WeightFormat]] = {}
     for op in graph.ops:
         if isinstance(op, FloatLinear):
-            sparse = bool(((quads(op.weight) != 0).sum(axis=2) <= KEPT).all())
+            pruned = sparse and op.weight.shape[1] > KEPT
+            pruned = pruned and bool(((quads(op.weight) != 0).sum(axis=2) <= KEPT).all())
             small = False
-            if op.steps is not None:
+            if int4 and op.steps is not None:
                 integers = _integers(op)
                 small = bool(integers.min() >= -8 and integers.max() <= 7)
-            found.setdefault(op.place, []).append(WeightFormat(sparse, 4 if small else 8))
+            found.setdefault(op.place, []).append(WeightFormat(pruned, 4 if small else 8))
     merged = {
         place: WeightFormat(all(f.sparse for f in formats), max(f.bits for f in formats))
         for place, formats in found.items()

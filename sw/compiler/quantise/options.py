@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 from hw.sparse.formats import WeightFormat
 from sw.compiler.errors import CompileError
@@ -39,8 +38,7 @@ class QuantOptions:
     bias_correction: match the mean of every linear's result on the calibration data.
     formats: how the weights of a linear are stored, by its place in the module
         (`encoder.layer.0.output.dense`); dense INT8 where nothing is said. Weights that are 2:4
-        sparse already keep their mask, others are pruned. "auto": the smallest that holds each
-        linear's weights as they are.
+        sparse already keep their mask, others are pruned. `given_formats` finds those.
     pruning: how to choose what a sparse linear keeps: "magnitude", "wanda" or "sparsegpt".
     least_squares: where `formats` asks for anything, fit all weights to the float results
         from the inputs as they are after what went before, and the weights left to what is lost.
@@ -60,7 +58,7 @@ class QuantOptions:
     gptq: bool = True
     damping: float = 0.01
     bias_correction: bool = True
-    formats: Mapping[str, WeightFormat] | Literal["auto"] = field(default_factory=dict)
+    formats: Mapping[str, WeightFormat] = field(default_factory=dict)
     pruning: str = "sparsegpt"
     least_squares: bool = True
     fit_damping: float = 0.3
@@ -68,8 +66,6 @@ class QuantOptions:
     permute: bool = True
 
     def __post_init__(self) -> None:
-        if isinstance(self.formats, str) and self.formats != "auto":
-            raise CompileError(f'formats is "auto" or a mapping, not {self.formats!r}')
         if self.pruning not in PRUNING:
             raise CompileError(f"unknown pruning {self.pruning!r}: {', '.join(PRUNING)}")
 

@@ -158,7 +158,8 @@ def permute(
         energy = values[hidden.value].var(axis=0, dtype=np.float64)
         order = best_order(reader.weight.astype(np.float64) ** 2 * energy, hidden.heads)
         bias = None if writer.bias is None else writer.bias[order]
+        steps = None if writer.steps is None else writer.steps[order]
         new[reader.name] = replace(reader, weight=reader.weight[:, order])
-        new[writer.name] = replace(writer, weight=writer.weight[order], bias=bias)
+        new[writer.name] = replace(writer, weight=writer.weight[order], bias=bias, steps=steps)
     ops = [new[op.name] for op in graph.ops]
     return FloatGraph(graph.batch, graph.tokens, ops, graph.outputs)

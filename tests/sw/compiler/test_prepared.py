@@ -17,14 +17,15 @@ from torch.sparse._semi_structured_conversions import (
 )
 
 from hw.sparse.formats import WeightFormat
+from sw.compiler.compile import compile_module
 from sw.compiler.errors import CompileError, UnsupportedOperation
 from sw.compiler.float_executor import run_float
 from sw.compiler.frontend import import_module
 from sw.compiler.graph import FloatLinear, QuantGraph, QuantLinear
-from sw.compiler.quantise import QuantOptions, quantise
-from sw.compiler.quantise.given import formats_of
+from sw.compiler.quantise import QuantOptions, given_formats, quantise
 from sw.compiler.reference import run_reference
 from sw.compiler.rows import Rows
+from sw.driver import open_device
 
 SPARSE = WeightFormat(sparse=True)
 ROWS, WIDTH, HIDDEN = 9, 16, 32
@@ -65,8 +66,11 @@ def pruned() -> Feed:
     return module
 
 
-def quantised(module: nn.Module, **options) -> QuantGraph:
-    return quantise(import_module(module, (example(),)), BATCHES, QuantOptions(**options))
+def quantised(module: nn.Module, formats: dict[str, WeightFormat] | None = None) -> QuantGraph:
+    """By default in the formats that are found."""
+    graph = import_module(module, (example(),))
+    chosen = given_formats(graph) if formats is None else formats
+    return quantise(graph, BATCHES, QuantOptions(formats=chosen))
 
 
 def linears(graph: QuantGraph) -> list[QuantLinear]:
@@ -118,18 +122,18 @@ def test_masks_of_other_tools_give_the_plain_module(prepared):
     for a, b in zip(found, exact, strict=True):
         np.testing.assert_array_equal(a.weight, b.weight)
     assert all(torch.equal(value, state[name]) for name, value in module.state_dict().items())
-    assert set(formats_of(graph).values()) == {SPARSE} and len(formats_of(graph)) == 2
+    assert set(given_formats(graph).values()) == {SPARSE} and len(given_formats(graph)) == 2
 
 
 def test_found_formats_keep_the_zeros():
     module = pruned()
-    graph = quantised(module, formats="auto")
+    graph = quantised(module)
     for op, linear in zip(linears(graph), (module.up, module.down), strict=True):
         assert op.format == SPARSE
         assert not op.weight[linear.weight.detach().numpy() == 0].any()
     with torch.no_grad():
         module.down.weight[3, 5:8] = 0.5
-    assert [op.format for op in linears(quantised(module, formats="auto"))] == [
+    assert [op.format for op in linears(quantised(module))] == [
         SPARSE,
         WeightFormat(),
     ]
@@ -167,7 +171,7 @@ def test_compressed_weights_are_expanded(half_module):
     graph = import_module(other, (x,))
     (b,) = (op for op in graph.ops if isinstance(op, FloatLinear))
     np.testing.assert_array_equal(a.weight, b.weight)
-    assert list(formats_of(graph).values()) == [SPARSE]
+    assert list(given_formats(graph).values()) == [SPARSE]
     assert isinstance(other[0].weight, SparseSemiStructuredTensorCUTLASS)
 
 
@@ -222,7 +226,7 @@ def integers_of(weight: torch.Tensor, steps: torch.Tensor) -> np.ndarray:
 @pytest.mark.parametrize("masked", [False, True])
 def test_integers_are_those_of_training(bits, masked):
     module = Trained(bits, masked=masked).eval()
-    graph = quantised(module, formats="auto")
+    graph = quantised(module)
     up, down = linears(graph)
     np.testing.assert_array_equal(up.weight, integers_of(module.weight(), module.steps[:, None]))
     exact = torch.clamp(torch.round(module.feed.down.weight / 0.002), -127, 127)
@@ -397,5 +401,16 @@ def test_given_weights_must_fit_the_wanted_format():
         quantised(module, formats={place: WeightFormat(bits=4)})
     with pytest.raises(CompileError, match="not 2:4 sparse"):
         quantised(module, formats={place: SPARSE})
-    with pytest.raises(CompileError, match='"auto" or a mapping'):
-        QuantOptions(formats="dense")  # pyright: ignore
+
+
+@pytest.mark.parametrize("module", [pruned(), Trained(4, masked=True)])
+def test_they_run_on_the_golden_device_in_their_formats(module):
+    """By default; the same module dense gives the same integers, and takes more bytes."""
+    module = module.eval()
+    stored = compile_module(module, (example(),), "tiny", BATCHES)
+    dense = compile_module(module, (example(),), "tiny", BATCHES, QuantOptions())
+    assert len(stored.constants) < len(dense.constants)
+    x = example(77)
+    with open_device("golden", config="tiny") as device, torch.no_grad():
+        found = np.asarray(device.load(stored)(x))
+    np.testing.assert_allclose(found, module(x).detach().numpy(), atol=0.1)
