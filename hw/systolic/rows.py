@@ -16,7 +16,7 @@ from hw.interfaces import (
     command_stream,
 )
 from hw.isa import ErrorCode, Opcode
-from hw.systolic.prefetch import Prefetch
+from hw.systolic.prefetch import RowPrefetch
 from hw.systolic.tags import request_tag
 
 __all__ = ["RowStreamer"]
@@ -76,27 +76,19 @@ class RowStreamer(wiring.Component):
     def elaborate(self, platform):
         config = self.config
         m = Module()
-        m.submodules.prefetch = prefetch = Prefetch(8 * config.rows, self.tag)
-        wiring.connect(m, prefetch.port, wiring.flipped(self.activation[0]))
-        if config.sparse:
-            m.submodules.second = second = Prefetch(8 * config.rows, 1)  # its tag says nothing
-            wiring.connect(m, second.port, wiring.flipped(self.activation[1]))
+        m.submodules.prefetch = prefetch = RowPrefetch(
+            8 * config.rows, self.tag, panels=self.panels
+        )
+        for port, memory in zip(prefetch.port, self.activation, strict=True):
+            wiring.connect(m, port, wiring.flipped(memory))
         head = prefetch.o.payload
         m.d.comb += [
             self.pending.eq(prefetch.pending),
-            self.o.payload.data[0].eq(head.data),
-            self.o.payload.tag.eq(head.tag),
             self.o.valid.eq(prefetch.o.valid),
+            self.o.payload.data.eq(head.data),
+            self.o.payload.tag.eq(head.tag),
             prefetch.o.ready.eq(self.o.ready),
         ]
-        if config.sparse:
-            is_sparse = head.tag.is_sparse
-            m.d.comb += [
-                self.o.payload.data[1].eq(second.o.payload.data),
-                self.o.valid.eq(prefetch.o.valid & (second.o.valid | ~is_sparse)),
-                prefetch.o.ready.eq(self.o.ready & (second.o.valid | ~is_sparse)),
-                second.o.ready.eq(self.o.ready & prefetch.o.valid & is_sparse),
-            ]
         layout = command_layout(Opcode.GEMM)
         incoming = data.View(layout, self.i_command.payload.word)
 
@@ -123,10 +115,10 @@ class RowStreamer(wiring.Component):
         # --- request ----------------------------------------------------------------------------
         request = prefetch.i.payload
         tag = request.tag
-        issue = Signal()
-        request_valid = self.active & ~self.i_halt
         m.d.comb += [
-            request.addr.eq(a_row),
+            prefetch.i.valid.eq(self.active & ~self.i_halt),
+            request.both.eq(is_sparse),
+            request.addr[0].eq(a_row),
             tag.write.eq(acc_fits & slots_fit),
             tag.read.eq(command.accumulate | ~first_k),
             tag.rescale.eq(command.accumulate & command.rescale & first_k),
@@ -144,30 +136,14 @@ class RowStreamer(wiring.Component):
             tag.masked.eq(find_max & command.mask),
             tag.is_sparse.eq(is_sparse),
         ]
-        outside = prefetch.out_of_range
         if config.sparse:
-            # The memory may take the two requests in different cycles.
-            sent = [Signal(name=f"sent_{i}") for i in range(2)]
-            requests = [prefetch.i, second.i]
-            wanted = [1, is_sparse]
-            met = [
-                sent[i] | ~wanted[i] | requests[i].ready if i else sent[i] | requests[i].ready
-                for i in range(2)
-            ]
-            m.d.comb += second.i.payload.addr.eq(a_row_1)
-            for i in range(2):
-                m.d.comb += requests[i].valid.eq(request_valid & wanted[i] & ~sent[i])
-                m.d.sync += sent[i].eq(request_valid & wanted[i] & met[i] & ~issue)
-            m.d.comb += issue.eq(request_valid & met[0] & met[1])
-            outside = outside | second.out_of_range
-        else:
-            m.d.comb += [
-                prefetch.i.valid.eq(request_valid),
-                issue.eq(request_valid & prefetch.i.ready),
-            ]
+            m.d.comb += request.addr[1].eq(a_row_1)
+        issue = prefetch.i.valid & prefetch.i.ready
         finish = issue & tag.last
         m.d.comb += [
-            self.error.valid.eq(outside | (issue & ~acc_fits) | (self.active & ~slots_fit)),
+            self.error.valid.eq(
+                prefetch.out_of_range | (issue & ~acc_fits) | (self.active & ~slots_fit)
+            ),
             self.error.code.eq(ErrorCode.ONCHIP_RANGE),
             self.error.index.eq(index),
         ]
