@@ -18,7 +18,6 @@ BOTH = {"sparse": True, "int4": True}
     [
         (4, 4, BOTH),
         (10, 4, BOTH),
-        (6, 8, BOTH),
         (10, 4, {"sparse": True}),
         (6, 8, {"int4": True}),
     ],
