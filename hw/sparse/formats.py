@@ -66,8 +66,8 @@ class WeightFormat:
     def parse(cls, name: str) -> WeightFormat:
         """The format of this name. Raises `WeightFormatError`."""
         number, sparse = name.removeprefix("2:4 "), name.startswith("2:4 ")
-        kind, _, group = number.partition("/")
-        if kind not in ("int8", "int4") or (group and not group.isdecimal()):
+        kind, slash, group = number.partition("/")
+        if kind not in ("int8", "int4") or (slash and not group.isdecimal()):
             raise WeightFormatError(
                 f"unknown weight format {name!r}: int8, int4, int4/32, or '2:4 ' in front of one"
             )

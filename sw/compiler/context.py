@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from hw.config import AcceleratorConfig
 from hw.isa import Memory, Opcode, Region
+from hw.sparse.formats import WeightFormatError
+from hw.sparse.packing import TileFormat
 from sw.compiler import layout as words
 from sw.compiler.allocate import Constants, DoesNotFit, Pool, RegionSpace
 from sw.compiler.emit import Emitter
-from sw.compiler.graph import QuantGraph, Tensor
+from sw.compiler.errors import CompileError
+from sw.compiler.graph import QuantGraph, QuantLinear, Tensor
 from sw.compiler.layout import Form, Layout
 from sw.compiler.steps import Steps
 
@@ -71,6 +75,16 @@ class Context:
     def layout(self, name: str) -> Layout:
         tensor = self.steps.tensors[name]
         return words.layout_of(self.config, tensor.features, self.steps.heads.get(name, 0))
+
+    def weight_forms(self, ops: Sequence[QuantLinear]) -> list[TileFormat]:
+        """Weight tiles of each layer. Raises `CompileError` if the machine has not that format."""
+        found = []
+        for op in ops:
+            try:
+                found.append(words.weight_form(self.config, op.format))
+            except WeightFormatError as error:
+                raise CompileError(f"{op.place or op.x}: {error}") from None
+        return found
 
     def forms(self, name: str | None) -> list[Form]:
         """Forms in which later steps or the host need a result."""

@@ -13,7 +13,6 @@ from sw.compiler.layout import (
     Layout,
     even_split,
     pack_weights,
-    weight_form,
 )
 from sw.compiler.lower_norm import FusedNorm, RowSource
 from sw.compiler.params import Params, keep_if_room
@@ -138,17 +137,6 @@ def _load_weights(context: Context, layer: _Layer, n: tuple[int, int], k: tuple[
     return address
 
 
-def _forms(context: Context, ops: list[QuantLinear]) -> list[TileFormat]:
-    """Weight tiles of each layer. Raises `CompileError` if the machine has not that format."""
-    forms = []
-    for op in ops:
-        try:
-            forms.append(weight_form(context.config, op.format))
-        except WeightFormatError as error:
-            raise CompileError(f"{op.place or op.x}: {error}") from None
-    return forms
-
-
 def _plan(
     context: Context,
     step: Step,
@@ -184,7 +172,7 @@ def lower_linear(context: Context, step: Step, source: RowSource | None = None) 
                 context.define(name)
     norm = FusedNorm(context, step.norm) if step.norm else None
     layouts = tuple(context.layout(op.out8 or op.out16 or "") for op in ops)
-    forms = _forms(context, ops)
+    forms = context.weight_forms(ops)
     plan = _plan(context, step, x, layouts, forms)
     layers = [
         _Layer(context, op, x.layout, panels) for op, panels in zip(ops, plan.panels, strict=True)

@@ -6,7 +6,7 @@ from hw.config import AcceleratorConfig
 from sw.compiler.allocate import DoesNotFit
 from sw.compiler.context import Context
 from sw.compiler.graph import QuantAttention, QuantElementwise, QuantLinear
-from sw.compiler.layout import Form, align, weight_form
+from sw.compiler.layout import Form, align
 from sw.compiler.steps import Step
 from sw.compiler.tile import QUERY_ROWS, plan_linear
 
@@ -36,7 +36,7 @@ def _need(context: Context, step: Step, resident: Resident) -> int:
             context.rows(op.x),
             x,
             outs,
-            [weight_form(c, o.format) for o in ops],
+            context.weight_forms(ops),
             x_resident=x_resident,
             norm=step.norm is not None,
             whole_rows=step.norm is not None,

@@ -27,11 +27,11 @@ SMALL = {
 CONFIGS = {
     "4x4": PRESETS["tiny"],
     "8x4": AcceleratorConfig(
-        name="8x4", rows=8, columns=4, lanes=4, bus_bytes=8, queue_depth=2, **SMALL
+        name="8x4", rows=8, columns=4, lanes=4, bus_bytes=8, queue_depth=2, sparse=True, **SMALL
     ),
     "8x16": PRESETS["ulx3s"],
     "12x8": AcceleratorConfig(
-        name="12x8", rows=12, columns=8, lanes=2, bus_bytes=4, max_outstanding=2, **SMALL
+        name="12x8", rows=12, columns=8, lanes=2, bus_bytes=4, max_outstanding=2, int4=True, **SMALL
     ),
     "16x16": PRESETS["base"],
 }

@@ -112,6 +112,40 @@ def test_spoilt_programs(shape):
     assert kinds <= set(seen) and seen[ErrorCode.NONE] < sum(seen.values()) * 0.8, seen
 
 
+GEMM = {"rows": 3, "k_tiles": 1, "n_tiles": 1}
+ILLEGAL_FORMATS = [
+    ("12x8", Opcode.SPARSE_GEMM, {}),  # without 2:4
+    ("12x8", Opcode.SPARSE_GEMM, {"w_int4": 1}),
+    ("12x8", Opcode.GEMM, {"w_by_column": 1, "w_int4": 1}),
+    ("12x8", Opcode.GEMM, {"w_group": 1}),
+    ("8x4", Opcode.GEMM, {"w_int4": 1}),  # without INT4
+    ("8x4", Opcode.SPARSE_GEMM, {"w_int4": 1, "w_group": 2}),
+    ("8x4", Opcode.SPARSE_GEMM, {"w_by_column": 1}),
+    ("8x4", Opcode.SPARSE_GEMM, {"w_group": 1}),
+]
+
+
+@pytest.mark.parametrize("shape", ["12x8", "8x4"])
+def test_weight_formats_that_do_not_exist(shape):
+    """Both refuse them at their place, and execute what the machine has."""
+    config = CONFIGS[shape]
+    good = [Command(Opcode.GEMM, GEMM)]
+    good += [Command(Opcode.SPARSE_GEMM, GEMM)] if config.sparse else []
+    good += [Command(Opcode.GEMM, GEMM | {"w_int4": 1, "w_group": 15})] if config.int4 else []
+    with open_pair(config) as pair:
+        for _, opcode, fields in (item for item in ILLEGAL_FORMATS if item[0] == shape):
+            bad = Command(opcode, GEMM | fields)
+            for program, stop in (
+                ([*good, bad], (ErrorCode.ILLEGAL_COMMAND, len(good))),
+                (good, (ErrorCode.NONE, 0)),
+            ):
+                data = assemble([*program, Command(Opcode.HALT)])
+                image = program_image(data, random.Random(SEED))
+                for device in pair.devices:
+                    assert run(device, data, image) == stop, (device.name, opcode, fields)
+        check_new_program(pair)
+
+
 @pytest.mark.parametrize("opcode", [Opcode.VECTOR, Opcode.NORM, Opcode.SCALE, Opcode.SOFTMAX])
 def test_destination_words_that_are_too_short(opcode):
     """The V operand (words of C values) into activation memory, where C > R."""

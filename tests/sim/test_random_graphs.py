@@ -1,7 +1,8 @@
 """Random graphs, compiled: reference, golden model and RTL agree on every byte.
 
 Shapes that divide nothing (hidden 100, 5 heads of 20, feed-forward 250, 37 tokens, 3 sequences of
-different lengths by padding masks) and random ones, on five shapes of array.
+different lengths by padding masks) and random ones, with weights in all formats that the machine
+has, on five shapes of array.
 """
 
 from __future__ import annotations
@@ -12,11 +13,17 @@ import random
 import numpy as np
 import pytest
 
+from hw.config import AcceleratorConfig
 from sw.compiler.graph import QuantGraph
 from sw.compiler.lower import lower
 from sw.compiler.reference import run_reference
 from tests.sim.rtl import CONFIGS, MEMORY, SEED, Pair, open_pair
-from tests.sw.compiler.random_graphs import random_encoder, random_inputs, random_mixture
+from tests.sw.compiler.random_graphs import (
+    formats_of,
+    random_encoder,
+    random_inputs,
+    random_mixture,
+)
 
 GRAPHS = int(os.environ.get("WEFT_TEST_GRAPHS", "4"))
 
@@ -35,7 +42,8 @@ def check(pair: Pair, graph: QuantGraph, text: str) -> None:
 @pytest.mark.parametrize("shape", CONFIGS)
 def test_encoder(shape):
     with open_pair(CONFIGS[shape]) as pair:
-        graph = random_encoder(SEED, batch=3, tokens=37, hidden=100, heads=5, ffn=250, masked=True)
+        graph = random_encoder(SEED, batch=3, tokens=37, hidden=100, heads=5, ffn=250, masked=True,
+                               formats=formats_of(CONFIGS[shape]))  # fmt: skip
         check(pair, graph, shape)
 
 
@@ -50,12 +58,14 @@ def test_head_sizes(shape):
             check(pair, graph, f"{shape}, heads of {size}")
 
 
-def random_graph(seed: int) -> tuple[QuantGraph, str]:
+def random_graph(seed: int, config: AcceleratorConfig) -> tuple[QuantGraph, str]:
     """A small transformer layer of any shape, or a mixture of operations."""
     rng = random.Random(seed)
     batch, tokens = rng.randint(1, 3), rng.choice([1, 2, rng.randint(3, 50)])
+    formats = formats_of(config)
     if rng.random() < 0.25:
-        return random_mixture(seed, batch=batch, tokens=tokens), f"mixture {batch} x {tokens}"
+        graph = random_mixture(seed, batch=batch, tokens=tokens, formats=formats)
+        return graph, f"mixture {batch} x {tokens}"
     heads = rng.randint(1, 4)
     options = {
         "hidden": heads * rng.randint(8, 24),
@@ -65,7 +75,7 @@ def random_graph(seed: int) -> tuple[QuantGraph, str]:
         "masked": rng.random() < 0.5,
         "key_block": rng.choice([7, 16, 64]),
     }
-    graph = random_encoder(seed, batch=batch, tokens=tokens, **options)
+    graph = random_encoder(seed, batch=batch, tokens=tokens, formats=formats, **options)
     return graph, f"encoder {batch} x {tokens}, {options}"
 
 
@@ -74,5 +84,5 @@ def test_random_shapes(shape):
     for number, (label, options) in enumerate(MEMORY.items()):
         with open_pair(CONFIGS[shape], **options) as pair:
             for seed in range(SEED + number * GRAPHS, SEED + (number + 1) * GRAPHS):
-                graph, text = random_graph(seed)
+                graph, text = random_graph(seed, CONFIGS[shape])
                 check(pair, graph, f"{shape}, memory {label}, seed {seed}: {text}")

@@ -4,38 +4,80 @@ import numpy as np
 import pytest
 
 from hw.config import AcceleratorConfig
-from hw.isa import MASKED_SCORE
+from hw.isa import MASKED_SCORE, Opcode
 from hw.systolic.golden import gemm
 
-CONFIG = AcceleratorConfig(
-    rows=4,
-    columns=6,
-    lanes=2,
-    bus_bytes=4,
-    activation_words=64,
-    weight_words=128,
-    accumulator_words=64,
-    row_slots=16,
-    mask_words=8,
-)
+SIZES = {
+    "lanes": 2,
+    "bus_bytes": 4,
+    "activation_words": 64,
+    "weight_words": 128,
+    "accumulator_words": 64,
+    "row_slots": 16,
+    "mask_words": 8,
+}
+CONFIG = AcceleratorConfig(rows=4, columns=6, **SIZES)
+CONFIGS = (CONFIG, AcceleratorConfig(rows=10, columns=4, **SIZES))
 
 
 def wrap(value: int) -> int:
     return (value + (1 << 31)) % (1 << 32) - (1 << 31)
 
 
-def loops(v, activation, weight, acc, row_max, shift, mask) -> None:
+def signed(value: int, bits: int = 8) -> int:
+    value = int(value) % (1 << bits)
+    return value - (1 << bits) if value >> (bits - 1) else value
+
+
+def tile(config, sparse, v, weight, base, multipliers) -> list[list[tuple[int, int]]]:
+    """(input, weight) of each row of a tile and column."""
+    found = []
+    for r in range(config.rows):
+        line = []
+        for c in range(config.columns):
+            q, u = divmod(r, 4)
+            place = r
+            if v["w_by_column"]:
+                byte = weight[base + c][r]
+            elif sparse:
+                block = base + q * (3 if v["w_int4"] else 5)
+                index = int(weight[block][c]) >> 2 * u & 3
+                byte = weight[block + 1 + (u // 2 if v["w_int4"] else u)][c]
+                place = 4 * (r // 2) + r % 2 + min(index, 2)
+            else:
+                byte = weight[base + (r // 2 if v["w_int4"] else r)][c]
+            if v["w_int4"]:
+                value = signed(int(byte) >> 4 * (r % 2), 4)
+                value *= multipliers[c] if v["w_group"] else 1
+            else:
+                value = signed(byte)
+            line.append((place, value))
+        found.append(line)
+    return found
+
+
+def loops(config, sparse, v, activation, weight, acc, row_max, shift, mask) -> None:
     """The loop nest, in Python integers."""
+    panels = 2 if sparse else 1
+    multipliers: list[int] = []
     for n in range(v["n_tiles"]):
         for k in range(v["k_tiles"]):
             base = v["w_address"] + n * v["w_n_stride"] + k * v["w_k_stride"]
+            if v["w_group"]:
+                base += k // v["w_group"] + 1
+                if k % v["w_group"] == 0:
+                    multipliers = [int(byte) % 16 + 1 for byte in weight[base - 1]]
+            weights = tile(config, sparse, v, weight, base, multipliers)
             for i in range(v["rows"]):
-                word = activation[v["a_address"] + k * v["a_stride"] + i]
-                a = [int(b) if v["a_unsigned"] or b < 128 else int(b) - 256 for b in word]
+                word = []
+                for panel in range(panels):
+                    address = v["a_address"] + (panels * k + panel) * v["a_stride"] + i
+                    word += activation[address].tolist()
+                a = [b if v["a_unsigned"] else signed(b) for b in word]
                 address = v["acc_address"] + n * v["acc_stride"] + i
                 best = MASKED_SCORE if n == 0 else int(row_max[v["slot"] + i])
                 last = k == v["k_tiles"] - 1 and v["row_max"]
-                for c in range(CONFIG.columns):
+                for c in range(config.columns):
                     x = int(acc[address][c])
                     if k == 0:
                         if not v["accumulate"]:
@@ -43,32 +85,35 @@ def loops(v, activation, weight, acc, row_max, shift, mask) -> None:
                         elif v["rescale"]:
                             s = int(shift[v["slot"] + i])
                             x = x << -s if s < 0 else (x + (1 << (s - 1) if s else 0)) >> s
-                    for r in range(CONFIG.rows):
-                        w = weight[base + c][r] if v["w_by_column"] else weight[base + r][c]
-                        x += a[r] * int(w)
+                    for line in weights:
+                        place, w = line[c]
+                        x += a[place] * w
                     x = wrap(x)
                     if last:
                         if v["mask"] and not mask[v["mask_address"] + n][c]:
                             x = MASKED_SCORE
-                        if n * CONFIG.columns + c < v["limit"] + (i if v["causal"] else 0):
+                        if n * config.columns + c < v["limit"] + (i if v["causal"] else 0):
                             best = max(best, x)
                     acc[address][c] = x
                 if last:
                     row_max[v["slot"] + i] = best
 
 
-def random_values(rng: np.random.Generator) -> dict[str, int]:
+def random_values(rng: np.random.Generator, sparse: bool) -> dict[str, int]:
     flag = lambda: int(rng.integers(2))  # noqa: E731
     rows = int(rng.integers(1, 7))
+    int4 = flag()
     return {
         "rows": rows,
         "k_tiles": int(rng.integers(1, 4)),
         "n_tiles": int(rng.integers(1, 4)),
-        "a_address": int(rng.integers(20)),
+        "a_address": int(rng.integers(10)),
         "a_stride": int(rng.integers(10)),
         "a_unsigned": flag(),
         "w_address": int(rng.integers(40)),
-        "w_by_column": flag(),
+        "w_by_column": 0 if int4 or sparse else flag(),
+        "w_int4": int4,
+        "w_group": int(rng.integers(4)) if int4 else 0,
         "w_k_stride": int(rng.integers(12)),
         "w_n_stride": int(rng.integers(20)),
         "acc_address": int(rng.integers(20)),
@@ -84,23 +129,26 @@ def random_values(rng: np.random.Generator) -> dict[str, int]:
     }
 
 
-@pytest.mark.parametrize("seed", range(60))
-def test_golden_is_the_loop_nest(seed):
+@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("sparse", [False, True], ids=["dense", "sparse"])
+@pytest.mark.parametrize("config", CONFIGS, ids=["4x6", "10x4"])
+def test_golden_is_the_loop_nest(config, sparse, seed):
     rng = np.random.default_rng(seed)
-    v = random_values(rng)
+    v = random_values(rng, sparse)
     activation = rng.choice(
-        np.array([0, 1, 127, 128, 255, 37], dtype=np.uint8), (CONFIG.activation_words, CONFIG.rows)
+        np.array([0, 1, 127, 128, 255, 37], dtype=np.uint8), (config.activation_words, config.rows)
     )
-    weight = rng.integers(-128, 128, (CONFIG.weight_words, CONFIG.weight_bytes), dtype=np.int8)
+    weight = rng.integers(-128, 128, (config.weight_words, config.weight_bytes), dtype=np.int8)
     acc = rng.integers(
-        -(1 << 31), 1 << 31, (CONFIG.accumulator_words, CONFIG.columns), dtype=np.int32
+        -(1 << 31), 1 << 31, (config.accumulator_words, config.columns), dtype=np.int32
     )
-    row_max = rng.integers(-1000, 1000, CONFIG.row_slots, dtype=np.int32)
-    shift = rng.integers(-7, 32, CONFIG.row_slots)
-    mask = rng.integers(0, 2, (CONFIG.mask_words, CONFIG.columns)).astype(bool)
+    row_max = rng.integers(-1000, 1000, config.row_slots, dtype=np.int32)
+    shift = rng.integers(-7, 32, config.row_slots)
+    mask = rng.integers(0, 2, (config.mask_words, config.columns)).astype(bool)
     expected_acc, expected_max = acc.copy(), row_max.copy()
-    loops(v, activation, weight, expected_acc, expected_max, shift, mask)
-    gemm(CONFIG, v, activation, weight, acc, row_max, shift, mask)
+    loops(config, sparse, v, activation, weight, expected_acc, expected_max, shift, mask)
+    opcode = Opcode.SPARSE_GEMM if sparse else Opcode.GEMM
+    gemm(config, v, activation, weight, acc, row_max, shift, mask, opcode)
     np.testing.assert_array_equal(acc, expected_acc)
     np.testing.assert_array_equal(row_max, expected_max)
 
@@ -138,9 +186,15 @@ def test_float64_is_used_where_float32_is_not_exact():
         {"slot": 16, "row_max": 1},
         {"slot": 16, "rescale": 1, "accumulate": 1},
         {"mask_address": 8, "mask": 1, "row_max": 1},
+        {"w_address": 126, "w_int4": 1, "w_group": 1},
+        {"w_address": 124, "opcode": Opcode.SPARSE_GEMM},
+        {"w_address": 126, "w_int4": 1, "opcode": Opcode.SPARSE_GEMM},
+        {"a_address": 63, "a_stride": 1, "opcode": Opcode.SPARSE_GEMM},
     ],
 )
 def test_addresses_beyond_a_memory_are_refused(change):
+    opcode = change.get("opcode", Opcode.GEMM)
+    change = {name: value for name, value in change.items() if name != "opcode"}
     acc = np.zeros((CONFIG.accumulator_words, CONFIG.columns), np.int32)
     with pytest.raises(IndexError):
         gemm(
@@ -152,5 +206,6 @@ def test_addresses_beyond_a_memory_are_refused(change):
             np.zeros(CONFIG.row_slots, np.int32),
             np.zeros(CONFIG.row_slots, np.int32),
             np.ones((CONFIG.mask_words, CONFIG.columns), bool),
+            opcode,
         )
     assert not acc.any()

@@ -28,7 +28,7 @@ def small(rows: int, columns: int, lanes: int, options: dict[str, bool]) -> Acce
 @pytest.mark.parametrize(
     ("rows", "columns", "lanes", "options", "simulator"),
     [
-        (4, 4, 2, BOTH, "icarus"),
+        (6, 4, 2, BOTH, "icarus"),
         (8, 4, 4, {}, "icarus"),
         (4, 2, 2, {"sparse": True}, "icarus"),
         (12, 8, 4, {"int4": True}, "verilator"),

@@ -12,7 +12,7 @@ from sw.golden.machine import GoldenMachine
 __all__ = ["CONFIGS", "machine_for", "run_golden"]
 
 
-def _config(name: str, rows: int, columns: int, lanes: int, **sizes: int) -> AcceleratorConfig:
+def _config(name: str, rows: int, columns: int, lanes: int, **options: int) -> AcceleratorConfig:
     fields = {
         "activation_words": 1024,
         "weight_words": 1024,
@@ -24,21 +24,22 @@ def _config(name: str, rows: int, columns: int, lanes: int, **sizes: int) -> Acc
         "bus_bytes": min(2 * lanes, 16),
         "burst_bytes": 64,
     }
-    fields.update(sizes)
+    fields.update(options)
     return AcceleratorConfig(name=name, rows=rows, columns=columns, lanes=lanes, **fields)
 
 
 CONFIGS = {
     config.name: config
     for config in (
-        _config("4x4", 4, 4, 2),
-        _config("12x8", 12, 8, 4),
-        _config("8x4", 8, 4, 4),
-        _config("8x16", 8, 16, 4),
+        _config("4x4", 4, 4, 2, sparse=True, int4=True),
+        _config("12x8", 12, 8, 4, int4=True),
+        _config("8x4", 8, 4, 4, sparse=True),
+        _config("8x16", 8, 16, 4, sparse=True, int4=True),
         _config("16x16", 16, 16, 8),
     )
 }
-"""Small machines of all shapes: R above, below and equal to C, R no power of two."""
+"""Small machines of all shapes: R above, below and equal to C, R no power of two; with 2:4 and
+INT4 weights, one of them, or none."""
 
 
 def machine_for(program: Program, inputs: list[np.ndarray]) -> tuple[GoldenMachine, np.ndarray]:

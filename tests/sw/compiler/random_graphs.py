@@ -1,13 +1,18 @@
-"""Small random quantised graphs: every operation, odd sizes, values that do not saturate away."""
+"""Small random quantised graphs: every operation, odd sizes, all weight formats, values that do not
+saturate away."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
+from hw.config import AcceleratorConfig
 from hw.isa import Function
+from hw.sparse.formats import DENSE, QUAD, WeightFormat
 from hw.vector.golden import Affine
+from sw.bench.workloads import random_weights
 from sw.compiler.graph import (
     FloatInput,
     QuantAttention,
@@ -20,14 +25,32 @@ from sw.compiler.graph import (
     Tensor,
 )
 
-__all__ = ["Builder", "random_encoder", "random_inputs", "random_mixture"]
+__all__ = ["Builder", "formats_of", "random_encoder", "random_inputs", "random_mixture"]
+
+
+def formats_of(config: AcceleratorConfig) -> list[WeightFormat]:
+    """Weight formats of a machine, with groups of one and of three tiles."""
+    found = [DENSE]
+    if config.sparse:
+        found.append(WeightFormat(sparse=True))
+    for sparse in [False, True] if config.sparse else [False]:
+        if config.int4:
+            reach = config.rows << sparse
+            found += [WeightFormat(sparse, 4, group) for group in (0, reach, 3 * reach)]
+    return found
 
 
 class Builder:
-    """Builds a graph operation by operation; every method returns the result's name."""
+    """Builds a graph operation by operation; every method returns the result's name.
 
-    def __init__(self, seed: int, batch: int, tokens: int):
+    formats: what linear layers draw theirs from.
+    """
+
+    def __init__(
+        self, seed: int, batch: int, tokens: int, formats: Sequence[WeightFormat] = (DENSE,)
+    ):
         self.random = np.random.default_rng(seed)
+        self.formats = formats
         self.graph = QuantGraph(batch, tokens)
 
     def tensor(
@@ -80,11 +103,13 @@ class Builder:
     def linear(
         self, x: str, features: int, name: str, *, residual: str | None = None,
         to16: bool = False, to8: bool = True, function: Function = Function.NONE, heads: int = 0,
+        head: int = 0,
     ) -> tuple[str | None, str | None]:  # fmt: skip
-        """(INT16 result, INT8 result)."""
+        """(INT16 result, INT8 result). head: features of a head, if attention makes or reads x."""
         g, k = self.graph, self.graph.tensors[x].features
-        weight = self.random.integers(-127, 128, (features, k)).astype(np.int8)
-        first = self.affine(features, 400 / (74 * 74 * np.sqrt(k)), 100)
+        weight, format, multipliers = self.weights(features, k, head)
+        size = max(float(weight.std()), 1.0)
+        first = self.affine(features, 400 / (74 * size * np.sqrt(k)), 100)
         op = QuantLinear(
             x,
             weight,
@@ -96,9 +121,26 @@ class Builder:
             self.tensor(f"{name}.16", 16, features, like=x) if to16 else None,
             self.tensor(f"{name}.8", 8, features, heads, like=x) if to8 else None,
             place=name,
+            format=format,
+            multipliers=multipliers,
         )
         g.ops.append(op)
         return op.out16, op.out8
+
+    def weights(
+        self, n: int, k: int, head: int
+    ) -> tuple[np.ndarray, WeightFormat, np.ndarray | None]:
+        """Weights [n, k] in one of the formats that heads allow, and their multipliers."""
+        fit = [
+            f
+            for f in self.formats
+            if not (f.sparse and head % QUAD) and not (f.group and head % f.group)
+        ]
+        format = fit[int(self.random.integers(len(fit)))] if len(fit) > 1 else fit[0]
+        if format == DENSE:
+            return self.random.integers(-127, 128, (n, k)).astype(np.int8), format, None
+        weight, multipliers = random_weights(self.random, n, k, format)
+        return weight, format, multipliers
 
     def norm(
         self, x: str, name: str, *, to16: bool = True, to8: bool = True
@@ -167,10 +209,10 @@ class Builder:
 def random_encoder(
     seed: int = 0, *, batch: int = 2, tokens: int = 19, hidden: int = 100, heads: int = 5,
     ffn: int = 250, layers: int = 1, causal: bool = False, masked: bool = False,
-    key_block: int = 64,
+    key_block: int = 64, formats: Sequence[WeightFormat] = (DENSE,),
 ) -> QuantGraph:  # fmt: skip
     """Embedding, norm, and post-norm transformer layers."""
-    b = Builder(seed, batch, tokens)
+    b = Builder(seed, batch, tokens, formats)
     x16, x8 = b.norm(b.embedding(hidden), "norm0")
     mask = b.mask() if masked else None
     for layer in range(layers):
@@ -180,7 +222,10 @@ def random_encoder(
         attended = b.attention(
             q, k, v, heads, f"{layer}.attention", causal=causal, mask=mask, key_block=key_block
         )
-        s, _ = b.linear(attended, hidden, f"{layer}.out", residual=x16, to16=True, to8=False)
+        s, _ = b.linear(
+            attended, hidden, f"{layer}.out", residual=x16, to16=True, to8=False,
+            head=hidden // heads,
+        )  # fmt: skip
         assert s
         x16, x8 = b.norm(s, f"{layer}.norm1")
         assert x8
@@ -193,13 +238,15 @@ def random_encoder(
     return b.graph
 
 
-def random_mixture(seed: int = 0, *, batch: int = 2, tokens: int = 11) -> QuantGraph:
+def random_mixture(
+    seed: int = 0, *, batch: int = 2, tokens: int = 11, formats: Sequence[WeightFormat] = (DENSE,)
+) -> QuantGraph:
     """What encoders do not have: shared and reused operands, both results, no norm, keys of
     another number of tokens than the queries."""
-    b = Builder(seed, batch, tokens)
+    b = Builder(seed, batch, tokens, formats)
     a = b.float_input("a", 8, 24)
     r = b.float_input("r", 16, 30)
-    r16, r8 = b.linear(a, 30, "first", residual=r, to16=True, to8=True)
+    r16, r8 = b.linear(a, 30, "first", residual=r, to16=True, to8=True, head=12)
     assert r16 and r8
     e16, e8 = b.elementwise(r16, "elementwise")
     assert e16 and e8
@@ -207,7 +254,7 @@ def random_mixture(seed: int = 0, *, batch: int = 2, tokens: int = 11) -> QuantG
     assert n8
     one = b.attention(a, a, a, 2, "self", key_block=8)  # an input, in all three forms
     two = b.attention(n8, r8, e8, 3, "cross", causal=True, key_block=4)  # through unit layers
-    _, q = b.linear(a, 30, "q", heads=3)
+    _, q = b.linear(a, 30, "q", heads=3, head=12)
     assert q
     three = b.attention(q, q, r8, 3, "shared", key_block=16)
     m = b.float_input("m", 16, 20, tokens=tokens + 7)
@@ -217,10 +264,10 @@ def random_mixture(seed: int = 0, *, batch: int = 2, tokens: int = 11) -> QuantG
     assert k and v
     longer = b.attention(q, k, v, 3, "longer", mask=b.mask(tokens + 7), key_block=8)
     shorter = b.attention(k, q, q, 3, "shorter", key_block=4)
-    _, four = b.linear(two, 17, "odd", function=Function.RELU)
-    s16, s8 = b.linear(one, 30, "sum", residual=e16, to16=True, to8=True)
+    _, four = b.linear(two, 17, "odd", function=Function.RELU, head=10)
+    s16, s8 = b.linear(one, 30, "sum", residual=e16, to16=True, to8=True, head=12)
     _, n2 = b.norm(s16 or "", "prenorm", to16=False)
-    b.linear(n8, 12, "dead", to16=True)
+    b.linear(n8, 12, "dead", to16=True, head=10)
     outputs = [r16, e8, n8, one, two, three, four, s16, s8, n2, q, longer, shorter, m16]
     b.output(*outputs, *([n16] if n16 else []))
     return b.graph

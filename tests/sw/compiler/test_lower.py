@@ -18,7 +18,13 @@ from sw.compiler.reference import run_reference
 from sw.compiler.retarget import with_shape
 from tests.sw.compiler.examples import example
 from tests.sw.compiler.execution import CONFIGS, run_golden
-from tests.sw.compiler.random_graphs import Builder, random_encoder, random_inputs, random_mixture
+from tests.sw.compiler.random_graphs import (
+    Builder,
+    formats_of,
+    random_encoder,
+    random_inputs,
+    random_mixture,
+)
 from tests.sw.compiler.shuffle import Shuffler, commands_of
 
 ALL_CONFIGS = {**CONFIGS, **PRESETS}
@@ -35,13 +41,14 @@ def check(graph: QuantGraph, config: AcceleratorConfig, inputs=None) -> None:
 
 @pytest.mark.parametrize("config", ALL_CONFIGS.values(), ids=ALL_CONFIGS)
 def test_encoder_layer(config):
-    check(random_encoder(1, batch=3, tokens=37, masked=True), config)
+    formats = formats_of(config)
+    check(random_encoder(1, batch=3, tokens=37, masked=True, formats=formats), config)
 
 
 @pytest.mark.parametrize("config", ALL_CONFIGS.values(), ids=ALL_CONFIGS)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_every_operation(config, seed):
-    check(random_mixture(seed), config)
+    check(random_mixture(seed, formats=formats_of(config)), config)
 
 
 @pytest.mark.parametrize(
@@ -78,9 +85,12 @@ def test_long_sequence_in_small_memory():
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_any_order_that_waits_allow(config, seed):
-    graph = random_encoder(5, tokens=19, hidden=60, ffn=90, masked=True, key_block=8)
+    formats = formats_of(config)
+    graph = random_encoder(
+        5, tokens=19, hidden=60, ffn=90, masked=True, key_block=8, formats=formats
+    )
     if seed == 2:
-        graph = random_mixture(2)
+        graph = random_mixture(2, formats=formats)
     inputs = random_inputs(graph)
     program = lower(graph, config)
     want = run_reference(graph, inputs)
