@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from hw.sparse.formats import WeightFormat, check_weights, quads
+from sw.compiler.assign import average_bits, sparse_share, weight_bytes
 from sw.compiler.errors import CompileError
 from sw.compiler.frontend import import_module
 from sw.compiler.graph import FloatLinear, QuantGraph, QuantLinear
@@ -224,6 +225,20 @@ def test_only_what_is_named_changes_its_format() -> None:
     assert found["up"].format.sparse and found["down"].format == WeightFormat()
     assert (quads(found["down"].weight) != 0).sum(axis=2).max() > 2
     assert quantised({})[1] < error < 0.1
+
+
+def test_what_a_graph_stores() -> None:
+    """Bytes with indices and multipliers; copied channels are stored, but no useful work."""
+    graph, _ = quantised({"up": "2:4 int8"})
+    sizes = {name: op.weight.size for name, op in linears(graph).items()}
+    assert sizes["down"] == 64 * 24 and linears(graph)["down"].copied_inputs == 14
+    assert weight_bytes(graph) == sizes["up"] * 5 / 8 + sizes["down"]
+    assert average_bits(graph) == 8 * weight_bytes(graph) / sum(sizes.values())
+    assert sparse_share(graph) == 0.5
+    graph, _ = quantised({"up": "int4", "down": "int4/32"})
+    sizes = {name: op.weight.size for name, op in linears(graph).items()}
+    assert weight_bytes(graph) == sizes["up"] * 4 / 8 + sizes["down"] * 4.25 / 8
+    assert sparse_share(graph) == 0
 
 
 def test_later_weights_make_up_for_earlier_ones() -> None:
