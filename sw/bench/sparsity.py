@@ -1,13 +1,13 @@
 """What 2:4 and INT4 weights cost all-MiniLM-L6-v2, in integers, on sentences held out.
 
 A point is a plan and the options it is quantised with. Plans take the linears by their
-sensitivity: the least sensitive ones for each multiply-accumulate are sparse, the least sensitive
-for each bit saved have 4 bits.
+sensitivity: those are sparse, or have 4 bits, that together have the least error predicted.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,15 +19,28 @@ from hw.config import PRESETS
 from hw.sparse.formats import DENSE, WeightFormat
 from sim.cache import write_atomically
 from sw.bench.accuracy import compare, integer_embeddings
-from sw.compiler.assign import average_bits, plan_cost, sparse_share, weight_bytes
+from sw.compiler.assign import average_bits, sparse_share, weight_bytes
 from sw.compiler.graph import FloatLinear, QuantGraph
+from sw.compiler.lower import lower
 from sw.compiler.quantise import QuantOptions, quantise
+from sw.compiler.retarget import with_shape
 from sw.compiler.tune import Tuner
 from sw.models import minilm
 from sw.models.corpus import evaluation_texts
 from sw.models.tuning import subject
 
-__all__ = ["POINTS", "RESULTS", "bits_plan", "measure_points", "share_plan"]
+__all__ = [
+    "COLUMNS",
+    "POINTS",
+    "RESULTS",
+    "bits_plan",
+    "least_error",
+    "markdown",
+    "measure_points",
+    "read_points",
+    "share_plan",
+    "table_rows",
+]
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "sparsity.json"
 SPARSE, INT4 = WeightFormat.parse("2:4 int8"), WeightFormat.parse("int4/32")
@@ -43,32 +56,33 @@ def _size(linears: list[FloatLinear]) -> int:
     return sum(op.weight.size for op in linears)
 
 
+def least_error(errors: Mapping[str, float], sizes: Mapping[str, int], need: float) -> list[str]:
+    """Places whose sizes come to `need` or more, at the least sum of errors."""
+    unit = math.gcd(*sizes.values())
+    units = math.ceil(need / unit)
+    best: list[tuple[float, list[str]]] = [(0.0, []), *[(math.inf, [])] * units]
+    for place, size in sizes.items():
+        for have in range(units, 0, -1):  # falling: each place is taken once
+            error, chosen = best[max(have - size // unit, 0)]
+            if error + errors[place] < best[have][0]:
+                best[have] = error + errors[place], [*chosen, place]
+    return best[units][1]
+
+
 def share_plan(errors: Errors, places: Places, share: float) -> Formats:
-    """2:4 for the least sensitive linears, until `share` of the multiply-accumulates have it."""
-    total = sum(_size(linears) for linears in places.values())
-    order = sorted(places, key=lambda p: errors[p][SPARSE] / _size(places[p]))
-    plan: Formats = {}
-    done = 0
-    for place in order:
-        if done >= share * total:
-            break
-        plan[place] = SPARSE
-        done += _size(places[place])
-    return plan
+    """2:4 for `share` of the multiply-accumulates or more, at the least error predicted."""
+    sizes = {place: _size(linears) for place, linears in places.items()}
+    single = {place: errors[place][SPARSE] for place in places}
+    return dict.fromkeys(least_error(single, sizes, share * sum(sizes.values())), SPARSE)
 
 
 def bits_plan(errors: Errors, places: Places, bits: float) -> Formats:
-    """INT4 for the least sensitive linears, until a weight takes at most `bits` on average."""
-    total = sum(_size(linears) for linears in places.values())
-    order = sorted(places, key=lambda p: errors[p][INT4] / _size(places[p]))
-    plan: Formats = {}
-    stored = DENSE.bits_per_weight * total
-    for place in order:
-        if stored <= bits * total:
-            break
-        plan[place] = INT4
-        stored -= (DENSE.bits_per_weight - INT4.bits_per_weight) * _size(places[place])
-    return plan
+    """INT4 until a weight takes at most `bits` on average, at the least error predicted."""
+    sizes = {place: _size(linears) for place, linears in places.items()}
+    single = {place: errors[place][INT4] for place in places}
+    saved = DENSE.bits_per_weight - INT4.bits_per_weight
+    need = (DENSE.bits_per_weight - bits) / saved * sum(sizes.values())
+    return dict.fromkeys(least_error(single, sizes, need), INT4)
 
 
 @dataclass(frozen=True)
@@ -90,13 +104,13 @@ def _bits(bits: float) -> Callable[[Errors, Places], Formats]:
 
 _PLAIN = QuantOptions(least_squares=False, sweeps=0, permute=False)
 POINTS = (
-    Point("dense INT8", lambda _errors, _places: {}),
     Point("2:4 50%", _sparse(0.5)),
     Point("INT4 5.0 bits", _bits(5.0)),
     Point("2:4 25%", _sparse(0.25)),
     Point("INT4 6.0 bits", _bits(6.0)),
     Point("2:4 100%", _sparse(1.0)),
     Point("2:4 75%", _sparse(0.75)),
+    Point("dense INT8", lambda _errors, _places: {}),
     Point("2:4 50%, magnitude", _sparse(0.5), replace(_PLAIN, pruning="magnitude")),
     Point("2:4 50%, Wanda", _sparse(0.5), replace(_PLAIN, pruning="wanda")),
     Point("2:4 50%, SparseGPT", _sparse(0.5), _PLAIN),
@@ -118,16 +132,21 @@ def measure_point(point: Point, tuner: Tuner, errors: Errors, exact: np.ndarray)
         "sparse_share": sparse_share(graph),
         "average_bits": average_bits(graph),
         "weight_bytes": weight_bytes(graph),
-        "linear_cycles": plan_cost(tuner.places, formats, ROWS, tuner.config).cycles,
+        "cycles": lower(with_shape(graph, 1, ROWS), tuner.config).estimated_cycles,
         "formats": {place: format.name for place, format in formats.items()},
     }
+
+
+def read_points(path: Path) -> dict[str, Any]:
+    """Measured points by name."""
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def measure_points(
     path: Path, names: tuple[str, ...] = (), step=lambda _text: lambda _done, _total: None
 ) -> Iterator[tuple[Point, dict[str, Any]]]:
     """Measure what `path` does not have yet, in order; it is written after each point."""
-    known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    known = read_points(path)
     todo = [p for p in POINTS if p.name not in known and (not names or p.name in names)]
     if todo:
         tuner = Tuner(subject(ROWS), PRESETS["base"], (DENSE, SPARSE, INT4))
@@ -140,3 +159,31 @@ def measure_points(
             known[point.name] = measure_point(point, tuner, errors, exact)
             write_atomically(path, (json.dumps(known, indent=1) + "\n").encode())
             yield point, known[point.name]
+
+
+def table_rows(known: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Cells of each measured point, in the order of the points."""
+    for point in POINTS:
+        if point.name in known:
+            r = known[point.name]
+            yield (
+                point.name,
+                f"{r['sparse_share']:.0%}",
+                f"{r['average_bits']:.2f}",
+                f"{r['mean']:.4f}",
+                f"{r['minimum']:.4f}",
+                f"{r['neighbours']:.1%}",
+                f"{r['cycles']:,}",
+                f"{r['weight_bytes']:,}",
+            )
+
+
+COLUMNS = (
+    "plan", "MACs 2:4", "bits", "cosine", "least", "same nearest", "cycles", "weight bytes",
+)  # fmt: skip
+
+
+def markdown(known: Mapping[str, Any]) -> str:
+    """The table of the documents."""
+    lines = [COLUMNS, tuple("---" for _ in COLUMNS), *table_rows(known)]
+    return "".join("| " + " | ".join(cells) + " |\n" for cells in lines)

@@ -21,21 +21,24 @@ def draw_front(
     """Error against cycles and against bytes."""
     with pyplot() as plt:
         figure, both = plt.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
-        axis_of = (
-            (both[0], "thousand cycles", lambda p: p.cost.cycles / 1e3),
-            (both[1], "weights, KB", lambda p: p.cost.bytes / 1024),
-        )
-        for axes, label, of in axis_of:
+        for axes, label in ((both[0], "thousand cycles"), (both[1], "weights, KB")):
+
+            def of(found: Plan | Measured, label: str = label) -> float:
+                plan = found if isinstance(found, Plan) else found.plan
+                if label == "weights, KB":
+                    return plan.cost.bytes / 1024
+                return (found.cost.cycles if isinstance(found, Plan) else found.cycles) / 1e3
+
             line = sorted((of(p), p.error) for p in plans)
             axes.plot(*zip(*line, strict=True), color=GREY, label="predicted, added to dense INT8")
             axes.plot(
-                [of(m.plan) for m in measured],
+                [of(m) for m in measured],
                 [1 - m.mean for m in measured],
                 "o",
                 color=BLUE,
                 label="measured in integers",
             )
-            axes.plot(of(chosen.plan), 1 - chosen.mean, "*", color=RED, markersize=14, label="plan")
+            axes.plot(of(chosen), 1 - chosen.mean, "*", color=RED, markersize=14, label="plan")
             axes.set_xlabel(label)
             axes.set_yscale("symlog", linthresh=1e-3)
             axes.grid(color="#DDDDDD", linewidth=0.8)

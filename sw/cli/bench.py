@@ -12,7 +12,7 @@ from hw.config import get_config
 from hw.sparse.formats import WeightFormat
 from sw.bench.cases import Attention, Case, Encoder, Gemm, MiniLM, Workload
 from sw.bench.measure import STALLS, measure
-from sw.cli.bench_suite import all_rows, baseline, table
+from sw.cli.bench_suite import all_rows, baseline, sparsity, table
 from sw.cli.common import OUTPUT_FILE, config_option, console, memory_options, steps, write_json
 from sw.compiler.errors import CompileError
 
@@ -24,7 +24,7 @@ def bench() -> None:
     """Measure a workload on the RTL: from doorbell to done, DMA and memory latency included."""
 
 
-for command in (all_rows, baseline, table):
+for command in (all_rows, baseline, sparsity, table):
     bench.add_command(command)
 
 

@@ -18,10 +18,10 @@ from sw.bench.report import PAGE, write_report
 from sw.bench.results import RESULTS, Measurement, Results, measure_once
 from sw.bench.suite import BANDWIDTH, MODEL_ERROR, ROWS, SPARSE_UTILIZATION, cases
 from sw.bench.tables import measured_savings, readme_table
-from sw.cli.common import OUTPUT_FILE, console, progress_display
+from sw.cli.common import OUTPUT_FILE, console, progress_display, steps
 from sw.compiler.errors import CompileError
 
-__all__ = ["all_rows", "baseline", "table"]
+__all__ = ["all_rows", "baseline", "sparsity", "table"]
 
 NOT_EXACT = 2
 """Exit status if a byte differs from golden."""
@@ -184,3 +184,31 @@ def baseline(check: bool) -> None:
 def table() -> None:
     """Print the README's table from benchmarks/results.json."""
     click.echo(readme_table(Results()))
+
+
+@click.command()
+@click.option("--only", "names", multiple=True, help="Only the point of this name.")
+@click.option(
+    "--output", type=OUTPUT_FILE, help="Results file [default: benchmarks/sparsity.json]."
+)
+def sparsity(names: tuple[str, ...], output: str | None) -> None:
+    """Accuracy of all-MiniLM-L6-v2 with 2:4 and INT4 weights, in integers, 200 sentences.
+
+    Minutes for each point; saved after each: run it again to go on where it stopped.
+    """
+    from sw.bench import sparsity as bench
+
+    unknown = set(names) - {point.name for point in bench.POINTS}
+    if unknown:
+        listed = ", ".join(repr(point.name) for point in bench.POINTS)
+        raise CompileError(f"--only {unknown.pop()!r} is no point: {listed}")
+    path = Path(output) if output else bench.RESULTS
+    with steps() as step:
+        for _ in bench.measure_points(path, names, step):
+            pass
+    shown = Table(title="all-MiniLM-L6-v2: cosine to float32 on 200 sentences held out")
+    for number, column in enumerate(bench.COLUMNS):
+        shown.add_column(column, justify="right" if number else "left", no_wrap=True)
+    for cells in bench.table_rows(bench.read_points(path)):
+        shown.add_row(*cells)
+    console.print(shown)

@@ -16,7 +16,7 @@ from sw.cli.model import MINILM, MODEL_HELP, load_model
 from sw.compiler.assign import Plan, within
 from sw.compiler.errors import CompileError
 from sw.compiler.frontend import import_module
-from sw.compiler.tune import FORMATS, Measured, Subject, Tuner
+from sw.compiler.tune import Measured, Subject, Tuner
 
 __all__ = ["tune"]
 
@@ -46,13 +46,13 @@ def _front_table(plans: Sequence[Measured], chosen: Measured) -> Table:
     for name in ("linears", "cosine", "least", "predicted", "cycles", "weight bytes", ""):
         left = name == "linears"
         table.add_column(name, justify="left" if left else "right", no_wrap=not left)
-    for m in sorted(plans, key=lambda m: -m.plan.cost.cycles - 1e-6 * m.plan.cost.bytes):
+    for m in sorted(plans, key=lambda m: -m.cycles - 1e-6 * m.plan.cost.bytes):
         table.add_row(
             _counts(m.plan),
             f"{m.mean:.5f}",
             f"{m.least:.5f}",
             f"{plans[0].mean - m.plan.error:.5f}",
-            f"{m.plan.cost.cycles:,.0f}",
+            f"{m.cycles:,}",
             f"{m.plan.cost.bytes:,.0f}",
             "[bold green]chosen[/]" if m is chosen else "",
         )
@@ -83,7 +83,7 @@ def _json(measured: Measured) -> dict[str, object]:
         "cosine": measured.mean,
         "least": measured.least,
         "predicted_error": plan.error,
-        "cycles": plan.cost.cycles,
+        "cycles": measured.cycles,
         "weight_bytes": plan.cost.bytes,
         "formats": {place: format.name for place, format in plan.formats.items()},
     }
@@ -129,7 +129,7 @@ def tune(
         raise click.UsageError("--measure: at least 2 plans, the dense one and another")
     chosen_config = get_config(config)
     try:
-        formats = (DENSE, *map(WeightFormat.parse, names)) if names else FORMATS
+        formats = [WeightFormat.parse(name) for name in names]
     except WeightFormatError as error:
         raise CompileError(str(error)) from None
     with steps() as step:
@@ -153,16 +153,19 @@ def tune(
                     f"{measured[0].mean:.5f}"
                 )
         else:
-            number = within(plans, cycles=cycles, bytes=most_bytes)
-            wanted = {round(number * i / (most - 1)) for i in range(most)}
-            measured = [measure(plans[n]) for n in sorted(wanted)]
-            chosen = measured[-1]
+            if cycles is not None:
+                chosen = tuner.within(plans, measure, cycles)
+            else:
+                chosen = measure(plans[within(plans, bytes=most_bytes)])
+            number = plans.index(chosen.plan)
+            others = {round(number * i / (most - 1)) for i in range(most)} - {number}
+            measured = [*(measure(plans[n]) for n in sorted(others)), chosen]
         if output:
             step("Lowering")
             tuner.program(chosen.plan.formats).save(output)
     console.print(_plan_table(tuner, chosen.plan, errors))
     console.print(_front_table(measured, chosen))
-    console.print("cycles: predicted, for the whole program", style="dim")
+    console.print("cycles: of the whole program, as the compiler predicts them", style="dim")
     if picture:
         from sw.bench.tuning_picture import draw_front
 

@@ -11,13 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 
-import numpy as np
-
 from hw.config import AcceleratorConfig
 from hw.sparse.formats import DENSE, WeightFormat
 from sw.compiler.errors import CompileError
 from sw.compiler.graph import FloatLinear, QuantGraph, QuantLinear
-from sw.compiler.quantise.named import place_name
 
 __all__ = [
     "Cost",
@@ -151,11 +148,11 @@ def average_bits(graph: QuantGraph) -> float:
 
 
 def sparse_share(graph: QuantGraph) -> float:
-    """Share of the linears' multiply-accumulates in 2:4 sparse ones."""
-    sizes = np.array([op.weight.size for op in _linears(graph)])
-    return float(sizes[[op.format.sparse for op in _linears(graph)]].sum() / sizes.sum())
-
-
-def formats_of(graph: QuantGraph) -> dict[str, WeightFormat]:
-    """Formats by place of a quantised graph, for tables."""
-    return {place_name(op.place): op.format for op in _linears(graph)}
+    """Share of all linears' multiply-accumulates (dense, without copies) that 2:4 ones have."""
+    total = sparse = 0
+    for op in _linears(graph):
+        outputs, inputs = op.weight.shape
+        size = (outputs - op.copied_outputs) * (inputs - op.copied_inputs)
+        total += size
+        sparse += size * op.format.sparse
+    return sparse / total

@@ -7,6 +7,7 @@ float32 BLAS, split so that every partial sum is an integer below 2^24 and there
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -42,6 +43,9 @@ __all__ = [
 EXACT_TERMS = 1024
 """Terms of 2^14 (two signed bytes) whose sum float32 still holds exactly."""
 EXACT_TERMS_UNSIGNED = 512
+
+FIRST_STAGE_REACH = 1 << 17
+"""The first stage gives signed values of 18 bits."""
 
 CHUNK_SCORES = 1 << 21
 """Scores worked on at once: bounds the memory of many or long sequences."""
@@ -131,9 +135,16 @@ def encode_input(op: QuantInput, graph: QuantGraph, feeds: Feeds, rows: Rows) ->
 # --- device side ------------------------------------------------------------------------------
 
 
+@functools.cache
+def _results_of(function: Function) -> Int:
+    """`activate` of every value that the first stage can give: looking it up is much faster."""
+    return activate(np.arange(-FIRST_STAGE_REACH, FIRST_STAGE_REACH), function)
+
+
 def _finish(h: Int, op: QuantLinear | QuantElementwise, residual: Int | None) -> Feeds:
     """Function, residual add and the two results, from the first stage's value."""
-    h = activate(h, op.function) if op.function != Function.NONE else h
+    if op.function != Function.NONE:
+        h = _results_of(op.function)[h + FIRST_STAGE_REACH]
     results: Feeds = {}
     if isinstance(op, QuantLinear) and residual is not None:
         h = saturate(saturate(h, 16) + round_shift(residual, op.residual_shift), 16)

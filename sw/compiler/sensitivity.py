@@ -20,6 +20,7 @@ from sw.compiler.float_executor import run_float_op
 from sw.compiler.graph import FloatGraph, FloatLinear
 from sw.compiler.quantise.calibration import calibration_rows
 from sw.compiler.quantise.compress import compress
+from sw.compiler.quantise.given import given_formats
 from sw.compiler.quantise.named import sites
 from sw.compiler.quantise.options import Progress, QuantOptions
 from sw.compiler.rows import Feeds, Rows
@@ -112,7 +113,11 @@ def sensitivities(
     found: dict[str, dict[WeightFormat, float]] = {}
     wanted = [f for f in formats if f != DENSE]
     models: tuple[_Model, _Model] | None = None
+    given = given_formats(graph)
     for number, (place, linears) in enumerate(places.items()):
+        if any(op.steps is not None for op in linears):  # quantised elsewhere: nothing to choose
+            found[place] = {DENSE: 0.0, given.get(linears[0].place, DENSE): 0.0}
+            continue
         if progress is not None:
             progress(place, number / len(places))
         missing = [f for f in wanted if key(place, f) not in known]

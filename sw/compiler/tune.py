@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +17,10 @@ import numpy as np
 from hw.config import AcceleratorConfig
 from hw.sparse.formats import DENSE, WeightFormat
 from sim.cache import cache_folder, source_digest, write_atomically
-from sw.compiler.assign import Cost, Plan, front, plan_cost
+from sw.compiler.assign import Cost, Plan, front, plan_cost, within
+from sw.compiler.errors import CompileError
 from sw.compiler.float_executor import run_float
-from sw.compiler.graph import FloatEmbedding, FloatGraph, FloatLinear, QuantGraph
+from sw.compiler.graph import FloatGraph, QuantGraph
 from sw.compiler.graph_file import load_graph, save_graph
 from sw.compiler.lower import lower
 from sw.compiler.program import Program
@@ -35,6 +36,11 @@ __all__ = ["FORMATS", "Measured", "Subject", "Tuner"]
 FORMATS = tuple(WeightFormat.parse(name) for name in ("int8", "2:4 int8", "int4/32"))
 """Formats that a plan may use where nothing else is asked for."""
 
+SOURCES = (
+    "sw/compiler/quantise",
+    "sw/compiler/reference.py",
+    "sw/compiler/sensitivity.py",
+)
 SENSITIVITY_BATCHES = 100
 """Calibration batches that sensitivities are taken from, about: they only rank."""
 
@@ -60,40 +66,74 @@ class Subject:
         return self.graph.batch * (self.tokens or self.graph.tokens)
 
     def digest(self) -> str:
-        """Of the weights and the calibration data."""
+        """Of the model and the calibration data."""
         digest = hashlib.sha256()
+
+        def add(value: object) -> None:
+            if isinstance(value, np.ndarray):
+                digest.update(value.tobytes())
+            elif isinstance(value, tuple):
+                for item in value:
+                    add(item)
+            else:
+                digest.update(repr(value).encode())
+
         for op in self.graph.ops:
-            if isinstance(op, FloatLinear):
-                digest.update(op.place.encode() + op.weight.tobytes())
-            elif isinstance(op, FloatEmbedding):
-                for table in op.tables:
-                    digest.update(table.tobytes())
-        feeds, _ = calibration_rows(self.graph, self.calibration)
-        for name, value in feeds.items():
-            digest.update(name.encode() + value.tobytes())
+            for item in fields(op):
+                add(getattr(op, item.name))
+        feeds, rows = calibration_rows(self.graph, self.calibration)
+        add((rows.lengths, *feeds.values()))
         return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A plan with its cosines to float on batches that nothing was fitted to."""
+    """A plan with its cosines to float on batches that nothing was fitted to.
+
+    cycles: of its program, by the compiler's model of the machine.
+    """
 
     plan: Plan
     mean: float
     least: float
+    cycles: int
+
+
+def _possible(
+    formats: Sequence[WeightFormat], config: AcceleratorConfig
+) -> tuple[WeightFormat, ...]:
+    """Formats asked for, or those of `FORMATS` that the configuration has; dense is one."""
+
+    def has(format: WeightFormat) -> bool:
+        return (config.sparse or not format.sparse) and (config.int4 or format.bits == 8)
+
+    missing = [format.name for format in formats if not has(format)]
+    if missing:
+        raise CompileError(
+            f"configuration {config.name!r} has no {', '.join(missing)} weights: see its options "
+            "`sparse` and `int4`"
+        )
+    found = [format for format in formats or FORMATS if has(format) and format != DENSE]
+    if not found:
+        raise CompileError(f"configuration {config.name!r} has dense INT8 weights only")
+    return (DENSE, *found)
 
 
 @dataclass
 class Tuner:
-    """Sensitivities, front and measured plans of one subject on one configuration."""
+    """Sensitivities, front and measured plans of one subject on one configuration.
+
+    formats: that a linear may have; by default those of `FORMATS` that the configuration has.
+    """
 
     subject: Subject
     config: AcceleratorConfig
-    formats: Sequence[WeightFormat] = FORMATS
+    formats: Sequence[WeightFormat] = ()
     options: QuantOptions = field(default_factory=QuantOptions)
 
     def __post_init__(self) -> None:
-        code = source_digest("hw/sparse", "hw/vector", "hw/softmax", "sw/compiler/quantise")
+        self.formats = _possible(self.formats, self.config)
+        code = source_digest("hw/sparse", "hw/vector", "hw/softmax", *SOURCES)
         self.folder = cache_folder("tuning") / f"{self.subject.name}-{self.subject.digest()}-{code}"
         self.folder.mkdir(exist_ok=True)
         self.places = sites(self.subject.graph)
@@ -183,10 +223,21 @@ class Tuner:
         values = run_reference_rows(graph, feeds, rows)
         found = from_integers(values[output], graph.tensors[output])
         cosines = self.subject.judge(found, exact, rows)
-        return Measured(plan, float(cosines.mean()), float(np.min(cosines)))
+        cycles = self.program(plan.formats).estimated_cycles
+        return Measured(plan, float(cosines.mean()), float(np.min(cosines)), cycles)
 
+    @staticmethod
+    def within(plans: Sequence[Plan], measure: Callable[[Plan], Measured], cycles: int) -> Measured:
+        """The most accurate plan whose program keeps to `cycles`. Raises `CompileError`."""
+        budget: float = cycles
+        while True:
+            found = measure(plans[within(plans, cycles=budget)])
+            if found.cycles <= cycles:
+                return found
+            budget = found.plan.cost.cycles - max(found.cycles - cycles, 1)
+
+    @staticmethod
     def search(
-        self,
         plans: Sequence[Plan],
         accuracy: float,
         measure: Callable[[Plan], Measured],

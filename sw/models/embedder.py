@@ -17,7 +17,7 @@ from sw.compiler.graph import QuantGraph
 from sw.compiler.graph_file import load_graph, save_graph
 from sw.compiler.lower import lower
 from sw.compiler.program import Program, ProgramError
-from sw.compiler.quantise import quantise
+from sw.compiler.quantise import QuantOptions, given_formats, quantise
 from sw.compiler.retarget import with_shape
 from sw.driver import Device, open_device
 from sw.models import minilm
@@ -72,13 +72,19 @@ class Embedder:
         """The quantised model for up to `minilm.MAX_TOKENS` tokens."""
         if self._graph is None:
             key = source_digest("hw/vector", "hw/softmax", "sw/compiler/quantise", "sw/models")
-            path = cache_folder("models") / f"{self._model}-{key}.safetensors"
+            name = f"{self._model}-{key}"
+            if self._weights and self.config.sparse:  # what is 2:4 stays so
+                name += "-sparse"
+            path = cache_folder("models") / f"{name}.safetensors"
             with locked(path.with_suffix(".lock")):
                 if not path.exists():
                     update = self._step("Quantising all-MiniLM-L6-v2 (once, a few minutes)")
+                    exact = minilm.float_graph(weights=self._weights)
+                    formats = given_formats(exact, sparse=self.config.sparse, int4=False)
                     graph = quantise(
-                        minilm.float_graph(weights=self._weights),
+                        exact,
                         minilm.calibration(),
+                        QuantOptions(formats=formats),
                         progress=lambda _text, part: update(part, 1.0),
                     )
                     save_graph(graph, path)

@@ -62,7 +62,7 @@ class QuantOptions:
     pruning: str = "sparsegpt"
     least_squares: bool = True
     fit_damping: float = 0.3
-    sweeps: int = 8
+    sweeps: int = 4
     permute: bool = True
 
     def __post_init__(self) -> None:

@@ -52,7 +52,10 @@ def _fitted(
     Minimises `||data V^T - target W^T - residual_error||^2 + d |V - scaled|^2`; all of them
     weighted by rows and free of their means.
     """
-    wanted = weight @ (target.T @ data)
+    if len(weight) < weight.shape[1]:
+        wanted = (target @ weight.T.astype(np.float32)).T @ data
+    else:
+        wanted = weight @ (target.T @ data)
     if residual_error is not None:
         wanted = wanted + residual_error.T @ data
     whole = damped(hessian, damping)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise, product
 
 import numpy as np
@@ -13,11 +14,12 @@ from torch import nn
 
 from hw.config import PRESETS
 from hw.sparse.formats import DENSE, WeightFormat
-from sw.compiler.assign import Cost, front, linear_cost, within
+from sw.compiler.assign import Cost, Plan, front, linear_cost, within
 from sw.compiler.errors import CompileError
 from sw.compiler.frontend import import_module
 from sw.compiler.quantise.named import sites
 from sw.compiler.sensitivity import sensitivities
+from sw.compiler.tune import Measured, Subject, Tuner
 
 FORMATS = [DENSE, *(WeightFormat.parse(n) for n in ("2:4 int8", "int4", "int4/32", "2:4 int4"))]
 BASE = PRESETS["base"]
@@ -130,3 +132,52 @@ def test_sensitivity_finds_what_matters() -> None:
     assert again["a"][formats[1]] == 0.5 and again["c"] == found["c"]
     with pytest.raises(CompileError, match="at least two calibration batches"):
         sensitivities(graph, [(data[0],)], formats)
+
+
+def test_formats_that_the_machine_lacks(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("WEFT_CACHE", str(tmp_path))
+    data = torch.randn(2, 2, 5, 32)
+    graph = import_module(Uneven().eval(), (data[0],))
+    subject = Subject("uneven", graph, [(d,) for d in data])
+
+    def formats(names: tuple[str, ...], **options: bool) -> list[str]:
+        config = replace(BASE, name="mine", **options)
+        chosen = [WeightFormat.parse(name) for name in names]
+        return [format.name for format in Tuner(subject, config, chosen).formats]
+
+    assert formats((), int4=False) == ["int8", "2:4 int8"]
+    assert formats(("int4",), sparse=False) == ["int8", "int4"]
+    with pytest.raises(CompileError, match="'mine' has no 2:4 int4 weights"):
+        formats(("int4", "2:4 int4"), sparse=False)
+    with pytest.raises(CompileError, match="'mine' has dense INT8 weights only"):
+        formats((), sparse=False, int4=False)
+
+
+class Model:
+    """Measured cosines of a front, for the search: `error` times the predicted error."""
+
+    def __init__(self, plans, error: float):
+        self.plans, self.error, self.calls = plans, error, []
+
+    def __call__(self, plan: Plan) -> Measured:
+        self.calls.append(plan)
+        return Measured(plan, 0.999 - self.error * plan.error, 0.9, round(plan.cost.cycles) + 50)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.floats(0.2, 3), st.floats(0.9, 0.9989), st.integers(1, 60))
+def test_search_finds_the_last_good_plan(error: float, accuracy: float, count: int) -> None:
+    plans = [Plan({}, 0.1 * (n / count) ** 2, Cost(1000 - n, 1000 - n)) for n in range(count + 1)]
+    model = Model(plans, error)
+    best, found = Tuner.search(plans, accuracy, model, most=count + 1)
+    last = max(n for n, p in enumerate(plans) if model(p).mean >= accuracy)
+    assert best is not None and plans.index(best.plan) == last
+    few, found = Tuner.search(plans, accuracy, Model(plans, error), most=3)
+    assert len(found) <= 3 and few is not None and few.mean >= accuracy
+
+
+def test_cycles_are_those_of_the_program() -> None:
+    """The prediction is 50 cycles short: the plan for the budget is one of 50 cycles fewer."""
+    plans = [Plan({}, n, Cost(1000 - 10 * n, 0)) for n in range(40)]
+    found = Tuner.within(plans, Model(plans, 0.0), 900)
+    assert found.cycles == 900 and plans.index(found.plan) == 15

@@ -12,17 +12,20 @@ from hypothesis import strategies as st
 from torch import nn
 
 from hw.sparse.formats import WeightFormat, check_weights, quads
+from sw.compiler.assign import average_bits, sparse_share, weight_bytes
 from sw.compiler.errors import CompileError
 from sw.compiler.frontend import import_module
-from sw.compiler.graph import QuantGraph, QuantLinear
-from sw.compiler.quantise import QuantOptions, quantise
+from sw.compiler.graph import FloatLinear, QuantGraph, QuantLinear
+from sw.compiler.quantise import QuantOptions, descent, gptq, quantise
 from sw.compiler.quantise.compress import compress
 from sw.compiler.quantise.descent import descend
 from sw.compiler.quantise.gptq import Factor, damped, gptq_round
-from sw.compiler.quantise.grid import choose_grid
+from sw.compiler.quantise.grid import Grid, choose_grid
 from sw.compiler.quantise.named import place_name
 from sw.compiler.quantise.options import PRUNING
+from sw.compiler.quantise.ranges import Range
 from sw.compiler.quantise.sparse import cheapest_pairs, keep_largest
+from sw.compiler.quantise.weights import quantise_weight
 from sw.compiler.reference import run_reference
 
 FORMATS = ("int4", "int4/8", "int4/32", "2:4 int8", "2:4 int4", "2:4 int4/32")
@@ -134,6 +137,24 @@ def test_rounding_stays_on_the_grid_and_improves(name: str) -> None:
         assert (grid.round(v, slice(None)) == v).all()
 
 
+@pytest.mark.parametrize("sparse", [False, True])
+def test_blocks_change_nothing(sparse: bool, monkeypatch) -> None:
+    """Columns are worked on in blocks for speed; all at once gives the same weights."""
+    x = correlated(400, 96, 12)
+    weight = np.random.default_rng(13).normal(size=(16, 96))
+    factor, whole = Factor.of(x.T @ x, 0.01, sparse=sparse), damped(x.T @ x, 0.01)
+    results = []
+    for size in (96, 32):
+        monkeypatch.setattr(gptq, "BLOCK", size)
+        monkeypatch.setattr(descent, "BLOCK", size)
+        rounded = gptq_round(
+            weight, None if sparse else Grid(np.full(16, 0.1)), factor, sparse=sparse
+        )
+        results.append((rounded, descend(rounded, weight, whole, 2, swap=sparse)))
+    for one, other in zip(*results, strict=True):
+        assert np.abs(one - other).max() < 1e-6 * np.abs(one).max()
+
+
 def test_int4_reaches_its_extremes() -> None:
     """-8 is used on the side of the larger weights; the last group is shorter than the others."""
     weight = np.array([[0.8, -0.1, 0.3, 0.2], [-0.8, 0.1, -0.3, 0.2]])
@@ -204,6 +225,36 @@ def test_only_what_is_named_changes_its_format() -> None:
     assert found["up"].format.sparse and found["down"].format == WeightFormat()
     assert (quads(found["down"].weight) != 0).sum(axis=2).max() > 2
     assert quantised({})[1] < error < 0.1
+
+
+def test_what_a_graph_stores() -> None:
+    """Bytes with indices and multipliers; copied channels are stored, but no useful work."""
+    graph, _ = quantised({"up": "2:4 int8"})
+    sizes = {name: op.weight.size for name, op in linears(graph).items()}
+    assert sizes["down"] == 64 * 24 and linears(graph)["down"].copied_inputs == 14
+    assert weight_bytes(graph) == sizes["up"] * 5 / 8 + sizes["down"]
+    assert average_bits(graph) == 8 * weight_bytes(graph) / sum(sizes.values())
+    assert sparse_share(graph) == 0.5
+    graph, _ = quantised({"up": "int4", "down": "int4/32"})
+    sizes = {name: op.weight.size for name, op in linears(graph).items()}
+    assert weight_bytes(graph) == sizes["up"] * 4 / 8 + sizes["down"] * 4.25 / 8
+    assert sparse_share(graph) == 0
+
+
+def test_later_weights_make_up_for_earlier_ones() -> None:
+    """Least squares sees what was lost before: in the linear itself, and in the residual."""
+    named = {"up": "2:4 int8", "down": "2:4 int8"}
+    errors = [quantised(named, least_squares=fit)[1] for fit in (False, True)]
+    assert errors[1] < 0.97 * errors[0]
+    generator = np.random.default_rng(11)
+    x, weight = correlated(300, 16, 11), generator.normal(size=(8, 16))
+    lost = x @ generator.normal(size=(16, 8)) + 0.1 * generator.normal(size=(300, 8))
+    linear = FloatLinear("l", "x", weight.astype(np.float32), None)
+    scale = Range(np.ones(16), np.zeros(16))
+    options = QuantOptions(formats={"l": WeightFormat(bits=4)}, fit_damping=1e-4)
+    found = quantise_weight(linear, WeightFormat(), scale, x, x, lost, np.ones(300), options)
+    result = x @ (found.integers * found.gain[:, None]).T + found.bias
+    assert np.square(result - x @ weight.T - lost).mean() < 0.05 * np.square(lost).mean()
 
 
 def test_unknown_place_and_method() -> None:

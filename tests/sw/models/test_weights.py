@@ -1,0 +1,57 @@
+"""Other weights for all-MiniLM-L6-v2: taken whole, or refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from sw.compiler.errors import CompileError
+from sw.compiler.graph import FloatLinear
+from sw.models import minilm
+from sw.recover.result import save_minilm
+from sw.recover.student import Model
+from sw.recover.text import TextBatches, exported_minilm
+
+NAME = "encoder.layer.0.attention.self.query.weight"
+
+
+def test_weights_of_a_student_are_the_model_again(tmp_path):
+    student = Model(exported_minilm())
+    assert len(student.linears) == 36  # the pooler is not among them
+    changed = student.parameter(f"model.{NAME}")
+    changed[:, ::2] = 0
+    path = str(tmp_path / "w.safetensors")
+    save_minilm(student, path)
+    graph = minilm.float_graph(8, weights=path)
+    linears = [op for op in graph.ops if isinstance(op, FloatLinear)]
+    assert torch.equal(torch.from_numpy(linears[0].weight), changed)
+    assert minilm.load_module().get_parameter(NAME)[:, ::2].all(), "the original has changed"
+
+
+def test_other_weights_are_refused(tmp_path):
+    path = str(tmp_path / "w.safetensors")
+    state = {name: value.clone() for name, value in minilm.load_module().state_dict().items()}
+    save_file({**state, NAME: torch.zeros(3, 4)}, path)
+    with pytest.raises(CompileError, match=rf"{NAME} has shape \(3, 4\) instead of \(384, 384\)"):
+        minilm.load_module(path)
+    path = str(tmp_path / "less.safetensors")
+    save_file({name: value for name, value in state.items() if name != NAME}, path)
+    with pytest.raises(CompileError, match=f"{NAME} is only in one"):
+        minilm.load_module(path)
+    with pytest.raises(CompileError, match="missing"):
+        minilm.load_module(str(tmp_path / "missing.safetensors"))
+
+
+def test_batches_of_text_need_no_padding():
+    """Every row begins with [CLS] and ends with [SEP]; each pass has new made-up sentences."""
+    texts = [f"The {word} is here again, as ever." for word in minilm.vocabulary_words()[:60]]
+    data = TextBatches(texts, 100, 0)
+    passes = []
+    for number in (0, 1, 0):
+        batches = [batch[0][0] for batch in data.epoch(number)]
+        passes.append({tuple(row.tolist()) for ids in batches for row in ids})
+        assert sum(len(ids) for ids in batches) == round(60 / 0.65)
+        assert all((ids[:, 0] == 101).all() and (ids[:, -1] == 102).all() for ids in batches)
+        assert all(ids.numel() <= 100 for ids in batches)
+    assert passes[0] == passes[2] != passes[1]
