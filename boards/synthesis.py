@@ -10,7 +10,7 @@ import json
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -108,8 +108,11 @@ def _unit_of(module: str) -> str:
     return next((unit for unit, prefix in UNITS.items() if name.startswith(prefix)), "other")
 
 
-def _script(verilog: str) -> list[str]:
-    """Commands that turn `design.v` into mapped cells, and their counts in `stat.json`."""
+def _script(verilog: str, only: Collection[str]) -> list[str]:
+    """Commands that turn `design.v` into mapped cells, and their counts in `stat.json`.
+
+    only: units to synthesise; the others are emptied. All if there are none.
+    """
     modules = re.findall(r"^module \\?(\S+?)[ (]", verilog, re.MULTILINE)
     outermost = [
         name
@@ -124,6 +127,7 @@ def _script(verilog: str) -> list[str]:
         "read_verilog -sv design.v",
         f"hierarchy -top {TOP}",
         *(f"setattr -mod -set keep_hierarchy 1 {name}" for name in outermost),
+        *(f"blackbox {name}" for name in outermost if only and _unit_of(name) not in only),
         *stages[:MAP_LUTS],
         # ABC's names for the bits of `x` and a wire that is called `x[0]` would be the same.
         "rename -hide w:*",
@@ -155,16 +159,28 @@ def _areas(stat: dict) -> dict[str, Area]:
 
 
 def synthesise(
-    config: AcceleratorConfig, progress: Callable[[str, int, int], None] | None = None
+    config: AcceleratorConfig,
+    progress: Callable[[str, int, int], None] | None = None,
+    *,
+    only: Collection[str] = (),
 ) -> Report:
-    """Synthesise for ECP5. Raises `SynthesisError`; minutes for a large array."""
+    """Synthesise for ECP5, all units or `only` some. Minutes for a large array.
+
+    Raises `SynthesisError`.
+    """
+    unknown = set(only) - set(UNITS)
+    if unknown:
+        raise SynthesisError(f"no unit {sorted(unknown)[0]!r}: {', '.join(UNITS)}")
     verilog = to_verilog(config, progress)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "design.v").write_text(verilog)
-        run_yosys(_script(verilog), folder, progress)
+        run_yosys(_script(verilog, only), folder, progress)
         try:
             stat = json.loads((folder / "stat.json").read_text())
         except (OSError, ValueError) as error:
             raise SynthesisError(f"Yosys left no counts: {error}") from None
-    return Report(config.name, config.rows * config.columns, _areas(stat))
+    areas = _areas(stat)
+    if only:
+        areas = {name: area for name, area in areas.items() if name in only}
+    return Report(config.name, config.rows * config.columns, areas)

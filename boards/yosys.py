@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -37,25 +38,26 @@ def run_yosys(
     with tempfile.TemporaryFile("w+") as source:
         source.write(json.dumps(list(commands)))
         source.seek(0)
-        process = subprocess.Popen(
+        with subprocess.Popen(
             [sys.executable, "-m", __name__],
             cwd=folder,
-            env={**_environment()},
+            env=_environment(),
             stdin=source,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-        )
-        try:
+        ) as process:
             assert process.stdout is not None
-            for line in process.stdout:
-                log.append(line)
-                if line.startswith(MARK) and progress is not None:
-                    done = int(line.removeprefix(MARK))
-                    progress(commands[done].split()[0], done, len(commands))
-            status = process.wait()
-        finally:
-            process.kill()
+            try:
+                for line in process.stdout:
+                    log.append(line)
+                    if line.startswith(MARK) and progress is not None:
+                        done = int(line.removeprefix(MARK))
+                        progress(commands[done].split()[0], done, len(commands))
+            except BaseException:
+                process.kill()
+                raise
+        status = process.returncode
     text = "".join(log)
     if status:
         failed = next((x for x in reversed(log) if "ERROR" in x), log[-1] if log else "no output")
@@ -64,8 +66,6 @@ def run_yosys(
 
 
 def _environment() -> dict[str, str]:
-    import os
-
     root = str(Path(__file__).resolve().parent.parent)
     path = os.pathsep.join([root, *filter(None, sys.path)])
     return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}

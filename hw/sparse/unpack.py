@@ -120,11 +120,13 @@ class WeightUnpacker(wiring.Component):
             extra = Signal(NIBBLE, name=f"extra_{i}", reset_less=True)  # multiplier - 1
             with m.If(take & (tag.kind == WordKind.MULTIPLIERS)):
                 m.d.sync += extra.eq(byte[i][:NIBBLE])
-            factor = Mux(tag.scaled, extra, 0)
+            factor = Mux(tag.scaled, extra, 0)[:NIBBLE]
             for row, nibble in ((entry.word, byte[i][:NIBBLE]), (entry.word_1, byte[i][NIBBLE:])):
                 value = nibble.as_signed()
                 product = Signal(signed(8), name="product")
-                m.d.comb += product.eq(value + value * factor)
+                # Sums of shifted values: a multiplier block would be wasted on 4 x 4 bits.
+                parts = [Mux(bit, value << place, 0) for place, bit in enumerate(factor)]
+                m.d.comb += product.eq(value + ((parts[0] + parts[1]) + (parts[2] + parts[3])))
                 with m.If(values & tag.int4):
                     m.d.sync += row[i].eq(product)
 

@@ -7,7 +7,7 @@ import dataclasses
 import click
 from rich.table import Table
 
-from boards.synthesis import Area, synthesise
+from boards.synthesis import Area, Report, synthesise
 from hw.config import OPTIONS, get_config
 from sw.cli.common import OUTPUT_FILE, console, steps, write_json
 
@@ -18,6 +18,10 @@ def _cells(area: Area) -> tuple[str, ...]:
     return tuple(f"{value:,}" if value else "-" for value in vars(area).values())
 
 
+def _per_mac(report: Report) -> str:
+    return f"{report.macs} multiply-accumulates a cycle: {report.luts_per_mac:.0f} LUT4 for each"
+
+
 @click.command()
 @click.argument("config")
 @click.option(
@@ -26,8 +30,13 @@ def _cells(area: Area) -> tuple[str, ...]:
     type=click.Choice(OPTIONS),
     help="Leave out a part of the configuration (may be given twice).",
 )
+@click.option(
+    "--unit", "units", multiple=True, help="Only this unit, as the table calls it (repeatable)."
+)
 @click.option("--json", "json_file", type=OUTPUT_FILE, help="Write the numbers to this file.")
-def synth(config: str, without: tuple[str, ...], json_file: str | None) -> None:
+def synth(
+    config: str, without: tuple[str, ...], units: tuple[str, ...], json_file: str | None
+) -> None:
     """Synthesise CONFIG for ECP5 with Yosys: cells of every unit, before placement."""
     chosen = get_config(config)
     if without:
@@ -38,7 +47,7 @@ def synth(config: str, without: tuple[str, ...], json_file: str | None) -> None:
         )
     with steps() as step:
         update = step(f"Yosys, {chosen.name}")
-        report = synthesise(chosen, lambda _text, done, total: update(done, total))
+        report = synthesise(chosen, lambda _text, done, total: update(done, total), only=units)
     shown = Table(title=f"{chosen.name} on ECP5")
     shown.add_column("unit")
     for name in ("LUT4", "registers", "multipliers", "block RAMs"):
@@ -48,8 +57,6 @@ def synth(config: str, without: tuple[str, ...], json_file: str | None) -> None:
     shown.add_section()
     shown.add_row("all", *_cells(report.total))
     console.print(shown)
-    console.print(
-        f"{report.macs} multiply-accumulates a cycle: {report.luts_per_mac:.0f} LUT4 for each",
-        highlight=False,
-    )
+    if not units:
+        console.print(_per_mac(report), highlight=False)
     write_json(json_file, report.json())
