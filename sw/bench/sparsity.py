@@ -104,13 +104,13 @@ def _bits(bits: float) -> Callable[[Errors, Places], Formats]:
 
 _PLAIN = QuantOptions(least_squares=False, sweeps=0, permute=False)
 POINTS = (
-    Point("2:4 50%", _sparse(0.5)),
-    Point("INT4 5.0 bits", _bits(5.0)),
-    Point("2:4 25%", _sparse(0.25)),
-    Point("INT4 6.0 bits", _bits(6.0)),
-    Point("2:4 100%", _sparse(1.0)),
-    Point("2:4 75%", _sparse(0.75)),
     Point("dense INT8", lambda _errors, _places: {}),
+    Point("2:4 25%", _sparse(0.25)),
+    Point("2:4 50%", _sparse(0.5)),
+    Point("2:4 75%", _sparse(0.75)),
+    Point("2:4 100%", _sparse(1.0)),
+    Point("INT4 6.0 bits", _bits(6.0)),
+    Point("INT4 5.0 bits", _bits(5.0)),
     Point("2:4 50%, magnitude", _sparse(0.5), replace(_PLAIN, pruning="magnitude")),
     Point("2:4 50%, Wanda", _sparse(0.5), replace(_PLAIN, pruning="wanda")),
     Point("2:4 50%, SparseGPT", _sparse(0.5), _PLAIN),

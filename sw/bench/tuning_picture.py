@@ -18,7 +18,8 @@ def draw_front(
     measured: Sequence[Measured],
     chosen: Measured,
 ) -> None:
-    """Error against cycles and against bytes."""
+    """Error against cycles and against bytes. measured: the dense plan is one of them."""
+    dense = 1 - max(m.mean for m in measured if m.plan.error == 0)
     with pyplot() as plt:
         figure, both = plt.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
         for axes, label in ((both[0], "thousand cycles"), (both[1], "weights, KB")):
@@ -29,7 +30,7 @@ def draw_front(
                     return plan.cost.bytes / 1024
                 return (found.cost.cycles if isinstance(found, Plan) else found.cycles) / 1e3
 
-            line = sorted((of(p), p.error) for p in plans)
+            line = sorted((of(p), p.error + dense) for p in plans)
             axes.plot(*zip(*line, strict=True), color=GREY, label="predicted, added to dense INT8")
             axes.plot(
                 [of(m) for m in measured],
@@ -40,7 +41,7 @@ def draw_front(
             )
             axes.plot(of(chosen), 1 - chosen.mean, "*", color=RED, markersize=14, label="plan")
             axes.set_xlabel(label)
-            axes.set_yscale("symlog", linthresh=1e-3)
+            axes.set_yscale("log")
             axes.grid(color="#DDDDDD", linewidth=0.8)
             axes.set_axisbelow(True)
         both[0].set_ylabel("1 - mean cosine to float", color=INK)

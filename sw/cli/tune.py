@@ -61,9 +61,10 @@ def _front_table(plans: Sequence[Measured], chosen: Measured) -> Table:
 
 def _plan_table(tuner: Tuner, plan: Plan, errors: Errors) -> Table:
     table = Table(title="The plan, linear by linear")
-    for name in ("linear", "format", "error", "cycles", "weight bytes"):
-        left = name in ("linear", "format")
-        table.add_column(name, justify="left" if left else "right", no_wrap=True)
+    table.add_column("linear", no_wrap=True)
+    table.add_column("format", no_wrap=True, min_width=8)
+    for name, width in (("error", 7), ("cycles", 7), ("weight bytes", 12)):
+        table.add_column(name, justify="right", no_wrap=True, min_width=width)
     for place in tuner.places:
         format = plan.formats.get(place, DENSE)
         cost = tuner.cost(plan.formats, [place])

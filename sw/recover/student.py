@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,17 +93,19 @@ class Model:
         """Data of a parameter, to read or to write in place."""
         return self.parameters[name].data
 
-    def run(self, inputs: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """(float outputs, hidden states) for flat `inputs`."""
-        tap = _Tap(self.module, self.hidden)
+    def _execute(self, tap: _Tap, inputs: Sequence[Tensor]) -> object:
         try:
-            results = tap.run(*inputs, enable_io_processing=False)
+            return tap.run(*inputs, enable_io_processing=False)
         except (RuntimeError, IndexError) as error:
             raise CompileError(f"the model refuses these inputs: {first_line(error)}") from None
+
+    def run(self, inputs: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """(float outputs, hidden states) for flat `inputs`. Raises `CompileError`."""
+        tap = _Tap(self.module, self.hidden)
         outputs = [
-            r
-            for r in pytree.tree_leaves(results)
-            if isinstance(r, Tensor) and r.is_floating_point()
+            result
+            for result in pytree.tree_leaves(self._execute(tap, inputs))
+            if isinstance(result, Tensor) and result.is_floating_point()
         ]
         return outputs, [tap.found[name] for name in self.hidden]
 
@@ -110,10 +113,8 @@ class Model:
         """Rows [rows, K], float64, that the linear of this weight reads."""
         source = self.linears[weight].source
         tap = _Tap(self.module, [source], source)
-        try:
-            tap.run(*inputs, enable_io_processing=False)
-        except _Stop:
-            pass
+        with suppress(_Stop):
+            self._execute(tap, inputs)
         value = tap.found[source]
         return value.reshape(-1, value.shape[-1]).double().numpy()
 

@@ -16,6 +16,7 @@ from sw.compiler.assign import average_bits, sparse_share, weight_bytes
 from sw.compiler.errors import CompileError
 from sw.compiler.frontend import import_module
 from sw.compiler.graph import FloatLinear, QuantGraph, QuantLinear
+from sw.compiler.lower import lower
 from sw.compiler.quantise import QuantOptions, descent, gptq, quantise
 from sw.compiler.quantise.compress import compress
 from sw.compiler.quantise.descent import descend
@@ -27,6 +28,7 @@ from sw.compiler.quantise.ranges import Range
 from sw.compiler.quantise.sparse import cheapest_pairs, keep_largest
 from sw.compiler.quantise.weights import quantise_weight
 from sw.compiler.reference import run_reference
+from tests.sw.compiler.execution import CONFIGS, run_golden
 
 FORMATS = ("int4", "int4/8", "int4/32", "2:4 int8", "2:4 int4", "2:4 int4/32")
 
@@ -225,6 +227,20 @@ def test_only_what_is_named_changes_its_format() -> None:
     assert found["up"].format.sparse and found["down"].format == WeightFormat()
     assert (quads(found["down"].weight) != 0).sum(axis=2).max() > 2
     assert quantised({})[1] < error < 0.1
+
+
+@pytest.mark.parametrize(
+    "names", [("2:4 int8", "int4/8"), ("2:4 int4/16", "2:4 int8"), ("int4", "int8")]
+)
+def test_commands_give_the_same_integers(names: tuple[str, str]) -> None:
+    """Lowered as stored, on the golden machine, byte for byte what the graph says."""
+    graph, _ = quantised(dict(zip(("up", "down"), names, strict=True)))
+    x = np.random.default_rng(14).normal(size=(2, 20, 24)).astype(np.float32)
+    (expected,) = run_reference(graph, (x,))
+    for config in (CONFIGS["4x4"], CONFIGS["8x16"]):
+        program = lower(graph, config)
+        (found,) = program.read_outputs(run_golden(program, [x]))
+        assert (found == expected).all()
 
 
 def test_what_a_graph_stores() -> None:

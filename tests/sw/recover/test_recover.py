@@ -181,6 +181,15 @@ def test_arrays_that_do_not_fit_are_refused(program, tmp_path, array, message):
         load_inputs(path, program)
 
 
+def test_token_numbers_outside_the_table_are_refused():
+    module = nn.Sequential(nn.Embedding(10, 8), nn.Linear(8, 8))
+    example = torch.zeros(1, TOKENS, dtype=torch.int64)
+    model = Model(torch.export.export(module.eval(), (example,), strict=False))
+    with pytest.raises(CompileError, match="the model refuses these inputs"):
+        model.inputs_of("1.weight", (example + 10,))
+    assert model.trainable() == ["1.weight", "1.bias"]
+
+
 def test_names_in_an_npz_are_those_of_the_inputs(program, tmp_path):
     path = str(tmp_path / "named.npz")
     np.savez(path, y=np.zeros((4, 1, TOKENS, FEATURES), np.float32))
