@@ -117,16 +117,17 @@ class WeightUnpacker(wiring.Component):
         """INT4 values times their multipliers, two rows a word."""
         tag, entry = self.i.payload.tag, self.o.payload
         for i in range(self.config.columns):
-            extra = Signal(NIBBLE, name=f"extra_{i}", reset_less=True)  # multiplier - 1
+            multiplier = Signal(NIBBLE + 1, name=f"multiplier_{i}", reset_less=True)
             with m.If(take & (tag.kind == WordKind.MULTIPLIERS)):
-                m.d.sync += extra.eq(byte[i][:NIBBLE])
-            factor = Mux(tag.scaled, extra, 0)[:NIBBLE]
+                m.d.sync += multiplier.eq(byte[i][:NIBBLE] + 1)
+            factor = Mux(tag.scaled, multiplier, 1)
             for row, nibble in ((entry.word, byte[i][:NIBBLE]), (entry.word_1, byte[i][NIBBLE:])):
-                value = nibble.as_signed()
+                # Two small sums and one of them: half of what a row of additions takes, and a
+                # multiplier block would be wasted on 4 x 5 bits.
+                terms = [Mux(bit, factor, 0) for bit in nibble]
+                low, high = terms[0] + (terms[1] << 1), terms[2] - (terms[3] << 1)
                 product = Signal(signed(8), name="product")
-                # Sums of shifted values: a multiplier block would be wasted on 4 x 4 bits.
-                parts = [Mux(bit, value << place, 0) for place, bit in enumerate(factor)]
-                m.d.comb += product.eq(value + ((parts[0] + parts[1]) + (parts[2] + parts[3])))
+                m.d.comb += product.eq(low + (high << 2))
                 with m.If(values & tag.int4):
                     m.d.sync += row[i].eq(product)
 
