@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -10,11 +11,13 @@ from rich.table import Table
 
 from hw.config import get_config
 from hw.sparse.formats import WeightFormat
-from sw.bench.cases import Attention, Case, Encoder, Gemm, MiniLM, Workload
-from sw.bench.measure import STALLS, measure
+from sw.bench.cases import Attention, Case, Encoder, Gemm, MiniLM, Workload, random_inputs
+from sw.bench.measure import STALLS, measure, measure_program
+from sw.bench.results import Measurement
 from sw.cli.bench_suite import all_rows, baseline, sparsity, table
 from sw.cli.common import OUTPUT_FILE, config_option, console, memory_options, steps, write_json
 from sw.compiler.errors import CompileError
+from sw.compiler.program_file import load_program
 
 __all__ = ["bench"]
 
@@ -28,7 +31,7 @@ for command in (all_rows, baseline, sparsity, table):
     bench.add_command(command)
 
 
-def _common(command: Callable) -> Callable:
+def _measuring(command: Callable) -> Callable:
     for option in (
         click.option(
             "--json", "json_file", type=OUTPUT_FILE, help="Write the measurement to this file."
@@ -40,10 +43,13 @@ def _common(command: Callable) -> Callable:
         ),
         click.option("--vcd", type=OUTPUT_FILE, help="Write a waveform."),
         memory_options,
-        config_option,
     ):
         command = option(command)
     return command
+
+
+def _common(command: Callable) -> Callable:
+    return config_option(_measuring(command))
 
 
 def _format_options(command: Callable) -> Callable:
@@ -83,8 +89,13 @@ def _report(
     case = Case(workload, get_config(config), memory_latency, memory_width)
     with steps() as step:
         result = measure(case, step=step, **files)
+    _show(workload.title, config, result, json_file)
+
+
+def _show(title: str, config: str, result: Measurement, json_file: str | None) -> None:
+    """Print and write a measurement; wrong bytes end the command with status 2."""
     cycles = result["cycles"]
-    shown = Table(title=f"{workload.title} on {config}")
+    shown = Table(title=f"{title} on {config}")
     shown.add_column("what")
     shown.add_column("value", justify="right")
     shown.add_column("share", justify="right")
@@ -109,7 +120,7 @@ def _report(
         "simulation", f"{result['simulated_khz']:.0f} kHz", f"{result['wall_seconds']:.1f} s"
     )
     console.print(shown)
-    write_json(json_file, {"workload": workload.title, **result})
+    write_json(json_file, {"workload": title, **result})
     if not result["bit_exact"]:
         raise SystemExit(2)
 
@@ -166,6 +177,26 @@ def encoder(
     """Whole encoder layers: attention, residual adds, layer norms, GELU feed-forward."""
     format = _format(sparsity, weights)
     _report(Encoder(hidden, heads, ffn, seq, layers, format), **options)
+
+
+@bench.command("program")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False))
+@_measuring
+def program_(
+    file: str, json_file: str | None, memory_latency: int, memory_width: int, **files: Any
+) -> None:
+    """Any program FILE of `weft compile` or `weft tune`, on random inputs."""
+    program = load_program(Path(file))
+    with steps() as step:
+        result = measure_program(
+            program,
+            random_inputs(program.graph),
+            memory_latency=memory_latency,
+            memory_width=memory_width,
+            step=step,
+            **files,
+        )
+    _show(Path(file).name, program.config.name, result, json_file)
 
 
 @bench.command()

@@ -30,6 +30,12 @@ def test_compile_run_disassemble_inspect(weft, model, tmp_path):
     assert (results["golden"] == results["verilator"]).all()
     want = module(torch.from_numpy(np.load(given))).detach().numpy()
     assert np.corrcoef(want.ravel(), results["golden"].ravel())[0, 1] > 0.999
+    measured = tmp_path / "measured.json"
+    outcome = weft("bench", "program", program, "--json", measured)
+    assert outcome.code == 0, outcome
+    result = json.loads(measured.read_text())
+    assert result["bit_exact"] and result["config"] == "tiny"
+    assert result["cycles"] == result["matrix_busy"] + sum(result["stalls"].values())
     outcome = weft("disassemble", program)
     assert outcome.code == 0
     for text in ("GEMM rows=5", "NORM", "; first", "HALT"):
