@@ -15,6 +15,7 @@ from hw.config import AcceleratorConfig
 from hw.sparse.formats import DENSE, WeightFormat
 from sw.compiler.errors import CompileError
 from sw.compiler.graph import FloatLinear, QuantGraph, QuantLinear
+from sw.compiler.layout import weight_form
 
 __all__ = [
     "Cost",
@@ -57,12 +58,14 @@ def linear_cost(
 ) -> Cost:
     """Cost of `rows` x `inputs` by `outputs`: the array's cycles, or the bus's if it needs more.
 
-    A sparse array takes twice the reduction length in the same cycles.
+    Raises `WeightFormatError` if the configuration has not this format.
     """
-    depth = config.rows * (2 if format.sparse else 1)
-    array = rows * ceil(inputs / depth) * ceil(outputs / config.columns)
+    form = weight_form(config, format)
+    tiles, panels = ceil(inputs / form.reach), ceil(outputs / config.columns)
+    words = panels * form.total_words(tiles)
+    bus = words * config.weight_pitch / config.bus_bytes
     stored = outputs * inputs * format.bits_per_weight / 8
-    return Cost(max(array, stored / config.bus_bytes), stored)
+    return Cost(max(panels * tiles * rows, words, bus), stored)
 
 
 def plan_cost(

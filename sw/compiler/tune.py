@@ -15,13 +15,14 @@ from pathlib import Path
 import numpy as np
 
 from hw.config import AcceleratorConfig
-from hw.sparse.formats import DENSE, WeightFormat
+from hw.sparse.formats import DENSE, WeightFormat, WeightFormatError
 from sim.cache import cache_folder, source_digest, write_atomically
 from sw.compiler.assign import Cost, Plan, front, plan_cost, within
 from sw.compiler.errors import CompileError
 from sw.compiler.float_executor import run_float
 from sw.compiler.graph import FloatGraph, QuantGraph
 from sw.compiler.graph_file import load_graph, save_graph
+from sw.compiler.layout import weight_form
 from sw.compiler.lower import lower
 from sw.compiler.program import Program
 from sw.compiler.quantise import Progress, QuantOptions, quantise
@@ -104,16 +105,16 @@ def _possible(
 ) -> tuple[WeightFormat, ...]:
     """Formats asked for, or those of `FORMATS` that the configuration has; dense is one."""
 
-    def has(format: WeightFormat) -> bool:
-        return (config.sparse or not format.sparse) and (config.int4 or format.bits == 8)
+    def refusal(format: WeightFormat) -> str:
+        try:
+            weight_form(config, format)
+        except WeightFormatError as error:
+            return str(error)
+        return ""
 
-    missing = [format.name for format in formats if not has(format)]
-    if missing:
-        raise CompileError(
-            f"configuration {config.name!r} has no {', '.join(missing)} weights: see its options "
-            "`sparse` and `int4`"
-        )
-    found = [format for format in formats or FORMATS if has(format) and format != DENSE]
+    for text in filter(None, map(refusal, formats)):
+        raise CompileError(text)
+    found = [f for f in formats or FORMATS if f != DENSE and not refusal(f)]
     if not found:
         raise CompileError(f"configuration {config.name!r} has dense INT8 weights only")
     return (DENSE, *found)

@@ -43,6 +43,9 @@ def test_cost_of_a_linear(name: str, rows: int, cycles: float, stored: float) ->
 def test_cost_counts_whole_tiles() -> None:
     assert linear_cost(17, 33, 100, DENSE, BASE).cycles == 100 * 3 * 2
     assert linear_cost(17, 33, 100, WeightFormat(sparse=True), BASE).cycles == 100 * 2 * 2
+    # Fewer rows than a tile has words: 16, or 20 with the indices.
+    assert linear_cost(16, 64, 2, DENSE, BASE).cycles == 4 * 16
+    assert linear_cost(16, 64, 2, WeightFormat(sparse=True), BASE).cycles == 2 * 20
 
 
 problems = st.lists(
@@ -147,8 +150,10 @@ def test_formats_that_the_machine_lacks(monkeypatch, tmp_path) -> None:
 
     assert formats((), int4=False) == ["int8", "2:4 int8"]
     assert formats(("int4",), sparse=False) == ["int8", "int4"]
-    with pytest.raises(CompileError, match="'mine' has no 2:4 int4 weights"):
+    with pytest.raises(CompileError, match="'mine' cannot hold 2:4 int4 weights: it needs sparse"):
         formats(("int4", "2:4 int4"), sparse=False)
+    with pytest.raises(CompileError, match="int4/8: a group must be 1 to 15 tiles of 16 inputs"):
+        formats(("int4/8",))
     with pytest.raises(CompileError, match="'mine' has dense INT8 weights only"):
         formats((), sparse=False, int4=False)
 
