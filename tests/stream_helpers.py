@@ -16,6 +16,7 @@ from cocotb.clock import Clock
 from cocotb.triggers import RisingEdge, with_timeout
 
 __all__ = [
+    "PERIOD_NS",
     "STALLS",
     "StreamMonitor",
     "drive_ready",

@@ -42,10 +42,12 @@ class Device(abc.ABC):
     Attributes
     ----------
     name: of the kind of device. config: the configuration the user asked for, which `check`
-    compares with the machine. has_cycles: whether the machine counts cycles.
+    compares with the machine. has_cycles: whether the machine counts cycles. argument: what
+    stands behind the name and a colon where a device is named, if anything does.
     """
 
     name: str
+    argument = ""
     has_cycles = True
 
     def __init__(self, config: AcceleratorConfig):
@@ -83,6 +85,10 @@ class Device(abc.ABC):
     @abc.abstractmethod
     def close(self) -> None:
         """Free everything. May be called more than once."""
+
+    def read_registers(self, address: int, count: int) -> list[int]:
+        """Read `count` 32-bit registers from `address` on."""
+        return [self.read_register(address + 4 * i) for i in range(count)]
 
     # --- programs ------------------------------------------------------------------------------
 
@@ -152,12 +158,9 @@ class Device(abc.ABC):
 
     def raw_counters(self) -> dict[str, int]:
         """The machine's counters of the last run."""
-        values = {}
-        for name in COUNTERS:
-            address = counter_address(name)
-            low, high = self.read_register(address), self.read_register(address + 4)
-            values[name] = low | high << 32
-        return values
+        words = self.read_registers(counter_address(COUNTERS[0]), 2 * len(COUNTERS))
+        pairs = zip(COUNTERS, words[::2], words[1::2], strict=True)
+        return {name: low | high << 32 for name, low, high in pairs}
 
     def counters(self, useful_macs: int | None = None) -> dict[str, int | float]:
         """Counters of the last run and what follows from them.

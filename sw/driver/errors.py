@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 from hw import isa
 from hw.config import AcceleratorConfig
 from sim.compiler import NoCompilerError
 
 __all__ = [
+    "BusError",
     "ConfigMismatchError",
     "CycleLimitError",
     "DeviceError",
     "DeviceOptionError",
     "IdMismatchError",
+    "LinkError",
     "MachineError",
+    "MemorySizeError",
     "MissingCompilerError",
     "ModelBuildError",
+    "PortError",
     "UnknownDeviceError",
     "describe_command",
 ]
@@ -59,6 +64,33 @@ class ConfigMismatchError(DeviceError):
         super().__init__(
             f"the program was compiled for configuration {program.name!r}, the machine is "
             f"{machine.name!r} ({differences or 'fingerprints differ'}): compile it again"
+        )
+
+
+class PortError(DeviceError):
+    """The serial port of a board cannot be opened."""
+
+
+class LinkError(DeviceError):
+    """The board does not answer, not any more, or not as a Weft board does."""
+
+
+class BusError(LinkError):
+    """An access over the link met an error response of the board's memory or registers."""
+
+    def __init__(self, what: str, kind: str, address: int):
+        self.address = address
+        super().__init__(f"the board's {what} refused a {kind} at address {address:#x}")
+
+
+class MemorySizeError(DeviceError):
+    """The program does not fit into the board's memory."""
+
+    def __init__(self, sizes: Mapping[isa.Region, int], needed: int, available: int):
+        parts = ", ".join(f"{region.name.lower()} {size:,}" for region, size in sizes.items())
+        super().__init__(
+            f"the program needs {needed:,} bytes of memory ({parts}), the board has "
+            f"{available:,}: {needed - available:,} too few"
         )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw.isa import Region
+from sw.driver.regions import RegionMap
 
 __all__ = ["HostMemory"]
 
@@ -22,31 +23,23 @@ class HostMemory:
 
     def __init__(self) -> None:
         self.data: NDArray[np.uint8] = np.zeros(_ALIGNMENT, np.uint8)
-        self.bases: dict[Region, int] = {}
-        self.sizes: dict[Region, int] = {}
+        self.regions = RegionMap(_ALIGNMENT, gap=_ALIGNMENT)
+
+    @property
+    def bases(self) -> dict[Region, int]:
+        """Bus addresses of the regions."""
+        return self.regions.bases
 
     def allocate(self, sizes: Mapping[Region, int]) -> dict[Region, int]:
         """Place the regions anew; everything is cleared."""
-        base = 0
-        self.bases = {}
-        for region in Region:
-            self.bases[region] = base
-            base += -(-sizes[region] // _ALIGNMENT) * _ALIGNMENT + _ALIGNMENT
-        if len(self.data) < base:
-            self.data = np.zeros(base, np.uint8)
+        needed = self.regions.place(sizes)
+        if len(self.data) < needed:
+            self.data = np.zeros(needed, np.uint8)
         else:
             self.data.fill(0)
-        self.sizes = dict(sizes)
         return self.bases
 
     def view(self, region: Region, offset: int, size: int) -> NDArray[np.uint8]:
         """The bytes of a region, in place."""
-        if region not in self.bases:
-            raise ValueError(f"region {region.name} is not open: load a program first")
-        if not 0 <= offset <= offset + size <= self.sizes[region]:
-            raise ValueError(
-                f"bytes {offset}..{offset + size} are outside region {region.name} "
-                f"({self.sizes[region]} bytes)"
-            )
-        begin = self.bases[region] + offset
+        begin = self.regions.locate(region, offset, size)
         return self.data[begin : begin + size]

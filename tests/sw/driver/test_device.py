@@ -183,7 +183,7 @@ def test_bus_errors():
 
 
 def test_open_device_errors():
-    with pytest.raises(UnknownDeviceError, match="'fpga'; known: golden, verilator"):
+    with pytest.raises(UnknownDeviceError, match="'fpga'; known: board:PORT, golden, verilator"):
         open_device("fpga")
     with pytest.raises(DeviceOptionError, match="no option 'memory_size'; it has memory_latency"):
         open_device("verilator", CONFIG, memory_size=1)

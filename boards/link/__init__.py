@@ -1,0 +1,1 @@
+"""Host link: memory and registers of a board over two wires; docs/link.md has the protocol."""

@@ -1,0 +1,58 @@
+"""A serial port as a line of bytes, through pyserial."""
+
+from __future__ import annotations
+
+import errno
+
+import serial
+
+from sw.driver.errors import LinkError, PortError
+
+__all__ = ["SerialLine"]
+
+
+class SerialLine:
+    """The port `name` ("/dev/ttyUSB0", "COM3", a pseudo-terminal), for this process alone.
+
+    Raises `PortError` if it cannot be opened, `LinkError` once it has gone away.
+    """
+
+    def __init__(self, name: str, baud: int):
+        self.name = name
+        try:
+            self._port = serial.Serial(name, baud, timeout=0, exclusive=True)
+        except (serial.SerialException, OSError, ValueError) as error:
+            raise PortError(_why(name, error)) from None
+        self._port.reset_input_buffer()
+
+    def write(self, data: bytes) -> None:
+        try:
+            self._port.write(data)
+        except (serial.SerialException, OSError) as error:
+            raise self._gone(error) from None
+
+    def read(self, timeout: float) -> bytes:
+        try:
+            if self._port.timeout != timeout:
+                self._port.timeout = timeout
+            data = self._port.read(1)
+            return data + self._port.read(self._port.in_waiting) if data else b""
+        except (serial.SerialException, OSError) as error:
+            raise self._gone(error) from None
+
+    def close(self) -> None:
+        self._port.close()
+
+    def _gone(self, error: Exception) -> LinkError:
+        return LinkError(f"{self.name}: the port is gone, was the board unplugged? ({error})")
+
+
+def _why(name: str, error: Exception) -> str:
+    number = getattr(error, "errno", None)
+    if number == errno.ENOENT:
+        return f"there is no port {name}: is the board plugged in?"
+    if number in (errno.EACCES, errno.EPERM):
+        return f"no permission to open {name}: join the group that owns it (often dialout)"
+    if number in (errno.EBUSY, errno.EAGAIN, errno.EWOULDBLOCK) or "lock port" in str(error):
+        return f"port {name} is in use by another program"
+    return f"cannot open port {name}: {error}"
