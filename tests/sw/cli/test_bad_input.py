@@ -114,7 +114,7 @@ def test_configurations_and_devices(weft, program, tmp_path):
     text = weft("export", "--config", "huge", "-o", tmp_path / "x.v").error()
     assert text == "unknown configuration 'huge'; presets: tiny, ulx3s, base"
     assert "unknown configuration" in weft("embed", "x", "--config", "huge").error()
-    unknown = "unknown device 'gpu'; known: golden, verilator"
+    unknown = "unknown device 'gpu'; known: board:PORT, golden, verilator"
     assert weft("run", program, "--device", "gpu").error() == unknown
     assert weft("embed", "x", "--device", "gpu").error() == unknown
     bench = ("bench", "gemm", "--config", "tiny", "--shape")
