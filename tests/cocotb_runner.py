@@ -79,6 +79,7 @@ def run(
     env: Mapping[str, str] | None = None,
     ports: Mapping[str, Any] | Sequence[Any] | None = None,
     testcase: str | Sequence[str] | None = None,
+    sources: Sequence[Path] = (),
 ) -> None:
     """Run every cocotb test of `test_module` on `component`, in each simulator.
 
@@ -91,11 +92,13 @@ def run(
     env: environment variables for the tests, for example parameters of the component.
     ports: only where the signature does not give the ports, as `amaranth.back.verilog` takes it.
     testcase: names of the tests to run; all of them by default.
+    sources: Verilog files with modules that the component instantiates.
 
     Raises `AssertionError` with the end of the log if a test failed or none ran, and
     `MissingToolError` if a simulator is not installed.
     """
     text = verilog.convert(component, name=TOP, ports=ports, emit_src=False)
+    text = "\n".join([text, *(source.read_text() for source in sources)])
     digest = hashlib.sha256((RECIPE + text).encode()).hexdigest()[:16]
     folder = BUILD / f"{name}-{digest}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -211,6 +214,7 @@ def _test(
         raise AssertionError(
             f"{test_module} on {simulator}, seed {seed}: {problem}\nfolder {test_dir}\n{_tail(log)}"
         )
+    (print(_tail(log)) if os.environ.get("KEEP") else None)
     shutil.rmtree(test_dir, ignore_errors=True)
 
 
