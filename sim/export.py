@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib
 import importlib.metadata
 import json
 import os
@@ -29,10 +30,12 @@ from amaranth.lib import wiring
 from hw.config import AcceleratorConfig
 from sim.cache import cache_folder, write_atomically
 
-__all__ = ["TOP", "ExportError", "component_verilog", "to_verilog"]
+__all__ = ["TOP", "ExportError", "component_verilog", "exported", "to_verilog"]
 
 TOP = "weft"
 """Name of the top module."""
+
+Progress = Callable[[str, int, int], None]
 
 _ROOT = Path(__file__).resolve().parent.parent
 
@@ -55,23 +58,35 @@ def component_verilog(component: Any, name: str = TOP) -> str:
     return verilog.convert(component, name=name, ports=ports, emit_src=False)
 
 
-def to_verilog(
-    config: AcceleratorConfig, progress: Callable[[str, int, int], None] | None = None
-) -> str:
-    """Verilog of `Accelerator(config)`, from the cache where the sources have not changed.
+def to_verilog(config: AcceleratorConfig, progress: Progress | None = None) -> str:
+    """Verilog of `Accelerator(config)`; see `exported`."""
+    fields = dataclasses.asdict(config)
+    del fields["name"]  # not in the hardware
+    try:
+        return exported("sim.export:_accelerator", fields, ["hw"], progress)
+    except ExportError as error:
+        raise ExportError(f"configuration {config.name!r}: {error}") from None
 
-    progress: called with (text, steps done, steps) if it takes time. Raises `ExportError`.
+
+def exported(
+    factory: str, arguments: dict[str, Any], folders: list[str], progress: Progress | None = None
+) -> str:
+    """Verilog of the component that `factory` ("module:function") makes of the arguments, from
+    the cache where the sources have not changed.
+
+    arguments: what JSON can hold. folders: with the sources that it depends on. progress: called
+    with (text, steps done, steps) if it takes time. Raises `ExportError`.
     """
-    path = cache_folder("verilog") / f"{_source_hash(config)}.v"
+    call = json.dumps([factory, arguments], sort_keys=True)
+    path = cache_folder("verilog") / f"{_source_hash(folders, call)}.v"
     if path.exists():
         return path.read_text()
     if progress is not None:
         progress("Converting to Verilog", 0, 1)
     environment = {**os.environ, "PYTHONHASHSEED": "0"}
     environment["PYTHONPATH"] = os.pathsep.join([str(_ROOT), *filter(None, sys.path)])
-    fields = json.dumps(dataclasses.asdict(config))
     result = subprocess.run(
-        [sys.executable, "-m", "sim.export", fields],
+        [sys.executable, "-m", "sim.export", call],
         env=environment,
         capture_output=True,
         text=True,
@@ -79,25 +94,31 @@ def to_verilog(
     )
     if result.returncode:
         tail = "\n".join(result.stderr.splitlines()[-15:])
-        raise ExportError(f"configuration {config.name!r} does not convert to Verilog:\n{tail}")
+        raise ExportError(f"the conversion to Verilog failed:\n{tail}")
     write_atomically(path, result.stdout.encode())
     return result.stdout
 
 
-def _source_hash(config: AcceleratorConfig) -> str:
+def _source_hash(folders: list[str], call: str) -> str:
     digest = hashlib.sha256(importlib.metadata.version("amaranth").encode())
-    for path in [*sorted((_ROOT / "hw").rglob("*.py")), Path(__file__)]:
+    sources = [path for folder in folders for path in sorted((_ROOT / folder).rglob("*.py"))]
+    for path in [*sources, Path(__file__)]:
         digest.update(str(path.relative_to(_ROOT)).encode() + b"\0" + path.read_bytes())
-    fields = dataclasses.asdict(config)
-    del fields["name"]
-    digest.update(json.dumps(fields, sort_keys=True).encode())
+    digest.update(call.encode())
     return digest.hexdigest()[:32]
 
 
-def _main() -> None:
-    from hw.accelerator import Accelerator  # pyright: ignore
+def _accelerator(**fields: Any) -> Any:
+    from hw.accelerator import Accelerator
 
-    sys.stdout.write(component_verilog(Accelerator(AcceleratorConfig(**json.loads(sys.argv[1])))))
+    return Accelerator(AcceleratorConfig(**fields))
+
+
+def _main() -> None:
+    factory, arguments = json.loads(sys.argv[1])
+    module, _, function = factory.partition(":")
+    component = getattr(importlib.import_module(module), function)(**arguments)
+    sys.stdout.write(component_verilog(component))
 
 
 if __name__ == "__main__":

