@@ -146,8 +146,8 @@ def test_unplugged_in_the_middle(line, seed):
     assert all(got in (0, wanted) for got, wanted in zip(memory, data, strict=True))
     after.write(100, data)
     assert after.read(100, len(data)) == data
+    link.timeout, link._open = 10.0, True
     with pytest.raises(LinkError, match="another program uses it"):
-        link._open = True
         link.read(0, 4)
 
 
