@@ -21,9 +21,9 @@ from cocotbext.axi.axi_channels import (
 )
 
 from hw.dma.axi import Burst, Response
-from tests.stream_helpers import PERIOD_NS, STALLS
+from tests.stream_helpers import PERIOD_NS, STALLS, with_limit
 
-__all__ = ["PAGE_BYTES", "Channels", "many_users"]
+__all__ = ["PAGE_BYTES", "Channels", "check_refused", "many_users", "pauses"]
 
 PAGE_BYTES = 4096
 
@@ -64,6 +64,7 @@ class Channels:
                 channel.set_pause_generator(pauses(random.Random(rng.random()), stall))
             else:
                 channel.clear_pause_generator()
+                channel.pause = False
 
     def _address(self, transaction, prefix: str, address: int, beats: int, **changes):
         fields = {
@@ -192,6 +193,7 @@ async def many_users(
 ) -> None:
     """A user with `traffic` for each page, with no, some and heavy stalls on every channel:
     `rounds` bursts each."""
+    channels.stall(rng, 0)
     contents = await fill(channels, rng, pages)
     for stall, bursts in zip(STALLS.values(), rounds, strict=True):
         channels.stall(rng, stall)
@@ -200,4 +202,34 @@ async def many_users(
             for page, content in contents.items()
         ]
         for user in users:
-            await user
+            await with_limit(user, 50_000)
+
+
+async def check_refused(channels: Channels, rng: random.Random, size_bytes: int) -> None:
+    """Bursts that are not for this memory get errors, between others, and touch nothing."""
+    beats = 8
+    size = beats * channels.data_bytes
+    bursts = [
+        ({}, size_bytes),
+        ({}, size_bytes + 8 * size),
+        ({}, (1 << 32) - size),
+        ({"burst": Burst.FIXED}, 0),
+        ({"burst": Burst.WRAP}, 0),
+        ({"size": 0}, 0),
+    ]
+    # Where a memory that ignores the upper bits would write.
+    places = sorted({address % size_bytes for _, address in bursts})
+    contents = {place: rng.randbytes(size) for place in places}
+    for place, data in contents.items():
+        await channels.write(place, data)
+    for changes, address in bursts:
+        bad = channels.start_write(address, rng.randbytes(size), **changes)
+        good = channels.start_write(places[-1], contents[places[-1]])
+        assert await bad == Response.SLVERR, (changes, address)
+        assert await good == Response.OKAY
+        bad = channels.start_read(address, beats, **changes)
+        good = channels.start_read(places[0], beats)
+        assert set((await bad)[1]) == {Response.SLVERR}, (changes, address)
+        assert await good == (contents[places[0]], [Response.OKAY] * beats)
+    for place, data in contents.items():
+        assert (await channels.read(place, beats))[0] == data
