@@ -28,7 +28,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Self
 
 __all__ = [
     "COMMANDS",
@@ -38,6 +38,7 @@ __all__ = [
     "MATRIX_OPCODES",
     "Command",
     "CommandSpec",
+    "Described",
     "ErrorCode",
     "Field",
     "Function",
@@ -73,6 +74,18 @@ NO_LIMIT: Final = (1 << 17) - 1
 
 class IsaError(ValueError):
     """A command that cannot be encoded or decoded; the text names command and field."""
+
+
+class Described(enum.IntEnum):
+    """Numbers with a `text` that says what they mean."""
+
+    text: str
+
+    def __new__(cls, value: int, text: str) -> Self:
+        member = int.__new__(cls, value)
+        member._value_ = value
+        member.text = text
+        return member
 
 
 class Opcode(enum.IntEnum):
@@ -135,20 +148,20 @@ class Function(enum.IntEnum):
     GELU_TANH = 3
 
 
-class ErrorCode(enum.IntEnum):
+class ErrorCode(Described):
     """Why the machine stopped (status register).
 
     A transfer beyond its window and its memory too reports one of `DMA_WINDOW`, `ONCHIP_RANGE`.
     """
 
-    NONE = 0
-    ILLEGAL_COMMAND = 1  # unknown opcode, or a field outside its range
-    WAIT_UNSATISFIABLE = 2  # a wait for a command that was not dispatched yet
-    DMA_WINDOW = 3  # a DRAM access outside its region, or a store to a read-only one
-    ONCHIP_RANGE = 4  # an on-chip address beyond its memory
-    AXI_READ = 5  # the bus answered a read with an error
-    AXI_WRITE = 6  # the bus answered a write with an error
-    PROGRAM_END = 7  # the program region ended without HALT
+    NONE = 0, "no error"
+    ILLEGAL_COMMAND = 1, "unknown opcode, or a field outside its range"
+    WAIT_UNSATISFIABLE = 2, "a wait for a command that was not dispatched yet"
+    DMA_WINDOW = 3, "a DRAM access outside its region, or a store to a read-only one"
+    ONCHIP_RANGE = 4, "an on-chip address beyond its memory"
+    AXI_READ = 5, "the bus answered a read with an error"
+    AXI_WRITE = 6, "the bus answered a write with an error"
+    PROGRAM_END = 7, "the program region ended without HALT"
 
 
 @dataclass(frozen=True)

@@ -8,26 +8,41 @@ from __future__ import annotations
 import enum
 from typing import Final
 
-__all__ = ["COUNTERS", "ID_VALUE", "Register", "State", "counter_address", "region_address"]
+from hw.isa import Described
+
+__all__ = [
+    "COUNTERS",
+    "COUNTER_TEXTS",
+    "ID_VALUE",
+    "REGION_FIELDS",
+    "Register",
+    "State",
+    "counter_address",
+    "region_address",
+]
 
 ID_VALUE: Final = 0x57454654
 """ASCII "WEFT"."""
 
 
-class Register(enum.IntEnum):
+class Register(Described):
     """Byte addresses."""
 
-    ID = 0x000  # ID_VALUE
-    VERSION = 0x004  # ISA_VERSION
-    FINGERPRINT = 0x008  # AcceleratorConfig.fingerprint()
-    CONTROL = 0x00C  # write: bit 0 start, bit 1 reset
-    STATUS = 0x010  # bits 1:0 State, bits 15:8 ErrorCode
-    ERROR_COMMAND = 0x014  # index of the offending command
-    INTERRUPT = 0x018  # bit 0 pending (write 1 to clear)
-    INTERRUPT_ENABLE = 0x01C  # bit 0
-    REGIONS = 0x020  # four of 16 bytes: base low, base high, size in bytes, bit 0 writable
-    PROGRAM_COMMANDS = 0x060  # commands in the program
-    COUNTERS = 0x080  # COUNTERS in order, 8 bytes each, low word first
+    ID = 0x000, "identification, `0x57454654`: ASCII WEFT"
+    VERSION = 0x004, "version of the command stream"
+    FINGERPRINT = 0x008, "fingerprint of the configuration"
+    CONTROL = 0x00C, "write: bit 0 start, bit 1 reset"
+    STATUS = 0x010, "bits 1:0 state, bits 15:8 error code"
+    ERROR_COMMAND = 0x014, "index of the command that stopped the machine"
+    INTERRUPT = 0x018, "bit 0 pending, write 1 to clear"
+    INTERRUPT_ENABLE = 0x01C, "bit 0 enables the interrupt"
+    REGIONS = 0x020, "four of 16 bytes: base low, base high, size in bytes, bit 0 writable"
+    PROGRAM_COMMANDS = 0x060, "commands in the program"
+    COUNTERS = 0x080, "64-bit counters, 8 bytes each, low word first"
+
+
+REGION_FIELDS: Final = ("base", "base_high", "size", "writable")
+"""Registers of a region, 4 bytes each."""
 
 
 class State(enum.IntEnum):
@@ -39,25 +54,28 @@ class State(enum.IntEnum):
     ERROR = 3
 
 
-COUNTERS: Final = (
-    "cycles",  # from start to done
-    "matrix_busy",  # the matrix_* counters add up to cycles
-    "matrix_idle",
-    "matrix_wait_load",
-    "matrix_wait_vector",
-    "matrix_wait_store",
-    "matrix_weights",
-    "matrix_activations",
-    "vector_busy",  # a group entered the vector pipeline
-    "load_weights_busy",  # the unit held a command
-    "load_activations_busy",
-    "store_busy",
-    "commands",  # dispatched
-    "read_beats",  # AXI read data beats
-    "write_beats",  # AXI write data beats
-    "dispatch_stalled",  # a command was ready and its queue full
-)
-"""Names of the 64-bit counters; they count while a program runs and hold when it has ended."""
+COUNTER_TEXTS: Final = {
+    "cycles": "from start to done",
+    "matrix_busy": "a row of activations entered the array; the matrix counters add up to cycles",
+    "matrix_idle": "no GEMM in the queue",
+    "matrix_wait_load": "GEMM held back by a load",
+    "matrix_wait_vector": "GEMM held back by the vector unit",
+    "matrix_wait_store": "GEMM held back by a store",
+    "matrix_weights": "the next weight tile was not in the array yet",
+    "matrix_activations": "the activation memory did not deliver",
+    "vector_busy": "a group entered the vector pipeline",
+    "load_weights_busy": "the unit held a command",
+    "load_activations_busy": "the unit held a command",
+    "store_busy": "the unit held a command",
+    "commands": "commands dispatched",
+    "read_beats": "AXI read data beats",
+    "write_beats": "AXI write data beats",
+    "dispatch_stalled": "a command was ready and its queue full",
+}
+"""The 64-bit counters in order; they count while a program runs and hold when it has ended."""
+
+COUNTERS: Final = tuple(COUNTER_TEXTS)
+"""Their names."""
 
 
 def counter_address(name: str) -> int:

@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
-import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,13 +40,12 @@ def source_digest(*places: str) -> str:
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file that other processes see complete or not at all."""
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.replace(partial, path)
+        partial.write_bytes(data)
+        partial.replace(path)
     except BaseException:
-        Path(partial).unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
         raise
 
 

@@ -35,6 +35,7 @@ __all__ = [
     "TracePort",
     "build_library",
     "build_model",
+    "module_ports",
     "trace_ports",
 ]
 
@@ -159,7 +160,7 @@ def build_library(
     return library, time.monotonic() - begin
 
 
-def _ports(text: str) -> dict[str, int]:
+def module_ports(text: str) -> dict[str, int]:
     """Ports of the top module and their widths; those of inputs are negative."""
     begin = re.search(rf"^module {TOP}\b", text, re.M)
     if begin is None:
@@ -191,7 +192,7 @@ def _wrapper(text: str) -> str:
     order with everything else, instead of at every call.
     """
     lines, registers, connections = [], [], []
-    for name, width in _ports(text).items():
+    for name, width in module_ports(text).items():
         span = f"[{abs(width) - 1}:0] " if abs(width) > 1 else ""
         lines.append(f"  {'input' if width < 0 else 'output'} {span}{name}")
         if width < 0 and name != "clk":
@@ -214,14 +215,14 @@ def _wrapper(text: str) -> str:
 
 
 def _bus_bytes(text: str) -> int:
-    return abs(_ports(text)["m_axi_rdata"]) // 8
+    return abs(module_ports(text)["m_axi_rdata"]) // 8
 
 
 def trace_ports(text: str) -> tuple[TracePort, ...]:
     """Bits of all `trace_*` ports, in order of their names."""
     bits = [
         (name, index)
-        for name, width in sorted(_ports(text).items())
+        for name, width in sorted(module_ports(text).items())
         if name.startswith("trace_")
         for index in range(width)
     ]

@@ -141,7 +141,7 @@ class StoreUnit(wiring.Component):
         # --- data -------------------------------------------------------------------------------
         head = data.View(entry, words.r_data)
         beats = data.View(data.ArrayLayout(unsigned(8 * config.bus_bytes), slots), head.data)
-        slot = Signal(range(slots))
+        slot = Signal(range(max(slots, 2)))  # never without bits: Verilog has no such signals
         last_slot = Signal()
         sent = Signal(range(config.burst_bytes // config.bus_bytes))  # beats of this burst
         last_beat = Signal()

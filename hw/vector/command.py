@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth import Module, Signal, signed, unsigned
+from amaranth import Cat, Module, Signal, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -14,7 +14,7 @@ __all__ = ["VECTOR_OPCODES", "Decoder", "Work"]
 
 VECTOR_OPCODES = (Opcode.VECTOR, Opcode.NORM, Opcode.SCALE, Opcode.SOFTMAX)
 
-Work = data.StructLayout(
+_FIELDS = data.StructLayout(
     {
         # What kind of command: at most one is set, none for VECTOR.
         "norm": 1,
@@ -58,8 +58,14 @@ Work = data.StructLayout(
         "read_param1": 1,
         "two_stage": 1,  # the second affine stage has parameters, else it is the identity
         "row_records": 1,  # the row engine delivers a record for each row
-        "error": unsigned(4),  # why the command must not be executed, or 0
         "index": INDEX_BITS,
+    }
+)
+
+Work = data.StructLayout(
+    {
+        **_FIELDS.members,
+        "error": unsigned(4),  # why the command must not be executed, or 0
     }
 )
 """A vector command. Fields that a kind does not have are 0."""
@@ -85,9 +91,9 @@ class Decoder(wiring.Component):
         config = self.config
         # Fields come from the command word alone and the error is added last: a struct computed
         # from its own fields is a combinational loop to Verilator, and a third slower.
-        o = Signal(Work)
+        o = Signal(_FIELDS)
         error = Signal(4)
-        m.d.comb += [self.o.eq(o), self.o.error.eq(error)]
+        m.d.comb += self.o.eq(Cat(o, error))
         views = {op: data.View(command_layout(op), self.i.word) for op in VECTOR_OPCODES}
         opcode = views[Opcode.VECTOR].opcode
         m.d.comb += o.index.eq(self.i.index)
@@ -96,7 +102,7 @@ class Decoder(wiring.Component):
                 members = command_layout(op).members
                 with m.Case(int(op)):
                     for name in members:
-                        if name in Work.members:
+                        if name in _FIELDS.members:
                             m.d.comb += o[name].eq(view[name])
         vector, norm = views[Opcode.VECTOR], views[Opcode.NORM]
         with m.Switch(opcode):

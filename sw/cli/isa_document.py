@@ -1,11 +1,18 @@
-"""Writes docs/isa.md from `hw.isa` and `hw.registers`: `python -m sw.cli.isa_document`."""
+"""Command stream and registers as Markdown, from `hw.isa` and `hw.registers`.
+
+`python -m sw.cli.isa_document` prints docs/isa.md; `weft export` writes the page of one
+configuration beside its Verilog.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import textwrap
 from collections.abc import Iterable
 
 from hw import isa, registers
+from hw.config import AcceleratorConfig
+from sim.description import memories
 
 __all__ = ["document"]
 
@@ -18,8 +25,13 @@ def _table(header: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> list[
 
 def _enumeration(title: str, kind: type) -> list[str]:
     doc = " ".join((kind.__doc__ or "").split())
-    rows = ((f"`{item.name}`", int(item)) for item in kind)  # type: ignore[attr-defined]
-    return [f"### {title}", "", doc, "", *_table(("name", "value"), rows)]
+    if issubclass(kind, isa.Described):
+        described = ((f"`{item.name}`", int(item), item.text) for item in kind)
+        table = _table(("name", "value", "meaning"), described)
+    else:
+        rows = ((f"`{item.name}`", int(item)) for item in kind)  # type: ignore[attr-defined]
+        table = _table(("name", "value"), rows)
+    return [f"### {title}", "", doc, "", *table]
 
 
 def _command(spec: isa.CommandSpec) -> list[str]:
@@ -39,13 +51,34 @@ def _command(spec: isa.CommandSpec) -> list[str]:
     return lines
 
 
-def document() -> str:
-    """The whole page as Markdown."""
+def _configuration(config: AcceleratorConfig) -> list[str]:
+    rows = dataclasses.asdict(config) | {"fingerprint": f"0x{config.fingerprint():08X}"}
+    sizes = ((f"`{memory.name}`", *size.values()) for memory, size in memories(config).items())
+    return [
+        "## Configuration",
+        "",
+        *_table(("field", "value"), ((f"`{name}`", value) for name, value in rows.items())),
+        "### On-chip memories",
+        "",
+        "The pitch is what a word takes in DRAM, in bytes.",
+        "",
+        *_table(("memory", "words", "bits of a word", "pitch"), sizes),
+    ]
+
+
+def document(config: AcceleratorConfig | None = None) -> str:
+    """The whole page; of one configuration with its sizes and fingerprint."""
+    if config is None:
+        title, origin = "The command stream", "by `make docs`; do not edit"
+    else:
+        title, origin = f"Weft, configuration {config.name}", "by `weft export`"
     lines = [
-        "# The command stream",
+        f"# {title}",
         "",
-        "Generated from `hw/isa.py` and `hw/registers.py` by `make docs`; do not edit.",
+        f"Generated from `hw/isa.py` and `hw/registers.py` {origin}.",
         "",
+        *(_configuration(config) if config else []),
+        *(["## Command stream", ""] if config else []),
         f"Version {isa.ISA_VERSION}. " + (isa.__doc__ or "").strip(),
         "",
         "## Header of every command",
@@ -77,14 +110,17 @@ def document() -> str:
         lines += _enumeration(title, kind)
     lines += ["## Registers", "", " ".join((registers.__doc__ or "").split()), ""]
     lines += _table(
-        ("register", "byte address"),
-        ((f"`{item.name}`", f"0x{int(item):03X}") for item in registers.Register),
+        ("register", "byte address", "meaning"),
+        ((f"`{item.name}`", f"0x{int(item):03X}", item.text) for item in registers.Register),
     )
     lines += _enumeration("States", registers.State)
     lines += ["### Counters", ""]
     lines += _table(
-        ("counter", "byte address"),
-        ((f"`{name}`", f"0x{registers.counter_address(name):03X}") for name in registers.COUNTERS),
+        ("counter", "byte address", "counts"),
+        (
+            (f"`{name}`", f"0x{registers.counter_address(name):03X}", text)
+            for name, text in registers.COUNTER_TEXTS.items()
+        ),
     )
     return "\n".join(lines).rstrip() + "\n"
 

@@ -16,8 +16,9 @@ from sw.cli.accuracy import accuracy
 from sw.cli.bench import bench
 from sw.cli.demo import demo
 from sw.cli.embed import embed
+from sw.cli.export import export
 from sw.cli.inspect import inspect
-from sw.cli.program import compile_, disassemble, export, run
+from sw.cli.program import compile_, disassemble, run
 from sw.cli.recover import recover
 from sw.cli.synth import synth
 from sw.cli.tune import tune

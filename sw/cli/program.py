@@ -1,8 +1,7 @@
-"""`weft compile`, `run`, `disassemble` and `export`: programs as files."""
+"""`weft compile`, `run` and `disassemble`: programs as files."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -27,7 +26,7 @@ from sw.compiler.errors import CompileError, InputError
 from sw.compiler.program import Program
 from sw.driver import open_device
 
-__all__ = ["compile_", "disassemble", "export", "run"]
+__all__ = ["compile_", "disassemble", "run"]
 
 
 def _compile(
@@ -125,15 +124,3 @@ def disassemble(file: str) -> None:
     """Print the commands of a program file."""
     for line in disassembly(Program.load(file)):
         click.echo(line)
-
-
-@click.command()
-@config_option
-@click.option("-o", "--output", type=OUTPUT_FILE, required=True, help="Verilog file to write.")
-def export(config: str, output: str) -> None:
-    """Write the accelerator as one Verilog file with AXI4 and AXI4-Lite ports."""
-    from sim.export import to_verilog
-
-    text = to_verilog(get_config(config))
-    Path(output).write_text(text)
-    click.echo(f"{output}: {text.count(chr(10)):,} lines")

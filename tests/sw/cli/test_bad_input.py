@@ -204,6 +204,14 @@ def test_outputs_that_cannot_be_written(weft, models, tmp_path, monkeypatch):
     assert "x.v: no permission" in text
 
 
+def test_names_of_exported_files(weft, tmp_path):
+    text = weft("export", "--config", "tiny", "-o", tmp_path / "x.json").error()
+    assert text.endswith("x.json: give a name that ends in .v")
+    (tmp_path / "x.md").mkdir()
+    text = weft("export", "--config", "tiny", "-o", tmp_path / "x.v").error()
+    assert text.endswith("x.md: it is a folder")
+
+
 def test_no_compiler(weft, program, tmp_path, monkeypatch):
     np.save(tmp_path / "x.npy", np.ones((1, 3, 6), np.float32))
     monkeypatch.delenv("CXX", raising=False)

@@ -101,9 +101,25 @@ def test_export(weft, tmp_path):
     file = tmp_path / "tiny.v"
     outcome = weft("export", "--config", "tiny", "-o", file)
     assert outcome.code == 0, outcome
-    text = file.read_text()
-    for port in ("m_axi__araddr", "s_axil__wdata", "interrupt"):
-        assert port in text
+    begin = file.read_text()[:2000]
+    fingerprint = PRESETS["tiny"].fingerprint()
+    assert begin.startswith("// SPDX-License-Identifier: Apache-2.0\n")
+    assert "configuration tiny: 4x4 array, 2 vector lanes, sparse, int4" in begin
+    assert f"fingerprint 0x{fingerprint:08X}" in begin
+    description = json.loads(file.with_suffix(".json").read_text())
+    assert description["fingerprint"] == fingerprint
+    ports = {port["name"]: port for port in description["ports"]}
+    assert ports["m_axi_wdata"] == {"name": "m_axi_wdata", "direction": "output", "bits": 32}
+    assert ports["s_axil_wdata"]["direction"] == "input"
+    page = file.with_suffix(".md").read_text()
+    for text in (
+        "# Weft, configuration tiny",
+        "| `rows` | 4 |",
+        f"0x{fingerprint:08X}",
+        "### GEMM",
+    ):
+        assert text in page
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".md", ".v"]
 
 
 def test_embed(weft, embedder, tmp_path):
