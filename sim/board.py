@@ -1,19 +1,33 @@
+# pyright: reportAttributeAccessIssue=false
 """A whole board in Verilator behind a pseudo-terminal: what `weft simulate-board` runs."""
 
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import os
 import pty
 import select
 import threading
 import tty
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
+from amaranth import Module
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from boards.memory.sdram_part import SdramPart
+from boards.system import System
+from hw.config import AcceleratorConfig
+from sim.export import exported
+from sim.sdram import SOURCE, SdramModel
 from sim.verilator import CXX_FLAGS, Progress, build_library
 
-__all__ = ["BoardModel", "BoardModelError", "BoardServer", "PtyBoard"]
+__all__ = ["BoardModel", "BoardModelError", "BoardServer", "PtyBoard", "simulated_board"]
+
+HZ = 100e6
+"""The clock that the SDRAM's times are counted in."""
 
 CHUNK_CYCLES = 50_000
 """Between returns to Python."""
@@ -180,3 +194,57 @@ class PtyBoard(BoardServer):
             if descriptor >= 0:
                 os.close(descriptor)
         self._master = self._slave = -1
+
+
+class SimulatedBoard(wiring.Component):
+    """A `System` with a behavioural SDRAM on its pins, or with block RAM.
+
+    Members: serial line `rx`, `tx`; `first_code`: the SDRAM's rule that was broken first.
+    """
+
+    def __init__(self, config: AcceleratorConfig, memory: SdramPart | int, clocks_per_bit: int):
+        self._system = System(config, memory, hz=HZ, baud=HZ / clocks_per_bit)
+        self._part = memory
+        super().__init__({"rx": In(1), "tx": Out(1), "first_code": Out(5)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.system = system = self._system
+        m.d.comb += [system.rx.eq(self.rx), self.tx.eq(system.tx)]
+        if isinstance(self._part, SdramPart):
+            m.submodules.sdram = sdram = SdramModel(self._part, HZ)
+            wiring.connect(m, system.sdram, sdram.pins)
+            m.d.comb += self.first_code.eq(sdram.first_code)
+        return m
+
+
+def _simulated_board(config: dict[str, Any], ram_bytes: int, clocks_per_bit: int) -> SimulatedBoard:
+    memory = ram_bytes or SdramPart()
+    return SimulatedBoard(AcceleratorConfig(**config), memory, clocks_per_bit)
+
+
+def simulated_board(
+    config: AcceleratorConfig,
+    *,
+    ram_bytes: int = 0,
+    clocks_per_bit: int = 4,
+    progress: Progress | None = None,
+    **options: Any,
+) -> PtyBoard:
+    """A running board with an accelerator of `config` and an SDRAM of 32 MB, or block RAM.
+
+    clocks_per_bit: cycles of a bit on its serial line; a board at 3 Mbaud has 33, of which a
+    simulation sees nothing but the wait. options: see `BoardModel`.
+
+    Raises `sim.export.ExportError`, `sim.verilator.BuildError`, `sim.compiler.NoCompilerError`.
+    """
+    fields = dataclasses.asdict(config)
+    del fields["name"]
+    text = exported(
+        "sim.board:_simulated_board",
+        {"config": fields, "ram_bytes": ram_bytes, "clocks_per_bit": clocks_per_bit},
+        ["hw", "boards", "sim"],
+        progress,
+    )
+    text += SOURCE.read_text()
+    return PtyBoard(text, clocks_per_bit, progress=progress, **options)

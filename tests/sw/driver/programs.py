@@ -47,6 +47,12 @@ def copy_program(config: AcceleratorConfig) -> bytes:
     )
 
 
+def long_program(config: AcceleratorConfig) -> bytes:
+    """Loads the same activations again and again: more than 100,000 cycles."""
+    load = transfer(Opcode.LOAD, Region.IO, 0, config.activation_words)
+    return assemble(*[load] * (100_000 // config.activation_words + 1), halt())
+
+
 class CopyProgram:
     """What a device asks of a `Program`: returns its input."""
 

@@ -1,4 +1,4 @@
-"""One contract, every device: the same tests on golden and Verilator."""
+"""One contract, every device: the same tests on golden, Verilator and the simulated board."""
 
 import dataclasses
 
@@ -9,6 +9,7 @@ import torch
 from hw.config import PRESETS
 from hw.isa import COMMAND_BYTES, Command, ErrorCode, Opcode, Region, Unit, Wait
 from hw.registers import Register
+from sim.board import simulated_board
 from sw.driver import (
     ConfigMismatchError,
     CycleLimitError,
@@ -28,11 +29,23 @@ from tests.sw.driver.programs import (
 )
 
 CONFIG = PRESETS["tiny"]
+TIMEOUT = 20.0  # the simulated board is as fast as the machine that it runs on
 
 
-@pytest.fixture(params=["golden", "verilator"])
+@pytest.fixture(scope="module")
+def board():
+    with simulated_board(CONFIG) as running:
+        yield running
+
+
+@pytest.fixture(params=["golden", "verilator", "board"])
 def device(request):
-    with open_device(request.param, CONFIG) as opened:
+    name = request.param
+    options = {}
+    if name == "board":
+        name = f"board:{request.getfixturevalue('board').port}"
+        options = {"timeout": TIMEOUT}
+    with open_device(name, CONFIG, **options) as opened:
         yield opened
 
 
