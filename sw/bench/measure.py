@@ -14,7 +14,7 @@ from sw.bench.cases import Case, random_inputs
 from sw.compiler.lower import lower
 from sw.compiler.plan import make_plan
 from sw.compiler.program import Program
-from sw.driver import VerilatorDevice, open_device
+from sw.driver import DeviceOptionError, VerilatorDevice, open_device
 from sw.driver.device import Device
 
 __all__ = ["STALLS", "Step", "measure", "measure_program"]
@@ -54,12 +54,22 @@ def measure_program(
     memory_width: int = 16,
     trace: str | None = None,
     vcd: str | None = None,
+    device: str = "verilator",
     step: Step = _silent,
 ) -> dict[str, Any]:
-    """Run a program on golden and in Verilator, from cold, and compare all they write.
+    """Run a program on golden and on a device, from cold, and compare all they write.
 
-    trace, vcd: files for a timeline of every command and a waveform.
+    memory_latency, memory_width: of the memory in Verilator; a board has its own, and its bus
+    counts for the use of bandwidth. trace, vcd: files for a timeline of every command and a
+    waveform. device: "verilator" or "board:PORT". Raises `sw.driver.DeviceOptionError`.
     """
+    simulated = device == "verilator"
+    if not simulated and not device.startswith("board:"):
+        raise DeviceOptionError(
+            f"cycles are counted by the devices verilator and board:PORT, not by {device!r}"
+        )
+    if not simulated and (trace or vcd):
+        raise DeviceOptionError(f"--trace and --vcd are for --device verilator, not for {device!r}")
     io = program.prepare_inputs(*inputs)
     step("Golden model")
     with open_device("golden", config=program.config) as golden:
@@ -68,13 +78,14 @@ def measure_program(
         executable.run_io(io)
         golden_seconds = time.perf_counter() - started
         expected = _written(golden, program)
-    build = step("Verilator model")
-    options: dict[str, Any] = {"memory_latency": memory_latency, "memory_width": memory_width}
+    build = step("Verilator model" if simulated else f"Transfer to {device}")
+    options: dict[str, Any] = {"progress": lambda _text, done, total: build(done, total)}
+    if simulated:
+        options |= {"memory_latency": memory_latency, "memory_width": memory_width}
+        options["trace"] = bool(trace)
     if vcd:  # a slow model anyway: one that is built sooner
         options |= {"vcd": vcd, "optimise": False}
-    options["trace"] = bool(trace)
-    options["progress"] = lambda _text, done, total: build(done, total)
-    with VerilatorDevice(program.config, **options) as rtl:
+    with open_device(device, config=program.config, **options) as rtl:
         executable = rtl.load(program)
         run = step("Running the RTL")
         total = max(program.estimated_cycles, 1)
@@ -83,11 +94,13 @@ def measure_program(
         seconds = time.perf_counter() - started
         found = _written(rtl, program)
         counters = rtl.counters()
-        if trace:
+        if trace and isinstance(rtl, VerilatorDevice):
             places = [program.places[index] for index in program.command_place]
             write_chrome_trace(trace, rtl.events(), program.commands, places)
     cycles = int(counters["cycles"])
     config = program.config
+    if not simulated:
+        memory_latency, memory_width = 0, config.bus_bytes
     traffic = counters["dram_read_bytes"] + counters["dram_write_bytes"]
     return {
         "config": config.name,

@@ -42,6 +42,12 @@ def _measuring(command: Callable) -> Callable:
             help="Write a timeline of every command (opens in Perfetto).",
         ),
         click.option("--vcd", type=OUTPUT_FILE, help="Write a waveform."),
+        click.option(
+            "--device",
+            default="verilator",
+            show_default=True,
+            help="Where to run: verilator or board:PORT, whose memory is what it is.",
+        ),
         memory_options,
     ):
         command = option(command)

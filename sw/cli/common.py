@@ -23,16 +23,20 @@ __all__ = [
     "config_option",
     "console",
     "device_option",
+    "device_options",
     "load_exported",
     "memory_options",
     "progress_display",
     "read_lines",
+    "reporter",
     "steps",
     "weights_option",
     "write_json",
 ]
 
 console = Console()
+
+Step = Callable[[str], Callable[[float, float], None]]
 
 
 class _OutputFile(click.ParamType):
@@ -60,7 +64,8 @@ device_option = click.option(
     "--device",
     default="verilator",
     show_default=True,
-    help="verilator (the RTL, cycle by cycle) or golden (integers, no time).",
+    help="verilator (the RTL, cycle by cycle), golden (integers, no time) or board:PORT (an FPGA "
+    "at a serial port, or what `weft simulate-board` prints).",
 )
 
 
@@ -77,6 +82,30 @@ def memory_options(command: Callable) -> Callable:
     return click.option(
         "--memory-width", default=16, show_default=True, help="Bytes a cycle, reads and writes."
     )(command)
+
+
+def device_options(
+    device: str, memory_latency: int, memory_width: int, step: Step
+) -> dict[str, Any]:
+    """What `open_device` is given besides the name. step: as `steps` yields it."""
+    if device == "verilator":
+        return {"memory_latency": memory_latency, "memory_width": memory_width}
+    if not device.startswith("board:"):
+        return {}
+    return {"progress": reporter(step)}
+
+
+def reporter(step: Step) -> Callable[[str, int, int], None]:
+    """From `step` to what devices and builds call with (text, done, total)."""
+    texts: dict[str, Callable[[float, float], None]] = {}
+
+    def progress(text: str, done: int, total: int) -> None:
+        if text not in texts:
+            texts.clear()
+            texts[text] = step(text)
+        texts[text](done, total)
+
+    return progress
 
 
 def progress_display(**options: Any) -> Progress:

@@ -13,6 +13,7 @@ from sw.cli.common import (
     config_option,
     console,
     device_option,
+    device_options,
     memory_options,
     read_lines,
     steps,
@@ -61,10 +62,8 @@ def embed(
     from sw.models.embedder import Embedder
 
     sentences = _texts(texts, file)
-    options: dict[str, Any] = {}
-    if device == "verilator":
-        options = {"memory_latency": memory_latency, "memory_width": memory_width}
     with steps() as step:
+        options = device_options(device, memory_latency, memory_width, step)
         embedder = Embedder(config, step=step, weights=weights)
         minilm.tokenise(sentences)
         with embedder.open(device, **options) as opened:

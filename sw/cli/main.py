@@ -14,6 +14,7 @@ from hw.config import ConfigError
 from sim.export import ExportError
 from sw.cli.accuracy import accuracy
 from sw.cli.bench import bench
+from sw.cli.board import simulate_board
 from sw.cli.demo import demo
 from sw.cli.embed import embed
 from sw.cli.export import export
@@ -48,6 +49,7 @@ COMMANDS = (
     inspect,
     export,
     synth,
+    simulate_board,
 )
 for command in COMMANDS:
     cli.add_command(command)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
 
 import click
 import numpy as np
@@ -15,6 +14,7 @@ from sw.cli.common import (
     config_option,
     console,
     device_option,
+    device_options,
     memory_options,
     steps,
     weights_option,
@@ -99,13 +99,12 @@ def run(
     count = len(program.outputs)
     if outputs and len(outputs) != count:
         raise InputError(f"the program has {count} outputs, {len(outputs)} --output given")
-    options: dict[str, Any] = {}
-    if device == "verilator":
-        options = {"memory_latency": memory_latency, "memory_width": memory_width}
-    with open_device(device, config=program.config, **options) as opened:
-        results = opened.load(program)(*arrays)
-        results = results if isinstance(results, tuple) else (results,)
-        counters = opened.counters()
+    with steps() as step:
+        options = device_options(device, memory_latency, memory_width, step)
+        with open_device(device, config=program.config, **options) as opened:
+            results = opened.load(program)(*arrays)
+            results = results if isinstance(results, tuple) else (results,)
+            counters = opened.counters()
     for path, result in zip(outputs, results, strict=False):
         np.save(path, np.asarray(result))
     for number, result in enumerate(results):
