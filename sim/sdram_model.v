@@ -216,6 +216,9 @@ module sdram_model #(
                     burst_length = 1 << a[1:0];
                     latency = a[6:4];
                     mode_set = now;
+                    // Nothing can have been written before.
+                    if (!ready)
+                        for (i = 0; i < (1 << ROW_ADDRESS_BITS); i = i + 1) restored[i] = now;
                     ready = 1;
                 end
                 REFRESH: begin

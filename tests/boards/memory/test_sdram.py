@@ -14,6 +14,8 @@ CASES = {
     "wide": (small(columns=1024), 133e6, {"data_bytes": 8}, SHORT),
     "slow": (small(rows=32, banks=2), 50e6, {"data_bytes": 16}, SHORT),
     "fast": (small(columns=256, rows=32, t_rcd=30, t_rp=25, t_rc=90), 166e6, {}, SHORT),
+    # As in a large part, the wait after power-up takes longer than its refreshes are early.
+    "late": (small(rows=32, columns=64, power_up=150_000), 100e6, {}, ("contents_stay",)),
 }
 """Part, clock, options of the controller, tests (all by default)."""
 
@@ -37,4 +39,5 @@ def test_sdram(case, tmp_path):
         testcase=tests,
         sources=[SOURCE],
     )
-    print(f"{case}: {hz / 1e6:g} MHz, {options}\n{report.read_text()}")
+    if report.exists():
+        print(f"{case}: {hz / 1e6:g} MHz, {options}\n{report.read_text()}")
