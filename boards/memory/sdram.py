@@ -128,22 +128,22 @@ class SdramController(wiring.Component):
         # --- the next block: what is possible is found out a cycle ahead ----------------------
         beats = Signal(range(self._block_beats + 1))
         read_beats, write_beats = Signal.like(beats), Signal.like(beats)
-        write_size = Signal.like(beats)
+        write_sized = Signal()  # a comparison with `write_beats` is too much for the same cycle
         read_possible, write_possible, prefer_write, take_write, taken = (
             Signal(name=name)
             for name in ("read_possible", "write_possible", "prefer_write", "take_write", "taken")
         )
         read_taken, write_taken = reads.o.ready, writes.o.ready
         in_flight = 4  # blocks that are accepted and not carried out, or being decided about
-        m.d.comb += write_size.eq(writes.o.payload.end - writes.o.payload.start + 1)
         m.d.sync += [
             read_beats.eq(reads.o.payload.end - reads.o.payload.start + 1),
-            write_beats.eq(write_size),
+            write_beats.eq(writes.o.payload.end - writes.o.payload.start + 1),
+            write_sized.eq(writes.o.valid & ~write_taken),
             read_possible.eq(reads.o.valid & ~read_taken & read_data.room),
             write_possible.eq(
-                writes.o.valid
+                write_sized
                 & ~write_taken
-                & (write_data.beats >= write_size)
+                & (write_data.beats >= write_beats)
                 & (answers.level <= self.answers - in_flight)
             ),
         ]

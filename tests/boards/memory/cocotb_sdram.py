@@ -65,6 +65,35 @@ async def refused(dut):
 
 
 @cocotb.test()
+async def nobody_starves(dut):
+    """While one direction has all the bursts it can, single ones of the other are soon answered."""
+    rng = make_rng()
+    channels = await begin(dut)
+    await channels.read(0, 1)
+    beats = BLOCK // DATA_BYTES
+    for busy_writes in (False, True):
+
+        def issue(write: bool):
+            address = rng.randrange(0, BYTES, BLOCK)
+            if write:
+                return channels.start_write(address, bytes(BLOCK))
+            return channels.start_read(address, beats)
+
+        busy = [issue(busy_writes) for _ in range(60)]
+        longest = 0
+        for _ in range(6):
+            first = channels.cycle
+            await issue(not busy_writes)
+            longest = max(longest, channels.cycle - first)
+        # Four blocks of the others, three that were begun, its own, and a refresh, each 64 cycles
+        # of data and a few more.
+        assert longest <= 9 * 75, (busy_writes, longest)
+        for answer in busy:
+            await answer
+    check_rules(dut)
+
+
+@cocotb.test()
 async def contents_stay(dut):
     """Twice the retention without use: every row is still there."""
     rng = make_rng()
