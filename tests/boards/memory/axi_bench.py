@@ -23,7 +23,7 @@ from cocotbext.axi.axi_channels import (
 from hw.dma.axi import Burst, Response
 from tests.stream_helpers import PERIOD_NS, STALLS, with_limit
 
-__all__ = ["PAGE_BYTES", "Channels", "check_refused", "many_users", "pauses"]
+__all__ = ["PAGE_BYTES", "Channels", "check_refused", "fill", "many_users", "pauses"]
 
 PAGE_BYTES = 4096
 
@@ -65,6 +65,10 @@ class Channels:
             else:
                 channel.clear_pause_generator()
                 channel.pause = False
+
+    def take_answers(self, taken: bool) -> None:
+        """Whether R and B are ready, or stand still."""
+        self._r.pause = self._b.pause = not taken
 
     def _address(self, transaction, prefix: str, address: int, beats: int, **changes):
         fields = {
@@ -192,7 +196,7 @@ async def many_users(
     channels: Channels, rng: random.Random, pages: list[int], rounds=(40, 20, 4)
 ) -> None:
     """A user with `traffic` for each page, with no, some and heavy stalls on every channel:
-    `rounds` bursts each."""
+    `rounds` bursts each. In the end all pages are compared."""
     channels.stall(rng, 0)
     contents = await fill(channels, rng, pages)
     for stall, bursts in zip(STALLS.values(), rounds, strict=True):
@@ -203,6 +207,12 @@ async def many_users(
         ]
         for user in users:
             await with_limit(user, 50_000)
+    channels.stall(rng, 0)
+    step = 64 * channels.data_bytes
+    for page, content in contents.items():
+        for offset in range(0, PAGE_BYTES, step):
+            got, _ = await with_limit(channels.read(page * PAGE_BYTES + offset, 64), 10_000)
+            assert got == content[offset : offset + step], f"page {page}, offset {offset:#x}"
 
 
 async def check_refused(channels: Channels, rng: random.Random, size_bytes: int) -> None:

@@ -7,9 +7,10 @@ import cocotb
 from cocotb.triggers import ClockCycles
 from cocotbext.axi import AxiBus, AxiMaster
 
+from hw.dma.axi import Response
 from sim.sdram import Violation
-from tests.boards.memory.axi_bench import PAGE_BYTES, Channels, check_refused, many_users
-from tests.stream_helpers import make_rng, start
+from tests.boards.memory.axi_bench import PAGE_BYTES, Channels, check_refused, fill, many_users
+from tests.stream_helpers import make_rng, start, with_limit
 
 BYTES = int(os.environ["WEFT_BYTES"])
 DATA_BYTES = int(os.environ["WEFT_DATA_BYTES"])
@@ -90,6 +91,25 @@ async def nobody_starves(dut):
         assert longest <= 9 * 75, (busy_writes, longest)
         for answer in busy:
             await answer
+    check_rules(dut)
+
+
+@cocotb.test()
+async def answers_that_nobody_takes(dut):
+    """More beats and responses than there is room for wait in the memory, and none is lost."""
+    rng = make_rng()
+    channels = await begin(dut)
+    contents = (await fill(channels, rng, [1]))[1]
+    channels.take_answers(False)
+    size = 64 * DATA_BYTES
+    reads = [channels.start_read(PAGE_BYTES + i * size, 64) for i in range(PAGE_BYTES // size)]
+    writes = [channels.start_write(i * DATA_BYTES, bytes(DATA_BYTES)) for i in range(40)]
+    await ClockCycles(dut.clk, 4000)
+    channels.take_answers(True)
+    for i, answer in enumerate(reads):
+        assert (await with_limit(answer, 2000))[0] == contents[i * size : (i + 1) * size]
+    for answer in writes:
+        assert await with_limit(answer, 2000) == Response.OKAY
     check_rules(dut)
 
 
