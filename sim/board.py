@@ -123,19 +123,19 @@ class BoardServer:
         self.model = model
         self.error: Exception | None = None
         self._descriptor = descriptor
-        self._stop = threading.Event()
+        self._stop, self._ended = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
     def wait(self) -> None:
         """Until the model fails, which raises its error. Ctrl-C gets through."""
-        while self._thread.is_alive():
-            self._thread.join(IDLE_SECONDS)
+        self._ended.wait()
         self.close()
 
     def close(self) -> None:
         """Stop the thread and free the model; raises what went wrong in it, once."""
         self._stop.set()
+        self._ended.wait()  # unlike `Thread.join`, as good after an interruption as before it
         self._thread.join()
         self.model.close()
         error, self.error = self.error, None
@@ -151,6 +151,8 @@ class BoardServer:
             pass
         except Exception as error:
             self.error = error
+        finally:
+            self._ended.set()
 
     def __enter__(self) -> Self:
         return self
