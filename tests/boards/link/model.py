@@ -127,8 +127,8 @@ class Faults:
 class ModelLine:
     """A line to a `ModelBoard`, in simulated time.
 
-    Bytes of the host arrive at once; answers are handed out in random portions, each after
-    0.1 ms of `now`. up: nothing passes while it is False.
+    Bytes of the host arrive at once; answers are handed out in portions of random size, below
+    `portion` bytes, each after 0.1 ms of `now`. up: nothing passes while it is False.
     """
 
     name = "model"
@@ -139,12 +139,14 @@ class ModelLine:
         rng: random.Random | None = None,
         to_board: Callable[[bytes], bytes] = bytes,
         to_host: Callable[[bytes], bytes] = bytes,
+        portion: int = 2000,
     ):
         self.board = board
         self.now = 0.0
         self.up = True
         self.sent = 0
         self.closed = False
+        self._portion = portion
         self._rng = rng or random.Random(0)
         self._to_board, self._to_host = to_board, to_host
         self._pending = bytearray()
@@ -163,7 +165,7 @@ class ModelLine:
             self._pending.clear()
             return b""
         self.now += 1e-4
-        count = self._rng.randrange(1, 2000)
+        count = self._rng.randrange(1, self._portion)
         data = bytes(self._pending[:count])
         del self._pending[:count]
         return data

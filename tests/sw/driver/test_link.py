@@ -88,17 +88,17 @@ def test_one_lost_frame_costs_no_timeout():
     board = ModelBoard()
     count = 0
 
-    def drop_third(data: bytes) -> bytes:
+    def drop_some(data: bytes) -> bytes:
         nonlocal count
         count += 1
         return data if count != 2 else data[3000:]
 
-    line = ModelLine(board, to_board=drop_third)
+    line = ModelLine(board, to_board=drop_some, portion=20)
     link = connect(line)
     data = random.Random(2).randbytes(20000)
     link.write(0, data)
     assert board.memory[:20000] == data
-    assert link.repeats and line.now < link.timeout
+    assert 0 < link.repeats < 20 and line.now < link.timeout
 
 
 def test_progress_and_interrupt():
@@ -134,6 +134,25 @@ def test_power_cycle_is_told():
     with pytest.raises(LinkError, match="restarted, or another program uses it"):
         link.read(0, 4)
     assert len(link.read(0, 4)) == 4
+
+
+def test_answers_of_an_earlier_session_are_ignored():
+    board = ModelBoard()
+    line = ModelLine(board)
+    link = connect(line)
+    board.memory[:3] = b"old"
+    old = bytearray()
+
+    def record(data: bytes) -> bytes:
+        old.extend(data)
+        return data
+
+    line._to_host = record
+    assert link.read(0, 3) == b"old"
+    board.memory[:3] = b"new"
+    link.connect()
+    line._pending += old
+    assert link.read(0, 3) == b"new"
 
 
 def test_a_second_host_takes_over():
