@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth import Module, Mux, Signal, signed
+from amaranth import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -95,7 +95,7 @@ class FrameReceiver(wiring.Component):
     them: with a right CRC the length is filled in and the frame may be read, otherwise the next
     frame overwrites it. So does the next one where the ring is full: its sender repeats it.
 
-    Latency: 4 cycles from the flag behind a frame to its first byte. Throughput: a byte in 2
+    Latency: 9 cycles from the flag behind a frame to its first byte. Throughput: a byte in 2
     cycles. Flow control: none towards the line (at most one byte in 12 cycles), stream behind.
 
     Parameters
@@ -169,35 +169,38 @@ class FrameReceiver(wiring.Component):
                 m.next = "BYTES"
 
     def _read(self, m: Module, port, begin, free):
-        left = Signal.like(begin)
+        left = Signal(8 * LENGTH_BYTES)
+        byte = Signal(8)  # block RAM is slow: its output goes nowhere else
+        part = Signal(range(LENGTH_BYTES + 1))  # of the frame: bytes of the length, then payload
+        fetch = Signal()
         m.d.comb += [
             port.addr.eq(free),
-            port.en.eq(0),
-            self.o.payload.data.eq(port.data),
+            port.en.eq(fetch),
+            self.o.payload.data.eq(byte),
             self.o.payload.last.eq(left == 1),
         ]
+        with m.If(fetch):
+            m.d.sync += free.eq(free + 1)
         with m.FSM(name="read"):
             with m.State("WAIT"):
+                m.d.sync += part.eq(0)
                 with m.If(free != begin):
-                    m.d.comb += port.en.eq(1)
-                    m.d.sync += free.eq(free + 1)
-                    m.next = "LOW"
-            with m.State("LOW"):
-                m.d.comb += port.en.eq(1)
-                m.d.sync += [free.eq(free + 1), left[:8].eq(port.data)]
-                m.next = "HIGH"
-            with m.State("HIGH"):
-                m.d.sync += left[8:].eq(port.data)
-                m.next = "FETCH"
-            with m.State("FETCH"):
-                m.d.comb += port.en.eq(1)
-                m.d.sync += free.eq(free + 1)
-                m.next = "OFFER"
-            with m.State("OFFER"):
-                m.d.comb += self.o.valid.eq(1)
-                with m.If(self.o.ready):
-                    m.d.sync += left.eq(left - 1)
-                    m.next = "FETCH"
-                    with m.If(left == 1):
-                        m.next = "WAIT"
+                    m.d.comb += fetch.eq(1)
+                    m.next = "CAPTURE"
+            with m.State("CAPTURE"):
+                m.d.sync += byte.eq(port.data)
+                m.next = "USE"
+            with m.State("USE"):
+                with m.If(part != LENGTH_BYTES):
+                    m.d.sync += [left.eq(Cat(left, byte)[8:]), part.eq(part + 1)]
+                    m.d.comb += fetch.eq(1)
+                    m.next = "CAPTURE"
+                with m.Else():
+                    m.d.comb += self.o.valid.eq(1)
+                    with m.If(self.o.ready):
+                        m.d.sync += left.eq(left - 1)
+                        m.d.comb += fetch.eq(left != 1)
+                        m.next = "CAPTURE"
+                        with m.If(left == 1):
+                            m.next = "WAIT"
         return m
