@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 
 import serial
@@ -23,6 +24,9 @@ class SerialLine:
             self._port = serial.Serial(name, baud, timeout=0, exclusive=True)
         except (serial.SerialException, OSError, ValueError) as error:
             raise PortError(_why(name, error)) from None
+        # Otherwise USB adapters wait up to 16 ms for more bytes. Not every port has a say in it.
+        with contextlib.suppress(AttributeError, NotImplementedError, OSError, ValueError):
+            self._port.set_low_latency_mode(True)
         self._port.reset_input_buffer()
 
     def write(self, data: bytes) -> None:

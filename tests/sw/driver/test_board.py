@@ -16,10 +16,12 @@ from hw.config import PRESETS
 from hw.isa import Region
 from hw.registers import Register, State
 from sim.board import simulated_board
+from sim.verilator import DRAFT_CXX_FLAGS
 from sw.cli.main import cli
 from sw.compiler.lower import lower
 from sw.driver import (
     BoardDevice,
+    BusError,
     CycleLimitError,
     IdMismatchError,
     LinkError,
@@ -150,6 +152,21 @@ def test_a_program_that_does_not_fit(device):
         device.load_commands(bytes(32), io_bytes=40_000_000)
     with pytest.raises(ValueError, match="not open"):
         device.read(Region.IO, 0, 1)
+
+
+def test_a_board_with_on_chip_memory():
+    size = 1 << 16
+    with (
+        simulated_board(CONFIG, ram_bytes=size, cxx_flags=DRAFT_CXX_FLAGS) as board,
+        open_device(f"board:{board.port}", CONFIG, timeout=TIMEOUT) as device,
+    ):
+        assert isinstance(device, BoardDevice)
+        assert (device.load(CopyProgram(CONFIG))(data()) == data()).all()
+        with pytest.raises(MemorySizeError, match=r"needs 70,080 bytes .*: 4,544 too few"):
+            device.load_commands(bytes(32), io_bytes=70_000)
+        with pytest.raises(BusError, match="write at address 0x10000"):
+            device.link.write(size - 8, bytes(16))
+        assert (device.load(CopyProgram(CONFIG))(data(1)) == data(1)).all()
 
 
 def test_ports_that_cannot_be_opened(tmp_path):
