@@ -25,6 +25,9 @@ BAUD = 3_000_000
 ZERO_BLOCK_BYTES = 4096
 """Blocks of zeros in what is written are filled on the board instead of sent."""
 
+LONG_BYTES = 1 << 17
+"""Transfers of less take less than half a second and are not reported."""
+
 FIRST_PAUSE, LONGEST_PAUSE = 0.0005, 0.02
 STANDSTILL_SECONDS = 5.0
 CARRY_NEAR = 0xFFFF_0000
@@ -78,12 +81,12 @@ class BoardDevice(Device):
             self.regions.close()
             raise MemorySizeError(sizes, needed, available)
         with self._session() as link:
-            link.fill(0, needed, self._progress("Clearing the board's memory"))
+            link.fill(0, needed, self._progress("Clearing the board's memory", needed))
         return self.regions.bases
 
     def write(self, region: Region, offset: int, data: NDArray[np.uint8]) -> None:
         address = self.regions.locate(region, offset, len(data))
-        progress = self._progress(f"Writing {region.name.lower()}")
+        progress = self._progress(f"Writing {region.name.lower()}", len(data))
         with self._session() as link:
             for begin, end, zero in _parts(data):
                 report = _shifted(progress, begin, len(data))
@@ -95,7 +98,8 @@ class BoardDevice(Device):
     def read(self, region: Region, offset: int, size: int) -> NDArray[np.uint8]:
         address = self.regions.locate(region, offset, size)
         with self._session() as link:
-            data = link.read(address, size, self._progress(f"Reading {region.name.lower()}"))
+            progress = self._progress(f"Reading {region.name.lower()}", size)
+            data = link.read(address, size, progress)
         return np.frombuffer(data, np.uint8).copy()
 
     def read_registers(self, address: int, count: int) -> list[int]:
@@ -154,9 +158,11 @@ class BoardDevice(Device):
             self.loaded = None
             raise
 
-    def _progress(self, text: str) -> Callable[[int, int], None] | None:
+    def _progress(self, text: str, size: int) -> Callable[[int, int], None] | None:
         report = self._report
-        return None if report is None else lambda done, total: report(text, done, total)
+        if report is None or size < LONG_BYTES:
+            return None
+        return lambda done, total: report(text, done, total)
 
 
 def _parts(data: NDArray[np.uint8]) -> Iterator[tuple[int, int, bool]]:

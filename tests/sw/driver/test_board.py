@@ -29,7 +29,7 @@ from sw.driver import (
     PortError,
     open_device,
 )
-from sw.driver.board import ZERO_BLOCK_BYTES, _parts
+from sw.driver.board import LONG_BYTES, ZERO_BLOCK_BYTES, _parts
 from sw.driver.link import Link
 from sw.driver.serial_line import _why
 from tests.boards.link.model import ModelBoard, ModelLine
@@ -196,7 +196,7 @@ def on_model(board: ModelBoard) -> tuple[BoardDevice, ModelLine]:
 
 
 def identified() -> ModelBoard:
-    board = ModelBoard()
+    board = ModelBoard(1 << 18)
     for register, value in (
         (Register.ID, 0x57454654),
         (Register.VERSION, open_device("golden", CONFIG).read_register(Register.VERSION)),
@@ -240,6 +240,19 @@ def test_zeros_are_not_sent():
     device.write(Region.IO, 0, content)
     assert line.sent - before < 10_000
     assert (device.read(Region.IO, 0, 40_000) == content).all()
+
+
+def test_long_transfers_are_reported():
+    board = identified()
+    device, _ = on_model(board)
+    seen = []
+    device._report = lambda *args: seen.append(args)
+    device.load_commands(bytes(32), io_bytes=LONG_BYTES)
+    assert {text for text, _, _ in seen} == {"Clearing the board's memory"}
+    seen.clear()
+    device.write(Region.IO, 0, np.ones(LONG_BYTES, np.uint8))
+    assert seen[-1] == ("Writing io", LONG_BYTES, LONG_BYTES)
+    assert [done for _, done, _ in seen] == sorted(done for _, done, _ in seen)
 
 
 @pytest.mark.parametrize("seed", range(20))
