@@ -19,7 +19,10 @@ from hw.config import PRESETS
 from hw.sparse.formats import DENSE, WeightFormat
 from sim.cache import write_atomically
 from sw.bench.accuracy import compare, integer_embeddings
+from sw.bench.cases import random_inputs
+from sw.bench.measure import measure_program
 from sw.compiler.assign import average_bits, sparse_share, weight_bytes
+from sw.compiler.errors import CompileError
 from sw.compiler.graph import FloatLinear, QuantGraph
 from sw.compiler.lower import lower
 from sw.compiler.quantise import QuantOptions, quantise
@@ -45,7 +48,7 @@ __all__ = [
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "sparsity.json"
 SPARSE, INT4 = WeightFormat.parse("2:4 int8"), WeightFormat.parse("int4/32")
 ROWS = 128
-"""Tokens of the program whose cycles are predicted."""
+"""Tokens of the text whose cycles are measured."""
 
 Errors = Mapping[str, Mapping[WeightFormat, float]]
 Formats = dict[str, WeightFormat]
@@ -120,19 +123,26 @@ POINTS = (
 
 
 def measure_point(point: Point, tuner: Tuner, errors: Errors, exact: np.ndarray) -> dict[str, Any]:
-    """The figures of a point: accuracy, share, bits, bytes, predicted cycles of the linears."""
+    """The figures of a point: accuracy, share, bits, bytes, and cycles of the RTL.
+
+    Raises `CompileError` if the RTL and the golden model differ in a byte.
+    """
     formats = point.plan(errors, tuner.places)
     options = replace(point.options, formats=formats)
     subject = tuner.subject
     graph: QuantGraph = quantise(subject.graph, subject.calibration, options)
     texts = evaluation_texts("technical")
     accuracy = compare("technical", exact, integer_embeddings(graph, texts))
+    program = lower(with_shape(graph, 1, ROWS), tuner.config)
+    measured = measure_program(program, random_inputs(program.graph))
+    if not measured["bit_exact"]:
+        raise CompileError(f"{point.name}: the RTL is not equal to the golden model")
     return {
         **accuracy.json(),
         "sparse_share": sparse_share(graph),
         "average_bits": average_bits(graph),
         "weight_bytes": weight_bytes(graph),
-        "cycles": lower(with_shape(graph, 1, ROWS), tuner.config).estimated_cycles,
+        "cycles": measured["cycles"],
         "formats": {place: format.name for place, format in formats.items()},
     }
 

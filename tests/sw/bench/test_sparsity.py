@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import combinations
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hw.sparse.formats import DENSE, WeightFormat
+from sw.bench import sparsity
 from sw.bench.sparsity import (
     COLUMNS,
     POINTS,
@@ -21,6 +23,7 @@ from sw.bench.sparsity import (
     read_points,
     share_plan,
 )
+from sw.compiler.errors import CompileError
 from sw.compiler.graph import FloatLinear
 
 SPARSE, INT4 = WeightFormat.parse("2:4 int8"), WeightFormat.parse("int4/32")
@@ -72,6 +75,31 @@ def test_no_choice_has_less_error(items: list[tuple[int, int]], share: float) ->
 
 def test_names_differ() -> None:
     assert len({point.name for point in POINTS}) == len(POINTS)
+
+
+def test_wrong_bytes_are_no_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A point whose RTL differs from golden is refused by name, before it is written."""
+    accuracy = SimpleNamespace(json=lambda: {"mean": 1.0})
+    for name in (
+        "quantise",
+        "evaluation_texts",
+        "integer_embeddings",
+        "with_shape",
+        "random_inputs",
+    ):
+        monkeypatch.setattr(sparsity, name, lambda *_: None)
+    for name in ("sparse_share", "average_bits", "weight_bytes"):
+        monkeypatch.setattr(sparsity, name, lambda _: 1)
+    monkeypatch.setattr(sparsity, "compare", lambda *_: accuracy)
+    monkeypatch.setattr(sparsity, "lower", lambda *_: SimpleNamespace(graph=None))
+    subject = SimpleNamespace(graph=None, calibration=None)
+    tuner = SimpleNamespace(subject=subject, config=None, places={})
+    result = {"cycles": 123, "bit_exact": True}
+    monkeypatch.setattr(sparsity, "measure_program", lambda *_: result)
+    assert sparsity.measure_point(POINTS[0], tuner, {}, None)["cycles"] == 123
+    result["bit_exact"] = False
+    with pytest.raises(CompileError, match=f"{POINTS[0].name}: the RTL is not equal"):
+        sparsity.measure_point(POINTS[0], tuner, {}, None)
 
 
 def test_documents_show_what_was_measured() -> None:
