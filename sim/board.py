@@ -21,7 +21,7 @@ from boards.memory.sdram_part import SdramPart
 from boards.system import System
 from hw.config import AcceleratorConfig
 from sim.export import exported
-from sim.sdram import SOURCE, SdramModel
+from sim.sdram import SOURCE, SdramModel, Violation
 from sim.verilator import CXX_FLAGS, Progress, build_library
 
 __all__ = ["BoardModel", "BoardModelError", "BoardServer", "PtyBoard", "simulated_board"]
@@ -95,7 +95,7 @@ class BoardModel:
         cycles = self._library.board_run(self._handle, limit)
         code = self._library.board_violation(self._handle)
         if code:
-            raise BoardModelError(f"rule {code} of the memory was broken (see sim/sdram_model.v)")
+            raise BoardModelError(f"a rule of the memory was broken: {Violation(code).name}")
         if self._library.board_failed(self._handle):
             raise EOFError("the line was closed")
         return int(cycles)

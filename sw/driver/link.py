@@ -42,12 +42,15 @@ IN_FLIGHT_BYTES = 16384
 """Of requests and their answers. More than a line carries in the time that USB takes for an
 answer, and less than operating systems buffer."""
 
-FILL_BYTES = 16384
-"""Zeros that one FILL writes: below a millisecond of the board's time."""
+FILL_BYTES = 4096
+"""Zeros that one FILL writes: they take the board as long as some hundred bytes of a line."""
 
 HELLO_ATTEMPTS = 6
 HELLO_SECONDS = 0.5
 LONGEST_TIMEOUT = 4.0
+LONGEST_FRAMES, LONGEST_FRAMES_SECONDS = 4, 10.0
+"""A timeout is at least as long as so many frames take, by the speed of HELLO, but at most this:
+simulated lines may be thousands of times slower than real ones."""
 
 
 class ByteLine(Protocol):
@@ -87,7 +90,8 @@ class Link:
     Parameters
     ----------
     line: of bytes.
-    timeout: seconds without an answer until requests are repeated; doubles with each repetition.
+    timeout: seconds without an answer until requests are repeated, more on a line that is so slow
+        that it needs them; doubles with each repetition.
     attempts: repetitions without any answer until the board is given up.
     clock: time in seconds. rng: for session numbers.
 
@@ -117,6 +121,7 @@ class Link:
         self._session = 0
         self._next = 0  # sequence number of the next request
         self._open = False  # the session is in a known state
+        self._byte_seconds = 0.0
         self.identity = self.connect()
 
     # --- what the board can do ------------------------------------------------------------------
@@ -175,7 +180,8 @@ class Link:
         echoed, received = False, 0
         for _ in range(HELLO_ATTEMPTS):
             self.line.write(hello)
-            deadline = self._clock() + HELLO_SECONDS
+            begin = self._clock()
+            deadline = begin + HELLO_SECONDS
             while (left := deadline - self._clock()) > 0:
                 data = self.line.read(left)
                 received += len(data)
@@ -184,6 +190,8 @@ class Link:
                     answer = self._answer(payload)
                     if answer is not None and answer.operation == Operation.HELLO:
                         identity = self._identity(answer.data)
+                        seconds = self._clock() - begin
+                        self._byte_seconds = seconds / (len(hello) + len(payload))
                         self._open = True
                         return identity
         if echoed:
@@ -234,7 +242,9 @@ class Link:
         self._open = False  # unless it ends as it should
         batch = _Batch(requests, self._next, self.window, progress)
         failures = 0
-        deadline = self._clock() + self.timeout
+        frames = LONGEST_FRAMES * (self.chunk + 40) * self._byte_seconds
+        timeout = max(self.timeout, min(frames, LONGEST_FRAMES_SECONDS))
+        deadline = self._clock() + timeout
         while not batch.finished:
             if messages := batch.to_send():
                 self.line.write(b"".join(self._message(batch, index) for index in messages))
@@ -249,7 +259,7 @@ class Link:
             now = self._clock()
             if advanced:
                 failures = 0
-                deadline = now + self.timeout
+                deadline = now + timeout
             elif now >= deadline:
                 failures += 1
                 if failures > self.attempts:
@@ -258,7 +268,7 @@ class Link:
                         f"is it still on and connected?"
                     )
                 batch.rewind()
-                deadline = now + min(self.timeout * 2**failures, LONGEST_TIMEOUT)
+                deadline = now + max(timeout, min(timeout * 2**failures, LONGEST_TIMEOUT))
         self.repeats += batch.repeats
         self._next = (self._next + len(requests)) & 0xFF
         self._open = True

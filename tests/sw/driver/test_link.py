@@ -101,6 +101,41 @@ def test_one_lost_frame_costs_no_timeout():
     assert 0 < link.repeats < 20 and line.now < link.timeout
 
 
+class SlowLine(ModelLine):
+    """Every byte takes its time, one after the other; so do the answers."""
+
+    def __init__(self, board: ModelBoard, byte_seconds: float):
+        super().__init__(board)
+        self._byte_seconds = byte_seconds
+        self._free = 0.0
+        self._answers: list[tuple[float, bytes]] = []
+
+    def write(self, data: bytes) -> None:
+        for byte in data:
+            self._free = max(self._free, self.now) + self._byte_seconds
+            answer = self.board.feed(bytes([byte]))
+            if answer:
+                self._answers.append((self._free + len(answer) * self._byte_seconds, answer))
+
+    def read(self, timeout: float) -> bytes:
+        if not self._answers or self._answers[0][0] > self.now + timeout:
+            self.now += timeout
+            return b""
+        time, data = self._answers.pop(0)
+        self.now = max(self.now, time)
+        return data
+
+
+@pytest.mark.parametrize("byte_seconds", [3e-6, 1e-4, 2e-3])
+def test_a_slow_line_is_waited_for(byte_seconds):
+    board = ModelBoard()
+    link = connect(SlowLine(board, byte_seconds))
+    data = random.Random(4).randbytes(30000)
+    link.write(0, data)
+    assert link.read(0, 30000) == data
+    assert link.repeats == 0
+
+
 def test_progress_and_interrupt():
     board = ModelBoard()
     link = connect(ModelLine(board))
