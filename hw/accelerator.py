@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth import Module, ResetInserter
+from amaranth import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -54,8 +54,7 @@ class Accelerator(wiring.Component):
         m.submodules.registers = registers = ControlRegisters(self.config)
         m.submodules.sequencer = sequencer = Sequencer(ERROR_SOURCES)
         m.submodules.counters = counters = Counters(len(COUNTERS))
-        core = Core(self.config, poison_collisions=self._poison)
-        m.submodules.core = ResetInserter(sequencer.o_core_reset)(core)
+        m.submodules.core = core = Core(self.config, poison_collisions=self._poison)
 
         wiring.connect(m, wiring.flipped(self.s_axil), registers.s_axil)
         wiring.connect(m, core.trace, wiring.flipped(self.trace))
@@ -65,6 +64,7 @@ class Accelerator(wiring.Component):
             self.interrupt.eq(registers.o_interrupt),
             core.regions.eq(registers.o_regions),
             core.i_commands.eq(registers.o_program_commands),
+            core.i_reset.eq(sequencer.o_core_reset),
             core.i_halt.eq(sequencer.o_halt),
             sequencer.i_start.eq(registers.o_start),
             sequencer.i_reset.eq(registers.o_reset),

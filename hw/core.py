@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth import Module
+from amaranth import Module, ResetInserter, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -74,7 +74,9 @@ class Core(wiring.Component):
     Ports of a memory are given in the order of their priority: whoever cannot wait comes first.
 
     Flow control: runs a program from the fall of `i_halt` after a reset until `o_done` or an
-    error; the owner then raises `i_halt` and resets when the bus is quiet.
+    error; the owner then raises `i_halt` and resets when the bus is quiet. Every unit has a
+    register of its own for both, so they arrive a cycle later: a signal that goes to everything
+    would be the slowest of the chip. Memories need no reset.
 
     Parameters
     ----------
@@ -82,7 +84,7 @@ class Core(wiring.Component):
 
     Members
     -------
-    m_axi: bus master. regions: DMA windows. i_commands: program length. i_halt: see above.
+    m_axi: bus master. regions: DMA windows. i_commands: program length. i_reset, i_halt: above.
     o_done, error: end of the program; errors by `UNITS`, then dispatch. o_bus_busy: a transaction
     is under way. events: see `CoreEvents`. trace: see `TraceSignature`.
     """
@@ -95,6 +97,7 @@ class Core(wiring.Component):
                 "m_axi": Out(Axi4Signature(config.address_bits, config.bus_bytes)),
                 "regions": In(regions_layout(config)),
                 "i_commands": In(32),
+                "i_reset": In(1),
                 "i_halt": In(1),
                 "o_done": Out(1),
                 "error": Out(UnitError).array(ERROR_SOURCES),
@@ -124,15 +127,29 @@ class Core(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         c = self.config
-        m.submodules.front_end = front_end = FrontEnd(c)
-        m.submodules.reader = reader = Reader(c)
-        m.submodules.load_weights = load_weights = LoadUnit(c)
-        m.submodules.load_activations = load_activations = LoadUnit(c)
-        m.submodules.matrix = matrix = MatrixUnit(c)
-        m.submodules.vector = vector = VectorUnit(c)
-        m.submodules.store = store = StoreUnit(c)
+        front_end, reader, stalls = FrontEnd(c), Reader(c), Stalls()
+        load_weights, load_activations, store = LoadUnit(c), LoadUnit(c), StoreUnit(c)
+        matrix, vector = MatrixUnit(c), VectorUnit(c)
         units = (load_weights, load_activations, matrix, vector, store)
         loads = (load_weights, load_activations)
+        parts = {
+            "front_end": front_end,
+            "reader": reader,
+            "load_weights": load_weights,
+            "load_activations": load_activations,
+            "matrix": matrix,
+            "vector": vector,
+            "store": store,
+            "stalls": stalls,
+        }
+        for name, part in parts.items():
+            # `keep`: else synthesis would merge the registers again.
+            reset = Signal(name=f"reset_{name}", attrs={"keep": 1})
+            halt = Signal(name=f"halt_{name}", attrs={"keep": 1}, init=1)
+            m.d.sync += [reset.eq(self.i_reset), halt.eq(self.i_halt)]
+            m.submodules[name] = ResetInserter(reset)(part)
+            if part is not stalls:
+                m.d.comb += part.i_halt.eq(halt)
 
         pad = self._scratchpad
         weight_granules = c.weight_bytes // c.lanes
@@ -184,8 +201,6 @@ class Core(wiring.Component):
         connect_write(m, self.m_axi, store.axi)
         m.d.comb += [
             self.o_bus_busy.eq(~reader.quiet | ~store.quiet),
-            reader.i_halt.eq(self.i_halt),
-            front_end.i_halt.eq(self.i_halt),
             front_end.i_base.eq(self.regions[Region.PROGRAM].base),
             front_end.i_size.eq(self.regions[Region.PROGRAM].size),
             front_end.i_commands.eq(self.i_commands),
@@ -197,10 +212,13 @@ class Core(wiring.Component):
         # --- commands and status ------------------------------------------------------------------
         for i, (name, unit) in enumerate(zip(UNITS, units, strict=True)):
             stream = unit.i_stream if unit is matrix else unit.i_command
+            done = unit.status.done
+            if unit in (*loads, store):  # found late in the cycle; nothing waits that closely
+                done = Signal(name=f"{name.name.lower()}_done")
+                m.d.sync += done.eq(unit.status.done)
             connect(m, front_end.o[i], stream)
             m.d.comb += [
-                unit.i_halt.eq(self.i_halt),
-                front_end.i_done[i].eq(unit.status.done),
+                front_end.i_done[i].eq(done),
                 self.error[i].eq(unit.status.error),
                 getattr(self.trace, f"{name.name.lower()}_started").eq(unit.status.started),
                 getattr(self.trace, f"{name.name.lower()}_done").eq(unit.status.done),
@@ -208,7 +226,6 @@ class Core(wiring.Component):
         connect(m, front_end.o_matrix_weights, matrix.i_weights)
         m.d.comb += self.error[-1].eq(front_end.o_error)
 
-        m.submodules.stalls = stalls = Stalls()
         gemms, weights = front_end.o[UNITS.index(Unit.MATRIX)], front_end.o_matrix_weights
         m.d.comb += [
             stalls.i_state.eq(matrix.state),

@@ -6,7 +6,7 @@ reached through `ReadPort` and `WritePort`, status leaves through `UnitStatus`.
 
 from __future__ import annotations
 
-from amaranth import unsigned
+from amaranth import Cat, Value, unsigned
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -22,16 +22,28 @@ __all__ = [
     "UnitError",
     "UnitStatus",
     "WritePort",
+    "advance",
     "command_layout",
     "command_stream",
 ]
 
-ADDRESS_BITS = 28
-"""On-chip word addresses on ports: wide enough that no address computation can wrap, so that
-the memory sees and refuses every address beyond its depth."""
+ADDRESS_BITS = 17
+"""On-chip word addresses: 16 bits reach the largest memory, the top bit stands for any address
+beyond. Computed with `advance`, they never wrap, so the memory refuses what is beyond its depth."""
 
 INDEX_BITS = 20
 """Position of a command in its program, for error reports."""
+
+
+def advance(address, step):
+    """`address + step` as an address of `ADDRESS_BITS`: once beyond, always beyond.
+
+    Either may be narrower: a 16-bit field is an address or a step of its own.
+    """
+    bits = ADDRESS_BITS - 1
+    address, step = Value.cast(address), Value.cast(step)
+    total = address[:bits] + step[:bits]
+    return Cat(total[:bits], total[bits:].any() | address[bits:].any() | step[bits:].any())
 
 
 def _field_shape(item: isa.Field):

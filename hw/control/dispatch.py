@@ -87,8 +87,9 @@ class Dispatch(wiring.Component):
     A wait for a command that lies 1024 or more back is dropped: it is met, as no unit holds so
     many commands, and later its count could be half a turn away.
 
-    Latency: 2 cycles from `i` to `o`. Throughput: one command a cycle; BARRIER holds until every
-    dispatched command has completed, HALT too. Flow control: streams on both sides.
+    Latency: 3 cycles from `i` to `o`. Throughput: one command in two cycles, as fast as 16 bytes a
+    cycle bring them; BARRIER holds until every dispatched command has completed, HALT too. Flow
+    control: streams on both sides.
 
     Members
     -------
@@ -126,25 +127,29 @@ class Dispatch(wiring.Component):
 
         # Stage 1: legality and destination depend on the command alone.
         entry = Signal(CommandEntry)
-        full = Signal()
+        full, settled = Signal(), Signal()
         target = Signal(len(UNITS))
         code = Signal(4)
         legal = is_legal(m, self.i.payload.entry.word, self.config)
         units = target_units(m, self.i.payload.entry.word)
         m.d.comb += self.i.ready.eq(~full | self.o_taken)
         with m.If(self.i.valid & self.i.ready):
-            m.d.sync += [entry.eq(self.i.payload.entry), full.eq(1), target.eq(units)]
+            m.d.sync += [
+                entry.eq(self.i.payload.entry),
+                full.eq(1),
+                settled.eq(0),
+                target.eq(units),
+            ]
             m.d.sync += code.eq(self.i.payload.code)
             with m.If((self.i.payload.code == ErrorCode.NONE) & ~legal):
                 m.d.sync += code.eq(ErrorCode.ILLEGAL_COMMAND)
         with m.Elif(self.o_taken):
             m.d.sync += full.eq(0)
 
-        # Stage 2: waits against what is dispatched before this command.
+        # Stage 2: waits against what is dispatched before this command, once that is counted.
         header = command_layout(Opcode.HALT)
-        checked = Signal(CommandEntry)
+        settle = full & ~settled
         unsatisfiable = Signal(WAIT_SLOTS)
-        m.d.comb += checked.eq(entry)
         for slot in range(WAIT_SLOTS):
             wait = header(entry.word).waits[slot]
             count = selected_count(m, self.dispatched, wait.unit, f"dispatched_{slot}")
@@ -152,22 +157,23 @@ class Dispatch(wiring.Component):
             m.d.comb += ahead.eq(count - wait.count)
             with m.If(wait.unit != Unit.NONE):
                 m.d.comb += unsatisfiable[slot].eq(ahead[COUNT_BITS - 1])
-                with m.If(ahead[COUNT_BITS - 2]):
-                    m.d.comb += header(checked.word).waits[slot].unit.eq(Unit.NONE)
-        final_code = Signal(4)
-        m.d.comb += final_code.eq(code)
-        with m.If((code == ErrorCode.NONE) & unsatisfiable.any()):
-            m.d.comb += final_code.eq(ErrorCode.WAIT_UNSATISFIABLE)
+                with m.If(settle & ahead[COUNT_BITS - 2]):
+                    m.d.sync += wait.unit.eq(Unit.NONE)
+        with m.If(settle):
+            m.d.sync += settled.eq(1)
+            with m.If((code == ErrorCode.NONE) & unsatisfiable.any()):
+                m.d.sync += code.eq(ErrorCode.WAIT_UNSATISFIABLE)
 
+        # Stage 3: to its queue.
         go = Signal()
         header_opcode = header(entry.word).opcode
         m.d.comb += [
-            go.eq(full & ~self.i_halt & ~self.o_done & (final_code == ErrorCode.NONE)),
+            go.eq(settled & full & ~self.i_halt & ~self.o_done & (code == ErrorCode.NONE)),
             self.o_index.eq(entry.index),
         ]
         for i in range(len(UNITS)):
             m.d.comb += [
-                self.o[i].payload.eq(checked),
+                self.o[i].payload.eq(entry),
                 self.o[i].valid.eq(go & target[i] & ~self.i_stale),
                 self.o_dispatched[i].eq(self.o[i].valid & self.o[i].ready),
             ]
@@ -183,10 +189,10 @@ class Dispatch(wiring.Component):
             m.d.sync += self.o_done.eq(1)
 
         m.d.comb += [
-            self.o_error.code.eq(final_code),
+            self.o_error.code.eq(code),
             self.o_error.index.eq(entry.index),
             self.o_error.valid.eq(
-                full & (final_code != ErrorCode.NONE) & self.i_idle & ~self.o_done
+                full & settled & (code != ErrorCode.NONE) & self.i_idle & ~self.o_done
             ),
         ]
         return m

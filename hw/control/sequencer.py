@@ -15,14 +15,16 @@ __all__ = ["Sequencer"]
 class Sequencer(wiring.Component):
     """Starts, halts and resets the core, which is everything that a program can leave behind.
 
-    A start resets the core for one cycle, which clears counts and queues, and lets it run; HALT
-    ends the run. The first error halts all units at once: they issue nothing new and write
-    nothing more. When the bus has been quiet for `quiet_cycles` the state becomes ERROR. A
+    A start resets the core by a pulse of one cycle, which clears counts and queues, and lets it
+    run; HALT ends the run. The first error halts all units at once: they issue nothing new and
+    write nothing more. When the bus has been quiet for `quiet_cycles` the state becomes ERROR. A
     reset, in any state, halts, waits for the bus in the same way, resets the core and leaves
     the state IDLE. So no bus transaction is ever cut off.
 
-    Latency: 2 cycles from `i_start` to a running core when the bus is quiet. Flow control: none;
+    Latency: 3 cycles from `i_start` to a running core when the bus is quiet. Flow control: none;
     `i_start` is ignored unless the state is IDLE or DONE.
+
+    The core may register `o_core_reset` and `o_halt` once on their way to its units.
 
     Parameters
     ----------
@@ -38,7 +40,7 @@ class Sequencer(wiring.Component):
     o_state, o_error: for the status registers.
     """
 
-    quiet_cycles = 4
+    quiet_cycles = 5
     """Longer than any unit takes from `o_halt` until it has withdrawn its last bus request."""
 
     def __init__(self, sources: int):
@@ -104,8 +106,11 @@ class Sequencer(wiring.Component):
                     m.next = "reset"
                 with m.Elif(quiet):
                     m.d.comb += self.o_core_reset.eq(1)
-                    m.d.sync += free.eq(1)
-                    m.next = "run"
+                    m.next = "clear"
+            with m.State("clear"):  # the reset reaches the units
+                m.d.comb += self.o_running.eq(1)
+                m.d.sync += free.eq(1)
+                m.next = "run"
             with m.State("run"):
                 m.d.comb += self.o_running.eq(1)
                 with m.If(found):

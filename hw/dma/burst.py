@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from amaranth import Const, Module, Mux, Signal, unsigned
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
@@ -48,6 +48,10 @@ def burst_layout(config: AcceleratorConfig) -> data.StructLayout:
     )
 
 
+READY_BURSTS = 4
+"""Checked bursts that wait to be taken."""
+
+
 class BurstGenerator(wiring.Component):
     """Cuts `runs` runs of `words` words, `stride` bytes apart, into bursts.
 
@@ -61,9 +65,10 @@ class BurstGenerator(wiring.Component):
     if the window is `forbidden` or its base unaligned, `error` is `DMA_WINDOW`; if offset or
     stride are no multiple of the bus width, `ILLEGAL_COMMAND`. Then nothing more is offered.
 
-    Latency: 2 cycles from command to burst (when the first block or run is known: a cycle more
+    Latency: 3 cycles from command to burst (when the first block or run is known: a cycle more
     for each joined run). Throughput: one burst a cycle, 3 cycles a command at least. Flow
-    control: streams. With `i_halt` no burst is offered.
+    control: streams; checked bursts wait in a FIFO, so whoever takes them is far away from the
+    loop. With `i_halt` no burst is offered.
 
     Members
     -------
@@ -116,8 +121,11 @@ class BurstGenerator(wiring.Component):
             Signal(name=name)
             for name in ("enough", "complete", "end_of_run", "last", "issue", "join")
         )
-        checked = Signal()
-        leave = Signal()
+        checked = Signal()  # stage 2 holds a burst, for one cycle
+        m.submodules.ready = ready = fifo.SyncFIFO(width=self._burst.size, depth=READY_BURSTS)
+        room = Signal()
+        # Two bursts may be on their way to the FIFO, and one leave it meanwhile.
+        m.d.comb += room.eq(ready.level < READY_BURSTS - 1)
         m.d.comb += [
             to_block_end.eq(block - phase),
             enough.eq(known >= to_block_end),
@@ -126,7 +134,7 @@ class BurstGenerator(wiring.Component):
             complete.eq(~joined | (runs_left == 0)),
             end_of_run.eq(complete & (known <= to_block_end)),
             last.eq(end_of_run & (runs_left == 0)),
-            issue.eq(active & (enough | complete) & (~checked | leave)),
+            issue.eq(active & (enough | complete) & room),
             join.eq(active & ~complete & (known < 2 * block)),
         ]
         base_beats = command.base[shift:]
@@ -150,31 +158,39 @@ class BurstGenerator(wiring.Component):
         offset, end = Signal(offset_bits), Signal(offset_bits)
         illegal, closed = Signal(), Signal()
         address = Signal(max(self._address_bits - shift, offset_bits) + 1)
-        outside = Signal()
-        burst = self.o.payload
+        outside, failed = Signal(), Signal()
+        burst = Signal(self._burst)
+        beats_2, last_2 = Signal.like(beats), Signal()
         m.d.comb += [
             address.eq(base_beats + offset),
             outside.eq(
                 closed | (end > command.size[shift:]) | address[self._address_bits - shift :].any()
             ),
-            self.o.valid.eq(checked & ~illegal & ~outside & ~self.i_halt),
             burst.address.eq(address << shift),
+            burst.beats.eq(beats_2),
+            burst.last.eq(last_2),
             burst.index.eq(command.index),
-            leave.eq(self.o.valid & self.o.ready),
-            self.error.valid.eq(checked & (illegal | outside)),
-            self.error.code.eq(Mux(illegal, ErrorCode.ILLEGAL_COMMAND, ErrorCode.DMA_WINDOW)),
-            self.error.index.eq(command.index),
+            ready.w_data.eq(burst),
+            ready.w_en.eq(checked & ~illegal & ~outside & ~failed),
+            self.o.valid.eq(ready.r_rdy & ~self.i_halt),
+            self.o.payload.eq(ready.r_data),
+            ready.r_en.eq(self.o.valid & self.o.ready),
+            self.error.valid.eq(failed),
         ]
+        m.d.sync += checked.eq(issue)
         with m.If(issue):
             m.d.sync += [
-                checked.eq(1),
                 offset.eq(cursor),
                 end.eq(cursor_end),
-                burst.beats.eq(beats),
-                burst.last.eq(last),
+                beats_2.eq(beats),
+                last_2.eq(last),
             ]
-        with m.Elif(leave):
-            m.d.sync += checked.eq(0)
+        with m.If(checked & (illegal | outside) & ~failed):
+            m.d.sync += [
+                failed.eq(1),
+                self.error.code.eq(Mux(illegal, ErrorCode.ILLEGAL_COMMAND, ErrorCode.DMA_WINDOW)),
+                self.error.index.eq(command.index),
+            ]
 
         # A new command, when the last burst of the one before has left.
         m.d.comb += self.i.ready.eq(~active & ~checked & ~self.i_halt)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from amaranth import Cat, Module, Signal, unsigned
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.config import AcceleratorConfig
@@ -36,10 +36,10 @@ class LoadUnit(wiring.Component):
     Commands overlap: while data of up to `commands_in_flight` commands is under way, bursts of
     the next one are requested. Data, writes and completions are in order.
 
-    Latency: 2 cycles from a command to its first request, 1 cycle from the last beat of a word
-    to its write. Throughput: a beat a cycle, also from command to command, where the memory
-    accepts writes at once. Flow control: streams and `WritePort`; a write that waits holds up
-    the beats.
+    Latency: 3 cycles from a command to its first request, 3 cycles from the last beat of a
+    word to its write. Throughput: a beat a cycle, also from command to command, where the memory
+    accepts writes at once. Flow control: streams and `WritePort`; writes that wait hold up
+    the beats when four words are there.
 
     Errors: `DMA_WINDOW`, `ILLEGAL_COMMAND` (unaligned offset or stride), `ONCHIP_RANGE`,
     `AXI_READ`. After an error, and with `i_halt`, nothing is requested or written and beats that
@@ -101,16 +101,22 @@ class LoadUnit(wiring.Component):
         slot = Signal(range(slots))
         place = Signal(LoopWord)  # of the word in `word`
         full = Signal()
+        # A word waits here for its memory: so a refusal does not reach back to the bus.
+        waiting_word = data.StructLayout({"place": LoopWord, "word": unsigned(bus_bits * slots)})
+        m.submodules.words = words = fifo.SyncFIFO(width=waiting_word.size, depth=4)
         written = Signal()
         take = Signal()
         log2 = word_beats_log2(m, config, front.word.payload.memory)
         last_slot = slot == ((1 << log2) - 1)[: len(slot)]
         m.d.comb += [
-            self.data.ready.eq(stop | (front.word.valid & (~full | written))),
-            take.eq(self.data.valid & front.word.valid & (~full | written)),
+            self.data.ready.eq(stop | (front.word.valid & (~full | words.w_rdy))),
+            take.eq(self.data.valid & front.word.valid & (~full | words.w_rdy)),
             front.word.ready.eq(take & last_slot),
+            words.w_en.eq(full),
+            words.w_data.eq(Cat(place, word)),
+            words.r_en.eq(written),
         ]
-        with m.If(written):
+        with m.If(words.w_rdy):
             m.d.sync += full.eq(0)
         with m.If(take):
             m.d.sync += slot.eq(slot + 1)
@@ -121,7 +127,8 @@ class LoadUnit(wiring.Component):
                 m.d.sync += [slot.eq(0), full.eq(1), place.eq(front.word.payload)]
 
         # --- writes -----------------------------------------------------------------------------
-        flat = word.as_value()
+        head = data.View(waiting_word, words.r_data)
+        flat, target = head.word, head.place
         nonzero = Cat(flat[8 * i : 8 * i + 8].any() for i in range(config.columns))
         outside = Signal()
         for memory, port, value in (
@@ -133,8 +140,8 @@ class LoadUnit(wiring.Component):
             (Memory.MASK, self.mask_write, nonzero),
         ):
             m.d.comb += [
-                port.valid.eq(full & ~stop & (place.memory == memory)),
-                port.addr.eq(place.addr),
+                port.valid.eq(words.r_rdy & ~stop & (target.memory == memory)),
+                port.addr.eq(target.addr),
                 port.data.eq(value),
                 port.mask.eq(~0),
             ]
@@ -142,14 +149,14 @@ class LoadUnit(wiring.Component):
                 m.d.comb += [written.eq(1), outside.eq(port.out_of_range)]
 
         m.d.comb += [
-            self.status.done.eq(written & place.last & ~outside),
-            self.status.busy.eq(front.busy | full),
+            self.status.done.eq(written & target.last & ~outside),
+            self.status.busy.eq(front.busy | full | words.r_rdy),
         ]
         latch_first_error(
             m,
             self.status.error,
             [
-                (written & outside, ErrorCode.ONCHIP_RANGE, place.index),
+                (written & outside, ErrorCode.ONCHIP_RANGE, target.index),
                 (
                     take & self.data.payload.error & ~stop,
                     ErrorCode.AXI_READ,

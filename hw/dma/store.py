@@ -16,6 +16,7 @@ from hw.dma.transfer import (
     regions_layout,
     word_beats_log2,
 )
+from hw.dma.words import LoopWord
 from hw.interfaces import INDEX_BITS, ReadPort, UnitStatus, command_stream
 from hw.isa import ErrorCode, Memory, Opcode
 
@@ -36,7 +37,7 @@ class StoreUnit(wiring.Component):
     the next one are read and its bursts issued while acknowledgements are outstanding, at most
     `max_outstanding` of them.
 
-    Latency: 3 cycles from a command to `awvalid`, 5 to `wvalid`. Throughput: a beat a cycle,
+    Latency: 4 cycles from a command to `awvalid`, 5 to `wvalid`. Throughput: a beat a cycle,
     also from command to command, where the memory delivers. Flow control: AXI4 and `ReadPort`.
 
     Errors: `DMA_WINDOW` (also for a read-only region), `ILLEGAL_COMMAND` (unaligned offset or
@@ -121,21 +122,28 @@ class StoreUnit(wiring.Component):
         room = Signal(range(self.words_ahead + 1), init=self.words_ahead)
         arrived = Signal(entry)
         asked, outside, used_up = Signal(), Signal(), Signal()
+        # Addresses wait here for their memory: so a refusal does not reach back to the commands.
+        m.submodules.asking = asking = fifo.SyncFIFO(width=LoopWord.size, depth=4)
+        place = data.View(LoopWord, asking.r_data)
+        m.d.comb += [
+            asking.w_data.eq(front.word.payload),
+            asking.w_en.eq(front.word.valid),
+            front.word.ready.eq(asking.w_rdy),
+            asking.r_en.eq(asked),
+        ]
         for memory, port in zip(
             SOURCES, (self.activation_read, self.weight_read, self.residual_read), strict=True
         ):
             m.d.comb += [
-                port.valid.eq(
-                    front.word.valid & (front.word.payload.memory == memory) & (room != 0) & ~stop
-                ),
-                port.addr.eq(front.word.payload.addr),
+                port.valid.eq(asking.r_rdy & (place.memory == memory) & (room != 0) & ~stop),
+                port.addr.eq(place.addr),
             ]
             with m.If(port.valid & port.ready):
                 m.d.comb += [asked.eq(1), outside.eq(port.out_of_range)]
             with m.If(port.data_valid):
                 m.d.comb += [arrived.memory.eq(memory), arrived.data.eq(port.data)]
                 m.d.comb += words.w_en.eq(1)
-        m.d.comb += [front.word.ready.eq(asked), words.w_data.eq(arrived)]
+        m.d.comb += words.w_data.eq(arrived)
         m.d.sync += room.eq(room - asked + used_up)
 
         # --- data -------------------------------------------------------------------------------
@@ -176,14 +184,16 @@ class StoreUnit(wiring.Component):
             answers.r_en.eq(axi.bvalid),
             self.quiet.eq(~axi.awvalid & ~lengths.r_rdy & ~axi.wvalid & ~answers.r_rdy),
             self.status.done.eq(axi.bvalid & answer.last & ~axi.bresp[1] & ~stop),
-            self.status.busy.eq(front.busy | (room != self.words_ahead) | ~self.quiet),
+            self.status.busy.eq(
+                front.busy | asking.r_rdy | (room != self.words_ahead) | ~self.quiet
+            ),
         ]
         latch_first_error(
             m,
             self.status.error,
             [
                 (axi.bvalid & axi.bresp[1] & ~stop, ErrorCode.AXI_WRITE, answer.index),
-                (outside, ErrorCode.ONCHIP_RANGE, front.word.payload.index),
+                (outside, ErrorCode.ONCHIP_RANGE, place.index),
                 (front.error.valid, front.error.code, front.error.index),
             ],
         )

@@ -57,11 +57,16 @@ def word_beats_log2(m: Module, config: AcceleratorConfig, memory) -> Signal:
 def latch_first_error(m: Module, error, sources) -> None:
     """Keep in `error` (a `UnitError`) the first of `sources`: (happens, code, index), by priority.
 
-    Registered: `error.valid` rises in the cycle after the error and stays until reset.
+    `error.valid` rises two cycles after the error, to keep it off the paths that find it, and
+    stays until reset.
     """
+    found = Signal(UnitError, name="found_error")
+    m.d.sync += found.valid.eq(0)
     for happens, code, index in reversed(sources):
-        with m.If(happens & ~error.valid):
-            m.d.sync += [error.valid.eq(1), error.code.eq(code), error.index.eq(index)]
+        with m.If(happens):
+            m.d.sync += [found.valid.eq(1), found.code.eq(code), found.index.eq(index)]
+    with m.If(found.valid & ~error.valid):
+        m.d.sync += error.eq(found)
 
 
 class TransferFront(wiring.Component):
@@ -70,8 +75,8 @@ class TransferFront(wiring.Component):
     The two streams run apart: bursts of a command may be taken before words of the commands
     before it, up to `commands_ahead` commands.
 
-    Latency: 2 cycles from a command to its first burst and to its first word. Throughput: one
-    burst and one word a cycle; words also from command to command. Flow control: streams. With
+    Latency: 3 cycles from a command to its first burst, 2 to its first word. Throughput: one
+    burst and one word a cycle. Flow control: streams. With
     `i_halt` no command is taken and no burst is offered.
 
     Parameters

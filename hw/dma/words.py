@@ -6,7 +6,7 @@ from amaranth import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.interfaces import ADDRESS_BITS, INDEX_BITS
+from hw.interfaces import ADDRESS_BITS, INDEX_BITS, advance
 
 __all__ = ["LoopCommand", "LoopWord", "WordLoop"]
 
@@ -35,10 +35,8 @@ class WordLoop(wiring.Component):
         for w in range(words):
             yield address + r*run_stride + w*word_stride
     ```
-    An address cannot wrap before it has left the memory, where its user stops.
-
-    Latency: 1 cycle. Throughput: a word a cycle, also from command to command. Flow control:
-    streams; a command is taken with the last word of the one before.
+    Latency: 1 cycle. Throughput: a word a cycle, and a cycle between commands, so that what
+    refuses a word does not reach back to the queue of commands. Flow control: streams.
 
     Members
     -------
@@ -59,14 +57,15 @@ class WordLoop(wiring.Component):
         last_of_run = words_left == 1
         word = self.o.payload
         m.d.comb += [
-            next_run.eq(run_addr + command.run_stride),
+            next_run.eq(advance(run_addr, command.run_stride)),
             word.memory.eq(command.memory),
             word.index.eq(command.index),
             word.last.eq(last_of_run & (command.runs == 1)),
-            self.i.ready.eq(~self.o.valid | (self.o.ready & word.last)),
+            self.i.ready.eq(~self.o.valid),
         ]
         with m.If(self.o.valid & self.o.ready):
-            m.d.sync += word.addr.eq(Mux(last_of_run, next_run, word.addr + command.word_stride))
+            next_word = advance(word.addr, command.word_stride)
+            m.d.sync += word.addr.eq(Mux(last_of_run, next_run, next_word))
             m.d.sync += words_left.eq(Mux(last_of_run, command.words, words_left - 1))
             with m.If(last_of_run):
                 m.d.sync += [run_addr.eq(next_run), command.runs.eq(command.runs - 1)]

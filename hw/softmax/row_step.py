@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth import Cat, Const, Module, Mux, Signal, signed
+from amaranth import Cat, Const, Module, Mux, Shape, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -34,7 +34,7 @@ class RowStep(wiring.Component):
     instead of the largest one keeps the low bits of weights far below the largest.
     """
 
-    latency = 3
+    latency = 6
 
     def __init__(self):
         super().__init__(
@@ -53,46 +53,45 @@ class RowStep(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        # Stage 0: round, with a guard bit; the octaves that this block is compared with.
         octave = signed(OCTAVE_BITS)
-        guarded = Signal(signed(33), reset_less=True)
-        old_1, largest_1 = Signal(octave, reset_less=True), Signal(octave, reset_less=True)
-        least_1 = Signal(signed(OCTAVE_BITS + 1), reset_less=True)
-        masked = Signal(reset_less=True)
-        largest = self.old + self.old_drop
-        m.d.sync += [
-            guarded.eq(Cat(Const(0, 1), self.row_max).as_signed() >> self.score_shift),
-            old_1.eq(Mux(self.first, MIN_OCTAVE, self.old)),
-            largest_1.eq(Mux(self.first, MIN_OCTAVE, largest)),
-            least_1.eq(Mux(self.first, MIN_OCTAVE, largest - self.drop)),
-            masked.eq(self.row_max == MASKED_SCORE),
-        ]
-        # Stage 1: ceiling and maxima.
-        raised = Signal(signed(34))
-        octave_2, old_2, largest_2 = (
-            Signal(octave, name=name, reset_less=True)
-            for name in ("octave_2", "old_2", "largest_2")
+
+        def register(value, name: str, shape=None):
+            signal = Signal(Shape.cast(shape or value.shape()), name=name, reset_less=True)
+            m.d.sync += signal.eq(value)
+            return signal
+
+        # Stage 0: operands, some of which come from memories.
+        row_max = register(self.row_max, "row_max_1")
+        score_shift = register(self.score_shift, "score_shift_1")
+        old, old_drop = register(self.old, "old_1"), register(self.old_drop, "old_drop_1")
+        first, drop = register(self.first, "first_1"), register(self.drop, "drop_1")
+        # Stage 1: shift with a guard bit; the largest octave so far.
+        guarded = register(Cat(Const(0, 1), row_max).as_signed() >> score_shift, "guarded_2")
+        masked = register(row_max == MASKED_SCORE, "masked_2")
+        largest = register(Mux(first, MIN_OCTAVE, old + old_drop), "largest_2", octave)
+        old = register(Mux(first, MIN_OCTAVE, old), "old_2", octave)
+        drop = register(Mux(first, 0, drop), "drop_2")
+        # Stage 2: round and ceiling; the least octave.
+        raised = guarded[1:].as_signed() + guarded[0] + ((1 << SCORE_FRACTION_BITS) - 1)
+        block = register(raised[SCORE_FRACTION_BITS:].as_signed(), "block_3")
+        least = register(largest - drop, "least_3")
+        largest, old = register(largest, "largest_3"), register(old, "old_3")
+        masked = register(masked, "masked_3")
+        # Stage 3: maxima.
+        new = Mux(masked, old, Mux(block < least, least, block))
+        new = register(new, "octave_4", octave)
+        largest = Mux(masked | (block < largest), largest, block)
+        largest = register(largest, "largest_4", octave)
+        old = register(old, "old_4")
+        # Stage 4: distances.
+        distance = register(new - old, "distance_5")
+        o_drop = register(largest - new, "o_drop_5", DROP_BITS)
+        new = register(new, "octave_5")
+        # Stage 5: the shift.
+        o_shift = register(
+            Mux(distance > MAX_SHIFT, MAX_SHIFT, distance), "o_shift", signed(SHIFT_BITS)
         )
-        m.d.comb += raised.eq(
-            guarded[1:].as_signed() + guarded[0] + ((1 << SCORE_FRACTION_BITS) - 1)
-        )
-        block = raised[SCORE_FRACTION_BITS:].as_signed()
-        m.d.sync += [
-            octave_2.eq(Mux(masked, old_1, Mux(block < least_1, least_1, block))),
-            largest_2.eq(Mux(masked | (block < largest_1), largest_1, block)),
-            old_2.eq(old_1),
-        ]
-        # Stage 2: distances.
-        distance = Signal(signed(OCTAVE_BITS + 1))
-        m.d.comb += distance.eq(octave_2 - old_2)
-        o_octave = Signal(octave, reset_less=True)
-        o_drop = Signal(DROP_BITS, reset_less=True)
-        o_shift = Signal(signed(SHIFT_BITS), reset_less=True)
-        m.d.sync += [
-            o_octave.eq(octave_2),
-            o_drop.eq(largest_2 - octave_2),
-            o_shift.eq(Mux(distance > MAX_SHIFT, MAX_SHIFT, distance)),
-        ]
+        o_drop, o_octave = register(o_drop, "o_drop"), register(new, "o_octave")
         m.d.comb += [
             self.o_octave.eq(o_octave),
             self.o_drop.eq(o_drop),

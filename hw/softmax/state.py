@@ -28,15 +28,16 @@ class SoftmaxState(wiring.Component):
     Number format: OCTAVE signed 26 bits; LARGEST is kept as its distance from it, 0 to 7. L
     unsigned 40 bits, units of 2^-25 of the octave. SHIFT -7 (left) to 31.
 
-    Latency: reads one cycle; L is written three cycles after `update_slot`, visible from the
-    fourth. Throughput: a row a cycle. Flow control: none. Collisions as in `RowStatistics`.
+    Latency: reads one cycle; L is written five cycles after `update_slot`, visible from the
+    sixth. Throughput: a row a cycle. Flow control: none. Collisions as in `RowStatistics`, but
+    within six cycles.
 
     Members
     -------
     slot, octave, drop, total: the row engine reads OCTAVE, LARGEST - OCTAVE and L.
     step_slot, step_octave, step_drop, step_shift, step: the row engine writes them and SHIFT.
-    update_slot: stage 0. update_first, update_shift: stage 1. update_total: stage 2. update:
-        stage 3: write L.
+    update_slot: stage 0. update_shift: stage 2. update_first: stage 3. update_total: stage 4.
+        update: stage 5: write L.
     shift: the matrix unit reads SHIFT.
     """
 
@@ -93,25 +94,28 @@ class SoftmaxState(wiring.Component):
         total_read, total_old = totals.read_port(), totals.read_port()
         total_write = totals.write_port()
         slots = [self.update_slot]
-        for stage in range(1, 4):
+        for stage in range(1, 6):
             slot = Signal(10, name=f"slot_{stage}", reset_less=True)
             m.d.sync += slot.eq(slots[-1])
             slots.append(slot)
-        before = Signal(SUM_BITS, reset_less=True)
-        after = Signal(SUM_BITS, reset_less=True)
         # One shift to the right serves both directions: the value begins eight bits up, and a
         # guard bit below it becomes the rounding bit.
-        guarded = Signal(SUM_BITS + 1)
+        old = Signal(SUM_BITS, reset_less=True)
+        coarse = Signal(SUM_BITS + 1 + LEFT, reset_less=True)
+        fine = Signal(3, reset_less=True)
+        before = Signal(SUM_BITS + 1, reset_less=True)
+        after = Signal(SUM_BITS, reset_less=True)
         right = Signal(SHIFT_BITS)
-        m.d.comb += [
-            right.eq(self.update_shift + LEFT),
-            guarded.eq(Cat(Const(0, 1 + LEFT), total_old.data) >> right),
-        ]
+        m.d.comb += right.eq(self.update_shift + LEFT)
         m.d.sync += [
-            # Stage 1: rescale what was summed before.
-            before.eq(Mux(self.update_first, 0, guarded[1:] + guarded[0])),
-            # Stage 2: add the row.
-            after.eq(before + self.update_total),
+            # Stage 1: what was summed before.
+            old.eq(total_old.data),
+            # Stages 2 and 3: rescale it, by a multiple of 8 and by the rest.
+            coarse.eq(Cat(Const(0, 1 + LEFT), old) >> Cat(Const(0, 3), right[3:])),
+            fine.eq(right[:3]),
+            before.eq(Mux(self.update_first, 0, coarse >> fine)),
+            # Stage 4: round, and add the row.
+            after.eq(before[1:] + before[0] + self.update_total),
         ]
         m.d.comb += [
             total_read.addr.eq(self.slot),
@@ -119,8 +123,8 @@ class SoftmaxState(wiring.Component):
             self.total.eq(total_read.data),
             total_old.addr.eq(self.update_slot),
             total_old.en.eq(1),
-            # Stage 3: write.
-            total_write.addr.eq(slots[3]),
+            # Stage 5: write.
+            total_write.addr.eq(slots[5]),
             total_write.data.eq(after),
             total_write.en.eq(self.update),
         ]

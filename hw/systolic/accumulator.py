@@ -52,7 +52,7 @@ class Accumulator(wiring.Component):
     free; the guard bit below rounds without a second addition.
     """
 
-    lead = 3
+    lead = 4
     hazard_distance = lead + 1
 
     def __init__(self, config: AcceleratorConfig):
@@ -109,23 +109,27 @@ class Accumulator(wiring.Component):
         m.d.sync += vector.data_valid.eq(vector.valid & vector.ready)
         m.d.sync += vector_parity.eq(vector.addr[0])
 
-        # Stage 1: coarse shift by a multiple of 8. The value begins LEFT bits up, so that a shift
+        # Stage 1: a register behind the memory.
+        # Stage 2: coarse shift by a multiple of 8. The value begins LEFT bits up, so that a shift
         # to the left is a smaller one to the right; a guard bit below it becomes the rounding bit.
-        old = Mux(tags[1].address[0], banks[1], banks[0])
-        right = Signal(SHIFT_BITS)
-        m.d.comb += right.eq(LEFT + Mux(tags[1].rescale, self.shift.data.as_signed(), 0))
+        old = Signal(width, reset_less=True)
+        right = Signal(SHIFT_BITS, reset_less=True)
         fine = Signal(3, reset_less=True)
-        m.d.sync += fine.eq(right[:3])
+        m.d.sync += [
+            old.eq(Mux(tags[1].address[0], banks[1], banks[0])),
+            right.eq(LEFT + Mux(tags[1].rescale, self.shift.data.as_signed(), 0)),
+            fine.eq(right[:3]),
+        ]
         for c in range(self.columns):
             coarse = Signal(signed(33 + LEFT), name=f"coarse_{c}", reset_less=True)
             guarded = Cat(Const(0, 1 + LEFT), old[32 * c : 32 * (c + 1)]).as_signed()
             m.d.sync += coarse.eq(guarded >> Cat(Const(0, 3), right[3:]))
-            # Stage 2: fine shift; nothing to add for an overwriting row.
+            # Stage 3: fine shift; nothing to add for an overwriting row.
             scaled = Signal(signed(33), name=f"scaled_{c}", reset_less=True)
-            m.d.sync += scaled.eq(Mux(tags[2].read, coarse >> fine, 0))
-            # Stage 3: add, mask, write.
+            m.d.sync += scaled.eq(Mux(tags[3].read, coarse >> fine, 0))
+            # Stage 4: add, mask, write.
             total = Signal(signed(32), name=f"total_{c}")
-            masked = tags[3].row_max & ~tags[3].keep[c]
+            masked = tags[4].row_max & ~tags[4].keep[c]
             m.d.comb += [
                 total.eq(scaled[1:].as_signed() + scaled[0] + self.psum[c]),
                 self.result[c].eq(Mux(masked, Const(MASKED_SCORE, signed(32)), total)),

@@ -79,8 +79,9 @@ class SystolicArray(wiring.Component):
 
     @property
     def latency(self) -> int:
-        """Input register, skew to the last pair, then the pair."""
-        return 2 + (self.config.rows // 2 - 1) + ProcessingPair.latency(self.config.sparse)
+        """Input registers, skew to the last pair, then the pair."""
+        inputs = 2 if self.config.sparse else 1
+        return inputs + (self.config.rows // 2 - 1) + ProcessingPair.latency
 
     def _operands(self, m: Module) -> list[Signal]:
         """Stage 1: the inputs of pair 0, of pair 1, .. as signed numbers, four or two each."""
@@ -155,7 +156,9 @@ class SystolicArray(wiring.Component):
         for p in range(pairs):
             top = 2 * p
             first = lanes * p
-            a = [_register(m, operand[first + j], f"a_{first + j}") for j in range(lanes)]
+            a = operand[first : first + lanes]
+            if c.sparse:  # selectors take their time
+                a = [_register(m, a[j], f"a_{first + j}") for j in range(lanes)]
             for column in range(columns):
                 pe = ProcessingPair(c.psum_bits, sparse=c.sparse)
                 m.submodules[f"pe_{p}_{column}"] = pe

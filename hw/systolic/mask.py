@@ -13,6 +13,7 @@ from hw.interfaces import (
     CommandEntry,
     ReadPort,
     UnitError,
+    advance,
     command_layout,
 )
 from hw.isa import ErrorCode, Opcode
@@ -70,7 +71,7 @@ class MaskReader(wiring.Component):
             self.error.index.eq(index),
         ]
         with m.If(prefetch.i.valid & prefetch.i.ready):
-            m.d.sync += [address.eq(address + 1), words_left.eq(words_left - 1)]
+            m.d.sync += [address.eq(advance(address, 1)), words_left.eq(words_left - 1)]
         with m.If(self.i_start & command.row_max & command.mask):
             m.d.sync += [
                 address.eq(command.mask_address),

@@ -132,6 +132,8 @@ class MatrixUnit(wiring.Component):
         tag = entering
         # The accumulator takes the tag `lead` cycles before the sums.
         delay = self.array.latency - Accumulator.lead
+        if delay == 0:
+            m.d.comb += accumulator.tag.eq(tag)
         for stage in range(1, max(delay, Accumulator.hazard_distance - 1) + 1):
             delayed = Signal(layout, name=f"tag_{stage}")
             m.d.sync += delayed.eq(tag)

@@ -6,6 +6,7 @@ from amaranth import Module, Signal, signed, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.cells.multiplier import Multiplier
 from hw.sparse.formats import KEPT, QUAD
 from hw.sparse.select import INDEX_BITS, select
 
@@ -23,6 +24,8 @@ class ProcessingPair(wiring.Component):
     With `sparse`, `a` has four inputs and each weight an index, stationary as well: the pair adds
     `a[index[0]] * w[0] + a[1 + index[1]] * w[1]`. Indices of 0 make it the dense pair.
 
+    Activations and active weights are held by the multipliers' own registers.
+
     Number format: operands are signed integers; the sum has `psum_bits`, wide enough for a whole
     column (`AcceleratorConfig.psum_bits`), so nothing rounds or wraps.
 
@@ -32,8 +35,8 @@ class ProcessingPair(wiring.Component):
 
     Weights: `capture_row[j]` stores `row_byte[j]`, `capture_column` stores `column_bytes` into the
     shadow weights. `swap` makes the shadow weights active in the next cycle; a capture in the
-    cycle of the swap already belongs to the next tile. The selector is a stage before the
-    products, so `index_capture_row`, `index_capture_column` and `index_swap` are what
+    cycle of the swap already belongs to the next tile. The selector decides as the activation
+    enters, so `index_capture_row`, `index_capture_column` and `index_swap` are what
     `capture_row`, `capture_column` and `swap` will be one cycle later.
 
     No register here has a reset: weights are loaded before they are used, sums flow through.
@@ -66,44 +69,39 @@ class ProcessingPair(wiring.Component):
         super().__init__(members)
         self.o_psum = Signal(signed(psum_bits), reset_less=True)
 
-    @staticmethod
-    def latency(sparse: bool) -> int:
-        """Select, multiply, add."""
-        return 3 if sparse else 2
+    latency = Multiplier.latency + 1
 
     def elaborate(self, platform):
         m = Module()
         products = []
         for j in range(2):
             shadow = Signal(signed(WEIGHT_BITS), name=f"shadow_{j}", reset_less=True)
-            active = Signal(signed(WEIGHT_BITS), name=f"active_{j}", reset_less=True)
-            product = Signal(
-                signed(ACTIVATION_BITS + WEIGHT_BITS), name=f"product_{j}", reset_less=True
-            )
+            multiplier = Multiplier(ACTIVATION_BITS, WEIGHT_BITS)
+            m.submodules[f"multiplier_{j}"] = multiplier
             with m.If(self.capture_column):
                 m.d.sync += shadow.eq(self.column_bytes[j])
             with m.If(self.capture_row[j]):
                 m.d.sync += shadow.eq(self.row_byte[j])
-            with m.If(self.swap):
-                m.d.sync += active.eq(shadow)
-            # Stage 1: products, in the output register of a multiplier block.
-            operand = self._select(m, j) if self.sparse else self.a[j]
-            m.d.sync += product.eq(operand * active)
-            products.append(product)
-        # Stage 2: one addition chain a pair, so that two rows share a skew stage.
+            m.d.comb += [
+                multiplier.a.eq(self._select(m, j) if self.sparse else self.a[j]),
+                multiplier.b.eq(shadow),
+                multiplier.a_enable.eq(1),
+                multiplier.b_enable.eq(self.swap),
+                multiplier.o_enable.eq(1),
+            ]
+            products.append(multiplier.o)
+        # Behind the products: one addition chain a pair, so that two rows share a skew stage.
         m.d.sync += self.o_psum.eq(self.i_psum + products[0] + products[1])
         return m
 
-    def _select(self, m: Module, j: int) -> Signal:
-        """Stage 0: the input of weight j."""
+    def _select(self, m: Module, j: int):
+        """The input of weight j."""
         shadow = Signal(INDEX_BITS, name=f"shadow_index_{j}", reset_less=True)
         active = Signal(INDEX_BITS, name=f"active_index_{j}", reset_less=True)
-        operand = Signal(signed(ACTIVATION_BITS), name=f"operand_{j}", reset_less=True)
         with m.If(self.index_capture_column):
             m.d.sync += shadow.eq(0)
         with m.If(self.index_capture_row[j]):
             m.d.sync += shadow.eq(self.row_index[j])
         with m.If(self.index_swap):
             m.d.sync += active.eq(shadow)
-        m.d.sync += operand.eq(select([self.a[j + i] for i in range(3)], active))
-        return operand
+        return select([self.a[j + i] for i in range(3)], active)

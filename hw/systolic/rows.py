@@ -12,6 +12,7 @@ from hw.interfaces import (
     INDEX_BITS,
     ReadPort,
     UnitError,
+    advance,
     command_layout,
     command_stream,
 )
@@ -107,7 +108,9 @@ class RowStreamer(wiring.Component):
         slot = Signal(10)
         limit_row, limit_panel = Signal(signed(LIMIT_BITS)), Signal(signed(LIMIT_BITS))
 
-        last_row, last_k, last_n = rows_left == 1, k_left == 1, n_left == 1
+        # Registers, as they decide what everything else does.
+        last_row, last_k, last_n = Signal(), Signal(), Signal()
+        one_row, one_k = Signal(), Signal()  # the command has no more
         find_max = command.row_max & last_k
         acc_fits = acc_row < config.accumulator_words
         inside = (limit_row >= 0) & (limit_row < config.columns)
@@ -155,6 +158,7 @@ class RowStreamer(wiring.Component):
                 *second_words,
                 first_row.eq(1),
                 rows_left.eq(fields.rows),
+                last_row.eq(one_row if fields is command else fields.rows == 1),
                 a_row.eq(a),
                 a_tile.eq(a),
                 acc_row.eq(acc),
@@ -169,30 +173,37 @@ class RowStreamer(wiring.Component):
                 m.d.sync += [
                     first_row.eq(0),
                     rows_left.eq(rows_left - 1),
-                    a_row.eq(a_row + 1),
-                    a_row_1.eq(a_row_1 + 1),
-                    acc_row.eq(acc_row + 1),
+                    last_row.eq(rows_left == 2),
+                    a_row.eq(advance(a_row, 1)),
+                    a_row_1.eq(advance(a_row_1, 1)),
+                    acc_row.eq(advance(acc_row, 1)),
                     slot.eq(slot + 1),
                     limit_row.eq(limit_row + command.causal),
                 ]
             with m.Elif(~last_k):
                 m.d.sync += start_tile(
-                    command, a_tile + a_step, a_tile_1 + a_step, acc_panel, limit_panel
+                    command,
+                    advance(a_tile, a_step),
+                    advance(a_tile_1, a_step),
+                    acc_panel,
+                    limit_panel,
                 )
-                m.d.sync += [first_k.eq(0), k_left.eq(k_left - 1)]
+                m.d.sync += [first_k.eq(0), k_left.eq(k_left - 1), last_k.eq(k_left == 2)]
             with m.Else():
                 m.d.sync += start_tile(
                     command,
                     command.a_address,
                     a_start_1,
-                    acc_panel + command.acc_stride,
+                    advance(acc_panel, command.acc_stride),
                     limit_panel - config.columns,
                 )
                 m.d.sync += [
                     first_k.eq(1),
                     k_left.eq(command.k_tiles),
+                    last_k.eq(one_k),
                     first_n.eq(0),
                     n_left.eq(n_left - 1),
+                    last_n.eq(n_left == 2),
                 ]
         with m.If(finish):
             m.d.sync += self.active.eq(0)
@@ -202,7 +213,7 @@ class RowStreamer(wiring.Component):
         ]
         with m.If(self.started):
             uses_slots = incoming.row_max | (incoming.accumulate & incoming.rescale)
-            second_panel = incoming.a_address + incoming.a_stride
+            second_panel = advance(incoming.a_address, incoming.a_stride)
             sparse_command = (incoming.opcode == Opcode.SPARSE_GEMM) if config.sparse else 0
             m.d.sync += start_tile(
                 incoming, incoming.a_address, second_panel, incoming.acc_address, incoming.limit
@@ -219,5 +230,9 @@ class RowStreamer(wiring.Component):
                 first_n.eq(1),
                 k_left.eq(incoming.k_tiles),
                 n_left.eq(incoming.n_tiles),
+                last_k.eq(incoming.k_tiles == 1),
+                last_n.eq(incoming.n_tiles == 1),
+                one_row.eq(incoming.rows == 1),
+                one_k.eq(incoming.k_tiles == 1),
             ]
         return m

@@ -12,6 +12,7 @@ from hw.interfaces import (
     INDEX_BITS,
     ReadPort,
     UnitError,
+    advance,
     command_layout,
     command_stream,
 )
@@ -146,7 +147,7 @@ class WeightLoader(wiring.Component):
             return statements
 
         with m.If(issue):
-            m.d.sync += [address.eq(address + 1), words_left.eq(words_left - 1)]
+            m.d.sync += [address.eq(advance(address, 1)), words_left.eq(words_left - 1)]
             with m.If(kind == WordKind.VALUES):
                 m.d.sync += first_values.eq(0)
             if packed:
@@ -161,14 +162,14 @@ class WeightLoader(wiring.Component):
                             m.d.sync += kind.eq(WordKind.INDICES)
             scaled = group != 0
             with m.If(last_word & (k_left != 1)):
-                following = tile + k_stride + has_multipliers
+                following = advance(tile, k_stride + has_multipliers)
                 starts_group = scaled & (next_place == 0)
                 m.d.sync += start_tile(following, tile_words, sparse, starts_group, next_place)
                 m.d.sync += k_left.eq(k_left - 1)
             with m.Elif(last_word):
-                m.d.sync += start_tile(panel + n_stride, tile_words, sparse, scaled, 0)
+                m.d.sync += start_tile(advance(panel, n_stride), tile_words, sparse, scaled, 0)
                 m.d.sync += [
-                    panel.eq(panel + n_stride),
+                    panel.eq(advance(panel, n_stride)),
                     k_left.eq(k_tiles),
                     n_left.eq(n_left - 1),
                 ]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from amaranth import Cat, Const, Module, Mux, Signal, signed, unsigned
+from amaranth import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.cells.multiplier import WideMultiplier
 from hw.vector.golden import MUL_BITS, OFFSET_BITS, SHIFT_BITS
 
 __all__ = ["Affine", "Param", "Record", "saturated"]
@@ -54,11 +55,11 @@ class Affine(wiring.Component):
 
     Members
     -------
-    x, mul, offset, shift: operands. o: result. product: x * mul, one cycle after the operands.
+    x, mul, offset, shift: operands. o: result. product: x * mul, two cycles after the operands.
     enable: k: stage k holds something.
     """
 
-    latency = 4
+    latency = 5
 
     def __init__(self, *, x_bits: int, result_bits: int):
         self.x_bits = x_bits
@@ -79,37 +80,60 @@ class Affine(wiring.Component):
         m = Module()
         sum_bits = max(self.x_bits + MUL_BITS, OFFSET_BITS) + 1
         kept_bits = self.result_bits + (1 << FINE_SHIFT_BITS) - 1
-        product = Signal(signed(self.x_bits + MUL_BITS), reset_less=True)
-        offset = Signal(signed(OFFSET_BITS), reset_less=True)
+        m.submodules.multiplier = multiplier = WideMultiplier(self.x_bits, MUL_BITS)
+        offset_1 = Signal(signed(OFFSET_BITS), reset_less=True)
+        offset_2 = Signal(signed(OFFSET_BITS), reset_less=True)
         total = Signal(signed(sum_bits), reset_less=True)
         shift_1 = Signal(SHIFT_BITS, reset_less=True)
         shift_2 = Signal(SHIFT_BITS, reset_less=True)
-        coarse = Signal(signed(sum_bits))
+        shift_3 = Signal(SHIFT_BITS, reset_less=True)
+        window = Signal(kept_bits - 1)
+        fits = Signal()
         kept = Signal(signed(kept_bits), reset_less=True)
         fine = Signal(FINE_SHIFT_BITS, reset_less=True)
         shifted = Signal(signed(kept_bits))
         result = Signal(signed(self.result_bits), reset_less=True)
 
-        # Stage 0: product.
+        # Stages 0 and 1: operands, product.
+        m.d.comb += [
+            multiplier.a.eq(self.x),
+            multiplier.b.eq(self.mul),
+            multiplier.a_enable.eq(self.enable[0]),
+            multiplier.b_enable.eq(self.enable[0]),
+            multiplier.o_enable.eq(self.enable[1]),
+        ]
         with m.If(self.enable[0]):
-            m.d.sync += [
-                product.eq(self.x * self.mul),
-                offset.eq(self.offset),
-                shift_1.eq(self.shift),
-            ]
-        # Stage 1: sum.
+            m.d.sync += [offset_1.eq(self.offset), shift_1.eq(self.shift)]
         with m.If(self.enable[1]):
-            m.d.sync += [total.eq(product + offset), shift_2.eq(shift_1)]
-        # Stage 2: shift by a multiple of 8.
-        m.d.comb += coarse.eq(total >> Cat(Const(0, FINE_SHIFT_BITS), shift_2[FINE_SHIFT_BITS:]))
+            m.d.sync += [offset_2.eq(offset_1), shift_2.eq(shift_1)]
+        # Stage 2: sum.
         with m.If(self.enable[2]):
-            m.d.sync += [
-                kept.eq(saturated(coarse, kept_bits)),
-                fine.eq(shift_2[:FINE_SHIFT_BITS]),
-            ]
-        # Stage 3: the rest of the shift.
-        m.d.comb += shifted.eq(kept >> fine)
+            m.d.sync += [total.eq(multiplier.o + offset_2), shift_3.eq(shift_2)]
+        # Stage 3: shift by a multiple of 8.
+        # It fits if all bits beyond the window are copies of the sign, which is known for every
+        # shift before the shift is.
+        sign, steps = total[-1], 1 << (SHIFT_BITS - FINE_SHIFT_BITS)
+        beyond: list[Value] = [Const(1, 1)]
+        for step in reversed(range(steps)):
+            first = min((step << FINE_SHIFT_BITS) + kept_bits - 1, sum_bits - 1)
+            chunk = total[first : min(first + (1 << FINE_SHIFT_BITS), sum_bits - 1)]
+            beyond.insert(0, beyond[0] & (chunk == sign.replicate(len(chunk))))
+        with m.Switch(shift_3[FINE_SHIFT_BITS:]):
+            for step in range(steps):
+                with m.Case(step):
+                    m.d.comb += [
+                        fits.eq(beyond[step]),
+                        window.eq(total >> (step << FINE_SHIFT_BITS)),
+                    ]
+        limit = (~sign).replicate(kept_bits - 1)
         with m.If(self.enable[3]):
+            m.d.sync += [
+                kept.eq(Cat(Mux(fits, window, limit), sign)),
+                fine.eq(shift_3[:FINE_SHIFT_BITS]),
+            ]
+        # Stage 4: the rest of the shift.
+        m.d.comb += shifted.eq(kept >> fine)
+        with m.If(self.enable[4]):
             m.d.sync += result.eq(saturated(shifted, self.result_bits))
-        m.d.comb += [self.product.eq(product), self.o.eq(result)]
+        m.d.comb += [self.product.eq(multiplier.o), self.o.eq(result)]
         return m

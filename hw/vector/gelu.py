@@ -6,6 +6,7 @@ from amaranth import Const, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.cells.multiplier import Multiplier
 from hw.isa import GELU_FRACTION_BITS, MID_BITS, Function
 from hw.vector.golden import GELU_LOW_BITS, GELU_SEGMENTS, GELU_SUM_BITS, GELU_TABLES
 
@@ -51,13 +52,11 @@ class Activation(wiring.Component):
         segment = Signal(SEGMENT_BITS)
         chosen = Signal(BASE_BITS + SLOPE_BITS)
         base = Signal(BASE_BITS, reset_less=True)
-        slope = Signal(signed(SLOPE_BITS), reset_less=True)
-        low = Signal(GELU_LOW_BITS, reset_less=True)
+        m.submodules.multiplier = multiplier = Multiplier(SLOPE_BITS, GELU_LOW_BITS + 1)
         use_1, use_2 = Signal(reset_less=True), Signal(reset_less=True)
         relu_1 = Signal(signed(MID_BITS), reset_less=True)
         relu_2 = Signal(signed(MID_BITS), reset_less=True)
         base_2 = Signal(BASE_BITS, reset_less=True)
-        product = Signal(signed(SLOPE_BITS + GELU_LOW_BITS), reset_less=True)
         fine = Signal(signed(GELU_SUM_BITS + 1))
         result = Signal(signed(MID_BITS), reset_less=True)
 
@@ -77,20 +76,24 @@ class Activation(wiring.Component):
             m.d.sync += [
                 use_1.eq(gelu & (magnitude[GELU_LOW_BITS + SEGMENT_BITS :] == 0)),
                 base.eq(chosen[:BASE_BITS]),
-                slope.eq(chosen[BASE_BITS:].as_signed()),
-                low.eq(magnitude[:GELU_LOW_BITS]),
                 relu_1.eq(Mux((self.function != Function.NONE) & (self.i < 0), 0, self.i)),
             ]
         # Stage 1: distance along the chord.
+        m.d.comb += [
+            multiplier.a.eq(chosen[BASE_BITS:].as_signed()),
+            multiplier.b.eq(magnitude[:GELU_LOW_BITS]),
+            multiplier.a_enable.eq(self.enable[0]),
+            multiplier.b_enable.eq(self.enable[0]),
+            multiplier.o_enable.eq(self.enable[1]),
+        ]
         with m.If(self.enable[1]):
             m.d.sync += [
                 use_2.eq(use_1),
                 base_2.eq(base),
-                product.eq(slope * low),
                 relu_2.eq(relu_1),
             ]
         # Stage 2: delta, with one rounding. fine is never negative: delta is not.
-        m.d.comb += fine.eq((base_2 << GELU_LOW_BITS) + product + (1 << (DELTA_SHIFT - 1)))
+        m.d.comb += fine.eq((base_2 << GELU_LOW_BITS) + multiplier.o + (1 << (DELTA_SHIFT - 1)))
         with m.If(self.enable[2]):
             m.d.sync += result.eq(relu_2 - Mux(use_2, fine >> DELTA_SHIFT, 0))
         m.d.comb += self.o.eq(result)

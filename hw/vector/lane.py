@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from amaranth import Cat, Const, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
@@ -21,15 +23,15 @@ class Stage:
     """
 
     MEMORY = 1  # residual and first-stage parameters arrive from memory
-    FIRST = 2  # operands of the first affine stage, scores of the softmax lane
-    FUNCTION = FIRST + Affine.latency  # 6
+    FIRST = 2  # scores of the softmax lane
+    FUNCTION = MEMORY + Affine.latency  # 6
     OCTAVE = FIRST + 1
     VALID = FIRST + 2
     LATE_READ = FUNCTION + Activation.latency - 1  # 8: addresses of second-stage parameters
     ADD = FUNCTION + Activation.latency  # 9: residual addition; second-stage parameters arrive
-    SECOND = ADD + 1  # 10: operands of the second affine stage
+    SECOND = ADD + 1  # 10: operands of the second affine stage are in its registers
     TERM = SECOND + 1  # 11: values for row sums
-    WRITE = SECOND + Affine.latency  # 14: results
+    WRITE = ADD + Affine.latency  # 14: results
 
 
 assert Stage.FIRST + SoftmaxLane.latency == Stage.ADD
@@ -113,23 +115,22 @@ class Lane(wiring.Component):
         m.submodules.second = second = Affine(x_bits=MID_BITS, result_bits=8)
 
         # Stage MEMORY: operands.
-        x = Signal(signed(32), reset_less=True)
-        param = Signal(Record, reset_less=True)
+        x = Signal(signed(32))
+        param = Signal(Record)
+        score = Signal(signed(32), reset_less=True)
         residual = Signal(signed(16), name="residual_2", reset_less=True)
-        with m.If(valid[Stage.MEMORY]):
-            m.d.sync += x.eq(Mux(control.from_residual, self.residual, self.acc))
-        with m.If(control.plain[Stage.MEMORY]):
-            for name in Record.members:
-                m.d.sync += param[name].eq(
-                    Mux(control.per_row, self.record[name], self.param0[name])
-                )
+        m.d.comb += x.eq(Mux(control.from_residual, self.residual, self.acc))
+        for name in Record.members:
+            m.d.comb += param[name].eq(Mux(control.per_row, self.record[name], self.param0[name]))
+        with m.If(control.softmax[Stage.MEMORY]):
+            m.d.sync += score.eq(self.acc)
         with m.If(control.adding[Stage.MEMORY]):
             m.d.sync += residual.eq(self.residual)
 
-        # Stages FIRST to ADD: first affine stage and function, beside them the softmax lane and
+        # Stages MEMORY to ADD: first affine stage and function, beside them the softmax lane and
         # the residual word, which waits for the addition.
         m.d.comb += [
-            *(first.enable[k].eq(control.plain[Stage.FIRST + k]) for k in range(first.latency)),
+            *(first.enable[k].eq(control.plain[Stage.MEMORY + k]) for k in range(first.latency)),
             first.x.eq(x),
             first.mul.eq(param.mul),
             first.offset.eq(param.offset),
@@ -144,7 +145,7 @@ class Lane(wiring.Component):
                 softmax.enable[k].eq(control.softmax[Stage.FIRST + k])
                 for k in range(softmax.latency)
             ),
-            softmax.score.eq(x),
+            softmax.score.eq(score),
             softmax.score_shift.eq(control.score_shift),
             softmax.octave.eq(control.octave),
             softmax.valid.eq(self.key),
@@ -162,60 +163,42 @@ class Lane(wiring.Component):
 
         # Stage ADD: residual addition, and the choice of what goes on.
         h16 = Signal(signed(16))
-        value = Signal(signed(MID_BITS), reset_less=True)
-        left = Signal(signed(MID_BITS), reset_less=True)
-        right = Signal(signed(16), reset_less=True)
+        value = Signal(signed(MID_BITS))
+        second_param = Signal(Record)
         plain = saturated(activation.o, 16)
         m.d.comb += h16.eq(Mux(control.add_residual, saturated(plain + rounded, 16), plain))
-        with m.If(valid[Stage.ADD]):
-            with m.If(control.is_softmax):
-                m.d.sync += value.eq(softmax.o_weight.as_signed())
-            with m.Else():
-                m.d.sync += [
-                    value.eq(Mux(control.add_residual, h16, activation.o)),
-                    left.eq(Mux(control.gain, activation.o, h16)),
-                    right.eq(Mux(control.gain, self.param0.mul, h16)),
-                ]
-        gain_param = Signal(Record, reset_less=True)
-        second_param = Signal(Record, reset_less=True)
-        with m.If(valid[Stage.ADD]):
-            with m.If(control.gain):
-                m.d.sync += [
-                    gain_param.offset.eq(self.param0.offset),
-                    gain_param.shift.eq(self.param0.shift),
-                ]
-            with m.If(control.two_stage):
-                for name in Record.members:
-                    m.d.sync += second_param[name].eq(self.param1[name])
-            with m.Else():
-                m.d.sync += [
-                    second_param.mul.eq(1),
-                    second_param.offset.eq(0),
-                    second_param.shift.eq(0),
-                ]
+        with m.If(control.is_softmax):
+            m.d.comb += value.eq(softmax.o_weight.as_signed())
+        with m.Else():
+            m.d.comb += value.eq(Mux(control.add_residual, h16, activation.o))
+        with m.If(control.two_stage):
+            for name in Record.members:
+                m.d.comb += second_param[name].eq(self.param1[name])
+        with m.Else():
+            m.d.comb += second_param.mul.eq(1)
 
-        # Stages SECOND to WRITE: second affine stage; gain or square; the plain INT16 value.
+        # Stages ADD to WRITE: second affine stage; gain or square; the plain INT16 value.
         m.d.comb += [
-            *(gain.enable[k].eq(valid[Stage.SECOND + k]) for k in range(gain.latency)),
-            gain.x.eq(left),
-            gain.mul.eq(right),
-            gain.offset.eq(gain_param.offset),
-            gain.shift.eq(gain_param.shift),
-            *(second.enable[k].eq(valid[Stage.SECOND + k]) for k in range(second.latency)),
+            *(gain.enable[k].eq(valid[Stage.ADD + k]) for k in range(gain.latency)),
+            gain.x.eq(Mux(control.gain, activation.o, h16)),
+            gain.mul.eq(Mux(control.gain, self.param0.mul, h16)),
+            gain.offset.eq(self.param0.offset),
+            gain.shift.eq(self.param0.shift),
+            *(second.enable[k].eq(valid[Stage.ADD + k]) for k in range(second.latency)),
             second.x.eq(value),
             second.mul.eq(second_param.mul),
             second.offset.eq(second_param.offset),
             second.shift.eq(second_param.shift),
         ]
-        words = [left[:16].as_signed()]
-        for stage in range(Stage.SECOND, Stage.WRITE):
+        words: list[Any] = [h16]
+        for stage in range(Stage.ADD, Stage.WRITE):
             word = Signal(signed(16), name=f"word_{stage + 1}", reset_less=True)
             with m.If(valid[stage]):
                 m.d.sync += word.eq(words[-1])
             words.append(word)
         m.d.comb += [
             self.fine.eq(softmax.o_fine),
-            self.term.eq(words[1]),
+            self.term.eq(words[Stage.TERM - Stage.ADD]),
             self.square.eq(gain.product),
             self.o_byte.eq(second.o),
             self.o_word.eq(Mux(control.gain_result, gain.o, words[-1])),

@@ -8,7 +8,7 @@ from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
 from hw.config import AcceleratorConfig
-from hw.interfaces import ADDRESS_BITS, ReadPort
+from hw.interfaces import ADDRESS_BITS, ReadPort, advance
 from hw.vector.command import Work
 
 __all__ = ["WordReader", "word_layout"]
@@ -91,13 +91,13 @@ class WordReader(wiring.Component):
                 m.d.sync += [
                     rows_left.eq(rows_left - 1),
                     groups_left.eq(work.groups),
-                    address.eq(row_address + 1),
-                    row_address.eq(row_address + 1),
+                    address.eq(advance(row_address, 1)),
+                    row_address.eq(advance(row_address, 1)),
                 ]
             with m.Else():
                 m.d.sync += [
                     groups_left.eq(groups_left - per_word),
-                    address.eq(address + work.acc_stride),
+                    address.eq(advance(address, work.acc_stride)),
                 ]
         with m.If(self.i.valid & self.i.ready):
             command = self.i.payload

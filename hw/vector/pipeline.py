@@ -21,9 +21,10 @@ __all__ = ["LanePipeline", "RowUpdate"]
 
 RowUpdate = data.StructLayout(
     {
-        "slot": 10,  # at TERM
+        "early_slot": 10,  # at TERM - 2: of L
+        "slot": 10,  # at TERM: of SUM and SQUARES
         "first": 1,  # at TERM + 1: do not add to what is there
-        "shift": SHIFT_BITS,  # at TERM + 1: rescale of L
+        "shift": SHIFT_BITS,  # at TERM: rescale of L
         "total": unsigned(SUM_BITS),  # at TERM + 2
         "squares": unsigned(SQUARES_BITS),  # at TERM + 2
         "statistics": 1,  # at WRITE: update SUM and SQUARES
@@ -170,9 +171,10 @@ class LanePipeline(wiring.Component):
             sums.fine_valid.eq(valid[Stage.ADD] & line["softmax"][Stage.ADD]),
             sums.i_softmax.eq(line["softmax"][term + 1]),
             sums.i_first.eq(line["first_of_row"][term + 1]),
+            self.update.early_slot.eq(line["slot"][term - 2]),
             self.update.slot.eq(line["slot"][term]),
             self.update.first.eq(line["first"][term + 1]),
-            self.update.shift.eq(line["row_shift"][term + 1]),
+            self.update.shift.eq(line["row_shift"][term]),
             self.update.total.eq(sums.total),
             self.update.squares.eq(sums.squares),
         ]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from amaranth import Const, Module, Mux, Signal
+from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.cells.multiplier import Multiplier
 from hw.isa import SUM_BITS
 from hw.vector.affine import Record
 from hw.vector.golden import (
@@ -38,39 +39,51 @@ class Reciprocal(wiring.Component):
     total: operand. o: the record.
     """
 
-    latency = 3
+    latency = 6
 
     def __init__(self):
         super().__init__({"total": In(SUM_BITS), "o": Out(Record)})
 
     def elaborate(self, platform):
         m = Module()
-        # Stage 0: normalise.
-        shifted, count = normalise(m, self.total, (32, 16, 8, 4, 2, 1), "normal")
-        normal = Signal(SUM_BITS, reset_less=True)
-        shift_1 = Signal(6, reset_less=True)
-        m.d.sync += [
-            normal.eq(shifted),
-            shift_1.eq(Mux(count > RECIPROCAL_SHIFT, 0, RECIPROCAL_SHIFT - count)),
-        ]
-        # Stage 1: chord.
+        # Stages 0 to 2: normalise.
+        normal, counts = self.total, []
+        for stage, steps in enumerate(((32, 16), (8, 4), (2, 1))):
+            shifted, count = normalise(m, normal, steps, f"normal_{stage}")
+            normal = Signal(SUM_BITS, name=f"normal_{stage}", reset_less=True)
+            kept = Signal(2 * stage + 2, name=f"count_{stage}", reset_less=True)
+            m.d.sync += [normal.eq(shifted), kept.eq(Cat(count, *counts))]
+            counts = [kept]
+        zeros = counts[0]
+        # Stage 3: chord.
         below = SUM_BITS - 1 - SEGMENT_BITS
         base, slope = chord(m, normal[below : SUM_BITS - 1], RECIPROCAL_TABLE, "chord")
         low = normal[below - RECIPROCAL_LOW_BITS : below]
         base_2 = Signal.like(base, name="base_2", reset_less=True)
-        product = Signal(len(slope) + RECIPROCAL_LOW_BITS, reset_less=True)
+        m.submodules.multiplier = multiplier = Multiplier(len(slope) + 1, RECIPROCAL_LOW_BITS + 1)
+        shift_1 = Signal(6, reset_less=True)
+        empty_1 = Signal(reset_less=True)
+        base_1 = Signal.like(base, name="base_1", reset_less=True)
+        m.d.comb += [
+            multiplier.a.eq(slope),
+            multiplier.b.eq(low),
+            multiplier.a_enable.eq(1),
+            multiplier.b_enable.eq(1),
+            multiplier.o_enable.eq(1),
+        ]
+        m.d.sync += [
+            base_1.eq(base),
+            shift_1.eq(Mux(zeros > RECIPROCAL_SHIFT, 0, RECIPROCAL_SHIFT - zeros)),
+            empty_1.eq(~normal[-1]),
+        ]
+        # Stage 4: product.
         shift_2 = Signal(6, reset_less=True)
         empty = Signal(reset_less=True)
-        m.d.sync += [
-            base_2.eq(base),
-            product.eq(slope * low),
-            shift_2.eq(shift_1),
-            empty.eq(~normal[-1]),
-        ]
-        # Stage 2: the record.
+        m.d.sync += [base_2.eq(base_1), shift_2.eq(shift_1), empty.eq(empty_1)]
+        # Stage 5: the record.
         mul = Signal(len(base))
         record = Signal(Record, reset_less=True)
-        m.d.comb += mul.eq(base_2 - (product >> RECIPROCAL_LOW_BITS))
+        m.d.comb += mul.eq(base_2 - (multiplier.o >> RECIPROCAL_LOW_BITS))
         m.d.sync += [
             record.mul.eq(Mux(empty, 0, mul)),
             record.shift.eq(Mux(empty, 0, shift_2)),

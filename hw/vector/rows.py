@@ -44,7 +44,7 @@ class RowEngine(wiring.Component):
     i_halt: begin no row any more.
     """
 
-    depth = 8
+    depth = 16
     latency = 3 + RowStep.latency
 
     def __init__(self):

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from amaranth import Cat, Module, Mux, Signal, signed, unsigned
+from amaranth import Module, Mux, Signal, signed, unsigned
 from amaranth.hdl import Shape
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
 from hw.config import AcceleratorConfig
-from hw.interfaces import ADDRESS_BITS, INDEX_BITS
+from hw.interfaces import ADDRESS_BITS, INDEX_BITS, advance
 from hw.isa import ErrorCode
 from hw.vector.affine import Record
 from hw.vector.command import Work
 from hw.vector.operands import word_layout
 
-__all__ = ["WRITE_ADDRESS_BITS", "Sequencer", "group_layout"]
-
-WRITE_ADDRESS_BITS = 17
-"""16 bits reach the largest memory; the top bit stands for any address beyond it."""
+__all__ = ["Sequencer", "group_layout"]
 
 
 def group_layout(config: AcceleratorConfig) -> data.StructLayout:
@@ -26,10 +23,10 @@ def group_layout(config: AcceleratorConfig) -> data.StructLayout:
     granules = max(config.weight_bytes, config.rows) // config.lanes
     own = {
         "res_read_address": unsigned(ADDRESS_BITS),
-        "res_write_address": unsigned(WRITE_ADDRESS_BITS),
+        "res_write_address": unsigned(ADDRESS_BITS),
         "param0_address": unsigned(13),
         "param1_address": unsigned(13),
-        "dst_address": unsigned(WRITE_ADDRESS_BITS),
+        "dst_address": unsigned(ADDRESS_BITS),
         "granule": unsigned(max((granules - 1).bit_length(), 1)),
         "slot": unsigned(10),
         "keys": unsigned(Shape.cast(range(config.lanes + 1)).width),  # lanes below the limit
@@ -47,11 +44,6 @@ def group_layout(config: AcceleratorConfig) -> data.StructLayout:
         "write_residual statistics first score_shift read_residual read_gain read_param1 two_stage"
     ).split()
     return data.StructLayout({**own, **{name: Work.members[name] for name in same}})
-
-
-def _narrow(address):
-    """Keep 16 bits of an address, and whether there are more."""
-    return Cat(address[: WRITE_ADDRESS_BITS - 1], address[WRITE_ADDRESS_BITS - 1 :].any())
 
 
 class Sequencer(wiring.Component):
@@ -151,11 +143,11 @@ class Sequencer(wiring.Component):
                 m.d.comb += o[name].eq(work[name])
         some_keys = (keys_left > 0) & (keys_left < lanes)
         m.d.comb += [
-            o.res_read_address.eq(work.res_address + residual),
-            o.res_write_address.eq(_narrow((work.res_dst_address + residual)[:ADDRESS_BITS])),
+            o.res_read_address.eq(advance(work.res_address, residual)),
+            o.res_write_address.eq(advance(work.res_dst_address, residual)),
             o.param0_address.eq(work.param0 + group),
             o.param1_address.eq(work.param1 + group),
-            o.dst_address.eq(_narrow(dst)),
+            o.dst_address.eq(dst),
             o.granule.eq(granule),
             o.slot.eq(slot),
             o.keys.eq(Mux(some_keys, keys_left.as_unsigned(), Mux(keys_left > 0, lanes, 0))),
@@ -181,10 +173,10 @@ class Sequencer(wiring.Component):
                     rows_left.eq(rows_left - 1),
                     groups_left.eq(work.groups),
                     group.eq(0),
-                    residual.eq(residual_row + work.res_stride),
-                    residual_row.eq(residual_row + work.res_stride),
-                    dst.eq(dst_row + 1),
-                    dst_row.eq(dst_row + 1),
+                    residual.eq(advance(residual_row, work.res_stride)),
+                    residual_row.eq(advance(residual_row, work.res_stride)),
+                    dst.eq(advance(dst_row, 1)),
+                    dst_row.eq(advance(dst_row, 1)),
                     granule.eq(0),
                     slot.eq(slot + 1),
                     keys_left.eq(keys_row + work.causal),
@@ -194,11 +186,11 @@ class Sequencer(wiring.Component):
                 m.d.sync += [
                     groups_left.eq(groups_left - 1),
                     group.eq(group + 1),
-                    residual.eq(residual + 1),
+                    residual.eq(advance(residual, 1)),
                     keys_left.eq(keys_left - lanes),
                 ]
                 with m.If(word_is_full):
-                    m.d.sync += [granule.eq(0), dst.eq(dst + work.dst_stride)]
+                    m.d.sync += [granule.eq(0), dst.eq(advance(dst, work.dst_stride))]
                 with m.Else():
                     m.d.sync += granule.eq(granule + 1)
             m.d.sync += in_word.eq(Mux(last_in_word, 0, in_word + 1))

@@ -176,7 +176,7 @@ class VectorUnit(wiring.Component):
             softmax.step_drop.eq(rows.step_drop),
             softmax.step_shift.eq(rows.step_shift),
             softmax.step.eq(rows.step),
-            softmax.update_slot.eq(update.slot),
+            softmax.update_slot.eq(update.early_slot),
             softmax.update_first.eq(update.first),
             softmax.update_shift.eq(update.shift.as_signed()),
             softmax.update_total.eq(update.total),

@@ -61,7 +61,7 @@ def test_run_to_done_and_again():
         await ctx.tick().repeat(8)
         assert ctx.get(s.o_halt) and state(ctx, s) == State.IDLE
         for _ in range(2):
-            assert await until_running(ctx, s) == 1
+            assert await until_running(ctx, s) == 2
             await ctx.tick().repeat(5)
             ctx.set(s.i_done, 1)
             assert ctx.get(s.o_finished)
@@ -82,7 +82,7 @@ def test_start_waits_for_the_bus():
             assert ctx.get(s.o_halt) and not ctx.get(s.o_core_reset)
             await ctx.tick()
         ctx.set(s.i_bus_busy, 0)
-        await ctx.tick().repeat(s.quiet_cycles + 1)
+        await ctx.tick().repeat(s.quiet_cycles + 2)
         assert not ctx.get(s.o_halt)
 
     simulate(main)

@@ -20,9 +20,9 @@ async def rows(dut):
     rng = random.Random(seed)
     await start(dut)
     total, octave, drop, shift = {}, {}, {}, {}
-    updates = []  # (slot, first, shift, total): one a cycle, a slot again after four cycles
+    updates = []  # (slot, first, shift, total): one a cycle, a slot again after six cycles
     for _ in range(300):
-        recent = {u[0] for u in updates[-4:]}
+        recent = {u[0] for u in updates[-6:]}
         slot = rng.choice([s for s in range(SLOTS) if s not in recent])
         first = slot not in total or rng.random() < 0.2
         rescale, value = (
@@ -37,15 +37,17 @@ async def rows(dut):
     def at(cycle):
         return updates[cycle] if 0 <= cycle < len(updates) else None
 
-    for cycle in range(len(updates) + 4):
-        stage = [at(cycle - k) for k in range(4)]
+    for cycle in range(len(updates) + 6):
+        stage = [at(cycle - k) for k in range(6)]
         if stage[0]:
             dut.update_slot.value = stage[0][0]
-        if stage[1]:
-            dut.update_first.value, dut.update_shift.value = int(stage[1][1]), stage[1][2]
         if stage[2]:
-            dut.update_total.value = stage[2][3]
-        dut.update.value = int(stage[3] is not None)
+            dut.update_shift.value = stage[2][2]
+        if stage[3]:
+            dut.update_first.value = int(stage[3][1])
+        if stage[4]:
+            dut.update_total.value = stage[4][3]
+        dut.update.value = int(stage[5] is not None)
         slot = cycle % SLOTS
         octave[slot], drop[slot] = rng.getrandbits(26), rng.getrandbits(3)
         shift[slot] = rng.getrandbits(6)

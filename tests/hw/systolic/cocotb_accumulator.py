@@ -170,7 +170,8 @@ async def vector_unit_always_finds_a_bank(dut):
 async def one_address_at_the_hazard_distance(dut):
     model = Model(dut)
     await model.start()
-    for i in range(24):
+    additions = 6
+    for i in range(additions * Accumulator.hazard_distance):
         add = i % Accumulator.hazard_distance == 0
         tag = {"valid": 1, "write": 1, "read": 1, "address": 3} if add else None
         await model.step(tag, [7] * C)
@@ -178,4 +179,4 @@ async def one_address_at_the_hazard_distance(dut):
         await model.step()
     await model.step(read=3)
     await model.step()
-    assert (model.memory[3] == 7 * 6).all()
+    assert (model.memory[3] == 7 * additions).all()
