@@ -16,6 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from boards.yosys import SynthesisError, run_yosys
+from hw.cells.technology import Technology
 from hw.config import AcceleratorConfig
 from sim.export import TOP, to_verilog
 
@@ -171,7 +172,7 @@ def synthesise(
     unknown = set(only) - set(UNITS)
     if unknown:
         raise SynthesisError(f"no unit {sorted(unknown)[0]!r}: {', '.join(UNITS)}")
-    verilog = to_verilog(config, progress)
+    verilog = to_verilog(config, progress, Technology.ECP5)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "design.v").write_text(verilog)

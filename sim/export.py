@@ -27,6 +27,7 @@ from amaranth.back import verilog
 from amaranth.hdl import ValueCastable
 from amaranth.lib import wiring
 
+from hw.cells.technology import Technology
 from hw.config import AcceleratorConfig
 from sim.cache import cache_folder, write_atomically
 
@@ -44,7 +45,7 @@ class ExportError(RuntimeError):
     """The accelerator could not be converted; the text has the end of the traceback."""
 
 
-def component_verilog(component: Any, name: str = TOP) -> str:
+def component_verilog(component: Any, name: str = TOP, platform: Any = None) -> str:
     """Verilog of a `wiring.Component` with single underscores in its port names."""
     ports = {}
     for path, member, value in component.signature.flatten(component):
@@ -55,21 +56,29 @@ def component_verilog(component: Any, name: str = TOP) -> str:
             value,
             direction.Input if member.flow == wiring.In else direction.Output,
         )
-    return verilog.convert(component, name=name, ports=ports, emit_src=False)
+    return verilog.convert(component, name=name, platform=platform, ports=ports, emit_src=False)
 
 
-def to_verilog(config: AcceleratorConfig, progress: Progress | None = None) -> str:
-    """Verilog of `Accelerator(config)`; see `exported`."""
+def to_verilog(
+    config: AcceleratorConfig,
+    progress: Progress | None = None,
+    technology: Technology = Technology.PORTABLE,
+) -> str:
+    """Verilog of `Accelerator(config)`, with the cells of a technology; see `exported`."""
     fields = dataclasses.asdict(config)
     del fields["name"]  # not in the hardware
     try:
-        return exported("sim.export:_accelerator", fields, ["hw"], progress)
+        return exported("sim.export:_accelerator", fields, ["hw"], progress, technology)
     except ExportError as error:
         raise ExportError(f"configuration {config.name!r}: {error}") from None
 
 
 def exported(
-    factory: str, arguments: dict[str, Any], folders: list[str], progress: Progress | None = None
+    factory: str,
+    arguments: dict[str, Any],
+    folders: list[str],
+    progress: Progress | None = None,
+    technology: Technology = Technology.PORTABLE,
 ) -> str:
     """Verilog of the component that `factory` ("module:function") makes of the arguments, from
     the cache where the sources have not changed.
@@ -77,7 +86,7 @@ def exported(
     arguments: what JSON can hold. folders: with the sources that it depends on. progress: called
     with (text, steps done, steps) if it takes time. Raises `ExportError`.
     """
-    call = json.dumps([factory, arguments], sort_keys=True)
+    call = json.dumps([factory, arguments, technology.value], sort_keys=True)
     path = cache_folder("verilog") / f"{_source_hash(folders, call)}.v"
     if path.exists():
         return path.read_text()
@@ -115,10 +124,10 @@ def _accelerator(**fields: Any) -> Any:
 
 
 def _main() -> None:
-    factory, arguments = json.loads(sys.argv[1])
+    factory, arguments, technology = json.loads(sys.argv[1])
     module, _, function = factory.partition(":")
     component = getattr(importlib.import_module(module), function)(**arguments)
-    sys.stdout.write(component_verilog(component))
+    sys.stdout.write(component_verilog(component, platform=Technology(technology)))
 
 
 if __name__ == "__main__":

@@ -80,6 +80,7 @@ def run(
     ports: Mapping[str, Any] | Sequence[Any] | None = None,
     testcase: str | Sequence[str] | None = None,
     sources: Sequence[Path] = (),
+    platform: Any = None,
 ) -> None:
     """Run every cocotb test of `test_module` on `component`, in each simulator.
 
@@ -93,11 +94,12 @@ def run(
     ports: only where the signature does not give the ports, as `amaranth.back.verilog` takes it.
     testcase: names of the tests to run; all of them by default.
     sources: Verilog files with modules that the component instantiates.
+    platform: what `elaborate` gets, such as a `Technology`.
 
     Raises `AssertionError` with the end of the log if a test failed or none ran, and
     `MissingToolError` if a simulator is not installed.
     """
-    text = verilog.convert(component, name=TOP, ports=ports, emit_src=False)
+    text = verilog.convert(component, name=TOP, platform=platform, ports=ports, emit_src=False)
     text = "\n".join([text, *(source.read_text() for source in sources)])
     digest = hashlib.sha256((RECIPE + text).encode()).hexdigest()[:16]
     folder = BUILD / f"{name}-{digest}"

@@ -1,0 +1,44 @@
+"""The multiplier's forms against each other: plain RTL, and the DSP block of ECP5."""
+
+from pathlib import Path
+
+import pytest
+
+from hw.cells.multiplier import Multiplier, WideMultiplier
+from hw.cells.technology import Technology, technology_of
+from tests.cocotb_runner import run
+
+CELLS = Path(__file__).parents[3] / "sim" / "cells" / "ecp5.v"
+
+
+@pytest.mark.parametrize("technology", [Technology.PORTABLE, Technology.ECP5])
+@pytest.mark.parametrize(("a_bits", "b_bits"), [(9, 8), (18, 18), (32, 16)])
+def test_product(technology: Technology, a_bits: int, b_bits: int):
+    run(
+        WideMultiplier(a_bits, b_bits),
+        "tests.hw.cells.cocotb_multiplier",
+        name=f"multiplier_{a_bits}_{b_bits}_{technology.value}",
+        env={"WEFT_A_BITS": str(a_bits), "WEFT_B_BITS": str(b_bits)},
+        platform=technology,
+        sources=[CELLS] if technology is Technology.ECP5 else [],
+    )
+
+
+@pytest.mark.filterwarnings("ignore::amaranth.hdl.UnusedElaboratable")
+def test_operands_that_do_not_fit():
+    with pytest.raises(ValueError, match="2 to 18 bits, got 19 and 8"):
+        Multiplier(19, 8)
+
+
+def test_technology_of_a_board():
+    class Board:
+        device = "LFE5U-85F"
+
+    class Small:
+        device = "iCE40UP5K"
+
+    assert technology_of(None) is Technology.PORTABLE
+    assert technology_of(Technology.ICE40) is Technology.ICE40
+    assert technology_of(Board()) is Technology.ECP5
+    assert technology_of(Small()) is Technology.ICE40
+    assert technology_of(object()) is Technology.PORTABLE
