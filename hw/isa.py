@@ -53,7 +53,7 @@ __all__ = [
     "overlaps_itself",
 ]
 
-ISA_VERSION: Final = 3
+ISA_VERSION: Final = 4
 COMMAND_BYTES: Final = 32
 COUNT_BITS: Final = 12
 """Completion counts wrap at 2**COUNT_BITS; `a` has reached `b` if `(a - b) mod 4096 < 2048`."""
@@ -363,6 +363,7 @@ _SPECS = (
             Field("statistics", 1, "gather sum and sum of squares of each row"),
             Field("statistics_first", 1, "restart the statistics instead of adding to them"),
             Field("two_stage", 1, "INT8 result goes through the second affine stage"),
+            Field("wrap", 1, "INT8 result: the low 8 bits of the value, instead of saturating"),
         ),
         "Requantise: affine, function, residual add, second affine.",
         """
@@ -378,7 +379,8 @@ _SPECS = (
                     if write_residual: RESIDUAL[res_dst_address + i*res_stride + g][v] = sat16(h)
                     if statistics: SUM[slot+i] += sat16(h); SQUARES[slot+i] += sat16(h)**2
                     if two_stage: h = affine(h, PARAM1[param1 + g][v])
-                    DST[dst_address + (g // P)*dst_stride + i].byte[(g % P)*V + v] = sat8(h)
+                    DST[dst_address + (g // P)*dst_stride + i].byte[(g % P)*V + v] =
+                        h % 256 if wrap else sat8(h)
         """,
     ),
     CommandSpec(

@@ -7,7 +7,15 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Int", "bit_length", "chord_table", "round_shift", "saturate", "scale_by_power"]
+__all__ = [
+    "Int",
+    "bit_length",
+    "chord_table",
+    "round_shift",
+    "saturate",
+    "scale_by_power",
+    "wrapped",
+]
 
 Int = NDArray[np.int64]
 
@@ -28,6 +36,12 @@ def scale_by_power(x: Int, shift: Int | int) -> Int:
 def saturate(x: Int, bits: int) -> Int:
     """Clamp to a signed `bits`-bit integer."""
     return np.clip(x, -(1 << (bits - 1)), (1 << (bits - 1)) - 1)
+
+
+def wrapped(x: Int, bits: int) -> Int:
+    """The low `bits` bits as a signed integer."""
+    half = 1 << (bits - 1)
+    return ((np.asarray(x, dtype=np.int64) + half) & (2 * half - 1)) - half
 
 
 def bit_length(x: Int) -> Int:

@@ -1,4 +1,4 @@
-"""Formats of stored weights: dense or 2:4 sparse, INT8 or INT4. What they can hold, and proof.
+"""Formats of linears: dense or 2:4 sparse, INT8 or INT4 weights. What they can hold, and proof.
 
 Whatever the format, the array multiplies by the same INT8 weights; a format is only how they are
 stored, so a layer gives the same integers in every format that can hold its weights.
@@ -11,7 +11,7 @@ groups): -8 * 16 = -128, so every product is an INT8 weight, exactly.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -39,18 +39,22 @@ class WeightFormatError(ValueError):
 
 @dataclass(frozen=True)
 class WeightFormat:
-    """How a linear layer's weights are stored.
+    """How a linear layer's weights are stored, and how many bits of its inputs they meet.
 
     sparse: 2:4. bits: 8 or 4. group: INT4 only, inputs that share a multiplier; 0: no multipliers.
+    inputs: 8 bits, or 16 by two passes of the same weights; the stored bytes are the same.
     """
 
     sparse: bool = False
     bits: int = 8
     group: int = 0
+    inputs: int = 8
 
     def __post_init__(self) -> None:
         if self.bits not in (4, 8):
             raise WeightFormatError(f"weights have 4 or 8 bits, not {self.bits}")
+        if self.inputs not in (8, 16):
+            raise WeightFormatError(f"inputs have 8 or 16 bits, not {self.inputs}")
         if self.group < 0 or (self.group and self.bits == 8):
             raise WeightFormatError(f"{self.bits}-bit weights in groups of {self.group}")
         if self.group % QUAD:
@@ -58,20 +62,33 @@ class WeightFormat:
 
     @property
     def name(self) -> str:
-        """`int8`, `int4`, `int4/32`, or these behind `2:4 `."""
+        """`int8`, `int4`, `int4/32`, these behind `2:4 `, and all of them before ` x int16`."""
         number = f"int{self.bits}" + (f"/{self.group}" if self.group else "")
-        return f"2:4 {number}" if self.sparse else number
+        stored = f"2:4 {number}" if self.sparse else number
+        return f"{stored} x int16" if self.inputs == 16 else stored
 
     @classmethod
     def parse(cls, name: str) -> WeightFormat:
         """The format of this name. Raises `WeightFormatError`."""
-        number, sparse = name.removeprefix("2:4 "), name.startswith("2:4 ")
+        stored, wide = name.removesuffix(" x int16"), name.endswith(" x int16")
+        number, sparse = stored.removeprefix("2:4 "), stored.startswith("2:4 ")
         kind, slash, group = number.partition("/")
         if kind not in ("int8", "int4") or (slash and not group.isdecimal()):
             raise WeightFormatError(
-                f"unknown weight format {name!r}: int8, int4, int4/32, or '2:4 ' in front of one"
+                f"unknown weight format {name!r}: int8, int4, int4/32, with '2:4 ' in front or "
+                "' x int16' behind"
             )
-        return cls(sparse, int(kind[-1]), int(group or 0))
+        return cls(sparse, int(kind[-1]), int(group or 0), 16 if wide else 8)
+
+    @property
+    def stored(self) -> WeightFormat:
+        """The format of the stored weights alone."""
+        return replace(self, inputs=8)
+
+    @property
+    def passes(self) -> int:
+        """How often the weights meet the inputs."""
+        return self.inputs // 8
 
     @property
     def bits_per_weight(self) -> float:

@@ -1,4 +1,4 @@
-"""One affine stage: multiply, add, shift right, saturate."""
+"""One affine stage: multiply, add, shift right, saturate or wrap."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ Param = data.StructLayout({**Record.members, "padding": unsigned(2)})
 FINE_SHIFT_BITS = 3
 
 
-def saturated(value, bits: int):
-    """Clamp a signed expression to a signed `bits`-bit one."""
+def saturated(value, bits: int, wrap=0):
+    """Clamp a signed expression to a signed `bits`-bit one; with `wrap` keep its low bits."""
     width = len(value)
     if width <= bits:
         return value
     high = value[bits - 1 :]
-    fits = (high == 0) | high.all()
+    fits = (high == 0) | high.all() | wrap
     limit = Cat((~value[-1]).replicate(bits - 1), value[-1])  # 01..1 or 10..0
     return Mux(fits, value[:bits], limit).as_signed()
 
 
 class Affine(wiring.Component):
-    """`o = sat((x * mul + offset) >> shift)`, arithmetic shift.
+    """`o = sat((x * mul + offset) >> shift)`, arithmetic shift; or its low bits.
 
     Number format: x signed `x_bits`, mul signed 16, offset signed 40, shift 0 to 63, result signed
     `result_bits`; at most 49 bits inside.
@@ -47,7 +47,8 @@ class Affine(wiring.Component):
     contents where `enable` is 0, which saves simulation time and power and nothing else.
 
     The shift is done in two steps: by a multiple of 8, then by 0 to 7. Between them the value is
-    saturated to 7 bits more than the result: what is cut there saturates in the second step too.
+    saturated to 7 bits more than the result: what is cut there saturates in the second step too,
+    and what wraps needs no more bits.
 
     Parameters
     ----------
@@ -56,7 +57,7 @@ class Affine(wiring.Component):
     Members
     -------
     x, mul, offset, shift: operands. o: result. product: x * mul, two cycles after the operands.
-    enable: k: stage k holds something.
+    enable: k: stage k holds something. wrap: k: its result takes the low bits.
     """
 
     latency = 5
@@ -71,6 +72,7 @@ class Affine(wiring.Component):
                 "offset": In(signed(OFFSET_BITS)),
                 "shift": In(SHIFT_BITS),
                 "enable": In(1).array(self.latency),
+                "wrap": In(1).array(self.latency),
                 "product": Out(signed(x_bits + MUL_BITS)),
                 "o": Out(signed(result_bits)),
             }
@@ -87,7 +89,7 @@ class Affine(wiring.Component):
         shift_1 = Signal(SHIFT_BITS, reset_less=True)
         shift_2 = Signal(SHIFT_BITS, reset_less=True)
         shift_3 = Signal(SHIFT_BITS, reset_less=True)
-        window = Signal(kept_bits - 1)
+        window = Signal(kept_bits)
         fits = Signal()
         kept = Signal(signed(kept_bits), reset_less=True)
         fine = Signal(FINE_SHIFT_BITS, reset_less=True)
@@ -125,15 +127,15 @@ class Affine(wiring.Component):
                         fits.eq(beyond[step]),
                         window.eq(total >> (step << FINE_SHIFT_BITS)),
                     ]
-        limit = (~sign).replicate(kept_bits - 1)
+        limit, wrap = (~sign).replicate(kept_bits - 1), self.wrap[3]
         with m.If(self.enable[3]):
             m.d.sync += [
-                kept.eq(Cat(Mux(fits, window, limit), sign)),
+                kept.eq(Cat(Mux(fits | wrap, window[:-1], limit), Mux(wrap, window[-1], sign))),
                 fine.eq(shift_3[:FINE_SHIFT_BITS]),
             ]
         # Stage 4: the rest of the shift.
         m.d.comb += shifted.eq(kept >> fine)
         with m.If(self.enable[4]):
-            m.d.sync += result.eq(saturated(shifted, self.result_bits))
+            m.d.sync += result.eq(saturated(shifted, self.result_bits, self.wrap[4]))
         m.d.comb += [self.product.eq(multiplier.o), self.o.eq(result)]
         return m

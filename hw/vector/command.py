@@ -41,6 +41,7 @@ _FIELDS = data.StructLayout(
         "add_residual": 1,
         "res_shift": 4,
         "write_residual": 1,
+        "wrap": 1,
         "statistics": 1,
         "first": 1,  # statistics_first of VECTOR, first of SOFTMAX
         # NORM.

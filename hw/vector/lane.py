@@ -42,6 +42,7 @@ LaneControl = wiring.Signature(
         "adding": Out(1).array(Stage.ADD),  # k: and it needs its residual word
         "plain": Out(1).array(Stage.ADD),  # k: and it is no softmax group
         "softmax": Out(1).array(Stage.ADD),  # k: and it is a softmax group
+        "wrap": Out(1).array(Stage.WRITE),  # k: its INT8 result wraps
         "from_residual": Out(1),  # at MEMORY
         "per_row": Out(1),  # at MEMORY
         "res_shift": Out(4),  # at FIRST
@@ -65,7 +66,8 @@ class Lane(wiring.Component):
     h    = sat18(affine(x, p))                     x: accumulator or residual, p: channel or row
     h    = function(h)                             VECTOR; none otherwise
     h16  = sat16(h) or sat16(sat16(h) + round(residual, res_shift))
-    byte = sat8(affine(h or h16, param1)) or sat8 of the value itself; softmax: its weight
+    byte = sat8(affine(h or h16, param1)) or sat8 of the value itself, or the low 8 bits of either;
+           softmax: its weight
     word = h16 or sat16(affine(h, gain))
     ```
     Values without a second stage pass it as `(x * 1 + 0) >> 0`, a softmax weight as the signed
@@ -185,6 +187,7 @@ class Lane(wiring.Component):
             gain.offset.eq(self.param0.offset),
             gain.shift.eq(self.param0.shift),
             *(second.enable[k].eq(valid[Stage.ADD + k]) for k in range(second.latency)),
+            *(second.wrap[k].eq(control.wrap[Stage.ADD + k]) for k in range(second.latency)),
             second.x.eq(value),
             second.mul.eq(second_param.mul),
             second.offset.eq(second_param.offset),

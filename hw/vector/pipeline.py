@@ -140,6 +140,7 @@ class LanePipeline(wiring.Component):
                 *(control.adding[k].eq(adding[k]) for k in range(Stage.ADD)),
                 *(control.plain[k].eq(plain[k]) for k in range(Stage.ADD)),
                 *(control.softmax[k].eq(softmax[k]) for k in range(Stage.ADD)),
+                *(control.wrap[k].eq(line["wrap"][k]) for k in range(write)),
                 control.from_residual.eq(line["from_residual"][Stage.MEMORY]),
                 control.per_row.eq(per_row[Stage.MEMORY]),
                 control.res_shift.eq(line["res_shift"][Stage.FIRST]),

@@ -41,7 +41,8 @@ def group_layout(config: AcceleratorConfig) -> data.StructLayout:
     }
     same = (
         "norm scale softmax dst_memory from_residual function add_residual res_shift "
-        "write_residual statistics first score_shift read_residual read_gain read_param1 two_stage"
+        "write_residual statistics first score_shift read_residual read_gain read_param1 two_stage "
+        "wrap"
     ).split()
     return data.StructLayout({**own, **{name: Work.members[name] for name in same}})
 

@@ -18,8 +18,9 @@ def draw_front(
     measured: Sequence[Measured],
     chosen: Measured,
 ) -> None:
-    """Error against cycles and against bytes. measured: the dense plan is one of them."""
-    dense = 1 - max(m.mean for m in measured if m.plan.error == 0)
+    """Error against cycles and against bytes: as predicted from the most accurate plan measured."""
+    best = min(measured, key=lambda m: m.plan.error)
+    base = 1 - best.mean - best.plan.error
     with pyplot() as plt:
         figure, both = plt.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
         for axes, label in ((both[0], "thousand cycles"), (both[1], "weights, KB")):
@@ -30,8 +31,8 @@ def draw_front(
                     return plan.cost.bytes / 1024
                 return (found.cost.cycles if isinstance(found, Plan) else found.cycles) / 1e3
 
-            line = sorted((of(p), p.error + dense) for p in plans)
-            axes.plot(*zip(*line, strict=True), color=GREY, label="predicted, added to dense INT8")
+            line = sorted((of(p), p.error + base) for p in plans)
+            axes.plot(*zip(*line, strict=True), color=GREY, label="predicted")
             axes.plot(
                 [of(m) for m in measured],
                 [1 - m.mean for m in measured],

@@ -51,7 +51,7 @@ def _front_table(plans: Sequence[Measured], chosen: Measured) -> Table:
             _counts(m.plan),
             f"{m.mean:.5f}",
             f"{m.least:.5f}",
-            f"{plans[0].mean - m.plan.error:.5f}",
+            f"{plans[0].mean + plans[0].plan.error - m.plan.error:.5f}",
             f"{m.cycles:,}",
             f"{m.plan.cost.bytes:,.0f}",
             "[bold green]chosen[/]" if m is chosen else "",
@@ -99,7 +99,8 @@ def _json(measured: Measured) -> dict[str, object]:
     "--format",
     "names",
     multiple=True,
-    help="Formats a linear may have beside int8: '2:4 int8', int4, int4/32, '2:4 int4/32' ..",
+    help="Formats a linear may have beside int8: '2:4 int8', int4, int4/32, '2:4 int4/32' .., "
+    "'int8 x int16' for 16-bit inputs.",
 )
 @click.option("--measure", "most", default=4, show_default=True, help="Plans to measure, at most.")
 @click.option("--tokens", default=128, show_default=True, help="Sequence length (MiniLM).")
@@ -150,8 +151,8 @@ def tune(
             chosen, measured = tuner.search(plans, accuracy, measure, most)
             if chosen is None:
                 raise CompileError(
-                    f"no plan reaches {accuracy}: dense INT8 has a mean cosine of "
-                    f"{measured[0].mean:.5f}"
+                    f"no plan reaches {accuracy}: the most accurate, {_counts(plans[0])}, has a "
+                    f"mean cosine of {measured[0].mean:.5f}"
                 )
         else:
             if cycles is not None:

@@ -14,7 +14,7 @@ from math import ceil
 from hw.config import AcceleratorConfig
 from hw.sparse.formats import DENSE, WeightFormat
 from sw.compiler.errors import CompileError
-from sw.compiler.graph import FloatLinear, QuantGraph, QuantLinear
+from sw.compiler.graph import FloatLinear, QuantGraph
 from sw.compiler.layout import weight_form
 
 __all__ = [
@@ -58,6 +58,8 @@ def linear_cost(
 ) -> Cost:
     """Cost of `rows` x `inputs` by `outputs`: the array's cycles, or the bus's if it needs more.
 
+    16-bit inputs take them twice; the bytes are stored once.
+
     Raises `WeightFormatError` if the configuration has not this format.
     """
     form = weight_form(config, format)
@@ -65,7 +67,7 @@ def linear_cost(
     words = panels * form.total_words(tiles)
     bus = words * config.weight_pitch / config.bus_bytes
     stored = outputs * inputs * format.bits_per_weight / 8
-    return Cost(max(panels * tiles * rows, words, bus), stored)
+    return Cost(format.passes * max(panels * tiles * rows, words, bus), stored)
 
 
 def plan_cost(
@@ -89,12 +91,14 @@ def front(
     cost: Callable[[str, WeightFormat], float],
     total: Callable[[Formats], Cost],
 ) -> list[Plan]:
-    """Plans from all dense to the cheapest, each with one linear changed.
+    """Plans from the most accurate to the cheapest, each with one linear changed.
 
-    errors: by place and format. cost: what is to be saved, of one place in one format.
+    errors: by place and format; 0 where dense, below 0 what is better. cost: what is to be saved,
+    of one place in one format.
     """
-    formats = dict.fromkeys(errors, DENSE)
-    plans = [Plan(dict(formats), 0.0, total(formats))]
+    formats = {place: min(found, key=found.__getitem__) for place, found in errors.items()}
+    first = sum(errors[place][format] for place, format in formats.items())
+    plans = [Plan(dict(formats), first, total(formats))]
     while True:
         best: tuple[float, str, WeightFormat] | None = None
         for place, now in formats.items():
@@ -136,24 +140,20 @@ def within(
 # --- what a quantised graph has ----------------------------------------------------------------
 
 
-def _linears(graph: QuantGraph) -> list[QuantLinear]:
-    return [op for op in graph.ops if isinstance(op, QuantLinear)]
-
-
 def weight_bytes(graph: QuantGraph) -> int:
     """Bytes of all linears' weights as stored: indices and multipliers included."""
-    return round(sum(op.weight.size * op.format.bits_per_weight / 8 for op in _linears(graph)))
+    return round(sum(op.weight.size * op.format.bits_per_weight / 8 for op in graph.linears))
 
 
 def average_bits(graph: QuantGraph) -> float:
     """Stored bits of a weight of the linears, on average: indices and multipliers included."""
-    return 8 * weight_bytes(graph) / sum(op.weight.size for op in _linears(graph))
+    return 8 * weight_bytes(graph) / sum(op.weight.size for op in graph.linears)
 
 
 def sparse_share(graph: QuantGraph) -> float:
     """Share of all linears' multiply-accumulates (dense, without copies) that 2:4 ones have."""
     total = sparse = 0
-    for op in _linears(graph):
+    for op in graph.linears:
         outputs, inputs = op.weight.shape
         size = (outputs - op.copied_outputs) * (inputs - op.copied_inputs)
         total += size

@@ -38,6 +38,7 @@ __all__ = [
     "QuantOp",
     "QuantOutput",
     "Tensor",
+    "low_stage",
 ]
 
 
@@ -208,12 +209,20 @@ class QuantInput:
     constant: np.ndarray | None = None
 
 
+def low_stage(second: Affine) -> Affine:
+    """The stage that gives the 16-bit integers of which `second` gives the high bytes, rounded."""
+    shift = second.shift - 8
+    return Affine(second.mul, second.offset - (np.int64(128) << shift), shift)
+
+
 @dataclass(frozen=True)
 class QuantLinear:
     """GEMM + VECTOR. `h = function(sat18(affine(x @ weight.T, first)))`, then
 
     with `residual`: h = sat16(sat16(h) + round(residual, residual_shift));
-    out16 = sat16(h); out8 = sat8(affine(h, second)), or sat8(h) when `second` is None.
+    out16 = sat16(h); out8 = sat8(affine(h, second)), or sat8(h) when `second` is None;
+    low8 = the low 8 bits, signed, of affine(h, low_stage(second)): 256 out8 + low8 is that value
+    where it does not saturate. Only without `residual` and beside `out8` and `second`.
     weight: INT8 [N, K]. `first`, `second`: [N]. The last `copied_outputs` of N and
     `copied_inputs` of K are copies of channels, made for precision; they are not useful work.
     format: how the weights are stored; `multipliers`: of INT4 groups, see `hw/sparse/formats.py`.
@@ -228,6 +237,7 @@ class QuantLinear:
     second: Affine | None = None
     out16: str | None = None
     out8: str | None = None
+    low8: str | None = None
     place: str = ""
     copied_outputs: int = 0
     copied_inputs: int = 0
@@ -254,6 +264,7 @@ class QuantElementwise:
     second: Affine | None = None
     out16: str | None = None
     out8: str | None = None
+    low8: str | None = None
     place: str = ""
 
 
@@ -332,14 +343,20 @@ class QuantGraph:
         return math.prod(shape) // self.batch
 
     @property
+    def linears(self) -> list[QuantLinear]:
+        """Linear layers, each once: without the second passes, those over low bytes."""
+        low = {getattr(op, "low8", None) for op in self.ops}
+        return [op for op in self.ops if isinstance(op, QuantLinear) and op.x not in low]
+
+    @property
     def useful_macs(self) -> int:
-        """Multiply-accumulates without padding, copies and pruned weights; of causal attention,
-        valid pairs."""
+        """Multiply-accumulates without padding, copies, second passes and pruned weights; of causal
+        attention, valid pairs."""
         total = 0
+        for op in self.linears:
+            total += self.batch * self.tokens_of(op.x) * op.useful_macs_per_row
         for op in self.ops:
-            if isinstance(op, QuantLinear):
-                total += self.batch * self.tokens_of(op.x) * op.useful_macs_per_row
-            elif isinstance(op, QuantAttention):
+            if isinstance(op, QuantAttention):
                 queries, keys = self.tokens_of(op.q), self.tokens_of(op.k)
                 pairs = queries * keys
                 if op.causal:

@@ -23,7 +23,7 @@ from sw.compiler.errors import CompileError
 
 __all__ = ["GRAPH_VERSION", "load_graph", "save_graph"]
 
-GRAPH_VERSION = 2
+GRAPH_VERSION = 3
 
 _CLASSES: dict[str, type] = {
     cls.__name__: cls

@@ -59,6 +59,14 @@ def _check(graph: QuantGraph, config: AcceleratorConfig) -> None:
                 f"tensor {tensor.name!r}: {tensor.features} features are more than commands "
                 f"can address with {config.lanes} lanes"
             )
+    for op in graph.ops:
+        if isinstance(op, QuantLinear | QuantElementwise) and op.low8 is not None:
+            residual = isinstance(op, QuantLinear) and op.residual is not None
+            if residual or op.out8 is None or op.second is None:
+                raise CompileError(
+                    f"{op.place or op.low8}: low bytes need high ones with a second stage, and no "
+                    "residual"
+                )
     _check_tokens(graph)
 
 
@@ -73,7 +81,8 @@ def _check_tokens(graph: QuantGraph) -> None:
                 together["causal queries and keys"] = [op.q, op.k]
         else:
             residual = op.residual if isinstance(op, QuantLinear) else None
-            together = {"operands and results": [op.x, residual, op.out16, op.out8]}
+            low = None if isinstance(op, QuantNorm) else op.low8
+            together = {"operands and results": [op.x, residual, op.out16, op.out8, low]}
         for what, names in together.items():
             tokens = {name: graph.tokens_of(name) for name in names if name is not None}
             if len(set(tokens.values())) > 1:

@@ -7,7 +7,7 @@ from hw.sparse.formats import WeightFormatError
 from hw.sparse.packing import TileFormat
 from sw.compiler.context import WEIGHTS_QUEUE, Context, Value
 from sw.compiler.errors import CompileError
-from sw.compiler.graph import QuantLinear
+from sw.compiler.graph import QuantLinear, low_stage
 from sw.compiler.layout import (
     Form,
     Layout,
@@ -106,13 +106,16 @@ class _Layer:
         self.weights = context.constants.add(self.packed.image)
         order, features = self.layout.column_order(), self.layout.features
         self.first = Params(context, Memory.PARAM0, op.first, order, features, op.function)
-        self.second = None
+        self.second = self.low = None
         if op.second is not None and op.out8 is not None:
             self.second = Params(context, Memory.PARAM1, op.second, order, features)
+            if op.low8 is not None:
+                low = low_stage(op.second)
+                self.low = Params(context, Memory.PARAM1, low, order, features)
 
     @property
     def params(self) -> list[Params]:
-        return [self.first] if self.second is None else [self.first, self.second]
+        return [p for p in (self.first, self.second, self.low) if p is not None]
 
 
 def _load_weights(context: Context, layer: _Layer, n: tuple[int, int], k: tuple[int, int]) -> int:
@@ -166,7 +169,7 @@ def lower_linear(context: Context, step: Step, source: RowSource | None = None) 
     ops = [op for op in step.ops if isinstance(op, QuantLinear)]
     x = context.values[ops[0].x]
     for op in ops:
-        for name in (op.out16, op.out8):
+        for name in (op.out16, op.out8, op.low8):
             if context.forms(name):
                 assert name is not None
                 context.define(name)
@@ -193,7 +196,9 @@ def lower_linear(context: Context, step: Step, source: RowSource | None = None) 
         done = 0
         for layer in layers:
             parts = even_split(layer.layout.column_panels, layer.panels, layer.layout.panel_unit)
-            results = Results(context, layer.op, layer.first, layer.second, rows, norm, parts)
+            results = Results(
+                context, layer.op, layer.first, layer.second, layer.low, rows, norm, parts
+            )
             for part in parts:
                 if source is not None:
                     ahead = min(plan.rows, x.rows - sum(rows))
@@ -213,8 +218,8 @@ def lower_linear(context: Context, step: Step, source: RowSource | None = None) 
 
 def _widest(context: Context, layer: _Layer) -> int:
     """Panels of the largest INT8 result that goes through a buffer."""
-    name = layer.op.out8
-    if Form.A not in context.forms(name) or Form.A in context.values[name or ""].chip:
+    names = [n for n in (layer.op.out8, layer.op.low8) if n and Form.A in context.forms(n)]
+    if all(Form.A in context.values[name].chip for name in names):
         return 0
     c, layout = context.config, layer.layout
     return -(-layer.panels * c.columns // c.rows) if layout.contiguous else layout.head_panels

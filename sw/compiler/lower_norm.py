@@ -10,7 +10,7 @@ from hw.isa import Memory, Opcode
 from hw.vector.golden import Affine
 from sw.compiler.context import ACTIVATIONS_QUEUE, WEIGHTS_QUEUE, Context
 from sw.compiler.destination import Bytes
-from sw.compiler.graph import QuantElementwise, QuantNorm
+from sw.compiler.graph import QuantElementwise, QuantNorm, low_stage
 from sw.compiler.layout import Form, even_split
 from sw.compiler.params import Params, keep_if_room, param_parts
 from sw.compiler.steps import Step
@@ -199,15 +199,21 @@ def lower_elementwise(context: Context, step: Step) -> None:
     assert isinstance(op, QuantElementwise)
     x = context.values[op.x]
     out16 = context.define(op.out16) if op.out16 and context.forms(op.out16) else None
-    out8 = context.define(op.out8) if op.out8 and context.forms(op.out8) else None
+    out8, low8 = (
+        context.define(name) if name and context.forms(name) else None
+        for name in (op.out8, op.low8)
+    )
     layout, c = x.layout, context.config
     order = layout.word_order()
     first = Params(context, Memory.PARAM0, op.first, order, layout.features, op.function)
-    params = [first]
-    second = None
+    second = low = None
     if op.second is not None and out8 is not None:
         second = Params(context, Memory.PARAM1, op.second, order, layout.features)
-        params.append(second)
+    if op.second is not None and low8 is not None:
+        low = Params(context, Memory.PARAM1, low_stage(op.second), order, layout.features)
+    params = [p for p in (first, second, low) if p is not None]
+    # The INT16 result takes the place of the operand, so it is written last.
+    commands = [(low8, low, 1), (out8, second, 0)] if low8 else [(out8, second, 0)]
     keep_if_room(params, c.param_words)
     height, panels = plan_groups(c, x.rows, layout.panels, context.activation.largest_gap)
     for rows in even_split(x.rows, height):
@@ -215,28 +221,31 @@ def lower_elementwise(context: Context, step: Step) -> None:
             group, groups = (p * c.groups_per_row_panel for p in part)
             address = context.residual.take(rows[1] * groups)
             context.move_rows(Opcode.LOAD, x, rows, (group, groups), address)
-            fields: dict[str, int] = {
-                "rows": rows[1],
-                "groups": groups,
-                "param0": first.get(group, groups),
-                "res_address": address,
-                "res_stride": groups,
-                "res_dst_address": address,
-                "from_residual": 1,
-                "function": op.function,
-                "write_residual": int(out16 is not None),
-            }
-            target = None
-            if out8 is not None:
-                target = Bytes.take(context, out8, Form.A, part, rows)
-                fields |= target.fields
-                if second is not None:
-                    fields |= {"two_stage": 1, "param1": second.get(group, groups)}
-            context.emitter.emit(Opcode.VECTOR, **fields)
-            for item in params:
-                item.done()
-            if target is not None:
-                target.store()
+            for result, stage, wrap in commands:
+                fields: dict[str, int] = {
+                    "rows": rows[1],
+                    "groups": groups,
+                    "param0": first.get(group, groups),
+                    "res_address": address,
+                    "res_stride": groups,
+                    "res_dst_address": address,
+                    "from_residual": 1,
+                    "function": op.function,
+                    "wrap": wrap,
+                    "write_residual": int(out16 is not None and not wrap),
+                }
+                target = None
+                if result is not None:
+                    target = Bytes.take(context, result, Form.A, part, rows)
+                    fields |= target.fields
+                    if stage is not None:
+                        fields |= {"two_stage": 1, "param1": stage.get(group, groups)}
+                context.emitter.emit(Opcode.VECTOR, **fields)
+                first.done()
+                if stage is not None:
+                    stage.done()
+                if target is not None:
+                    target.store()
             if out16 is not None:
                 context.move_rows(Opcode.STORE, out16, rows, (group, groups), address)
             context.residual.give_back(address)

@@ -46,7 +46,7 @@ def _need(context: Context, step: Step, resident: Resident) -> int:
             caution=0,
         )
         panels = max(plan.panels) * c.columns // c.rows + 1
-        results = [o.out8 for o in ops]
+        results = [name for o in ops for name in (o.out8, o.low8)]
         if step.norm is not None:
             panels = max(panels, outs[0].panels // 2)
             results = [step.norm.out8]

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from hw.isa import MASKED_SCORE, Function
-from hw.numerics import Int, round_shift, saturate, scale_by_power
+from hw.numerics import Int, round_shift, saturate, scale_by_power, wrapped
 from hw.softmax.golden import largest_drop, row_step, weights
 from hw.vector.golden import Affine, activate, affine, middle, norm_row, reciprocal_row
 from sw.compiler.errors import InputError
@@ -26,6 +26,7 @@ from sw.compiler.graph import (
     QuantNorm,
     QuantOp,
     Tensor,
+    low_stage,
 )
 from sw.compiler.rows import Feeds, Rows
 
@@ -152,6 +153,9 @@ def _finish(h: Int, op: QuantLinear | QuantElementwise, residual: Int | None) ->
         results[op.out16] = saturate(h, 16)
     if op.out8 is not None:
         results[op.out8] = saturate(h if op.second is None else affine(h, op.second), 8)
+    if op.low8 is not None:
+        assert op.second is not None
+        results[op.low8] = wrapped(affine(h, low_stage(op.second)), 8)
     return results
 
 

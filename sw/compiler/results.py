@@ -27,17 +27,19 @@ class Results:
         op: QuantLinear,
         first: Params,
         second: Params | None,
+        low: Params | None,
         rows: tuple[int, int],
         norm: FusedNorm | None,
         parts: list[tuple[int, int]],
     ):
         self.context, self.op, self.rows, self.norm = context, op, rows, norm
-        self.first, self.second = first, second
+        self.first, self.second, self.low = first, second, low
         self.layout = context.layout(op.out8 or op.out16 or "")
         self.residual = None if op.residual is None else context.values[op.residual]
         self.out16 = context.values.get(op.out16 or "")
         self.forms = context.forms(op.out8)
         self.out8 = context.values[op.out8] if op.out8 and self.forms else None
+        self.low8 = context.values.get(op.low8 or "")
         self._part: int | None = None  # residual buffer of the part in hand
         self._slot = 0
         self.strips: Strips | None = None
@@ -61,6 +63,8 @@ class Results:
 
     def part(self, accumulator: int, n: tuple[int, int]) -> None:
         """Output tiles (first, count) are in the accumulator, `rows` words apart."""
+        if self.low8 is not None:
+            self._low_bytes(accumulator, n)
         forms: list[Form | None] = list(self.forms)
         if not forms or (self.op.out16 and forms[0] != Form.A):
             forms.insert(0, None)
@@ -112,6 +116,30 @@ class Results:
         if target is not None:
             target.store()
         self._finish_part((lane_group, groups))
+
+    def _low_bytes(self, accumulator: int, n: tuple[int, int]) -> None:
+        """The low bytes of output tiles `n`, from the same sums as the high ones."""
+        assert self.low8 is not None and self.low is not None
+        c, panels = self.context.config, self._panels(n)
+        groups = panels[1] * c.groups_per_row_panel
+        lane_group = n[0] * c.groups_per_column_panel
+        target = Bytes.take(self.context, self.low8, Form.A, panels, self.rows)
+        self.context.emitter.emit(
+            Opcode.VECTOR,
+            rows=self.rows[1],
+            groups=groups,
+            acc_address=accumulator,
+            acc_stride=self.rows[1],
+            function=self.op.function,
+            param0=self.first.get(lane_group, groups),
+            two_stage=1,
+            wrap=1,
+            param1=self.low.get(lane_group, groups),
+            **target.fields,
+        )
+        self.first.done()
+        self.low.done()
+        target.store()
 
     def _residual_fields(self, fields: dict[str, int], panel: int, groups: tuple[int, int]) -> None:
         """Residual operand and INT16 result, in place where possible."""

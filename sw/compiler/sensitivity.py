@@ -3,6 +3,8 @@
 A linear's weights are compressed as the quantiser would, from the inputs that the float model
 has, and the rest of the model runs on what they give. Errors of single linears are small and
 nearly independent, so their sum predicts the error of a whole plan (`sw/compiler/assign.py`).
+16-bit inputs lose nothing worth counting: their error is less than dense by what 8 bits of the same
+input lose, taken in the same way.
 Calibration batches are split: those that judge are never those that the weights are fitted to.
 """
 
@@ -13,6 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from hw.numerics import saturate
 from hw.sparse.formats import DENSE, WeightFormat
 from sw.compiler.builder import operands
 from sw.compiler.errors import CompileError
@@ -21,8 +24,10 @@ from sw.compiler.graph import FloatGraph, FloatLinear
 from sw.compiler.quantise.calibration import calibration_rows
 from sw.compiler.quantise.compress import compress
 from sw.compiler.quantise.given import given_formats
+from sw.compiler.quantise.halves import possible_places
 from sw.compiler.quantise.named import sites
 from sw.compiler.quantise.options import Progress, QuantOptions
+from sw.compiler.quantise.ranges import search_range
 from sw.compiler.rows import Feeds, Rows
 
 __all__ = ["Judge", "Known", "row_cosines", "sensitivities", "split"]
@@ -72,12 +77,23 @@ class _Model:
             values[op.name] = run_float_op(op, values, rows)
         return cls(graph, values, rows)
 
-    def changed(self, linears: dict[str, FloatLinear]) -> np.ndarray:
-        """First output when these linears replace those of the same name."""
+    def result(self, linear: FloatLinear, x: np.ndarray | None = None) -> np.ndarray:
+        """Of a linear with other weights, or from another input than its own."""
+        values = self.values if x is None else {**self.values, linear.x: x}
+        return run_float_op(linear, values, self.rows)
+
+    def error(self, results: Feeds, judge: Judge) -> float:
+        """1 - mean cosine of the first output when these operations have these results."""
+        exact = self.values[self.graph.outputs[0][0]]
+        return float(1 - judge(self.changed(results), exact, self.rows).mean())
+
+    def changed(self, results: Feeds) -> np.ndarray:
+        """First output when these operations have these results."""
         new: Feeds = {}
         for op in self.graph.ops:
-            if op.name in linears or any(name in new for name in operands(op)):
-                op = linears.get(op.name, op)
+            if op.name in results:
+                new[op.name] = results[op.name]
+            elif any(name in new for name in operands(op)):
                 new[op.name] = run_float_op(op, {**self.values, **new}, self.rows)
         name, _ = self.graph.outputs[0]
         return new.get(name, self.values[name])
@@ -89,6 +105,21 @@ def _compressed(
     weight = linear.weight.astype(np.float64)
     integers, steps, _ = compress(weight, weight, weight, hessian, format, options)
     return replace(linear, weight=(integers * steps[:, None]).astype(np.float32))
+
+
+def _in_bytes(
+    linear: FloatLinear, fitted: np.ndarray, x: np.ndarray, options: QuantOptions
+) -> np.ndarray:
+    """`x` as the linear would see it in 8 bits, of a range for the values `fitted`."""
+    weights = [(linear.weight, DENSE)]
+    extra = options.extra_channels(x.shape[1])
+    chosen = search_range(fitted, weights, np.ones(len(fitted)), options, extra)
+    source = np.arange(x.shape[1]) if chosen.source is None else chosen.source
+    integers = saturate(np.rint((x[:, source] - chosen.zero) / chosen.scale).astype(np.int64), 8)
+    found = np.zeros_like(x)
+    for column, values in zip(source, (integers * chosen.scale + chosen.centre).T, strict=True):
+        found[:, column] += values  # copies add up
+    return found
 
 
 def sensitivities(
@@ -104,6 +135,7 @@ def sensitivities(
 ) -> dict[str, dict[WeightFormat, float]]:
     """Error (1 - mean cosine of the first output) by place and format; 0 where dense.
 
+    A place has the formats that are possible there.
     known: errors measured before, which are not measured again; `save` is called with them all
     after each place, so that an interrupted run can go on.
     """
@@ -114,31 +146,43 @@ def sensitivities(
     wanted = [f for f in formats if f != DENSE]
     models: tuple[_Model, _Model] | None = None
     given = given_formats(graph)
+    wide = possible_places(graph) if any(f.inputs == 16 for f in wanted) else set()
     for number, (place, linears) in enumerate(places.items()):
         if any(op.steps is not None for op in linears):  # quantised elsewhere: nothing to choose
             found[place] = {DENSE: 0.0, given.get(linears[0].place, DENSE): 0.0}
             continue
         if progress is not None:
             progress(place, number / len(places))
-        missing = [f for f in wanted if key(place, f) not in known]
+        possible = [f for f in wanted if f.inputs == 8 or place in wide]
+        missing = [f for f in possible if key(place, f) not in known]
         if missing and models is None:
             fit, held = split(calibration)
             models = _Model.run(graph, fit), _Model.run(graph, held)
         if missing:
             assert models is not None
             fitted, judged = models
-            exact = judged.values[graph.outputs[0][0]]
             hessians = {}
             for linear in linears:
                 x = fitted.values[linear.x]
                 centred = x - x.mean(axis=0)
                 hessians[linear.name] = centred.T @ centred
-            for format in missing:
-                changed = {
-                    op.name: _compressed(op, hessians[op.name], format, options) for op in linears
+            in_bytes = 0.0
+            if any(f.inputs == 16 for f in missing):
+                seen = {
+                    op.name: _in_bytes(op, fitted.values[op.x], judged.values[op.x], options)
+                    for op in linears
                 }
-                cosines = judge(judged.changed(changed), exact, judged.rows)
-                known[key(place, format)] = float(1 - cosines.mean())
+                results = {op.name: judged.result(op, seen[op.name]) for op in linears}
+                in_bytes = judged.error(results, judge)
+            for format in missing:
+                lost = 0.0
+                if format.stored != DENSE:
+                    changed = [
+                        _compressed(op, hessians[op.name], format.stored, options) for op in linears
+                    ]
+                    results = {op.name: judged.result(op) for op in changed}
+                    lost = judged.error(results, judge)
+                known[key(place, format)] = lost - in_bytes * (format.inputs == 16)
             save(known)
-        found[place] = {DENSE: 0.0, **{f: known[key(place, f)] for f in wanted}}
+        found[place] = {DENSE: 0.0, **{f: known[key(place, f)] for f in possible}}
     return found

@@ -88,12 +88,28 @@ def _writes(op: QuantOp) -> list[str]:
         return [op.out]
     if isinstance(op, QuantAttention):
         return [op.out8]
-    return [name for name in (op.out16, op.out8) if name is not None]
+    low = None if isinstance(op, QuantNorm) else op.low8
+    return [name for name in (op.out16, op.out8, low) if name is not None]
 
 
 def _unit_linear(x: str, out: str, features: int, place: str) -> QuantLinear:
     one = Affine(np.ones(features, np.int64), np.zeros(features, np.int64), np.zeros(1, np.int64))
     return QuantLinear(x, np.eye(features, dtype=np.int8), one, out8=out, place=place)
+
+
+_Vector = QuantLinear | QuantElementwise | QuantNorm
+
+
+def _needed(op: _Vector, needed: set[str]) -> _Vector:
+    """Without the results that nobody reads; high bytes stay beside their low ones."""
+    if not isinstance(op, QuantNorm):
+        op = replace(op, low8=op.low8 if op.low8 in needed else None)
+        needed = needed | {op.out8 or ""} if op.low8 else needed
+    return replace(
+        op,
+        out16=op.out16 if op.out16 in needed else None,
+        out8=op.out8 if op.out8 in needed else None,
+    )
 
 
 def _live(graph: QuantGraph) -> list[QuantOp]:
@@ -102,11 +118,7 @@ def _live(graph: QuantGraph) -> list[QuantOp]:
     kept: list[QuantOp] = []
     for op in reversed(graph.ops):
         if not isinstance(op, QuantInput | QuantAttention):
-            op = replace(
-                op,
-                out16=op.out16 if op.out16 in needed else None,
-                out8=op.out8 if op.out8 in needed else None,
-            )
+            op = _needed(op, needed)
         if not needed & set(_writes(op)):
             continue
         kept.append(op)
@@ -133,6 +145,7 @@ def _with_heads(
                     isinstance(writer, QuantLinear)
                     and writer.residual is None
                     and writer.out16 is None
+                    and writer.low8 is None
                 )
                 if tensors[name].bits != 8:
                     raise CompileError(f"attention operand {name!r} must be INT8")

@@ -34,7 +34,9 @@ from sw.compiler.sensitivity import Judge, row_cosines, sensitivities, split
 
 __all__ = ["FORMATS", "Measured", "Subject", "Tuner"]
 
-FORMATS = tuple(WeightFormat.parse(name) for name in ("int8", "2:4 int8", "int4/32"))
+FORMATS = tuple(
+    WeightFormat.parse(name) for name in ("int8", "int8 x int16", "2:4 int8", "int4/32")
+)
 """Formats that a plan may use where nothing else is asked for."""
 
 SOURCES = (
@@ -116,7 +118,7 @@ def _possible(
         raise CompileError(text)
     found = [f for f in formats or FORMATS if f != DENSE and not refusal(f)]
     if not found:
-        raise CompileError(f"configuration {config.name!r} has dense INT8 weights only")
+        raise CompileError("int8 is what every linear may have: name another format")
     return (DENSE, *found)
 
 
@@ -163,10 +165,18 @@ class Tuner:
         by_bytes: bool = False,
         rest: float = 0.0,
     ) -> list[Plan]:
-        """Plans from all dense to the fewest cycles, or bytes; see `assign.front`.
+        """Plans from the most accurate to the fewest cycles, or bytes; see `assign.front`.
+
+        16-bit inputs cost cycles but no bytes, so a front of bytes is without them.
 
         rest: cycles of what is not a linear, for the plans' costs.
         """
+
+        if by_bytes:
+            errors = {
+                place: {f: error for f, error in found.items() if f.inputs == 8}
+                for place, found in errors.items()
+            }
 
         def cost(place: str, format: WeightFormat) -> float:
             found = self.cost({place: format}, [place])
@@ -246,20 +256,21 @@ class Tuner:
     ) -> tuple[Measured | None, list[Measured]]:
         """(the cheapest plan measured whose mean cosine is `accuracy` or more, all measured).
 
-        plans: a front, from all dense on. measure: called at most `most` times; after each time
-        the ratio of measured to predicted error says which plan is tried next, between the last
-        good and the first bad one.
+        plans: a front, from the most accurate on. measure: called at most `most` times; after each
+        time the ratio of measured to predicted error says which plan is tried next, between the
+        last good and the first bad one.
         """
         base = measure(plans[0])
         found, best, ratio = [base], base if base.mean >= accuracy else None, 1.0
-        good, bad = 0, len(plans)
+        good, bad, first = 0, len(plans), plans[0].error
         while best is not None and bad - good > 1 and len(found) < most:
             room = (base.mean - accuracy) / ratio
-            aim = max(n for n, plan in enumerate(plans) if n == 0 or plan.error <= room)
+            aim = max(n for n, plan in enumerate(plans) if n == 0 or plan.error - first <= room)
             number = min(max(aim, good + 1), bad - 1)
             result = measure(plans[number])
             found.append(result)
-            ratio = max((base.mean - result.mean) / max(plans[number].error, 1e-12), 1e-3)
+            predicted = plans[number].error - first
+            ratio = max((base.mean - result.mean) / max(predicted, 1e-12), 1e-3)
             if result.mean >= accuracy:
                 good, best = number, result
             else:

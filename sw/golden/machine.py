@@ -26,7 +26,7 @@ from hw.isa import (
     Region,
     Unit,
 )
-from hw.numerics import Int, round_shift, saturate, scale_by_power
+from hw.numerics import Int, round_shift, saturate, scale_by_power, wrapped
 from hw.softmax.golden import row_step, weights
 from hw.sparse.packing import tile_format
 from hw.systolic.golden import gemm
@@ -361,7 +361,7 @@ class GoldenMachine:
         if v["dst_memory"]:
             if v["two_stage"]:
                 h = affine(h, self._param(Memory.PARAM1, v["param1"], v["groups"]))
-            self._write_bytes(v, saturate(h, 8))
+            self._write_bytes(v, wrapped(h, 8) if v["wrap"] else saturate(h, 8))
         if v["write_residual"]:
             self._residual_write(v, h16)
 

@@ -397,6 +397,7 @@ class RandomProgram:
             "res_shift": rng.randrange(5),
             "write_residual": rng.randrange(2),
             "two_stage": rng.randrange(2),
+            "wrap": rng.randrange(2),
             "slot": self._slot(rows),
         }
         if rng.randrange(3) == 0:

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hw.numerics import bit_length, chord_table, round_shift, saturate
+from hw.numerics import bit_length, chord_table, round_shift, saturate, wrapped
 
 big = st.integers(-(1 << 60), 1 << 60)
 
@@ -21,6 +21,13 @@ def test_round_shift_rounds_half_up(values, shift):
 def test_saturate(values, bits):
     low, high = -(1 << (bits - 1)), (1 << (bits - 1)) - 1
     assert saturate(np.array(values), bits).tolist() == [max(low, min(high, v)) for v in values]
+
+
+@given(st.lists(big, min_size=1), st.integers(2, 40))
+def test_wrapped(values, bits):
+    low = 1 << bits
+    for value, found in zip(values, wrapped(np.array(values), bits).tolist(), strict=True):
+        assert found % low == value % low and -low // 2 <= found < low // 2
 
 
 @given(st.lists(st.integers(0, (1 << 61) - 1), min_size=1))

@@ -13,11 +13,14 @@ MUL_LIMIT = (1 << (MUL_BITS - 1)) - 1
 OFFSET_LIMIT = (1 << (OFFSET_BITS - 1)) - 1
 
 
-def make_affine(gain: np.ndarray, offset: np.ndarray | float, place: str = "") -> Affine:
+def make_affine(
+    gain: np.ndarray, offset: np.ndarray | float, place: str = "", room: float = 1.0
+) -> Affine:
     """Record of `round(x * gain + offset)` for each channel.
 
     The shift is the largest with which `mul` fits its 16 and the offset its 40 bits, so `mul`
     has 14 or 15 significant bits unless the offset is large. Rounding is half up.
+    room: an offset of this size fits as well, in the same units.
     """
     gain, offset = np.broadcast_arrays(
         np.asarray(gain, dtype=np.float64), np.asarray(offset, dtype=np.float64)
@@ -27,7 +30,7 @@ def make_affine(gain: np.ndarray, offset: np.ndarray | float, place: str = "") -
     with np.errstate(divide="ignore"):
         for_gain = np.floor(np.log2((MUL_LIMIT + 0.499) / np.abs(gain)))
         # Half of the range is left to the rounding constant 2^(shift-1).
-        for_offset = np.floor(np.log2(OFFSET_LIMIT / 2 / np.maximum(np.abs(offset), 1.0)))
+        for_offset = np.floor(np.log2(OFFSET_LIMIT / 2 / np.maximum(np.abs(offset), room)))
     shift = np.minimum(np.minimum(for_gain, for_offset), (1 << SHIFT_BITS) - 1)
     shift = np.minimum(shift, OFFSET_BITS - 3)
     if (shift < 0).any():

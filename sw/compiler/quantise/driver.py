@@ -7,11 +7,13 @@ one is calibrated on the values it will really see, and compares with the float 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from hw.isa import GELU_FRACTION_BITS, NORM_FRACTION_BITS, SCALE_FRACTION_BITS, Function
 from hw.sparse.formats import DENSE, WeightFormat
+from hw.vector.golden import Affine
 from sw.compiler.builder import operands
 from sw.compiler.errors import CompileError
 from sw.compiler.float_executor import run_float_op
@@ -34,6 +36,7 @@ from sw.compiler.quantise.affines import make_affine
 from sw.compiler.quantise.attention import operand_ranges, score_shifts
 from sw.compiler.quantise.calibration import calibration_rows
 from sw.compiler.quantise.given import one_scale, take_levels
+from sw.compiler.quantise.halves import BYTE, halved_values, passes, wide_range
 from sw.compiler.quantise.named import formats_by_name
 from sw.compiler.quantise.options import Progress, QuantOptions
 from sw.compiler.quantise.ranges import Range, search_range
@@ -63,8 +66,18 @@ def wide_name(value: str) -> str:
 
 
 def narrow_name(value: str) -> str:
-    """Name of a value's INT8 tensor."""
+    """Name of a value's INT8 tensor, or of its high bytes."""
     return f"{value}.8"
+
+
+def low_name(value: str) -> str:
+    """Name of a value's low bytes, where linears read 16 bits of it."""
+    return f"{value}.8.low"
+
+
+def value_name(tensor: str) -> str:
+    """The value of which this is a form."""
+    return tensor.removesuffix(".low").removesuffix(".16").removesuffix(".8")
 
 
 class Quantiser:
@@ -86,6 +99,7 @@ class Quantiser:
         self.floats = dict(feeds)
         self.integers = dict(feeds)
         self.formats = formats_by_name(self.float_graph, options.formats)
+        self.halved = halved_values(self.plan, self.formats, self.levels)
         self.by_name = {op.name: op for op in self.float_graph.ops}
         inputs = [op for op in graph.ops if isinstance(op, FloatInput)]
         self.graph = QuantGraph(graph.batch, graph.tokens, inputs)
@@ -121,7 +135,7 @@ class Quantiser:
         """Drop what no stage after this one looks at."""
         for store in (self.floats, self.integers):
             for name in list(store):
-                if self._last_use.get(name.removesuffix(".16").removesuffix(".8"), -1) <= number:
+                if self._last_use.get(value_name(name), -1) <= number:
                     del store[name]
 
     def float_value(self, name: str) -> np.ndarray:
@@ -195,6 +209,27 @@ class Quantiser:
             narrow_name(value), 8, len(chosen.scale), chosen.scale, chosen.centre, heads
         )
         return chosen
+
+    def halves(self, value: str, unit: float | None) -> dict:
+        """Declare a value's two bytes; fields of the operation that writes them.
+
+        unit: as of `_results`.
+        """
+        data = self.float_value(value)[self.seen]
+        chosen = self.add_narrow(value, wide_range(data, self.options))
+        high, low = self.graph.tensors[narrow_name(value)], low_name(value)
+        self.graph.tensors[low] = replace(high, name=low)
+        self.graph.tensors[high.name] = replace(high, scale=BYTE * chosen.scale)
+        gain = np.ones(len(chosen.scale)) if unit is None else unit / chosen.scale
+        stage = make_affine(gain, 0.0, value, room=BYTE / 2)
+        rounding = np.int64(BYTE // 2) << stage.shift
+        second = Affine(stage.mul, stage.offset + rounding, stage.shift + 8)
+        return {"out8": high.name, "low8": low, "second": second}
+
+    def input_integers(self, value: str) -> np.ndarray:
+        """What linears read of a value on the calibration data, 8 or 16 bits."""
+        found = self.integers[narrow_name(value)]
+        return BYTE * found + self.integers[low_name(value)] if value in self.halved else found
 
     def site_range(self, value: str, extra: int = 0, lowest: float = -np.inf) -> Range:
         """Declare a linear input's INT8 tensor with the best range found.
@@ -270,7 +305,9 @@ class Quantiser:
         value, fields = stage.out, {}
         if self.is_wide(value):
             fields["out16"] = wide_name(value)
-        if self.is_narrow(value):
+        if value in self.halved:
+            fields |= self.halves(value, unit)
+        elif self.is_narrow(value):
             extra, function = 0, Function.NONE
             if isinstance(stage, LinearStage):
                 function = stage.function
@@ -303,7 +340,8 @@ class Quantiser:
         return 2.0 ** np.ceil(np.log2(max(reach, 2.0**-24) * self.options.margin / 2**17))
 
     def format_of(self, linear: FloatLinear) -> WeightFormat:
-        return self.formats.get(linear.name, DENSE)
+        """How the weights of a linear are stored."""
+        return self.formats.get(linear.name, DENSE).stored
 
     def _weight(self, stage: LinearStage) -> QuantisedWeight:
         linear = stage.linear
@@ -316,7 +354,7 @@ class Quantiser:
             linear,
             self.format_of(linear),
             self.ranges[linear.x],
-            self.integers[narrow_name(linear.x)][self.seen],
+            self.input_integers(linear.x)[self.seen],
             target[self.seen],
             error,
             self.row_weight(linear),
@@ -370,22 +408,31 @@ class Quantiser:
                 weight = weight.take(source)
             first = make_affine(weight.gain / unit, weight.bias / unit, place)
         residual = None if stage.residual is None else wide_name(stage.residual)
-        self.emit(
-            QuantLinear(
-                x,
-                weight.integers,
-                first,
-                stage.function,
-                residual,
-                shift,
-                place=place,
-                copied_outputs=self.ranges[value].copied if value in self.ranges else 0,
-                copied_inputs=self.ranges[stage.linear.x].copied,
-                format=self.format_of(stage.linear),
-                multipliers=weight.multipliers,
-                **fields,
-            )
+        op = QuantLinear(
+            x,
+            weight.integers,
+            first,
+            stage.function,
+            residual,
+            shift,
+            place=place,
+            copied_outputs=self.ranges[value].copied if value in self.ranges else 0,
+            copied_inputs=self.ranges[stage.linear.x].copied,
+            format=self.format_of(stage.linear),
+            multipliers=weight.multipliers,
+            **fields,
         )
+        if stage.linear.x not in self.halved:
+            self.emit(op)
+            return
+        result = self.graph.tensors[wide_name(value)]
+        partial = wide_name(f"{value}.high")
+        self.graph.tensors[partial] = replace(result, name=partial)
+        assert unit is not None
+        for part in passes(
+            op, weight.gain / unit, weight.bias / unit, partial, low_name(stage.linear.x)
+        ):
+            self.emit(part)
 
     def _element(self, stage: ElementStage) -> None:
         unit = self._function_unit(stage, stage.op.function)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from hw.sparse.formats import WeightFormat
+from hw.sparse.formats import DENSE, WeightFormat
 from sw.compiler.errors import CompileError
 
 __all__ = ["PRUNING", "Progress", "QuantOptions"]
@@ -39,8 +39,10 @@ class QuantOptions:
     formats: how the weights of a linear are stored, by its place in the module
         (`encoder.layer.0.output.dense`); dense INT8 where nothing is said. Weights that are 2:4
         sparse already keep their mask, others are pruned. `given_formats` finds those.
+        And where inputs have 16 bits: for linears that add to a residual stream what another
+        linear or an activation gives.
     pruning: how to choose what a sparse linear keeps: "magnitude", "wanda" or "sparsegpt".
-    least_squares: where `formats` asks for anything, fit all weights to the float results
+    least_squares: where `formats` compresses anything, fit all weights to the float results
         from the inputs as they are after what went before, and the weights left to what is lost.
     fit_damping: of the least squares, as a fraction of the mean of its diagonal.
     sweeps: of coordinate descent over the weights of the linears in `formats`.
@@ -68,6 +70,11 @@ class QuantOptions:
     def __post_init__(self) -> None:
         if self.pruning not in PRUNING:
             raise CompileError(f"unknown pruning {self.pruning!r}: {', '.join(PRUNING)}")
+
+    @property
+    def compresses(self) -> bool:
+        """Whether any weights are stored in less than dense INT8."""
+        return any(format.stored != DENSE for format in self.formats.values())
 
     def extra_channels(self, channels: int) -> int:
         """Copies to add to this many hidden channels."""

@@ -20,7 +20,7 @@ __all__ = ["QuantisedWeight", "quantise_weight"]
 
 @dataclass(frozen=True)
 class QuantisedWeight:
-    """`real result = gain * (x @ integers.T) + bias` for the INT8 input `x`.
+    """`real result = gain * (x @ integers.T) + bias` for the integer input `x`.
 
     multipliers: of the groups of an INT4 format, [N, ceil(K/group)].
     """
@@ -95,7 +95,7 @@ def quantise_weight(
     data = (x - mean).astype(np.float32) * root
     hessian = data.T @ data if options.gptq else np.eye(len(mean))
     goal = scaled
-    if options.formats and options.least_squares:
+    if options.compresses and options.least_squares:
         error = None if residual_error is None else centred(residual_error)
         goal = _fitted(weight, scaled, hessian, data, centred(target), error, options.fit_damping)
     multipliers = None

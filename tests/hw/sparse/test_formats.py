@@ -17,10 +17,13 @@ from hw.sparse.formats import (
 )
 
 formats = st.builds(
-    lambda sparse, bits, group: WeightFormat(sparse, bits, 4 * group if bits == 4 else 0),
+    lambda sparse, bits, group, inputs: WeightFormat(
+        sparse, bits, 4 * group if bits == 4 else 0, inputs
+    ),
     st.booleans(),
     st.sampled_from([4, 8]),
     st.integers(0, 100),
+    st.sampled_from([8, 16]),
 )
 
 
@@ -38,16 +41,21 @@ def test_names_are_read_back(format):
         ("2:4 int8", WeightFormat(True), 5),
         ("2:4 int4", WeightFormat(True, 4), 3),
         ("2:4 int4/16", WeightFormat(True, 4, 16), 3.5),
+        ("int8 x int16", WeightFormat(inputs=16), 8),
+        ("2:4 int4/16 x int16", WeightFormat(True, 4, 16, 16), 3.5),
     ],
 )
 def test_names_and_bits(name, format, bits):
     """A 2:4 weight is half a value and half of two index bits."""
     assert format.name == name and WeightFormat.parse(name) == format
-    assert format.bits_per_weight == bits
+    assert format.bits_per_weight == bits == format.stored.bits_per_weight
+    assert format.stored.name == name.removesuffix(" x int16")
+    assert format.passes == (2 if name.endswith(" x int16") else 1)
 
 
 @pytest.mark.parametrize(
-    "name", ["", "int2", "int", "2:4", "2:4int8", "int4/", "int4/x", "1:4 int8"]
+    "name",
+    ["", "int2", "int", "2:4", "2:4int8", "int4/", "int4/x", "1:4 int8", "int8 x int4", "int16"],
 )
 def test_unknown_names(name):
     with pytest.raises(WeightFormatError, match=f"unknown weight format '{name}': int8, int4"):
@@ -58,6 +66,7 @@ def test_unknown_names(name):
     ("fields", "text"),
     [
         ({"bits": 2}, "4 or 8 bits, not 2"),
+        ({"inputs": 4}, "8 or 16 bits, not 4"),
         ({"group": 32}, "8-bit weights in groups of 32"),
         ({"bits": 4, "group": -4}, "4-bit weights in groups of -4"),
         ({"bits": 4, "group": 6}, "groups of 6 inputs: not a multiple of 4"),

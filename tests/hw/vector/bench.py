@@ -381,7 +381,8 @@ class CommandMaker:
         if opcode == Opcode.VECTOR:
             values |= self.accumulator(rows, groups) | self.residual(rows, groups) | params
             for name in (
-                "from_residual add_residual write_residual statistics statistics_first two_stage"
+                "from_residual add_residual write_residual statistics statistics_first two_stage "
+                "wrap"
             ).split():
                 values[name] = rng.randrange(2)
             values |= {"function": rng.randrange(4), "res_shift": rng.randrange(16)}

@@ -1,11 +1,11 @@
-"""Affine stage against golden: every shift, extreme and random operands."""
+"""Affine stage against golden: every shift, extreme and random operands, saturated and wrapped."""
 
 import os
 
 import cocotb
 import numpy as np
 
-from hw.numerics import saturate
+from hw.numerics import saturate, wrapped
 from hw.vector import golden
 from hw.vector.affine import Affine
 from tests.hw.vector.pipeline_driver import drive, to_signed
@@ -43,7 +43,8 @@ def operands(rng) -> np.ndarray:
 
 
 @cocotb.test()
-async def matches_golden(dut):
+@cocotb.parametrize(wrap=[0, 1])
+async def matches_golden(dut, wrap):
     seed = int(os.environ.get("COCOTB_RANDOM_SEED", "0"))
     cocotb.log.info("seed %d", seed)
     x, mul, offset, shift = operands(np.random.default_rng(seed)).T
@@ -53,7 +54,9 @@ async def matches_golden(dut):
         ["o"],
         Affine.latency,
         **{f"enable__{k}": 1 for k in range(Affine.latency)},
+        **{f"wrap__{k}": wrap for k in range(Affine.latency)},
     )
-    expected = saturate(golden.affine(x, golden.Affine(mul, offset, shift)), RESULT_BITS)
+    exact = golden.affine(x, golden.Affine(mul, offset, shift))
+    expected = wrapped(exact, RESULT_BITS) if wrap else saturate(exact, RESULT_BITS)
     for k, value in enumerate(got["o"]):
         assert to_signed(value, RESULT_BITS) == expected[k], (x[k], mul[k], offset[k], shift[k])

@@ -1,6 +1,7 @@
 """The whole vector unit against golden: random commands of all kinds, extremes, errors, speed."""
 
 import os
+from itertools import product
 
 import cocotb
 
@@ -127,11 +128,11 @@ async def functions(dut):
     maker = CommandMaker(bench.config, 11)
     commands = []
     for function in Function:
-        for two_stage in range(2):
+        for two_stage, wrap in product(range(2), repeat=2):
             commands.append(
                 maker.make(
                     Opcode.VECTOR, rows=5, groups=6, function=function, two_stage=two_stage,
-                    dst_memory=Memory.WEIGHT, add_residual=0,
+                    wrap=wrap, dst_memory=Memory.WEIGHT, add_residual=0,
                 )
             )  # fmt: skip
     await bench.run(commands)

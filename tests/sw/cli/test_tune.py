@@ -40,7 +40,10 @@ def test_nothing_but_dense_is_good_enough(tuned) -> None:
     outcome, found = tuned("--accuracy", "0.9999")
     assert outcome.code == 0 and set(found["plan"]["formats"].values()) == {"int8"}
     outcome, _ = tuned("--accuracy", "0.9999999")
-    assert outcome.code == 1 and "no plan reaches 0.9999999: dense INT8 has" in outcome.err
+    assert (
+        outcome.code == 1
+        and "the most accurate, 1 int8, 1 int8 x int16, has a mean cosine" in outcome.err
+    )
 
 
 def test_bytes_and_cycles(tuned) -> None:
@@ -53,6 +56,26 @@ def test_bytes_and_cycles(tuned) -> None:
     assert outcome.code == 0 and found["plan"]["cycles"] <= most - 1
     outcome, _ = tuned("--cycles", 10)
     assert outcome.code == 1 and "no plan keeps to 10 cycles: the cheapest needs" in outcome.err
+
+
+def test_inputs_of_16_bits(tuned, tmp_path) -> None:
+    """The front begins above dense INT8, at more cycles and the same bytes."""
+    outcome, dense = tuned("--cycles", 10**6, "--format", "2:4 int8")
+    assert outcome.code == 0 and set(dense["plan"]["formats"].values()) == {"int8"}
+    program = tmp_path / "wide.weft"
+    outcome, found = tuned("--cycles", 10**6, "-o", program)
+    plan = found["plan"]
+    assert outcome.code == 0 and plan["formats"] == {"first": "int8", "second": "int8 x int16"}
+    assert plan["cosine"] > dense["plan"]["cosine"] and plan["predicted_error"] < 0
+    assert plan["weight_bytes"] == dense["plan"]["weight_bytes"]
+    assert plan["cycles"] > dense["plan"]["cycles"]
+    assert "1 int8, 1 int8 x int16" in outcome.out and Program.load(program).outputs
+    # Enough cycles for INT8 only.
+    outcome, found = tuned("--cycles", dense["plan"]["cycles"])
+    assert outcome.code == 0 and set(found["plan"]["formats"].values()) == {"int8"}
+    # They cost no bytes, so bytes say nothing about them.
+    outcome, found = tuned("--bytes", 10**6)
+    assert outcome.code == 0 and set(found["plan"]["formats"].values()) == {"int8"}
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,32 @@ class Builder:
         g.ops.append(op)
         return op.out16, op.out8
 
+    def halve(self, name: str) -> str:
+        """Let the operation before write low bytes beside the high ones, of values that reach
+        beyond 16 bits; returns their name."""
+        g, op = self.graph, self.graph.ops[-1]
+        assert isinstance(op, QuantLinear | QuantElementwise) and op.out8 is not None
+        features = g.tensors[op.out8].features
+        second = self.affine(features, 0.25, 10)
+        low = self.tensor(f"{name}.low", 8, features, like=op.out8)
+        g.ops[-1] = dataclasses.replace(op, second=second, low8=low)
+        return low
+
+    def wide_linear(
+        self, high: str, low: str, features: int, name: str, residual: str, *, to8: bool = False
+    ) -> tuple[str, str | None]:
+        """A linear of 16-bit inputs, in two passes of the same weights; results as `linear`."""
+        partial, _ = self.linear(
+            high, features, f"{name}.high", residual=residual, to16=True, to8=False
+        )
+        first = self.graph.ops[-1]
+        result, narrow = self.linear(low, features, name, residual=partial, to16=True, to8=to8)
+        second = self.graph.ops[-1]
+        assert isinstance(first, QuantLinear) and isinstance(second, QuantLinear) and result
+        same = {"weight": first.weight, "format": first.format, "multipliers": first.multipliers}
+        self.graph.ops[-1] = dataclasses.replace(second, residual_shift=0, **same)
+        return result, narrow
+
     def weights(
         self, n: int, k: int, head: int
     ) -> tuple[np.ndarray, WeightFormat, np.ndarray | None]:
@@ -211,7 +237,8 @@ def random_encoder(
     ffn: int = 250, layers: int = 1, causal: bool = False, masked: bool = False,
     key_block: int = 64, formats: Sequence[WeightFormat] = (DENSE,),
 ) -> QuantGraph:  # fmt: skip
-    """Embedding, norm, and post-norm transformer layers."""
+    """Embedding, norm, and post-norm transformer layers, every second with 16-bit inputs in its
+    feed-forward network."""
     b = Builder(seed, batch, tokens, formats)
     x16, x8 = b.norm(b.embedding(hidden), "norm0")
     mask = b.mask() if masked else None
@@ -231,7 +258,10 @@ def random_encoder(
         assert x8
         _, h = b.linear(x8, ffn, f"{layer}.up", function=Function.GELU_ERF)
         assert h
-        s, _ = b.linear(h, hidden, f"{layer}.down", residual=x16, to16=True, to8=False)
+        if (layer + seed) % 2:
+            s, _ = b.wide_linear(h, b.halve(f"{layer}.up"), hidden, f"{layer}.down", x16)
+        else:
+            s, _ = b.linear(h, hidden, f"{layer}.down", residual=x16, to16=True, to8=False)
         assert s
         x16, x8 = b.norm(s, f"{layer}.norm2")
     b.output(x16, x8)
@@ -241,8 +271,8 @@ def random_encoder(
 def random_mixture(
     seed: int = 0, *, batch: int = 2, tokens: int = 11, formats: Sequence[WeightFormat] = (DENSE,)
 ) -> QuantGraph:
-    """What encoders do not have: shared and reused operands, both results, no norm, keys of
-    another number of tokens than the queries."""
+    """What encoders do not have: shared and reused operands, both results, no norm, 16-bit inputs
+    from anywhere, keys of another number of tokens than the queries."""
     b = Builder(seed, batch, tokens, formats)
     a = b.float_input("a", 8, 24)
     r = b.float_input("r", 16, 30)
@@ -268,6 +298,15 @@ def random_mixture(
     s16, s8 = b.linear(one, 30, "sum", residual=e16, to16=True, to8=True, head=12)
     _, n2 = b.norm(s16 or "", "prenorm", to16=False)
     b.linear(n8, 12, "dead", to16=True, head=10)
+    w16, w8 = b.elementwise(r16, "bytes", to16=bool(seed % 2))
+    low = b.halve("bytes")
+    assert w8
+    wide, wide8 = b.wide_linear(w8, low, 13, "wide", b.float_input("s", 16, 13), to8=True)
+    b.output(low, wide, wide8, *([w16] if w16 else []))
+    _, u8 = b.linear(n8, 9, "up", to16=True, function=Function.RELU)
+    u16 = b.halve("up")
+    assert u8
+    b.output(u8, b.wide_linear(u8, u16, 30, "again", e16)[0])
     outputs = [r16, e8, n8, one, two, three, four, s16, s8, n2, q, longer, shorter, m16]
     b.output(*outputs, *([n16] if n16 else []))
     return b.graph

@@ -34,6 +34,8 @@ BASE = PRESETS["base"]
         ("int8", 1, 768 * 768 / 16, 768 * 768),  # the bus is the limit
         ("2:4 int8", 1, 768 * 768 * 5 / 8 / 16, 768 * 768 * 5 // 8),
         ("int4/32", 1, 768 * 768 * 4.25 / 8 / 16, 768 * 768 * 4.25 / 8),
+        ("int8 x int16", 512, 2 * 512 * 48 * 48, 768 * 768),
+        ("2:4 int8 x int16", 1, 2 * 768 * 768 * 5 / 8 / 16, 768 * 768 * 5 // 8),
     ],
 )
 def test_cost_of_a_linear(name: str, rows: int, cycles: float, stored: float) -> None:
@@ -137,6 +139,38 @@ def test_sensitivity_finds_what_matters() -> None:
         sensitivities(graph, [(data[0],)], formats)
 
 
+class Branches(nn.Module):
+    """Two feed-forward networks; what the second one adds is a thousandth of the residual."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c, self.d = (nn.Linear(32, 32) for _ in range(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x + self.b(torch.relu(self.a(x)))
+        return x + self.d(torch.relu(self.c(x))) * 1e-3
+
+
+def test_sensitivity_of_inputs() -> None:
+    """What 8 bits of an input lose, where 16 are possible: behind the activation."""
+    torch.manual_seed(4)
+    data = torch.randn(10, 2, 30, 32)
+    graph = import_module(Branches().eval(), (data[0],))
+    names = ("int4", "int8 x int16", "int4 x int16")
+    int4, wide, both = formats = [WeightFormat.parse(name) for name in names]
+    found = sensitivities(graph, [(d,) for d in data], formats)
+    for place in "ac":
+        assert set(found[place]) == {DENSE, int4}
+    assert found["b"][wide] < 1e3 * found["d"][wide] < 0
+    for place in "bd":
+        assert found[place][both] == pytest.approx(found[place][int4] + found[place][wide])
+    choice = {place: {f: e for f, e in of.items() if f != int4} for place, of in found.items()}
+    plans = front(choice, lambda _place, f: f.passes, lambda f: Cost(len(f), 0))
+    first = {"a": DENSE, "b": wide, "c": DENSE, "d": wide}
+    assert plans[0].formats == first and plans[1].formats == first | {"d": DENSE}
+    assert plans[0].error < 0 and plans[-1].error == 0 and len(plans) == 3
+
+
 def test_formats_that_the_machine_lacks(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("WEFT_CACHE", str(tmp_path))
     data = torch.randn(2, 2, 5, 32)
@@ -148,14 +182,15 @@ def test_formats_that_the_machine_lacks(monkeypatch, tmp_path) -> None:
         chosen = [WeightFormat.parse(name) for name in names]
         return [format.name for format in Tuner(subject, config, chosen).formats]
 
-    assert formats((), int4=False) == ["int8", "2:4 int8"]
+    assert formats((), int4=False) == ["int8", "int8 x int16", "2:4 int8"]
+    assert formats((), sparse=False, int4=False) == ["int8", "int8 x int16"]
     assert formats(("int4",), sparse=False) == ["int8", "int4"]
     with pytest.raises(CompileError, match="'mine' cannot hold 2:4 int4 weights: it needs sparse"):
         formats(("int4", "2:4 int4"), sparse=False)
     with pytest.raises(CompileError, match="int4/8: a group must be 1 to 15 tiles of 16 inputs"):
         formats(("int4/8",))
-    with pytest.raises(CompileError, match="'mine' has dense INT8 weights only"):
-        formats((), sparse=False, int4=False)
+    with pytest.raises(CompileError, match="int8 is what every linear may have"):
+        formats(("int8",))
 
 
 class Model:

@@ -1,0 +1,107 @@
+"""16-bit inputs of linears: a high and a low byte, and a pass of the same weights for each.
+
+The array multiplies bytes, so `W q = 256 W high + W low` for `q = 256 high + low`, both signed.
+Both passes add to the same INT16 residual stream, the low one to what the high one left there. So
+they are for linears that add to a residual stream, behind a value that one vector command can write
+twice from the same sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from hw.sparse.formats import WeightFormat
+from sw.compiler.errors import CompileError
+from sw.compiler.graph import FloatGraph, FloatLinear, QuantLinear
+from sw.compiler.quantise.affines import make_affine
+from sw.compiler.quantise.given import take_levels
+from sw.compiler.quantise.named import sites
+from sw.compiler.quantise.options import QuantOptions
+from sw.compiler.quantise.ranges import Range
+from sw.compiler.quantise.stages import ElementStage, LinearStage, Plan, legalise, plan_stages
+
+__all__ = ["BYTE", "halved_values", "passes", "possible_places", "wide_range"]
+
+BYTE = 256
+"""What a high byte counts for."""
+LEVELS = (1 << 15) - 1
+
+
+def refusal(plan: Plan, linear: FloatLinear, wide: Collection[str], levels: Collection[str]) -> str:
+    """Why this linear cannot have 16-bit inputs, or "".
+
+    wide: names of all linears that are to have them. levels: values whose levels are given.
+    """
+    stages = [s for s in plan.stages if isinstance(s, LinearStage) and s.linear.name == linear.name]
+    if any(stage.residual is None for stage in stages):
+        return "its result is not added to a residual stream"
+    (writer,) = (stage for stage in plan.stages if stage.out == linear.x)
+    if not isinstance(writer, LinearStage | ElementStage):
+        return "its input is not the result of a linear or an activation"
+    if isinstance(writer, LinearStage) and writer.residual is not None:
+        return "its input is a residual stream itself"
+    for reader in plan.narrow[linear.x]:
+        if reader.name not in wide:
+            return f"the linear at {reader.place} reads the same input with 8 bits"
+        if reader.steps is not None or linear.x in levels:
+            return "it was trained with given levels"
+    return ""
+
+
+def halved_values(
+    plan: Plan, formats: Mapping[str, WeightFormat], levels: Collection[str]
+) -> frozenset[str]:
+    """Values that linears read as two bytes. formats: by the linear's name.
+
+    Raises `CompileError`, naming the linear, where that is not possible.
+    """
+    wide = {name for name, format in formats.items() if format.inputs == 16}
+    stages = [s for s in plan.stages if isinstance(s, LinearStage) and s.linear.name in wide]
+    for stage in stages:
+        reason = refusal(plan, stage.linear, wide, levels)
+        if reason:
+            raise CompileError(
+                f"the linear at {stage.linear.place} cannot have 16-bit inputs: {reason}"
+            )
+    return frozenset(stage.linear.x for stage in stages)
+
+
+def possible_places(graph: FloatGraph) -> set[str]:
+    """Places, as `named.sites` has them, whose linears can have 16-bit inputs."""
+    plain, levels = take_levels(graph)
+    plan = plan_stages(legalise(plain))
+    return {
+        place
+        for place, linears in sites(plain).items()
+        if not any(refusal(plan, op, [op.name for op in linears], levels) for op in linears)
+    }
+
+
+def wide_range(x: np.ndarray, options: QuantOptions) -> Range:
+    """Range of a 16-bit input: one scale, so that no weight grows for a channel's sake."""
+    scale = max(float(np.abs(x).max()) * options.margin, 1e-6) / LEVELS
+    return Range(np.full(x.shape[1], scale), np.zeros(x.shape[1]))
+
+
+def passes(
+    op: QuantLinear, gain: np.ndarray, bias: np.ndarray, partial: str, low: str
+) -> tuple[QuantLinear, QuantLinear]:
+    """A linear that reads high bytes, as two that read the low bytes as well.
+
+    gain, bias: of the first stage for the 16-bit input. partial: name of the INT16 tensor between
+    them, of the result's scale. low: name of the low bytes.
+    """
+    high = replace(
+        op,
+        first=make_affine(BYTE * gain, bias, op.place),
+        second=None,
+        out16=partial,
+        out8=None,
+    )
+    rest = replace(
+        op, x=low, first=make_affine(gain, 0.0, op.place), residual=partial, residual_shift=0
+    )
+    return high, rest
