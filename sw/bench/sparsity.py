@@ -1,4 +1,5 @@
-"""What 2:4 and INT4 weights cost all-MiniLM-L6-v2, in integers, on sentences held out.
+"""What 2:4 and INT4 weights cost all-MiniLM-L6-v2, and 16-bit inputs gain, in integers, on
+sentences held out.
 
 A point is a plan and the options it is quantised with. Plans take the linears by their
 sensitivity: those are sparse, or have 4 bits, that together have the least error predicted.
@@ -46,7 +47,7 @@ __all__ = [
 ]
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "sparsity.json"
-SPARSE, INT4 = WeightFormat.parse("2:4 int8"), WeightFormat.parse("int4/32")
+SPARSE, INT4, WIDE = map(WeightFormat.parse, ("2:4 int8", "int4/32", "int8 x int16"))
 ROWS = 128
 """Tokens of the text whose cycles are measured."""
 
@@ -88,6 +89,13 @@ def bits_plan(errors: Errors, places: Places, bits: float) -> Formats:
     return dict.fromkeys(least_error(single, sizes, need), INT4)
 
 
+def input_plan(errors: Errors, count: int) -> Formats:
+    """16-bit inputs for `count` linears: those that lose most by 8 bits, as predicted."""
+    possible = [place for place, of in errors.items() if WIDE in of]
+    chosen = sorted(possible, key=lambda place: errors[place][WIDE])[:count]
+    return dict.fromkeys(chosen, WIDE)
+
+
 @dataclass(frozen=True)
 class Point:
     """A line of the table. plan: from sensitivities and linears. options: beside its formats."""
@@ -105,6 +113,10 @@ def _bits(bits: float) -> Callable[[Errors, Places], Formats]:
     return lambda errors, places: bits_plan(errors, places, bits)
 
 
+def _inputs(count: int) -> Callable[[Errors, Places], Formats]:
+    return lambda errors, _places: input_plan(errors, count)
+
+
 _PLAIN = QuantOptions(least_squares=False, sweeps=0, permute=False)
 POINTS = (
     Point("dense INT8", lambda _errors, _places: {}),
@@ -114,6 +126,8 @@ POINTS = (
     Point("2:4 100%", _sparse(1.0)),
     Point("INT4 6.0 bits", _bits(6.0)),
     Point("INT4 5.0 bits", _bits(5.0)),
+    Point("16-bit inputs of 3 linears", _inputs(3)),
+    Point("16-bit inputs of 6 linears", _inputs(6)),
     Point("2:4 50%, magnitude", _sparse(0.5), replace(_PLAIN, pruning="magnitude")),
     Point("2:4 50%, Wanda", _sparse(0.5), replace(_PLAIN, pruning="wanda")),
     Point("2:4 50%, SparseGPT", _sparse(0.5), _PLAIN),
@@ -159,7 +173,7 @@ def measure_points(
     known = read_points(path)
     todo = [p for p in POINTS if p.name not in known and (not names or p.name in names)]
     if todo:
-        tuner = Tuner(subject(ROWS), PRESETS["base"], (DENSE, SPARSE, INT4))
+        tuner = Tuner(subject(ROWS), PRESETS["base"], (DENSE, SPARSE, INT4, WIDE))
         update = step("Sensitivity of each linear")
         errors = tuner.errors(lambda _text, part: update(part, 1))
         step("PyTorch float32")

@@ -10,7 +10,7 @@ Calibration batches are split: those that judge are never those that the weights
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,7 +27,7 @@ from sw.compiler.quantise.given import given_formats
 from sw.compiler.quantise.halves import possible_places
 from sw.compiler.quantise.named import sites
 from sw.compiler.quantise.options import Progress, QuantOptions
-from sw.compiler.quantise.ranges import search_range
+from sw.compiler.quantise.ranges import Range, search_range
 from sw.compiler.rows import Feeds, Rows
 
 __all__ = ["Judge", "Known", "row_cosines", "sensitivities", "split"]
@@ -61,6 +61,19 @@ def key(place: str, format: WeightFormat) -> str:
     return f"{place}|{format.name}"
 
 
+_NONE: Mapping[str, Range] = {}
+
+
+def _in_bytes(x: np.ndarray, chosen: Range) -> np.ndarray:
+    """`x` as a linear sees it in 8 bits."""
+    source = np.arange(x.shape[1]) if chosen.source is None else chosen.source
+    integers = saturate(np.rint((x[:, source] - chosen.zero) / chosen.scale).astype(np.int64), 8)
+    found = np.zeros_like(x)
+    for column, values in zip(source, (integers * chosen.scale + chosen.centre).T, strict=True):
+        found[:, column] += values  # copies add up
+    return found
+
+
 @dataclass
 class _Model:
     """A float graph executed on some sequences."""
@@ -77,26 +90,24 @@ class _Model:
             values[op.name] = run_float_op(op, values, rows)
         return cls(graph, values, rows)
 
-    def result(self, linear: FloatLinear, x: np.ndarray | None = None) -> np.ndarray:
-        """Of a linear with other weights, or from another input than its own."""
-        values = self.values if x is None else {**self.values, linear.x: x}
-        return run_float_op(linear, values, self.rows)
+    def error(
+        self, judge: Judge, linears: dict[str, FloatLinear], ranges: Mapping[str, Range] = _NONE
+    ) -> float:
+        """1 - mean cosine of the first output when these linears replace those of the same name.
 
-    def error(self, results: Feeds, judge: Judge) -> float:
-        """1 - mean cosine of the first output when these operations have these results."""
-        exact = self.values[self.graph.outputs[0][0]]
-        return float(1 - judge(self.changed(results), exact, self.rows).mean())
-
-    def changed(self, results: Feeds) -> np.ndarray:
-        """First output when these operations have these results."""
+        ranges: of their inputs, which they see in 8 bits.
+        """
         new: Feeds = {}
         for op in self.graph.ops:
-            if op.name in results:
-                new[op.name] = results[op.name]
-            elif any(name in new for name in operands(op)):
-                new[op.name] = run_float_op(op, {**self.values, **new}, self.rows)
+            if op.name in linears or any(name in new for name in operands(op)):
+                op = linears.get(op.name, op)
+                values = {**self.values, **new}
+                if isinstance(op, FloatLinear) and op.name in ranges:
+                    values[op.x] = _in_bytes(values[op.x], ranges[op.name])
+                new[op.name] = run_float_op(op, values, self.rows)
         name, _ = self.graph.outputs[0]
-        return new.get(name, self.values[name])
+        exact = self.values[name]
+        return float(1 - judge(new.get(name, exact), exact, self.rows).mean())
 
 
 def _compressed(
@@ -107,19 +118,10 @@ def _compressed(
     return replace(linear, weight=(integers * steps[:, None]).astype(np.float32))
 
 
-def _in_bytes(
-    linear: FloatLinear, fitted: np.ndarray, x: np.ndarray, options: QuantOptions
-) -> np.ndarray:
-    """`x` as the linear would see it in 8 bits, of a range for the values `fitted`."""
-    weights = [(linear.weight, DENSE)]
+def _byte_range(linear: FloatLinear, x: np.ndarray, options: QuantOptions) -> Range:
+    """The range that the quantiser would choose for this input, about."""
     extra = options.extra_channels(x.shape[1])
-    chosen = search_range(fitted, weights, np.ones(len(fitted)), options, extra)
-    source = np.arange(x.shape[1]) if chosen.source is None else chosen.source
-    integers = saturate(np.rint((x[:, source] - chosen.zero) / chosen.scale).astype(np.int64), 8)
-    found = np.zeros_like(x)
-    for column, values in zip(source, (integers * chosen.scale + chosen.centre).T, strict=True):
-        found[:, column] += values  # copies add up
-    return found
+    return search_range(x, [(linear.weight, DENSE)], np.ones(len(x)), options, extra)
 
 
 def sensitivities(
@@ -168,20 +170,17 @@ def sensitivities(
                 hessians[linear.name] = centred.T @ centred
             in_bytes = 0.0
             if any(f.inputs == 16 for f in missing):
-                seen = {
-                    op.name: _in_bytes(op, fitted.values[op.x], judged.values[op.x], options)
-                    for op in linears
-                }
-                results = {op.name: judged.result(op, seen[op.name]) for op in linears}
-                in_bytes = judged.error(results, judge)
+                same = {op.name: op for op in linears}
+                ranges = {op.name: _byte_range(op, fitted.values[op.x], options) for op in linears}
+                in_bytes = judged.error(judge, same, ranges)
             for format in missing:
                 lost = 0.0
                 if format.stored != DENSE:
-                    changed = [
-                        _compressed(op, hessians[op.name], format.stored, options) for op in linears
-                    ]
-                    results = {op.name: judged.result(op) for op in changed}
-                    lost = judged.error(results, judge)
+                    changed = {
+                        op.name: _compressed(op, hessians[op.name], format.stored, options)
+                        for op in linears
+                    }
+                    lost = judged.error(judge, changed)
                 known[key(place, format)] = lost - in_bytes * (format.inputs == 16)
             save(known)
         found[place] = {DENSE: 0.0, **{f: known[key(place, f)] for f in possible}}

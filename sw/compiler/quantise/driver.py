@@ -7,13 +7,11 @@ one is calibrated on the values it will really see, and compares with the float 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
 from hw.isa import GELU_FRACTION_BITS, NORM_FRACTION_BITS, SCALE_FRACTION_BITS, Function
 from hw.sparse.formats import DENSE, WeightFormat
-from hw.vector.golden import Affine
 from sw.compiler.builder import operands
 from sw.compiler.errors import CompileError
 from sw.compiler.float_executor import run_float_op
@@ -36,8 +34,14 @@ from sw.compiler.quantise.affines import make_affine
 from sw.compiler.quantise.attention import operand_ranges, score_shifts
 from sw.compiler.quantise.calibration import calibration_rows
 from sw.compiler.quantise.given import one_scale, take_levels
-from sw.compiler.quantise.halves import BYTE, halved_values, passes, wide_range
+from sw.compiler.quantise.halves import (
+    declare_halves,
+    emit_passes,
+    halved_values,
+    input_integers,
+)
 from sw.compiler.quantise.named import formats_by_name
+from sw.compiler.quantise.names import narrow_name, value_name, wide_name
 from sw.compiler.quantise.options import Progress, QuantOptions
 from sw.compiler.quantise.ranges import Range, search_range
 from sw.compiler.quantise.stages import (
@@ -58,26 +62,6 @@ __all__ = ["Quantiser"]
 LOWEST = {Function.RELU: 0.0, Function.GELU_ERF: -0.1702, Function.GELU_TANH: -0.1702}
 """Least value of each function."""
 EPSILON_LIMIT = (1 << 32) - 1
-
-
-def wide_name(value: str) -> str:
-    """Name of a value's INT16 tensor."""
-    return f"{value}.16"
-
-
-def narrow_name(value: str) -> str:
-    """Name of a value's INT8 tensor, or of its high bytes."""
-    return f"{value}.8"
-
-
-def low_name(value: str) -> str:
-    """Name of a value's low bytes, where linears read 16 bits of it."""
-    return f"{value}.8.low"
-
-
-def value_name(tensor: str) -> str:
-    """The value of which this is a form."""
-    return tensor.removesuffix(".low").removesuffix(".16").removesuffix(".8")
 
 
 class Quantiser:
@@ -210,27 +194,6 @@ class Quantiser:
         )
         return chosen
 
-    def halves(self, value: str, unit: float | None) -> dict:
-        """Declare a value's two bytes; fields of the operation that writes them.
-
-        unit: as of `_results`.
-        """
-        data = self.float_value(value)[self.seen]
-        chosen = self.add_narrow(value, wide_range(data, self.options))
-        high, low = self.graph.tensors[narrow_name(value)], low_name(value)
-        self.graph.tensors[low] = replace(high, name=low)
-        self.graph.tensors[high.name] = replace(high, scale=BYTE * chosen.scale)
-        gain = np.ones(len(chosen.scale)) if unit is None else unit / chosen.scale
-        stage = make_affine(gain, 0.0, value, room=BYTE / 2)
-        rounding = np.int64(BYTE // 2) << stage.shift
-        second = Affine(stage.mul, stage.offset + rounding, stage.shift + 8)
-        return {"out8": high.name, "low8": low, "second": second}
-
-    def input_integers(self, value: str) -> np.ndarray:
-        """What linears read of a value on the calibration data, 8 or 16 bits."""
-        found = self.integers[narrow_name(value)]
-        return BYTE * found + self.integers[low_name(value)] if value in self.halved else found
-
     def site_range(self, value: str, extra: int = 0, lowest: float = -np.inf) -> Range:
         """Declare a linear input's INT8 tensor with the best range found.
 
@@ -306,7 +269,7 @@ class Quantiser:
         if self.is_wide(value):
             fields["out16"] = wide_name(value)
         if value in self.halved:
-            fields |= self.halves(value, unit)
+            fields |= declare_halves(self, value, unit)
         elif self.is_narrow(value):
             extra, function = 0, Function.NONE
             if isinstance(stage, LinearStage):
@@ -354,7 +317,7 @@ class Quantiser:
             linear,
             self.format_of(linear),
             self.ranges[linear.x],
-            self.input_integers(linear.x)[self.seen],
+            input_integers(self, linear.x)[self.seen],
             target[self.seen],
             error,
             self.row_weight(linear),
@@ -422,17 +385,11 @@ class Quantiser:
             multipliers=weight.multipliers,
             **fields,
         )
-        if stage.linear.x not in self.halved:
+        if stage.linear.x in self.halved:
+            assert unit is not None
+            emit_passes(self, op, stage, weight.gain / unit, weight.bias / unit)
+        else:
             self.emit(op)
-            return
-        result = self.graph.tensors[wide_name(value)]
-        partial = wide_name(f"{value}.high")
-        self.graph.tensors[partial] = replace(result, name=partial)
-        assert unit is not None
-        for part in passes(
-            op, weight.gain / unit, weight.bias / unit, partial, low_name(stage.linear.x)
-        ):
-            self.emit(part)
 
     def _element(self, stage: ElementStage) -> None:
         unit = self._function_unit(stage, stage.op.function)

@@ -18,6 +18,7 @@ from sw.bench.sparsity import (
     POINTS,
     RESULTS,
     bits_plan,
+    input_plan,
     least_error,
     markdown,
     read_points,
@@ -51,6 +52,15 @@ def test_average_bits(bits: float, chosen: str) -> None:
     total = sum(SIZES.values())
     stored = sum(n * plan.get(p, DENSE).bits_per_weight for p, n in SIZES.items())
     assert stored <= bits * total
+
+
+def test_inputs_that_lose_most() -> None:
+    wide = WeightFormat.parse("int8 x int16")
+    errors = {n: dict(of) for n, of in ERRORS.items()}
+    for place, error in (("a", -0.1), ("c", -0.3), ("d", -0.2)):
+        errors[place][wide] = error
+    assert input_plan(errors, 2) == dict.fromkeys("cd", wide)
+    assert input_plan(errors, 9) == dict.fromkeys("acd", wide)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)

@@ -257,7 +257,7 @@ def random_encoder(
         x16, x8 = b.norm(s, f"{layer}.norm1")
         assert x8
         _, h = b.linear(x8, ffn, f"{layer}.up", function=Function.GELU_ERF)
-        assert h
+        assert h and x16
         if (layer + seed) % 2:
             s, _ = b.wide_linear(h, b.halve(f"{layer}.up"), hidden, f"{layer}.down", x16)
         else:
