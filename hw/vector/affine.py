@@ -113,7 +113,7 @@ class Affine(wiring.Component):
             m.d.sync += [total.eq(multiplier.o + offset_2), shift_3.eq(shift_2)]
         # Stage 3: shift by a multiple of 8.
         # It fits if all bits beyond the window are copies of the sign, which is known for every
-        # shift before the shift is.
+        # shift before the shift is; the top bit then equals the sign, but for a value that wraps.
         sign, steps = total[-1], 1 << (SHIFT_BITS - FINE_SHIFT_BITS)
         beyond: list[Value] = [Const(1, 1)]
         for step in reversed(range(steps)):
