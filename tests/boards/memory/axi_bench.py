@@ -206,7 +206,7 @@ async def many_users(
             for page, content in contents.items()
         ]
         for user in users:
-            await with_limit(user, 50_000)
+            await with_limit(user, 200_000)
     channels.stall(rng, 0)
     step = 64 * channels.data_bytes
     for page, content in contents.items():

@@ -5,6 +5,7 @@ import os
 import cocotb
 from cocotb.triggers import RisingEdge
 
+from hw.interfaces import ADDRESS_BITS
 from tests.hw.memory.banks import bank_of
 from tests.stream_helpers import make_rng, start
 
@@ -39,7 +40,7 @@ class Driver:
             self.active = True
             kind = self._rng.random()
             if kind < 0.05:
-                self.addr = self._rng.randrange(DEPTH, 1 << 28)
+                self.addr = self._rng.randrange(DEPTH, 1 << ADDRESS_BITS)
             else:  # often among few words, for conflicts and collisions
                 self.addr = self._rng.randrange(min(DEPTH, 8) if kind < 0.3 else DEPTH)
             self.signal("addr").value = self.addr
