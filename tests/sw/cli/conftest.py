@@ -55,7 +55,6 @@ Weft = Callable[..., Outcome]
 @pytest.fixture
 def weft(monkeypatch, capsys) -> Weft:
     monkeypatch.setenv("COLUMNS", "160")
-    monkeypatch.setenv("TERM", "xterm")  # a dumb one has 80 columns, whatever COLUMNS says
 
     def run(*arguments: object) -> Outcome:
         capsys.readouterr()
