@@ -10,8 +10,7 @@ import pty
 import select
 import threading
 import tty
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from amaranth import Module
 from amaranth.lib import wiring
@@ -114,7 +113,7 @@ class BoardModel:
 
 class BoardServer:
     """Runs a model in a thread of its own while something comes over the line, and sleeps
-    otherwise. Use it as a context manager.
+    otherwise, until `close`.
 
     descriptor: the model's. error: what ended the thread, if anything but `close` did.
     """
@@ -153,17 +152,6 @@ class BoardServer:
             self.error = error
         finally:
             self._ended.set()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class PtyBoard(BoardServer):

@@ -14,6 +14,17 @@ DSP_BITS = 18
 LOW_BITS = DSP_BITS - 1
 
 
+def _ports(a_bits: int, b_bits: int) -> dict[str, wiring.Member]:
+    return {
+        "a": In(signed(a_bits)),
+        "b": In(signed(b_bits)),
+        "a_enable": In(1),
+        "b_enable": In(1),
+        "o_enable": In(1),
+        "o": Out(signed(a_bits + b_bits)),
+    }
+
+
 class Multiplier(wiring.Component):
     """`o = a * b`, registered before and behind the product.
 
@@ -37,16 +48,7 @@ class Multiplier(wiring.Component):
         if not (2 <= a_bits <= DSP_BITS and 2 <= b_bits <= DSP_BITS):
             raise ValueError(f"operands have 2 to {DSP_BITS} bits, got {a_bits} and {b_bits}")
         self.a_bits, self.b_bits = a_bits, b_bits
-        super().__init__(
-            {
-                "a": In(signed(a_bits)),
-                "b": In(signed(b_bits)),
-                "a_enable": In(1),
-                "b_enable": In(1),
-                "o_enable": In(1),
-                "o": Out(signed(a_bits + b_bits)),
-            }
-        )
+        super().__init__(_ports(a_bits, b_bits))
 
     def elaborate(self, platform):
         m = Module()
@@ -117,16 +119,7 @@ class WideMultiplier(wiring.Component):
         self.parts = [Multiplier(min(a_bits, DSP_BITS), b_bits)]
         if a_bits > DSP_BITS:
             self.parts.append(Multiplier(a_bits - LOW_BITS, b_bits))
-        super().__init__(
-            {
-                "a": In(signed(a_bits)),
-                "b": In(signed(b_bits)),
-                "a_enable": In(1),
-                "b_enable": In(1),
-                "o_enable": In(1),
-                "o": Out(signed(a_bits + b_bits)),
-            }
-        )
+        super().__init__(_ports(a_bits, b_bits))
 
     def elaborate(self, platform):
         m = Module()

@@ -38,7 +38,7 @@ def simulate_board(config: str, ram: int | None) -> None:
             board = simulated_board(get_config(config), ram_bytes=ram or 0, progress=reporter(step))
     except (BuildError, NoCompilerError) as error:
         raise ModelBuildError(str(error)) from None
-    with board, contextlib.suppress(KeyboardInterrupt):
+    with contextlib.closing(board), contextlib.suppress(KeyboardInterrupt):
         click.echo(f"board:{board.port}")
         console.print("The board runs until Ctrl-C.", style="dim")
         board.wait()

@@ -12,7 +12,7 @@ import random
 import struct
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from boards.link.protocol import (
     ANSWER,
@@ -31,16 +31,10 @@ from boards.link.protocol import (
     Status,
     frame,
 )
+from sw.driver.batch import Answer, Batch, Progress, Request
 from sw.driver.errors import BusError, LinkError
 
 __all__ = ["ByteLine", "Link", "Progress"]
-
-Progress = Callable[[int, int], None]
-"""Called with bytes done, bytes in all."""
-
-IN_FLIGHT_BYTES = 16384
-"""Of requests and their answers. More than a line carries in the time that USB takes for an
-answer, and less than operating systems buffer."""
 
 FILL_BYTES = 4096
 """Zeros that one FILL writes: they take the board as long as some hundred bytes of a line."""
@@ -66,18 +60,6 @@ class ByteLine(Protocol):
         ...
 
     def close(self) -> None: ...
-
-
-class Request(NamedTuple):
-    operation: Operation
-    address: int
-    size: int
-    data: bytes = b""
-
-    @property
-    def cost(self) -> int:
-        """Bytes of it and its answer on the line, about."""
-        return 40 + self.size * (self.operation & 3 != Operation.FILL)
 
 
 class Link:
@@ -240,7 +222,7 @@ class Link:
         if not self._open:
             self.identity = self.connect()
         self._open = False  # unless it ends as it should
-        batch = _Batch(requests, self._next, self.window, progress)
+        batch = Batch(requests, self._next, self.window, progress)
         failures = 0
         frames = LONGEST_FRAMES * (self.chunk + 40) * self._byte_seconds
         timeout = max(self.timeout, min(frames, LONGEST_FRAMES_SECONDS))
@@ -274,7 +256,7 @@ class Link:
         self._open = True
         return batch.answers
 
-    def _message(self, batch: _Batch, index: int) -> bytes:
+    def _message(self, batch: Batch, index: int) -> bytes:
         request = batch.requests[index]
         header = REQUEST_HEADER.pack(
             request.operation,
@@ -285,7 +267,7 @@ class Link:
         )
         return frame(header + request.data)
 
-    def _answer(self, payload: bytes) -> _Answer | None:
+    def _answer(self, payload: bytes) -> Answer | None:
         """An answer of this session, or None."""
         body = len(payload) - ANSWER_HEADER.size - ANSWER_TRAILER.size
         if body < 0 or not payload[0] & ANSWER:
@@ -296,9 +278,9 @@ class Link:
         address, status = ANSWER_TRAILER.unpack(payload[-ANSWER_TRAILER.size :])
         self.interrupt = bool(status & INTERRUPT)
         data = payload[ANSWER_HEADER.size : ANSWER_HEADER.size + body]
-        return _Answer(operation & ~ANSWER, sequence, data, address, status & ~INTERRUPT)
+        return Answer(operation & ~ANSWER, sequence, data, address, status & ~INTERRUPT)
 
-    def _check(self, answer: _Answer, batch: _Batch) -> None:
+    def _check(self, answer: Answer, batch: Batch) -> None:
         """Raises if no repetition can help."""
         if answer.status == Status.SESSION:
             raise LinkError(
@@ -316,89 +298,3 @@ class Link:
                 f"{self.line.name}: the board does not understand operation {answer.operation}: "
                 f"software and bitstream do not fit together"
             )
-
-
-class _Answer(NamedTuple):
-    operation: int
-    sequence: int
-    data: bytes
-    address: int
-    status: int
-
-
-class _Batch:
-    """Requests of one kind, and how far they are: sent up to `_sent`, answered up to `answers`."""
-
-    def __init__(
-        self, requests: Sequence[Request], first: int, window: int, progress: Progress | None
-    ):
-        self.requests = requests
-        self.first = first
-        self._window = window
-        self.answers: list[bytes] = []
-        self.repeats = 0
-        self._progress = progress
-        self._total = sum(request.size for request in requests)
-        self._done = 0
-        self._sent = 0
-        self._reached = 0  # the most that was ever sent
-        self._rewound = False
-
-    @property
-    def finished(self) -> bool:
-        return len(self.answers) == len(self.requests)
-
-    def to_send(self) -> list[int]:
-        """Indices of the requests to send now."""
-        begin = self._sent
-        flying = sum(request.cost for request in self.requests[len(self.answers) : begin])
-        while self._sent < len(self.requests) and self._sent - len(self.answers) < self._window:
-            flying += self.requests[self._sent].cost
-            if flying > IN_FLIGHT_BYTES and self._sent > len(self.answers):
-                break
-            self._sent += 1
-        self.repeats += max(min(self._sent, self._reached) - begin, 0)
-        self._reached = max(self._sent, self._reached)
-        return list(range(begin, self._sent))
-
-    def rewind(self) -> None:
-        """Send everything that is not answered again."""
-        self._sent = len(self.answers)
-        self._rewound = False
-
-    def _offset(self, answer: _Answer) -> int | None:
-        """Position of the answer behind the oldest request without one; None if it has none."""
-        offset = (answer.sequence - self.first - len(self.answers)) & 0xFF
-        return offset if len(self.answers) + offset < self._reached else None
-
-    def is_next(self, answer: _Answer) -> bool:
-        """Whether it answers the oldest request, or a write, before which all is done."""
-        offset = self._offset(answer)
-        return offset == 0 or (offset is not None and answer.operation & 3 != Operation.READ)
-
-    def take(self, answer: _Answer) -> bool:
-        """Take note of an answer; whether there are fewer to come now."""
-        offset = self._offset(answer)
-        if offset is None or answer.operation != self.requests[0].operation:
-            return False
-        if answer.status == Status.OK and self.is_next(answer):
-            request = self.requests[len(self.answers)]
-            is_read = answer.operation & 3 == Operation.READ
-            if is_read and len(answer.data) != request.size:
-                raise LinkError(
-                    f"{len(answer.data)} bytes came for a read of {request.size}: the board "
-                    f"does not follow the protocol"
-                )
-            for _ in range(offset + 1):
-                self._done += self.requests[len(self.answers)].size
-                self.answers.append(answer.data if is_read else b"")
-            self._sent = max(self._sent, len(self.answers))
-            self._rewound = False
-            if self._progress is not None:
-                self._progress(self._done, self._total)
-            return True
-        # Something before it is missing: once is enough, more such answers are on the way.
-        if not self._rewound:
-            self._sent = len(self.answers)
-            self._rewound = True
-        return False

@@ -11,6 +11,10 @@ from sw.driver.errors import LinkError, PortError
 
 __all__ = ["SerialLine"]
 
+WRITE_SECONDS, PIECE_BYTES = 10.0, 256
+"""Longest wait until a line takes so many bytes: simulated boards are slow, stopped ones take
+none."""
+
 
 class SerialLine:
     """The port `name` ("/dev/ttyUSB0", "COM3", a pseudo-terminal), for this process alone.
@@ -21,17 +25,25 @@ class SerialLine:
     def __init__(self, name: str, baud: int):
         self.name = name
         try:
-            self._port = serial.Serial(name, baud, timeout=0, exclusive=True)
+            self._port = serial.Serial(
+                name, baud, timeout=0, write_timeout=WRITE_SECONDS, exclusive=True
+            )
         except (serial.SerialException, OSError, ValueError) as error:
             raise PortError(_why(name, error)) from None
-        # Otherwise USB adapters wait up to 16 ms for more bytes. Not every port has a say in it.
-        with contextlib.suppress(AttributeError, NotImplementedError, OSError, ValueError):
+        # Otherwise USB adapters wait up to 16 ms for more bytes. Without it transfers are slower,
+        # not wrong: pseudo-terminals refuse (ValueError), other systems have no such mode.
+        with contextlib.suppress(AttributeError, NotImplementedError, ValueError):
             self._port.set_low_latency_mode(True)
         self._port.reset_input_buffer()
 
     def write(self, data: bytes) -> None:
         try:
-            self._port.write(data)
+            for begin in range(0, len(data), PIECE_BYTES):
+                self._port.write(data[begin : begin + PIECE_BYTES])
+        except serial.SerialTimeoutException:
+            raise LinkError(
+                f"{self.name}: the line takes no more bytes: is what is behind it still running?"
+            ) from None
         except (serial.SerialException, OSError) as error:
             raise self._gone(error) from None
 

@@ -3,6 +3,7 @@
 import random
 import select
 import socket
+from contextlib import closing
 
 import pytest
 
@@ -63,7 +64,7 @@ def ends():
 @pytest.fixture
 def line(ends):
     host, board = ends
-    with BoardServer(bench(4, board.fileno()), board.fileno()):
+    with closing(BoardServer(bench(4, board.fileno()), board.fileno())):
         yield SocketLine(host, Faults(random.Random(0), 0.0))
 
 

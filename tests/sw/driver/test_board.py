@@ -2,11 +2,14 @@
 
 import dataclasses
 import errno
+import os
+import pty
 import random
 import re
 import signal
 import subprocess
 import sys
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -28,10 +31,11 @@ from sw.driver import (
     MemorySizeError,
     PortError,
     open_device,
+    serial_line,
 )
 from sw.driver.board import LONG_BYTES, ZERO_BLOCK_BYTES, _parts
 from sw.driver.link import Link
-from sw.driver.serial_line import _why
+from sw.driver.serial_line import SerialLine, _why
 from tests.boards.link.model import ModelBoard, ModelLine
 from tests.sw.compiler.random_graphs import random_encoder, random_inputs
 from tests.sw.driver.programs import WORDS, CopyProgram, long_program
@@ -42,7 +46,7 @@ TIMEOUT = 20.0
 
 @pytest.fixture(scope="module")
 def board():
-    with simulated_board(CONFIG) as running:
+    with closing(simulated_board(CONFIG)) as running:
         yield running
 
 
@@ -157,7 +161,7 @@ def test_a_program_that_does_not_fit(device):
 def test_a_board_with_on_chip_memory():
     size = 1 << 16
     with (
-        simulated_board(CONFIG, ram_bytes=size, cxx_flags=DRAFT_CXX_FLAGS) as board,
+        closing(simulated_board(CONFIG, ram_bytes=size, cxx_flags=DRAFT_CXX_FLAGS)) as board,
         open_device(f"board:{board.port}", CONFIG, timeout=TIMEOUT) as device,
     ):
         assert isinstance(device, BoardDevice)
@@ -167,6 +171,18 @@ def test_a_board_with_on_chip_memory():
         with pytest.raises(BusError, match="write at address 0x10000"):
             device.link.write(size - 8, bytes(16))
         assert (device.load(CopyProgram(CONFIG))(data(1)) == data(1)).all()
+
+
+def test_a_line_that_takes_nothing(monkeypatch):
+    """A simulated board that was stopped: an error, where waiting would last for ever."""
+    monkeypatch.setattr(serial_line, "WRITE_SECONDS", 0.2)
+    master, slave = pty.openpty()
+    line = SerialLine(os.ttyname(slave), 3_000_000)
+    with pytest.raises(LinkError, match="takes no more bytes"):
+        line.write(bytes(1 << 20))
+    line.close()
+    os.close(master)
+    os.close(slave)
 
 
 def test_ports_that_cannot_be_opened(tmp_path):

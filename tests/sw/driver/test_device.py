@@ -1,6 +1,7 @@
 """One contract, every device: the same tests on golden, Verilator and the simulated board."""
 
 import dataclasses
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ TIMEOUT = 20.0  # the simulated board is as fast as the machine that it runs on
 
 @pytest.fixture(scope="module")
 def board():
-    with simulated_board(CONFIG) as running:
+    with closing(simulated_board(CONFIG)) as running:
         yield running
 
 
