@@ -1,7 +1,7 @@
-"""Area of an accelerator on an FPGA, unit by unit, from Yosys.
+"""Area of an accelerator or a whole board on an FPGA, unit by unit, from Yosys.
 
 Units keep their borders, so each has its own numbers, at the price of optimisation across them.
-Nothing is placed: see nextpnr's result for a whole board.
+`synthesise_flat` has no borders: its result is for the placer.
 """
 
 from __future__ import annotations
@@ -15,12 +15,17 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from boards.family import ECP5, Area, Family
+from boards.targets.board import Board
+from boards.targets.prepare import RTLIL, prepare
+from boards.targets.prepare import TOP as BOARD_TOP
 from boards.yosys import SynthesisError, run_yosys
-from hw.cells.technology import Technology
 from hw.config import AcceleratorConfig
 from sim.export import TOP, to_verilog
 
-__all__ = ["Area", "Report", "synthesise"]
+__all__ = ["Area", "Report", "synthesise", "synthesise_board", "synthesise_flat"]
+
+Progress = Callable[[str, int, int], None]
 
 UNITS = {
     "array": "core.matrix.array",
@@ -43,38 +48,44 @@ UNITS = {
 }
 """Names of units, and what their modules begin with. All else is "other"."""
 
-PARTS = {
-    "LUT4": ("luts", 1),
-    "CCU2C": ("luts", 2),  # a pair of LUTs with their carry
-    "TRELLIS_DPR16X4": ("luts", 4),  # LUTs as memory
-    "TRELLIS_FF": ("ffs", 1),
-    "MULT18X18D": ("multipliers", 1),
-    "DP16KD": ("block_rams", 1),
-}
-"""Cells of ECP5: what they count as, and how often."""
+STAGES = ("begin", "coarse", "map_ram", "map_ffram", "map_gates", "map_ffs", "map_luts",
+          "map_cells", "check", "")  # fmt: skip
+"""Of synthesis for any family, one at a time so that there is progress to see."""
+
+BOARD_UNITS = {"board memory": "memory", "host link": "link", "memory arbiter": "arbiter"}
+"""Those around the accelerator."""
 
 
 @dataclass(frozen=True)
-class Area:
-    """Cells of a unit on ECP5. luts: as logic, carry or memory. block_rams: of 18 kbit."""
+class Source:
+    """What Yosys reads: a file, how, its top module, and what the modules of units begin with."""
 
-    luts: int = 0
-    ffs: int = 0
-    multipliers: int = 0
-    block_rams: int = 0
+    file: str
+    read: str
+    top: str
+    units: dict[str, str]
 
-    def __add__(self, other: Area) -> Area:
-        return Area(
-            self.luts + other.luts,
-            self.ffs + other.ffs,
-            self.multipliers + other.multipliers,
-            self.block_rams + other.block_rams,
-        )
+    def unit_of(self, module: str) -> str:
+        name = module.lstrip("\\")
+        return next((unit for unit, start in self.units.items() if name.startswith(start)), "other")
+
+
+ACCELERATOR = Source(
+    "design.v", "read_verilog -sv", TOP, {unit: f"{TOP}.{start}" for unit, start in UNITS.items()}
+)
+BOARD = Source(
+    RTLIL,
+    "read_rtlil",
+    BOARD_TOP,
+    {unit: f"{BOARD_TOP}.system.accelerator.{start}" for unit, start in UNITS.items()}
+    | {unit: f"{BOARD_TOP}.system.{start}" for unit, start in BOARD_UNITS.items()},
+)
 
 
 @dataclass(frozen=True)
 class Report:
-    """Areas by unit, in the order of `UNITS`; macs: multiply-accumulates a cycle."""
+    """Areas by unit, in the order of `UNITS` and `BOARD_UNITS`. macs: multiply-accumulates a
+    cycle."""
 
     config: str
     macs: int
@@ -86,7 +97,9 @@ class Report:
 
     @property
     def luts_per_mac(self) -> float:
-        return self.total.luts / self.macs
+        """Of the accelerator, without the board around it."""
+        inner = (area for name, area in self.units.items() if name not in BOARD_UNITS)
+        return sum(inner, Area()).luts / self.macs
 
     def json(self) -> dict[str, object]:
         return {
@@ -98,49 +111,115 @@ class Report:
         }
 
 
-STAGES = ("begin", "coarse", "map_ram", "map_ffram", "map_gates", "map_ffs", "map_luts",
-          "map_cells", "check")  # fmt: skip
-"""Of `synth_ecp5`, one at a time, so that there is progress to see."""
-MAP_LUTS = STAGES.index("map_luts")
+def synthesise(
+    config: AcceleratorConfig, progress: Progress | None = None, *, only: Collection[str] = ()
+) -> Report:
+    """Synthesise an accelerator for ECP5, all units or `only` some. Minutes for a large array.
+
+    Raises `SynthesisError`.
+    """
+    _check_units(only, ACCELERATOR)
+    verilog = to_verilog(config, progress, ECP5.technology)
+    with tempfile.TemporaryDirectory() as name:
+        (Path(name) / ACCELERATOR.file).write_text(verilog)
+        return _report(config, ACCELERATOR, ECP5, Path(name), only, progress)
 
 
-def _unit_of(module: str) -> str:
-    name = module.lstrip("\\").removeprefix(f"{TOP}.")
-    return next((unit for unit, prefix in UNITS.items() if name.startswith(prefix)), "other")
+def synthesise_board(
+    board: Board,
+    config: AcceleratorConfig,
+    progress: Progress | None = None,
+    *,
+    mhz: float | None = None,
+    only: Collection[str] = (),
+) -> Report:
+    """Synthesise all that a board's FPGA holds, for its family. Raises as `prepare` does, and
+    `SynthesisError`."""
+    _check_units(only, BOARD)
+    with tempfile.TemporaryDirectory() as name:
+        if progress is not None:
+            progress("Converting to RTLIL", 0, 1)
+        prepare(board, config, mhz, Path(name))
+        return _report(config, BOARD, board.device.family, Path(name), only, progress)
 
 
-def _script(verilog: str, only: Collection[str]) -> list[str]:
-    """Commands that turn `design.v` into mapped cells, and their counts in `stat.json`.
+def synthesise_flat(family: Family, folder: Path, progress: Progress | None = None) -> Area:
+    """Turn a board's RTLIL in `folder` into `top.json`. Raises `SynthesisError`."""
+    commands = [
+        f"{BOARD.read} {BOARD.file}",
+        # ABC's name for a bit of `x` and a wire that is called `x[0]` would be the same. The other
+        # names stay: paths are reported by them.
+        *_stages(family, BOARD_TOP, r"rename -hide w:*\[*"),
+        "tee -q -o stat.json stat -json",
+        "write_json top.json",
+    ]
+    run_yosys(commands, folder, progress)
+    return sum(_areas(_counts(folder), family, BOARD).values(), Area())
+
+
+def _check_units(only: Collection[str], source: Source) -> None:
+    unknown = sorted(set(only) - set(source.units))
+    if unknown:
+        raise SynthesisError(f"no unit {unknown[0]!r}: {', '.join(source.units)}")
+
+
+def _report(
+    config: AcceleratorConfig,
+    source: Source,
+    family: Family,
+    folder: Path,
+    only: Collection[str],
+    progress: Progress | None,
+) -> Report:
+    run_yosys(_script((folder / source.file).read_text(), source, family, only), folder, progress)
+    areas = _areas(_counts(folder), family, source)
+    if only:
+        areas = {name: area for name, area in areas.items() if name in only}
+    return Report(config.name, config.rows * config.columns, areas)
+
+
+def _script(text: str, source: Source, family: Family, only: Collection[str]) -> list[str]:
+    """Commands that turn the source into mapped cells, and their counts in `stat.json`.
 
     only: units to synthesise; the others are emptied. All if there are none.
     """
-    modules = re.findall(r"^module \\?(\S+?)[ (]", verilog, re.MULTILINE)
+    modules = re.findall(r"^module \\?([^\s(]+)", text, re.MULTILINE)
+    units = {name: source.unit_of(name) for name in modules}
     outermost = [
-        name
-        for name in modules
-        if _unit_of(name) not in ("other", _unit_of(name.rpartition(".")[0]))
+        name for name in modules if units[name] not in ("other", units.get(name.rpartition(".")[0]))
     ]
-    # The units order their accesses, so what a read returns in the cycle of a write to the same
-    # word does not matter: no logic for it.
-    synth = f"synth_ecp5 -top {TOP} -no-rw-check -run"
-    stages = [f"{synth} {first}:{last}" for first, last in pairwise(STAGES)]
     return [
-        "read_verilog -sv design.v",
-        f"hierarchy -top {TOP}",
+        f"{source.read} {source.file}",
+        f"hierarchy -top {source.top}",
         *(f"setattr -mod -set keep_hierarchy 1 {name}" for name in outermost),
-        *(f"blackbox {name}" for name in outermost if only and _unit_of(name) not in only),
-        *stages[:MAP_LUTS],
+        *(f"blackbox {name}" for name in outermost if only and units[name] not in only),
         # ABC's names for the bits of `x` and a wire that is called `x[0]` would be the same.
-        "rename -hide w:*",
-        *stages[MAP_LUTS:],
+        *_stages(family, source.top, "rename -hide w:*"),
         "tee -q -o stat.json stat -json",
     ]
 
 
-def _areas(stat: dict) -> dict[str, Area]:
+def _stages(family: Family, top: str, before_luts: str) -> list[str]:
+    """Commands of synthesis, one a stage; `before_luts` comes before ABC."""
+    commands = []
+    for first, last in pairwise(STAGES):
+        if first == "map_luts":
+            commands.append(before_luts)
+        commands.append(f"{family.command} -top {top} -run {first}:{last}")
+    return commands
+
+
+def _counts(folder: Path) -> dict:
+    try:
+        return json.loads((folder / "stat.json").read_text())
+    except (OSError, ValueError) as error:
+        raise SynthesisError(f"Yosys left no counts: {error}") from None
+
+
+def _areas(stat: dict, family: Family, source: Source) -> dict[str, Area]:
     """Areas by unit from Yosys' counts of each module's own cells."""
     modules = stat["modules"]
-    units = {name: Area() for name in (*UNITS, "other")}
+    units = {name: Area() for name in (*source.units, "other")}
 
     def walk(name: str, times: int) -> None:
         counts: Counter[str] = Counter()
@@ -149,39 +228,11 @@ def _areas(stat: dict) -> dict[str, Area]:
             inner = next((m for m in (cell, f"\\{cell}") if m in modules), None)
             if inner is not None:
                 walk(inner, times * number)
-            elif cell in PARTS:
-                part, weight = PARTS[cell]
+            elif cell in family.cells:
+                part, weight = family.cells[cell]
                 counts[part] += weight * number * times
-        unit = _unit_of(name)
+        unit = source.unit_of(name)
         units[unit] = units[unit] + Area(**counts)
 
-    walk(next(name for name in modules if name.lstrip("\\") == TOP), 1)
+    walk(next(name for name in modules if name.lstrip("\\") == source.top), 1)
     return {name: area for name, area in units.items() if area != Area()}
-
-
-def synthesise(
-    config: AcceleratorConfig,
-    progress: Callable[[str, int, int], None] | None = None,
-    *,
-    only: Collection[str] = (),
-) -> Report:
-    """Synthesise for ECP5, all units or `only` some. Minutes for a large array.
-
-    Raises `SynthesisError`.
-    """
-    unknown = set(only) - set(UNITS)
-    if unknown:
-        raise SynthesisError(f"no unit {sorted(unknown)[0]!r}: {', '.join(UNITS)}")
-    verilog = to_verilog(config, progress, Technology.ECP5)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "design.v").write_text(verilog)
-        run_yosys(_script(verilog, only), folder, progress)
-        try:
-            stat = json.loads((folder / "stat.json").read_text())
-        except (OSError, ValueError) as error:
-            raise SynthesisError(f"Yosys left no counts: {error}") from None
-    areas = _areas(stat)
-    if only:
-        areas = {name: area for name, area in areas.items() if name in only}
-    return Report(config.name, config.rows * config.columns, areas)

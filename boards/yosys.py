@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-__all__ = ["SynthesisError", "run_yosys"]
+__all__ = ["SynthesisError", "environment", "run_yosys"]
 
 MARK = "== weft: command "
 
@@ -41,7 +41,7 @@ def run_yosys(
         with subprocess.Popen(
             [sys.executable, "-m", __name__],
             cwd=folder,
-            env=_environment(),
+            env=environment(),
             stdin=source,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -65,7 +65,8 @@ def run_yosys(
     return text
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
+    """For processes that import what this one imports."""
     root = str(Path(__file__).resolve().parent.parent)
     path = os.pathsep.join([root, *filter(None, sys.path)])
     return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}

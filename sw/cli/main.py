@@ -15,6 +15,7 @@ from sim.export import ExportError
 from sw.cli.accuracy import accuracy
 from sw.cli.bench import bench
 from sw.cli.board import simulate_board
+from sw.cli.build import build_
 from sw.cli.demo import demo
 from sw.cli.embed import embed
 from sw.cli.export import export
@@ -49,6 +50,7 @@ COMMANDS = (
     inspect,
     export,
     synth,
+    build_,
     simulate_board,
 )
 for command in COMMANDS:

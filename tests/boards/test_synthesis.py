@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from boards import synthesis, yosys
+from boards.family import ECP5
 from boards.synthesis import Area, synthesise
 from boards.yosys import SynthesisError, run_yosys
 from hw.config import PRESETS
@@ -27,7 +28,7 @@ def test_cells_count_for_the_unit_of_their_module():
             },
         }
     }
-    assert synthesis._areas(stat) == {
+    assert synthesis._areas(stat, ECP5, synthesis.ACCELERATOR) == {
         "array": Area(multipliers=4),
         "loads": Area(luts=2 * (2 * 5 + 4), ffs=14),
         "other": Area(luts=3),
@@ -50,6 +51,16 @@ def test_each_product_is_a_multiplier_and_options_cost_what_they_add():
     assert (
         json.loads(json.dumps(sizes["tiny"].json()))["total"]["multipliers"] == weights
     )  # none in the unpacker
+
+
+def test_units_around_the_accelerator_do_not_count_for_its_multipliers():
+    units = {"array": Area(luts=100), "other": Area(luts=20), "host link": Area(luts=300)}
+    report = synthesis.Report("some", 4, units)
+    assert report.luts_per_mac == 30 and report.total == Area(luts=420)
+    unit_of = synthesis.BOARD.unit_of
+    assert unit_of("\\top.system.accelerator.core.load_a.x") == "loads"
+    assert unit_of("top.system.memory.commands") == "board memory"
+    assert unit_of("top.system") == unit_of("top.pll") == "other"
 
 
 def test_unknown_unit():

