@@ -87,8 +87,8 @@ class Dispatch(wiring.Component):
     A wait for a command that lies 1024 or more back is dropped: it is met, as no unit holds so
     many commands, and later its count could be half a turn away.
 
-    Latency: 3 cycles from `i` to `o`. Throughput: one command in two cycles, as fast as 16 bytes a
-    cycle bring them; BARRIER holds until every dispatched command has completed, HALT too. Flow
+    Latency: 3 cycles from `i` to `o`. Throughput: one command in three cycles, as fast as any
+    unit's queue takes them; BARRIER holds until every dispatched command has completed, HALT too. Flow
     control: streams on both sides.
 
     Members
@@ -132,7 +132,7 @@ class Dispatch(wiring.Component):
         code = Signal(4)
         legal = is_legal(m, self.i.payload.entry.word, self.config)
         units = target_units(m, self.i.payload.entry.word)
-        m.d.comb += self.i.ready.eq(~full | self.o_taken)
+        m.d.comb += self.i.ready.eq(~full)
         with m.If(self.i.valid & self.i.ready):
             m.d.sync += [
                 entry.eq(self.i.payload.entry),

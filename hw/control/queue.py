@@ -40,8 +40,8 @@ class CommandQueue(wiring.Component):
     """FIFO in front of a unit; a command leaves once the waits in `slots` are met.
 
     Latency: 3 cycles from `i` to `o` for a command without waits; 1 cycle from the completion
-    count that meets the last wait to `o.valid`. Throughput: one command in two cycles, which is
-    far above what any unit executes. Flow control: streams on both sides.
+    count that meets the last wait to `o.valid`. Throughput: one command in three cycles, which is
+    above what any unit executes; what a unit decides late reaches no further than the head. Flow control: streams on both sides.
 
     The waits of the head are looked at one cycle after it has arrived and are then kept, which
     takes the comparison of counts out of the path to the unit.
@@ -90,7 +90,7 @@ class CommandQueue(wiring.Component):
         leave = Signal()
         m.d.comb += [
             leave.eq(self.o.valid & self.o.ready),
-            take.eq(entries.r_rdy & (~full | leave)),
+            take.eq(entries.r_rdy & ~full),
             entries.r_en.eq(take),
         ]
         with m.If(take):

@@ -36,10 +36,10 @@ class LoadUnit(wiring.Component):
     Commands overlap: while data of up to `commands_in_flight` commands is under way, bursts of
     the next one are requested. Data, writes and completions are in order.
 
-    Latency: 3 cycles from a command to its first request, 3 cycles from the last beat of a
+    Latency: 3 cycles from a command to its first request, 4 cycles from the last beat of a
     word to its write. Throughput: a beat a cycle, also from command to command, where the memory
     accepts writes at once. Flow control: streams and `WritePort`; writes that wait hold up
-    the beats when four words are there.
+    the beats when five words are there.
 
     Errors: `DMA_WINDOW`, `ILLEGAL_COMMAND` (unaligned offset or stride), `ONCHIP_RANGE`,
     `AXI_READ`. After an error, and with `i_halt`, nothing is requested or written and beats that
@@ -79,12 +79,13 @@ class LoadUnit(wiring.Component):
         m = Module()
         config = self._config
         stop = Signal()
+        failed = Signal()  # at once, unlike the error: nothing more is written or done
         m.submodules.front = front = TransferFront(
             config, Opcode.LOAD, commands_ahead=self.commands_in_flight
         )
         wiring.connect(m, wiring.flipped(self.i_command), front.i_command)
         m.d.comb += [
-            stop.eq(self.i_halt | self.status.error.valid),
+            stop.eq(self.i_halt | self.status.error.valid | failed),
             front.regions.eq(self.regions),
             front.i_halt.eq(stop),
             self.status.started.eq(front.started),
@@ -100,11 +101,10 @@ class LoadUnit(wiring.Component):
         word = Signal(data.ArrayLayout(unsigned(bus_bits), slots), reset_less=True)
         slot = Signal(range(slots))
         place = Signal(LoopWord)  # of the word in `word`
-        full = Signal()
+        full, broken = Signal(), Signal()
         # A word waits here for its memory: so a refusal does not reach back to the bus.
         waiting_word = data.StructLayout({"place": LoopWord, "word": unsigned(bus_bits * slots)})
         m.submodules.words = words = fifo.SyncFIFO(width=waiting_word.size, depth=4)
-        written = Signal()
         take = Signal()
         log2 = word_beats_log2(m, config, front.word.payload.memory)
         last_slot = slot == ((1 << log2) - 1)[: len(slot)]
@@ -114,7 +114,6 @@ class LoadUnit(wiring.Component):
             front.word.ready.eq(take & last_slot),
             words.w_en.eq(full),
             words.w_data.eq(Cat(place, word)),
-            words.r_en.eq(written),
         ]
         with m.If(words.w_rdy):
             m.d.sync += full.eq(0)
@@ -124,33 +123,56 @@ class LoadUnit(wiring.Component):
                 with m.If(slot == i):
                     m.d.sync += word[i].eq(self.data.payload.data)
             with m.If(last_slot):
-                m.d.sync += [slot.eq(0), full.eq(1), place.eq(front.word.payload)]
+                m.d.sync += [slot.eq(0), place.eq(front.word.payload)]
+            with m.If(self.data.payload.error):
+                m.d.sync += broken.eq(1)
+            with m.Elif(last_slot & ~broken):
+                m.d.sync += full.eq(1)
 
-        # --- writes -----------------------------------------------------------------------------
+        # --- writes: one word is offered, to one of the memories --------------------------------
         head = data.View(waiting_word, words.r_data)
-        flat, target = head.word, head.place
+        target = Signal(LoopWord, reset_less=True)
+        flat = Signal(bus_bits * slots, reset_less=True)
         nonzero = Cat(flat[8 * i : 8 * i + 8].any() for i in range(config.columns))
-        outside = Signal()
-        for memory, port, value in (
+        ports = (
             (Memory.ACTIVATION, self.activation_write, flat),
             (Memory.WEIGHT, self.weight_write, flat),
             (Memory.RESIDUAL, self.residual_write, flat),
             (Memory.PARAM0, self.param0_write, flat),
             (Memory.PARAM1, self.param1_write, flat),
             (Memory.MASK, self.mask_write, nonzero),
-        ):
+        )
+        offered, accepted, beyond = (
+            Signal(len(ports), name=name) for name in ("offered", "accepted", "beyond")
+        )
+        written, outside, free = Signal(), Signal(), Signal()
+        for i, (_, port, value) in enumerate(ports):
             m.d.comb += [
-                port.valid.eq(words.r_rdy & ~stop & (target.memory == memory)),
+                port.valid.eq(offered[i]),
                 port.addr.eq(target.addr),
                 port.data.eq(value),
                 port.mask.eq(~0),
+                accepted[i].eq(port.valid & port.ready),
+                beyond[i].eq(port.valid & port.out_of_range),
             ]
-            with m.If(port.valid & port.ready):
-                m.d.comb += [written.eq(1), outside.eq(port.out_of_range)]
+        m.d.comb += [
+            written.eq(accepted.any()),
+            outside.eq(beyond.any()),
+            free.eq(~offered.any() | written),
+            words.r_en.eq(free),
+        ]
+        with m.If(free):
+            m.d.sync += [target.eq(head.place), flat.eq(head.word)]
+            for i, (memory, _, _) in enumerate(ports):
+                m.d.sync += offered[i].eq(words.r_rdy & (head.place.memory == memory))
+        with m.If(written & outside):
+            m.d.sync += failed.eq(1)
+        with m.If(stop):
+            m.d.sync += offered.eq(0)
 
         m.d.comb += [
-            self.status.done.eq(written & target.last & ~outside),
-            self.status.busy.eq(front.busy | full | words.r_rdy),
+            self.status.done.eq(written & target.last & ~outside & ~failed),
+            self.status.busy.eq(front.busy | full | words.r_rdy | offered.any()),
         ]
         latch_first_error(
             m,

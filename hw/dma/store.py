@@ -37,7 +37,7 @@ class StoreUnit(wiring.Component):
     the next one are read and its bursts issued while acknowledgements are outstanding, at most
     `max_outstanding` of them.
 
-    Latency: 4 cycles from a command to `awvalid`, 5 to `wvalid`. Throughput: a beat a cycle,
+    Latency: 4 cycles from a command to `awvalid`, 6 to `wvalid`. Throughput: a beat a cycle,
     also from command to command, where the memory delivers. Flow control: AXI4 and `ReadPort`.
 
     Errors: `DMA_WINDOW` (also for a read-only region), `ILLEGAL_COMMAND` (unaligned offset or
@@ -76,12 +76,13 @@ class StoreUnit(wiring.Component):
         config = self._config
         axi = self.axi
         stop = Signal()
+        failed = Signal()  # at once, unlike the error: nothing more is sent or done
         m.submodules.front = front = TransferFront(
             config, Opcode.STORE, commands_ahead=self.commands_ahead
         )
         wiring.connect(m, wiring.flipped(self.i_command), front.i_command)
         m.d.comb += [
-            stop.eq(self.i_halt | self.status.error.valid),
+            stop.eq(self.i_halt | self.status.error.valid | failed),
             front.regions.eq(self.regions),
             front.i_halt.eq(stop),
             self.status.started.eq(front.started),
@@ -121,30 +122,48 @@ class StoreUnit(wiring.Component):
         m.submodules.words = words = fifo.SyncFIFO(width=entry.size, depth=self.words_ahead)
         room = Signal(range(self.words_ahead + 1), init=self.words_ahead)
         arrived = Signal(entry)
-        asked, outside, used_up = Signal(), Signal(), Signal()
+        outside, used_up = Signal(), Signal()
         # Addresses wait here for their memory: so a refusal does not reach back to the commands.
         m.submodules.asking = asking = fifo.SyncFIFO(width=LoopWord.size, depth=4)
-        place = data.View(LoopWord, asking.r_data)
+        waiting = data.View(LoopWord, asking.r_data)
+        place = Signal(LoopWord, reset_less=True)  # of the word that is asked for
+        asked, accepted, beyond = (
+            Signal(len(SOURCES), name=name) for name in ("asked", "accepted", "beyond")
+        )
+        free, next_word = Signal(), Signal()
         m.d.comb += [
             asking.w_data.eq(front.word.payload),
             asking.w_en.eq(front.word.valid),
             front.word.ready.eq(asking.w_rdy),
-            asking.r_en.eq(asked),
+            free.eq(~asked.any() | accepted.any()),
+            next_word.eq(asking.r_rdy & free & (room != 0) & ~stop),
+            asking.r_en.eq(next_word),
+            outside.eq(beyond.any()),
         ]
-        for memory, port in zip(
-            SOURCES, (self.activation_read, self.weight_read, self.residual_read), strict=True
+        with m.If(free):
+            m.d.sync += place.eq(waiting)
+        for i, (memory, port) in enumerate(
+            zip(
+                SOURCES,
+                (self.activation_read, self.weight_read, self.residual_read),
+                strict=True,
+            )
         ):
             m.d.comb += [
-                port.valid.eq(asking.r_rdy & (place.memory == memory) & (room != 0) & ~stop),
+                port.valid.eq(asked[i]),
                 port.addr.eq(place.addr),
+                accepted[i].eq(port.valid & port.ready),
+                beyond[i].eq(port.valid & port.ready & port.out_of_range),
             ]
-            with m.If(port.valid & port.ready):
-                m.d.comb += [asked.eq(1), outside.eq(port.out_of_range)]
+            with m.If(free):
+                m.d.sync += asked[i].eq(next_word & (waiting.memory == memory))
             with m.If(port.data_valid):
                 m.d.comb += [arrived.memory.eq(memory), arrived.data.eq(port.data)]
                 m.d.comb += words.w_en.eq(1)
+        with m.If(outside | (axi.bvalid & axi.bresp[1])):
+            m.d.sync += failed.eq(1)
         m.d.comb += words.w_data.eq(arrived)
-        m.d.sync += room.eq(room - asked + used_up)
+        m.d.sync += room.eq(room - next_word + used_up)
 
         # --- data -------------------------------------------------------------------------------
         head = data.View(entry, words.r_data)

@@ -10,7 +10,7 @@ from amaranth.utils import exact_log2
 from hw.config import AcceleratorConfig
 from hw.dma.burst import BurstGenerator, burst_layout
 from hw.dma.words import LoopCommand, LoopWord, WordLoop
-from hw.interfaces import UnitError, command_layout, command_stream
+from hw.interfaces import INDEX_BITS, UnitError, command_layout, command_stream
 from hw.isa import Memory, Opcode, Region
 
 __all__ = [
@@ -57,16 +57,23 @@ def word_beats_log2(m: Module, config: AcceleratorConfig, memory) -> Signal:
 def latch_first_error(m: Module, error, sources) -> None:
     """Keep in `error` (a `UnitError`) the first of `sources`: (happens, code, index), by priority.
 
-    `error.valid` rises two cycles after the error, to keep it off the paths that find it, and
+    `error.valid` rises three cycles after the error, to keep it off the paths that find it, and
     stays until reset.
     """
-    found = Signal(UnitError, name="found_error")
-    m.d.sync += found.valid.eq(0)
-    for happens, code, index in reversed(sources):
-        with m.If(happens):
-            m.d.sync += [found.valid.eq(1), found.code.eq(code), found.index.eq(index)]
-    with m.If(found.valid & ~error.valid):
-        m.d.sync += error.eq(found)
+    found = []
+    for i, (happens, code, position) in enumerate(sources):
+        happened = Signal(name=f"happened_{i}")
+        index = Signal(INDEX_BITS, name=f"index_{i}", reset_less=True)
+        m.d.sync += [happened.eq(happens), index.eq(position)]
+        found.append((happened, code, index))
+    first = Signal(UnitError, name="first_error")
+    for happened, code, index in reversed(found):
+        with m.If(happened):
+            m.d.comb += [first.valid.eq(1), first.code.eq(code), first.index.eq(index)]
+    chosen = Signal(UnitError, name="chosen_error")
+    m.d.sync += chosen.eq(first)
+    with m.If(chosen.valid & ~error.valid):
+        m.d.sync += error.eq(chosen)
 
 
 class TransferFront(wiring.Component):

@@ -13,9 +13,6 @@ from hw.systolic.tags import row_tag
 
 __all__ = ["RowMax"]
 
-LEVELS_PER_STAGE = 2
-
-
 def _larger(left, right):
     return Mux(left < right, right, left)
 
@@ -28,8 +25,8 @@ class RowMax(wiring.Component):
     Latency: the maximum is written `latency` cycles after its row, and `done` belongs to that
     cycle, for commands without row maxima too, so that commands finish in order. Throughput: a
     row a cycle. Flow control: none. The same slot comes again for the next output tile at the
-    earliest, that is after at least two cycles (a weight tile has at least two words); reading
-    one cycle before the write is therefore free of hazards.
+    earliest, that is after at least two cycles (a weight tile has at least two words): if that
+    is while the maximum before is written, its value goes past the memory.
 
     Members
     -------
@@ -54,8 +51,7 @@ class RowMax(wiring.Component):
     @property
     def latency(self) -> int:
         """Input register and the stages of the tree."""
-        levels = (self.columns - 1).bit_length()
-        return 1 + -(-levels // LEVELS_PER_STAGE)
+        return 1 + (self.columns - 1).bit_length()
 
     def elaborate(self, platform):
         m = Module()
@@ -69,36 +65,41 @@ class RowMax(wiring.Component):
                 m.d.sync += value.eq(Mux(c < self.tag.valid_keys, self.value[c], MASKED_SCORE))
             values.append(value)
 
-        # Stages 2 .. latency: two levels of comparison each.
-        previous_tag = self.tag
-        for stage in range(2, self.latency + 1):
-            previous_tag = tag
-            for level in range(LEVELS_PER_STAGE):
-                pairs = [values[i : i + 2] for i in range(0, len(values), 2)]
-                values = []
-                for i, pair in enumerate(pairs):
-                    value = Signal(signed(32), name=f"max_{stage}_{level}_{i}", reset_less=True)
-                    larger = _larger(*pair) if len(pair) == 2 else pair[0]
-                    if level < LEVELS_PER_STAGE - 1:
-                        m.d.comb += value.eq(larger)
-                    else:
-                        m.d.sync += value.eq(larger)
-                    values.append(value)
-            tag = Signal(self.tag_layout, name=f"tag_{stage}")
-            m.d.sync += tag.eq(previous_tag)
+        # A level of comparison each.
+        tags = [self.tag, tag]
+        while len(values) > 1:
+            stage = len(tags)
+            pairs = [values[i : i + 2] for i in range(0, len(values), 2)]
+            values = []
+            for i, pair in enumerate(pairs):
+                value = Signal(signed(32), name=f"max_{stage + 1}_{i}", reset_less=True)
+                m.d.sync += value.eq(_larger(*pair) if len(pair) == 2 else pair[0])
+                values.append(value)
+            tag = Signal(self.tag_layout, name=f"tag_{stage + 1}")
+            m.d.sync += tag.eq(tags[-1])
+            tags.append(tag)
 
-        # Last stage: the running maximum was read one cycle earlier.
+        # The running maximum is read two cycles before it is written, so the row before may be
+        # writing it in the cycle of the read.
         m.submodules.memory = mem = memory.Memory(shape=signed(32), depth=self.row_slots, init=[])
-        running, vector, write = mem.read_port(), mem.read_port(), mem.write_port()
+        read, vector, write = mem.read_port(), mem.read_port(), mem.write_port()
         (top,) = values
+        running = Signal(signed(32), reset_less=True)
+        being_written = Signal()
+        written = Signal(signed(32), reset_less=True)
+        m.d.sync += [
+            being_written.eq(write.en & (write.addr == read.addr)),
+            written.eq(write.data),
+            running.eq(Mux(being_written, written, read.data)),
+        ]
         m.d.comb += [
-            running.addr.eq(previous_tag.slot),
-            running.en.eq(1),
+            read.addr.eq(tags[-3].slot),
+            read.en.eq(1),
             vector.addr.eq(self.row_max.slot),
             vector.en.eq(1),
             self.row_max.data.eq(vector.data),
             write.addr.eq(tag.slot),
-            write.data.eq(Mux(tag.first_panel, top, _larger(top, running.data))),
+            write.data.eq(Mux(tag.first_panel, top, _larger(top, running))),
             write.en.eq(tag.valid & tag.write & tag.row_max),
             self.done.eq(tag.valid & tag.last),
         ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth import Module, Mux, Signal
+from amaranth import Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -108,8 +108,10 @@ class WeightLoader(wiring.Component):
             Signal(ADDRESS_BITS, name=name) for name in ("address", "tile", "panel")
         )
 
-        last_word = words_left == 0
-        last_tile = (k_left == 1) & (n_left == 1)
+        # Registers, as they decide what everything else does.
+        last_word, last_k, last_n, one_k = (
+            Signal(name=name) for name in ("last_word", "last_k", "last_n", "one_k")
+        )
         tag = prefetch.i.payload.tag
         m.d.comb += [
             prefetch.i.valid.eq(active & ~self.i_halt),
@@ -126,7 +128,7 @@ class WeightLoader(wiring.Component):
                 tag.scaled.eq(group != 0),
             ]
         issue = prefetch.i.valid & prefetch.i.ready
-        finish = issue & last_word & last_tile
+        finish = issue & last_word & last_k & last_n
         next_place = Mux(group_place + 1 == group, 0, group_place + 1)
 
         def start_tile(start, words, is_sparse, scaled, place):
@@ -136,6 +138,7 @@ class WeightLoader(wiring.Component):
                 tile.eq(start),
                 first_values.eq(1),
                 words_left.eq(words - 1 + (scaled if packed else 0)),
+                last_word.eq((words == 1) & ~(scaled if packed else Const(0, 1))),
             ]
             if packed:
                 values = Mux(is_sparse, WordKind.INDICES, WordKind.VALUES)
@@ -147,7 +150,11 @@ class WeightLoader(wiring.Component):
             return statements
 
         with m.If(issue):
-            m.d.sync += [address.eq(advance(address, 1)), words_left.eq(words_left - 1)]
+            m.d.sync += [
+                address.eq(advance(address, 1)),
+                words_left.eq(words_left - 1),
+                last_word.eq(words_left == 1),
+            ]
             with m.If(kind == WordKind.VALUES):
                 m.d.sync += first_values.eq(0)
             if packed:
@@ -161,17 +168,19 @@ class WeightLoader(wiring.Component):
                         with m.If(sparse & (run_left == 0)):
                             m.d.sync += kind.eq(WordKind.INDICES)
             scaled = group != 0
-            with m.If(last_word & (k_left != 1)):
+            with m.If(last_word & ~last_k):
                 following = advance(tile, k_stride + has_multipliers)
                 starts_group = scaled & (next_place == 0)
                 m.d.sync += start_tile(following, tile_words, sparse, starts_group, next_place)
-                m.d.sync += k_left.eq(k_left - 1)
+                m.d.sync += [k_left.eq(k_left - 1), last_k.eq(k_left == 2)]
             with m.Elif(last_word):
                 m.d.sync += start_tile(advance(panel, n_stride), tile_words, sparse, scaled, 0)
                 m.d.sync += [
                     panel.eq(advance(panel, n_stride)),
                     k_left.eq(k_tiles),
+                    last_k.eq(one_k),
                     n_left.eq(n_left - 1),
+                    last_n.eq(n_left == 2),
                 ]
         with m.If(finish):
             m.d.sync += active.eq(0)
@@ -189,7 +198,10 @@ class WeightLoader(wiring.Component):
                 panel.eq(command.w_address),
                 k_tiles.eq(command.k_tiles),
                 k_left.eq(command.k_tiles),
+                last_k.eq(command.k_tiles == 1),
+                one_k.eq(command.k_tiles == 1),
                 n_left.eq(command.n_tiles),
+                last_n.eq(command.n_tiles == 1),
                 k_stride.eq(command.w_k_stride),
                 n_stride.eq(command.w_n_stride),
             ]

@@ -118,7 +118,7 @@ def test_latency_and_throughput():
     simulator.add_testbench(main)
     simulator.run()
     assert times[0] == 3
-    assert all(b - a == 2 for a, b in itertools.pairwise(times))
+    assert all(b - a == 3 for a, b in itertools.pairwise(times))
 
 
 def test_an_old_head_is_reported():

@@ -221,7 +221,7 @@ async def tiles_follow_each_other_without_a_gap(dut):
             assert ideal <= cycles <= ideal + wait + 5, (cycles, ideal)
             waited = bench.states.get("ACTIVATIONS", 0)
             if rows >= max(*tiles, Accumulator.hazard_distance):  # never waits for a row
-                assert waited <= 2 * 3, bench.states
+                assert waited <= 2 * 5, bench.states  # the start of the machine, twice
 
 
 @cocotb.test
