@@ -212,14 +212,17 @@ class Core(wiring.Component):
         # --- commands and status ------------------------------------------------------------------
         for i, (name, unit) in enumerate(zip(UNITS, units, strict=True)):
             stream = unit.i_stream if unit is matrix else unit.i_command
-            done = unit.status.done
+            done, error = unit.status.done, unit.status.error
             if unit in (*loads, store):  # found late in the cycle; nothing waits that closely
                 done = Signal(name=f"{name.name.lower()}_done")
                 m.d.sync += done.eq(unit.status.done)
+            else:
+                error = Signal(UnitError, name=f"{name.name.lower()}_error")
+                m.d.sync += error.eq(unit.status.error)
             connect(m, front_end.o[i], stream)
             m.d.comb += [
                 front_end.i_done[i].eq(done),
-                self.error[i].eq(unit.status.error),
+                self.error[i].eq(error),
                 getattr(self.trace, f"{name.name.lower()}_started").eq(unit.status.started),
                 getattr(self.trace, f"{name.name.lower()}_done").eq(unit.status.done),
             ]

@@ -116,6 +116,9 @@ class Fetch(wiring.Component):
         failed = Signal()
         valid = Signal()
         index = Signal(32)
+        left = Signal(32)  # commands, the one at `o` included
+        ended = Signal()
+        reading = requests.ongoing("read")
         free = ~valid | self.o.ready
         with m.If(self.o.valid & self.o.ready):
             m.d.sync += [valid.eq(0), index.eq(index + 1)]
@@ -146,11 +149,17 @@ class Fetch(wiring.Component):
             entry.word.eq(word),
             entry.index.eq(index),
         ]
-        with m.If(requests.ongoing("refuse")):
-            m.d.comb += [self.o.valid.eq(1), self.o.payload.code.eq(ErrorCode.DMA_WINDOW)]
-        with m.Elif(requests.ongoing("read") & (index == self.i_commands)):
-            m.d.comb += [self.o.valid.eq(1), self.o.payload.code.eq(ErrorCode.PROGRAM_END)]
-        with m.Else():
-            m.d.comb += self.o.valid.eq(valid)
-            m.d.comb += self.o.payload.code.eq(Mux(failed, ErrorCode.AXI_READ, ErrorCode.NONE))
+        # What stands behind the last command.
+        refused = requests.ongoing("refuse")
+        with m.If(requests.ongoing("start")):
+            m.d.sync += [left.eq(self.i_commands), ended.eq(self.i_commands == 0)]
+        with m.Elif(self.o.valid & self.o.ready):
+            m.d.sync += [left.eq(left - 1), ended.eq(ended | (left == 1))]
+        m.d.comb += self.o.valid.eq(refused | (reading & (valid | ended)))
+        with m.If(refused):
+            m.d.comb += self.o.payload.code.eq(ErrorCode.DMA_WINDOW)
+        with m.Elif(ended):
+            m.d.comb += self.o.payload.code.eq(ErrorCode.PROGRAM_END)
+        with m.Elif(failed):
+            m.d.comb += self.o.payload.code.eq(ErrorCode.AXI_READ)
         return m

@@ -58,15 +58,15 @@ class BurstGenerator(wiring.Component):
     A burst never crosses a block of `burst_bytes`, and is as long as that allows. Where `stride`
     is just the length of a run, runs are joined: the generator counts the beats that it knows to
     be contiguous, adds a run each cycle while that is little, and issues a burst when it reaches
-    the end of the block. So neither a multiplier nor a second pass is needed, and the shortest
-    runs (one beat) still keep up with the bus.
+    the end of the block. So neither a multiplier nor a second pass is needed, and all but separate
+    runs of one beat keep up with the bus.
 
     Every burst is checked before it is offered. If it leaves the window (or the address space),
     if the window is `forbidden` or its base unaligned, `error` is `DMA_WINDOW`; if offset or
     stride are no multiple of the bus width, `ILLEGAL_COMMAND`. Then nothing more is offered.
 
-    Latency: 3 cycles from command to burst (when the first block or run is known: a cycle more
-    for each joined run). Throughput: one burst a cycle, 3 cycles a command at least. Flow
+    Latency: 4 cycles from command to burst (when the first block or run is known: a cycle more
+    for each joined run). Throughput: one burst in two cycles, 4 cycles a command at least. Flow
     control: streams; checked bursts wait in a FIFO, so whoever takes them is far away from the
     loop. With `i_halt` no burst is offered.
 
@@ -108,34 +108,41 @@ class BurstGenerator(wiring.Component):
         new_run_beats = Signal(run_bits)
         m.d.comb += new_run_beats.eq(transfer.words << transfer.word_beats_log2)
 
-        # Stage 1: length of the next burst.
+        # Stage 1: length of the next burst, from what is known of the runs. A cycle to decide, then
+        # one to go on. Runs that join meanwhile change nothing of what was decided to be issued.
         active = Signal()
         cursor, next_start = Signal(offset_bits), Signal(offset_bits)
         phase = Signal(block_log2)  # beats from the start of the block to the cursor
         known = Signal(run_bits + 1)  # contiguous beats from the cursor on
         runs_left = Signal(16)  # not in `known` yet
+        none_left = Signal()
         to_block_end = Signal(range(block + 1))
-        beats = Signal(range(block + 1))
-        cursor_end = Signal(offset_bits)
-        enough, complete, end_of_run, last, issue, join = (
-            Signal(name=name)
-            for name in ("enough", "complete", "end_of_run", "last", "issue", "join")
+        enough, complete, issue, join = (
+            Signal(name=name) for name in ("enough", "complete", "issue", "join")
         )
+        decided = Signal()
+        beats = Signal(range(block + 1))
+        end_of_run, last, found = Signal(), Signal(), Signal()
+        cursor_end = Signal(offset_bits)
         checked = Signal()  # stage 2 holds a burst, for one cycle
         m.submodules.ready = ready = fifo.SyncFIFO(width=self._burst.size, depth=READY_BURSTS)
         room = Signal()
         # Two bursts may be on their way to the FIFO, and one leave it meanwhile.
-        m.d.comb += room.eq(ready.level < READY_BURSTS - 1)
+        m.d.sync += room.eq(ready.level < READY_BURSTS - 1)
         m.d.comb += [
             to_block_end.eq(block - phase),
             enough.eq(known >= to_block_end),
-            beats.eq(Mux(enough, to_block_end, known)),
-            cursor_end.eq(cursor + beats),
-            complete.eq(~joined | (runs_left == 0)),
-            end_of_run.eq(complete & (known <= to_block_end)),
-            last.eq(end_of_run & (runs_left == 0)),
-            issue.eq(active & (enough | complete) & room),
+            complete.eq(~joined | none_left),
             join.eq(active & ~complete & (known < 2 * block)),
+            issue.eq(decided & found & room),
+            cursor_end.eq(cursor + beats),
+        ]
+        m.d.sync += [
+            decided.eq(active & ~issue),
+            found.eq(enough | complete),
+            beats.eq(Mux(enough, to_block_end, known)),
+            end_of_run.eq(complete & (known <= to_block_end)),
+            last.eq(none_left & complete & (known <= to_block_end)),
         ]
         base_beats = command.base[shift:]
         with m.If(issue & end_of_run):
@@ -144,15 +151,14 @@ class BurstGenerator(wiring.Component):
                 next_start.eq(next_start + command.stride[shift:]),
                 phase.eq((base_beats + next_start)[:block_log2]),
                 known.eq(run_beats),
-                runs_left.eq(runs_left - 1),
                 active.eq(~last),
             ]
         with m.Else():
             with m.If(issue):
                 m.d.sync += [cursor.eq(cursor_end), phase.eq(0)]
             m.d.sync += known.eq(known - Mux(issue, beats, 0) + Mux(join, run_beats, 0))
-            with m.If(join):
-                m.d.sync += runs_left.eq(runs_left - 1)
+        with m.If(join | (issue & end_of_run)):
+            m.d.sync += [runs_left.eq(runs_left - 1), none_left.eq(runs_left == 1)]
 
         # Stage 2: address and window.
         offset, end = Signal(offset_bits), Signal(offset_bits)
@@ -204,6 +210,7 @@ class BurstGenerator(wiring.Component):
                 joined.eq(new_run_beats == transfer.stride[shift:]),
                 known.eq(new_run_beats),
                 runs_left.eq(transfer.runs - 1),
+                none_left.eq(transfer.runs == 1),
                 cursor.eq(start),
                 next_start.eq(start + transfer.stride[shift:]),
                 phase.eq((transfer.base[shift:] + start)[:block_log2]),

@@ -36,7 +36,7 @@ class LoadUnit(wiring.Component):
     Commands overlap: while data of up to `commands_in_flight` commands is under way, bursts of
     the next one are requested. Data, writes and completions are in order.
 
-    Latency: 3 cycles from a command to its first request, 4 cycles from the last beat of a
+    Latency: 4 cycles from a command to its first request, 4 cycles from the last beat of a
     word to its write. Throughput: a beat a cycle, also from command to command, where the memory
     accepts writes at once. Flow control: streams and `WritePort`; writes that wait hold up
     the beats when five words are there.

@@ -82,8 +82,8 @@ class TransferFront(wiring.Component):
     The two streams run apart: bursts of a command may be taken before words of the commands
     before it, up to `commands_ahead` commands.
 
-    Latency: 3 cycles from a command to its first burst, 2 to its first word. Throughput: one
-    burst and one word a cycle. Flow control: streams. With
+    Latency: 4 cycles from a command to its first burst, 2 to its first word. Throughput: a
+    burst in two cycles, a word a cycle. Flow control: streams. With
     `i_halt` no command is taken and no burst is offered.
 
     Parameters

@@ -118,46 +118,65 @@ class MatrixUnit(wiring.Component):
             masks.i_start.eq(rows.started),
         ]
 
-        # --- the decision to enter a row ----------------------------------------------------------
-        head = rows.o.payload.tag
+        # --- the row at the door ------------------------------------------------------------------
+        # Rows that entered in the last hazard_distance - 1 cycles, and their distances to the row
+        # at the door, are looked at when it comes there: a cycle before it may enter.
+        coming = rows.o.payload
+        waiting = Signal()
+        door = Signal(coming.shape(), reset_less=True)
+        head = door.tag
+        enter = Signal()
+        come = Signal()
+        m.d.comb += [
+            rows.o.ready.eq(~waiting | enter),
+            come.eq(rows.o.valid & rows.o.ready),
+        ]
+        with m.If(rows.o.ready):
+            m.d.sync += [waiting.eq(rows.o.valid), door.eq(coming)]
+
         layout = row_tag(self.config)
         entering = Signal(layout)
-        recent = []  # rows that entered in the last hazard_distance - 1 cycles
         for name, _ in head.shape():
             if name in layout.members:
                 m.d.comb += entering[name].eq(head[name])
-        enter = Signal()
-        missing_weights = head.first & ~weights.tile_ready
-        missing_mask = head.masked & ~masks.o.valid
+        distance = Accumulator.hazard_distance
+        recent = [(waiting, head.address)]  # by age; what waits enters before anything comes
         tag = entering
         # The accumulator takes the tag `lead` cycles before the sums.
         delay = self.array.latency - Accumulator.lead
         if delay == 0:
             m.d.comb += accumulator.tag.eq(tag)
-        for stage in range(1, max(delay, Accumulator.hazard_distance - 1) + 1):
+        for stage in range(1, max(delay, distance - 2) + 1):
             delayed = Signal(layout, name=f"tag_{stage}")
             m.d.sync += delayed.eq(tag)
             tag = delayed
-            if stage < Accumulator.hazard_distance:
-                recent.append(tag)
+            if stage < distance - 1:
+                recent.append((tag.valid, tag.address))
             if stage == delay:
                 m.d.comb += accumulator.tag.eq(tag)
-        hazard = Signal()
-        for tag in recent:
-            with m.If(tag.valid & (tag.address == head.address)):
-                m.d.comb += hazard.eq(head.read)
+        # hazards[i]: the row at the door must wait for more than i cycles.
+        found = Signal(distance - 1)
+        for age, (is_valid, address) in enumerate(recent):
+            same = Signal(name=f"same_address_{age}")
+            m.d.comb += same.eq(is_valid & coming.tag.read & (address == coming.tag.address))
+            with m.If(same):
+                m.d.comb += found[: distance - 1 - age].eq(~0)
+        hazards = Signal(distance - 1)
+        m.d.sync += hazards.eq(Mux(come, found, hazards >> 1))
+
+        missing_weights = head.first & ~weights.tile_ready
+        missing_mask = head.masked & ~masks.o.valid
         m.d.comb += [
-            enter.eq(rows.o.valid & ~missing_weights & ~missing_mask & ~hazard & ~self.i_halt),
+            enter.eq(waiting & ~missing_weights & ~missing_mask & ~hazards[0] & ~self.i_halt),
             entering.valid.eq(enter),
             entering.keep.eq(Mux(head.masked, masks.o.payload.data, ~0)),
-            rows.o.ready.eq(enter),
             masks.o.ready.eq(enter & head.masked & head.last_of_tile),
             weights.swap.eq(enter & head.first),
         ]
 
         # --- data path ----------------------------------------------------------------------------
         m.d.comb += [
-            *(array.activation[i].eq(rows.o.payload.data[i]) for i in range(len(self.activation))),
+            *(array.activation[i].eq(door.data[i]) for i in range(len(self.activation))),
             array.is_unsigned.eq(head.is_unsigned),
             array.is_sparse.eq(head.is_sparse),
             array.swap.eq(weights.swap),
@@ -185,9 +204,9 @@ class MatrixUnit(wiring.Component):
                 m.d.comb += self.status.error.eq(part.error)
         with m.If(enter):
             m.d.comb += self.state.eq(MatrixState.BUSY)
-        with m.Elif(rows.o.valid & missing_weights):
+        with m.Elif(waiting & missing_weights):
             m.d.comb += self.state.eq(MatrixState.WEIGHTS)
-        with m.Elif(rows.active | rows.pending | self.i_stream.valid):
+        with m.Elif(rows.active | rows.pending | waiting | self.i_stream.valid):
             m.d.comb += self.state.eq(MatrixState.ACTIVATIONS)
         with m.Else():
             m.d.comb += self.state.eq(MatrixState.IDLE)

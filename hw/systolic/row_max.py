@@ -13,6 +13,7 @@ from hw.systolic.tags import row_tag
 
 __all__ = ["RowMax"]
 
+
 def _larger(left, right):
     return Mux(left < right, right, left)
 

@@ -15,6 +15,7 @@ from hw.systolic.tiles import TileLayout, TileLoop
 
 __all__ = ["RowStreamer"]
 
+
 class RowStreamer(wiring.Component):
     """Reads activation rows in the order n, k, i and gives each its tag.
 

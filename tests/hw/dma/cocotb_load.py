@@ -297,7 +297,7 @@ async def throughput(dut, commands):
 
 @cocotb.test()
 async def latency(dut):
-    """4 cycles from the command to `arvalid`."""
+    """5 cycles from the command to `arvalid`."""
     rng = make_rng()
     windows = Windows(CONFIG, rng)
     await begin(dut, windows)
@@ -306,4 +306,4 @@ async def latency(dut):
     dut.i_command__valid.value = 1
     await RisingEdge(dut.clk)
     dut.i_command__valid.value = 0
-    assert await wait_for(dut, lambda: int(dut.axi__arvalid.value)) == 3
+    assert await wait_for(dut, lambda: int(dut.axi__arvalid.value)) == 4
