@@ -88,8 +88,8 @@ class Dispatch(wiring.Component):
     many commands, and later its count could be half a turn away.
 
     Latency: 3 cycles from `i` to `o`. Throughput: one command in three cycles, as fast as any
-    unit's queue takes them; BARRIER holds until every dispatched command has completed, HALT too. Flow
-    control: streams on both sides.
+    unit's queue takes them; BARRIER holds until every dispatched command has completed, HALT too.
+    Flow control: streams on both sides.
 
     Members
     -------

@@ -41,7 +41,8 @@ class CommandQueue(wiring.Component):
 
     Latency: 3 cycles from `i` to `o` for a command without waits; 1 cycle from the completion
     count that meets the last wait to `o.valid`. Throughput: one command in three cycles, which is
-    above what any unit executes; what a unit decides late reaches no further than the head. Flow control: streams on both sides.
+    above what any unit executes; what a unit decides late reaches no further than the head. Flow
+    control: streams on both sides.
 
     The waits of the head are looked at one cycle after it has arrived and are then kept, which
     takes the comparison of counts out of the path to the unit.

@@ -25,9 +25,9 @@ class RowStreamer(wiring.Component):
     A row of a SPARSE_GEMM has the words of two panels, `2*k` and `2*k + 1`, read together.
 
     Latency: 6 cycles from a command to its first row. Throughput: a row a cycle, also from tile
-    to tile and from command to command, where tiles have two rows or more; a sparse row takes two where its words share a bank, so
-    never with an odd `a_stride`. Flow control: `o` is a FIFO of four rows, so the memory may
-    hesitate.
+    to tile and from command to command, where tiles have two rows or more; a sparse row takes two
+    where its words share a bank, so never with an odd `a_stride`. Flow control: `o` is a FIFO of
+    four rows, so the memory may hesitate.
 
     Ranges: an accumulator word beyond the memory, and row slots beyond `row_slots` in a command
     that uses them, are reported as `ONCHIP_RANGE`; the rows concerned carry `write = 0`.
@@ -40,7 +40,8 @@ class RowStreamer(wiring.Component):
     i_command: GEMM commands whose operands may be used. activation: the activation memory, with
         `sparse` two ports. started: a command is taken.
     o: `data` (R bytes for each word) and `tag` (`request_tag`).
-    i_hold: take no command yet. active: a command is held or being read. pending: rows are in the FIFO.
+    i_hold: take no command yet. active: a command is held or being read. pending: rows are in
+        the FIFO.
     error: see `UnitError`. i_halt: take no command and read nothing more.
     """
 
