@@ -37,8 +37,8 @@ class Tool:
         module, function = (text.replace("-", "_") for text in (self.package, f"run-{self.name}"))
         if importlib.util.find_spec(module) is None:
             raise SynthesisError(
-                f"{self.name} is missing: pip install {self.package} (or `make setup`), or set "
-                f"{self.variable} to a command"
+                f"{self.name} is missing: pip install {self.package}, or set {self.variable} to a "
+                f"command"
             )
         call = f"import sys, {module}; sys.exit({module}.{function}(sys.argv[1:]))"
         return [sys.executable, "-c", call]

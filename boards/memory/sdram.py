@@ -33,9 +33,9 @@ class SdramController(wiring.Component):
     touch nothing. Bursts must not cross pages of 4 KB, as AXI demands.
 
     Pins are registers. The data of a READ that is on the pins in cycle n are taken from `dq_i` at
-    the end of cycle n + CAS latency + `pad_cycles`. That is right for a memory whose clock is
-    shifted by half a period and whose outputs, with the delays of pads and board, settle less
-    than a period after its edge.
+    the end of cycle n + CAS latency + `pad_cycles`. Without delays that is right for a memory that
+    takes the READ at the end of cycle n. Real ones want their clock shifted, by how much depends
+    on the frequency: `boards.targets.board.read_window`.
 
     Latency: 14 + CAS latency + `pad_cycles` cycles from `arvalid` to `rvalid` if the row is open.
     Throughput: 2 bytes a cycle less refresh and changes of direction. Flow control: AXI4.

@@ -60,8 +60,8 @@ def timing_lines(result: Result) -> list[str]:
 
 def _shown(result: Result) -> Table:
     board = result.board
-    table = Table(title=f"{board.title} ({result.device.name}), configuration {result.config.name}")
-    table.add_column("cells")
+    table = Table(title=f"{board.title}: {result.config.name}")
+    table.add_column(result.device.name)
     for name in ("used", "of", "share"):
         table.add_column(name, justify="right")
     for field, name in LINES.items():

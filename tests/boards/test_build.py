@@ -17,32 +17,10 @@ from boards.targets.board import BOARDS
 from boards.targets.prepare import convert
 from boards.tools import Tool, run_tools
 from boards.yosys import SynthesisError
+from tests.boards.fake_tools import FakeTools
 from tests.boards.targets.small import SmallSystem
 
 ULX3S = BOARDS["ulx3s"]
-
-NEXTPNR = """
-import json, sys
-from pathlib import Path
-args = dict(zip(sys.argv[1:], sys.argv[2:]))
-mhz = {"1": 61.5, "2": 70.25, "3": 66.0}[args["--seed"]]
-def step(kind, cell, to, ns, **more):
-    return {"type": kind, "delay": ns, "from": {"cell": cell}, "to": {"cell": to}, **more}
-first = "system.accelerator.core.matrix.rows.count_TRELLIS_FF_Q_3"
-last = "system.accelerator.core.vector.mode_LUT4_Z$slice"
-path = [step("clk-to-q", first, first, 0.5), step("routing", first, last, 8.0, net="rows.count[3]"),
-        step("logic", last, last, 0.2), step("setup", last, last, 0.1)]
-report = {"fmax": {"pll_o": {"achieved": mhz, "constraint": float(args["--freq"])}},
-          "critical_paths": [{"from": "async", "to": "posedge pll_o", "path": []},
-                             {"from": "posedge pll_o", "to": "posedge pll_o", "path": path}]}
-Path(args["--report"]).write_text(json.dumps(report))
-Path(args["--textcfg"]).write_text("placed with seed " + args["--seed"])
-"""
-ECPPACK = """
-import sys
-from pathlib import Path
-Path(sys.argv[-1]).write_text("packed, " + Path(sys.argv[-2]).read_text())
-"""
 
 
 @pytest.fixture
@@ -59,23 +37,8 @@ def small(monkeypatch):
 
 
 @pytest.fixture
-def fake(monkeypatch, tmp_path):
-    """Tools that write what real ones might, and a synthesis that finds `fake.area`."""
-
-    class Fake:
-        area = Area(2000, 1000, 20, 30)
-
-        def tool(self, variable: str, text: str) -> None:
-            script = tmp_path / f"{variable.lower()}.py"
-            script.write_text(text)
-            monkeypatch.setenv(variable, f"{sys.executable} {script}")
-
-    chosen = Fake()
-    chosen.tool("NEXTPNR_ECP5", NEXTPNR)
-    chosen.tool("ECPPACK", ECPPACK)
-    monkeypatch.setattr(flow, "prepare", lambda *_: Path("top.lpf"))
-    monkeypatch.setattr(flow, "synthesise_flat", lambda *_: chosen.area)
-    return chosen
+def fake(monkeypatch, tmp_path) -> FakeTools:
+    return FakeTools(monkeypatch, tmp_path)
 
 
 def left(folder: Path) -> list[str]:

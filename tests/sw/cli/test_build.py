@@ -1,0 +1,76 @@
+"""`weft build` and `weft synth`, with stand-ins for the tools."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from boards.family import Area
+from boards.synthesis import Report
+from sw.cli import synth
+from tests.boards.fake_tools import FakeTools
+
+
+@pytest.fixture
+def fake(monkeypatch, tmp_path) -> FakeTools:
+    monkeypatch.chdir(tmp_path)
+    return FakeTools(monkeypatch, tmp_path)
+
+
+def test_build_says_what_it_made(weft, fake, tmp_path):
+    outcome = weft("build", "ulx3s", "--without", "sparse", "-o", tmp_path / "here")
+    assert outcome.code == 0, outcome
+    for text in (
+        "ULX3S-85F: ulx3s without sparse",
+        "70.2 MHz by nextpnr's timing model, 60 wanted (seed 2; all: 61.5, 70.2, 66.0)",
+        "from core.matrix.rows.count",
+        "openFPGALoader -b ulx3s",
+    ):
+        assert text in outcome.out, text
+    summary = json.loads((tmp_path / "here" / "summary.json").read_text())
+    assert summary["config"] == "ulx3s without sparse"
+    assert weft("build", "ecpix5-45f", "--config", "tiny", "--seeds", "1").code == 0
+    assert (tmp_path / "build" / "ecpix5-45f" / "ecpix5-45f.bit").exists()
+
+
+def test_build_refuses(weft, fake, tmp_path):
+    for arguments, text in (
+        (["ulx4"], "unknown board 'ulx4'; boards: ulx3s, ecpix5-45f, ecpix5-85f, icebreaker"),
+        (["ulx3s", "--config", "huge"], "unknown configuration 'huge'"),
+        (["ulx3s", "--mhz", "100"], "ulx3s: timing is not met: 100 MHz were asked for"),
+        (["ulx3s", "--mhz", "1000"], "clock: output of 1000 MHz; a PLL takes 6.25 to 400"),
+        (["ulx3s", "--mhz", "0"], "0.0 is not in the range"),
+        (["ulx3s", "--seeds", "0"], "0 is not in the range"),
+        (["ulx3s", "-o", tmp_path / "ecppack.py"], "is a file"),
+    ):
+        assert text in weft("build", *arguments).error(), arguments
+    fake.area = Area(luts=100_000)
+    error = weft("build", "ulx3s").error()
+    assert "does not fit the LFE5U-85F: 100,000 LUTs of 83,640 (16,360 too many, 120%)" in error
+    assert not (tmp_path / "build" / "ulx3s").exists()
+
+
+def test_synth_of_configurations_and_boards(weft, fake, tmp_path, monkeypatch):
+    units = {"array": Area(luts=320, multipliers=16), "host link": Area(luts=900)}
+    seen = []
+
+    def report(*arguments, **options):
+        seen.append((arguments, options))
+        return Report("some", 16, units)
+
+    monkeypatch.setattr(synth, "synthesise", report)
+    monkeypatch.setattr(synth, "synthesise_board", report)
+    outcome = weft("synth", "tiny", "--json", tmp_path / "tiny.json")
+    assert outcome.code == 0 and "tiny on ECP5" in outcome.out, outcome
+    assert "placed" not in json.loads((tmp_path / "tiny.json").read_text())
+    assert seen[-1][0][0].name == "tiny"
+    outcome = weft("synth", "ulx3s", "--place", "--seeds", 2, "--json", tmp_path / "board.json")
+    assert outcome.code == 0 and "ulx3s on ULX3S-85F" in outcome.out, outcome
+    assert seen[-1][0][0].name == "ulx3s"
+    assert "16 multiply-accumulates a cycle: 20 LUT4 for each" in outcome.out
+    assert "70.2 MHz by nextpnr's timing model" in outcome.out
+    placed = json.loads((tmp_path / "board.json").read_text())["placed"]
+    assert placed["fmax_mhz"] == 70.25 and placed["critical_path"]["to"] == "core.vector.mode"
+    error = weft("synth", "nothing").error()
+    assert "unknown configuration or board 'nothing'" in error and "ecpix5-45f" in error
