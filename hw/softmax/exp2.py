@@ -46,13 +46,13 @@ class SoftmaxLane(wiring.Component):
 
     Members
     -------
-    score, score_shift: stage 0. octave: stage 1. valid: stage 2, masked scores excepted.
+    score, score_shift: stage 0. octave: stage 2. valid: stage 3, masked scores excepted.
     o_weight, o_fine: results. enable: k: stage k holds something.
 
     Source: FuseMax/ITA use powers of two as well; here the score scale makes an octave of it.
     """
 
-    latency = 7
+    latency = 8
 
     def __init__(self):
         super().__init__(
@@ -71,70 +71,80 @@ class SoftmaxLane(wiring.Component):
         m = Module()
         fraction = SCORE_FRACTION_BITS
 
-        # Stage 0: shift with a guard bit, which is the rounding bit.
-        guarded = Signal(signed(33), reset_less=True)
+        # Stages 0 and 1: shift by a multiple of 8 and by the rest, with a guard bit, which is the
+        # rounding bit.
+        coarse = Signal(signed(33), reset_less=True)
+        fine_shift = Signal(3, reset_less=True)
         unmasked = Signal(reset_less=True)
         with m.If(self.enable[0]):
             m.d.sync += [
-                guarded.eq(Cat(Const(0, 1), self.score).as_signed() >> self.score_shift),
+                coarse.eq(
+                    Cat(Const(0, 1), self.score).as_signed()
+                    >> Cat(Const(0, 3), self.score_shift[3:])
+                ),
+                fine_shift.eq(self.score_shift[:3]),
                 unmasked.eq(self.score != MASKED_SCORE),
             ]
-        # Stage 1: distance to the running maximum.
-        distance = Signal(signed(OCTAVE_BITS + SCORE_FRACTION_BITS + 1), reset_less=True)
+        guarded = Signal(signed(33), reset_less=True)
         unmasked_2 = Signal(reset_less=True)
         with m.If(self.enable[1]):
+            m.d.sync += [guarded.eq(coarse >> fine_shift), unmasked_2.eq(unmasked)]
+        # Stage 2: distance to the running maximum.
+        distance = Signal(signed(OCTAVE_BITS + SCORE_FRACTION_BITS + 1), reset_less=True)
+        unmasked_3 = Signal(reset_less=True)
+        with m.If(self.enable[2]):
             octave = Cat(Const(0, fraction), self.octave).as_signed()
             m.d.sync += [
                 distance.eq(octave - guarded[1:].as_signed() - guarded[0]),
-                unmasked_2.eq(unmasked),
+                unmasked_3.eq(unmasked_2),
             ]
-        # Stage 2: octaves and chord.
+        # Stage 3: octaves and chord.
         base, slope = Signal(VALUE_BITS), Signal(SLOPE_BITS)
         with m.Switch(distance[EXP2_LOW_BITS : EXP2_LOW_BITS + SEGMENT_BITS]):
             for index, (value, rise) in enumerate(EXP2_TABLE):
                 with m.Case(index):
                     m.d.comb += [base.eq(value), slope.eq(rise)]
-        base_3 = Signal(VALUE_BITS, reset_less=True)
-        slope_3 = Signal(SLOPE_BITS, reset_less=True)
-        low_3 = Signal(EXP2_LOW_BITS, reset_less=True)
-        n = [Signal(N_BITS, name=f"n_{k}", reset_less=True) for k in (3, 4, 5)]
-        keep = [Signal(name=f"keep_{k}", reset_less=True) for k in (3, 4, 5, 6)]
-        with m.If(self.enable[2]):
-            m.d.sync += [
-                base_3.eq(base),
-                slope_3.eq(slope),
-                low_3.eq(distance[:EXP2_LOW_BITS]),
-                n[0].eq(distance[fraction : fraction + N_BITS]),
-                keep[0].eq(self.valid & unmasked_2 & (distance[fraction + N_BITS :] == 0)),
-            ]
-        # Stage 3: what the chord drops.
-        partial = [Mux(low_3[k], slope_3 << k, 0) for k in range(EXP2_LOW_BITS)]
-        dropped = Signal(SLOPE_BITS + EXP2_LOW_BITS)
-        m.d.comb += dropped.eq(tree_sum(partial))
         base_4 = Signal(VALUE_BITS, reset_less=True)
-        drop_4 = Signal(SLOPE_BITS, reset_less=True)
+        slope_4 = Signal(SLOPE_BITS, reset_less=True)
+        low_4 = Signal(EXP2_LOW_BITS, reset_less=True)
+        n = [Signal(N_BITS, name=f"n_{k}", reset_less=True) for k in (4, 5, 6)]
+        keep = [Signal(name=f"keep_{k}", reset_less=True) for k in (4, 5, 6, 7)]
         with m.If(self.enable[3]):
             m.d.sync += [
-                base_4.eq(base_3),
-                drop_4.eq(dropped >> EXP2_LOW_BITS),
+                base_4.eq(base),
+                slope_4.eq(slope),
+                low_4.eq(distance[:EXP2_LOW_BITS]),
+                n[0].eq(distance[fraction : fraction + N_BITS]),
+                keep[0].eq(self.valid & unmasked_3 & (distance[fraction + N_BITS :] == 0)),
+            ]
+        # Stage 4: what the chord drops.
+        partial = [Mux(low_4[k], slope_4 << k, 0) for k in range(EXP2_LOW_BITS)]
+        dropped = Signal(SLOPE_BITS + EXP2_LOW_BITS)
+        m.d.comb += dropped.eq(tree_sum(partial))
+        base_5 = Signal(VALUE_BITS, reset_less=True)
+        drop_5 = Signal(SLOPE_BITS, reset_less=True)
+        with m.If(self.enable[4]):
+            m.d.sync += [
+                base_5.eq(base_4),
+                drop_5.eq(dropped >> EXP2_LOW_BITS),
                 n[1].eq(n[0]),
                 keep[1].eq(keep[0]),
             ]
-        # Stage 4: the value.
+        # Stage 5: the value.
         value = Signal(VALUE_BITS, reset_less=True)
-        with m.If(self.enable[4]):
-            m.d.sync += [value.eq(base_4 - drop_4), n[2].eq(n[1]), keep[2].eq(keep[1])]
-        # Stage 5: shift, again with a guard bit.
-        shifted = Signal(FINE_BITS + 1, reset_less=True)
         with m.If(self.enable[5]):
+            m.d.sync += [value.eq(base_5 - drop_5), n[2].eq(n[1]), keep[2].eq(keep[1])]
+        # Stage 6: shift, again with a guard bit.
+        shifted = Signal(FINE_BITS + 1, reset_less=True)
+        with m.If(self.enable[6]):
             m.d.sync += [
                 shifted.eq(Cat(Const(0, 1 + FINE_EXTRA_BITS), value) >> n[2]),
                 keep[3].eq(keep[2]),
             ]
-        # Stage 6: round both results.
+        # Stage 7: round both results.
         weight = Signal(8, reset_less=True)
         fine = Signal(FINE_BITS, reset_less=True)
-        with m.If(self.enable[6]):
+        with m.If(self.enable[7]):
             m.d.sync += [
                 weight.eq(Mux(keep[3], shifted[-8:] + shifted[-9], 0)),
                 fine.eq(Mux(keep[3], shifted[1:] + shifted[0], 0)),

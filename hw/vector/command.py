@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from amaranth import Cat, Module, Signal, signed, unsigned
-from amaranth.lib import data, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.config import AcceleratorConfig
-from hw.interfaces import INDEX_BITS, CommandEntry, command_layout
+from hw.interfaces import INDEX_BITS, command_layout, command_stream
 from hw.isa import ErrorCode, Memory, Opcode
 
 __all__ = ["VECTOR_OPCODES", "Decoder", "Work"]
@@ -73,31 +73,33 @@ Work = data.StructLayout(
 
 
 class Decoder(wiring.Component):
-    """Combinational: command word to `Work`, with the checks that need no loop.
+    """Command word to `Work`, with the checks that need no loop.
 
     Errors: row state beyond `row_slots`, or a destination word with more values than the
     memory's words have bytes (V operand into activation memory where C > R).
 
+    Latency: `latency` cycles: fields, then their check. Throughput: a command in two cycles. Flow
+    control: streams on both sides.
+
     Members
     -------
-    i: the dispatched command. o: the control word.
+    i: dispatched commands. o: their control words.
     """
+
+    latency = 2
 
     def __init__(self, config: AcceleratorConfig):
         self.config = config
-        super().__init__({"i": In(CommandEntry), "o": Out(Work)})
+        super().__init__({"i": In(command_stream()), "o": Out(stream.Signature(Work))})
 
     def elaborate(self, platform):
         m = Module()
         config = self.config
-        # Fields come from the command word alone and the error is added last: a struct computed
-        # from its own fields is a combinational loop to Verilator, and a third slower.
+        entry = self.i.payload
         o = Signal(_FIELDS)
-        error = Signal(4)
-        m.d.comb += self.o.eq(Cat(o, error))
-        views = {op: data.View(command_layout(op), self.i.word) for op in VECTOR_OPCODES}
+        views = {op: data.View(command_layout(op), entry.word) for op in VECTOR_OPCODES}
         opcode = views[Opcode.VECTOR].opcode
-        m.d.comb += o.index.eq(self.i.index)
+        m.d.comb += o.index.eq(entry.index)
         with m.Switch(opcode):
             for op, view in views.items():
                 members = command_layout(op).members
@@ -136,12 +138,24 @@ class Decoder(wiring.Component):
             with m.Case(int(Opcode.SOFTMAX)):
                 m.d.comb += [o.softmax.eq(1), o.read_acc.eq(1), o.row_records.eq(1)]
 
-        uses_slots = o.row_records | o.statistics
+        full, checked = Signal(), Signal()
+        fields = Signal(_FIELDS, reset_less=True)
+        error, code = Signal(4), Signal(4, reset_less=True)
+        m.d.comb += [
+            self.o.valid.eq(checked),
+            self.o.payload.eq(Cat(fields, code)),
+            self.i.ready.eq(~full | (checked & self.o.ready)),
+        ]
+        m.d.sync += [checked.eq(full & ~(checked & self.o.ready)), code.eq(error)]
+        with m.If(self.i.ready):
+            m.d.sync += [full.eq(self.i.valid), fields.eq(o)]
+
+        uses_slots = fields.row_records | fields.statistics
         end = Signal(13)
-        m.d.comb += end.eq(o.slot + o.rows)
+        m.d.comb += end.eq(fields.slot + fields.rows)
         with m.If(uses_slots & (end > config.row_slots)):
             m.d.comb += error.eq(ErrorCode.ONCHIP_RANGE)
         if config.columns > config.rows:
-            with m.Elif((o.dst_memory == Memory.ACTIVATION) & o.dst_by_column):
+            with m.Elif((fields.dst_memory == Memory.ACTIVATION) & fields.dst_by_column):
                 m.d.comb += error.eq(ErrorCode.ILLEGAL_COMMAND)
         return m

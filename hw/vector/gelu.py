@@ -33,7 +33,7 @@ class Activation(wiring.Component):
     Source: relu minus a table on the magnitude halves the table and its range.
     """
 
-    latency = 3
+    latency = 4
 
     def __init__(self):
         super().__init__(
@@ -47,54 +47,54 @@ class Activation(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        gelu = (self.function == Function.GELU_ERF) | (self.function == Function.GELU_TANH)
-        magnitude = Signal(MID_BITS)
-        segment = Signal(SEGMENT_BITS)
+        value = Signal(signed(MID_BITS), reset_less=True)
+        function = Signal(Function, reset_less=True)
+        magnitude = Signal(MID_BITS, reset_less=True)
+        gelu = (function == Function.GELU_ERF) | (function == Function.GELU_TANH)
         chosen = Signal(BASE_BITS + SLOPE_BITS)
-        base = Signal(BASE_BITS, reset_less=True)
         m.submodules.multiplier = multiplier = Multiplier(SLOPE_BITS, GELU_LOW_BITS + 1)
-        use_1, use_2 = Signal(reset_less=True), Signal(reset_less=True)
-        relu_1 = Signal(signed(MID_BITS), reset_less=True)
-        relu_2 = Signal(signed(MID_BITS), reset_less=True)
-        base_2 = Signal(BASE_BITS, reset_less=True)
+        use_2, use_3 = (Signal(name=f"use_{k}", reset_less=True) for k in (2, 3))
+        base_2, base_3 = (Signal(BASE_BITS, name=f"base_{k}", reset_less=True) for k in (2, 3))
+        relu_2, relu_3 = (
+            Signal(signed(MID_BITS), name=f"relu_{k}", reset_less=True) for k in (2, 3)
+        )
         fine = Signal(signed(GELU_SUM_BITS + 1))
         result = Signal(signed(MID_BITS), reset_less=True)
 
-        # Stage 0: magnitude and chord.
-        m.d.comb += [
-            magnitude.eq(Mux(self.i < 0, -self.i, self.i)),
-            segment.eq(magnitude[GELU_LOW_BITS:]),
-        ]
-        with m.Switch(segment):
-            for index in range(GELU_SEGMENTS):
-                with m.Case(index):
-                    for function, table in GELU_TABLES.items():
-                        entry = table[index][0] | (table[index][1] % (1 << SLOPE_BITS)) << BASE_BITS
-                        with m.If(self.function == function):
-                            m.d.comb += chosen.eq(Const(entry, BASE_BITS + SLOPE_BITS))
+        # Stage 0: magnitude.
         with m.If(self.enable[0]):
             m.d.sync += [
-                use_1.eq(gelu & (magnitude[GELU_LOW_BITS + SEGMENT_BITS :] == 0)),
-                base.eq(chosen[:BASE_BITS]),
-                relu_1.eq(Mux((self.function != Function.NONE) & (self.i < 0), 0, self.i)),
+                value.eq(self.i),
+                function.eq(self.function),
+                magnitude.eq(Mux(self.i < 0, -self.i, self.i)),
             ]
-        # Stage 1: distance along the chord.
+        # Stage 1: chord.
+        with m.Switch(magnitude[GELU_LOW_BITS : GELU_LOW_BITS + SEGMENT_BITS]):
+            for index in range(GELU_SEGMENTS):
+                with m.Case(index):
+                    for choice, table in GELU_TABLES.items():
+                        entry = table[index][0] | (table[index][1] % (1 << SLOPE_BITS)) << BASE_BITS
+                        with m.If(function == choice):
+                            m.d.comb += chosen.eq(Const(entry, BASE_BITS + SLOPE_BITS))
+        with m.If(self.enable[1]):
+            m.d.sync += [
+                use_2.eq(gelu & (magnitude[GELU_LOW_BITS + SEGMENT_BITS :] == 0)),
+                base_2.eq(chosen[:BASE_BITS]),
+                relu_2.eq(Mux((function != Function.NONE) & (value < 0), 0, value)),
+            ]
+        # Stage 2: distance along the chord.
         m.d.comb += [
             multiplier.a.eq(chosen[BASE_BITS:].as_signed()),
             multiplier.b.eq(magnitude[:GELU_LOW_BITS]),
-            multiplier.a_enable.eq(self.enable[0]),
-            multiplier.b_enable.eq(self.enable[0]),
-            multiplier.o_enable.eq(self.enable[1]),
+            multiplier.a_enable.eq(self.enable[1]),
+            multiplier.b_enable.eq(self.enable[1]),
+            multiplier.o_enable.eq(self.enable[2]),
         ]
-        with m.If(self.enable[1]):
-            m.d.sync += [
-                use_2.eq(use_1),
-                base_2.eq(base),
-                relu_2.eq(relu_1),
-            ]
-        # Stage 2: delta, with one rounding. fine is never negative: delta is not.
-        m.d.comb += fine.eq((base_2 << GELU_LOW_BITS) + multiplier.o + (1 << (DELTA_SHIFT - 1)))
         with m.If(self.enable[2]):
-            m.d.sync += result.eq(relu_2 - Mux(use_2, fine >> DELTA_SHIFT, 0))
+            m.d.sync += [use_3.eq(use_2), base_3.eq(base_2), relu_3.eq(relu_2)]
+        # Stage 3: delta, with one rounding. fine is never negative: delta is not.
+        m.d.comb += fine.eq((base_3 << GELU_LOW_BITS) + multiplier.o + (1 << (DELTA_SHIFT - 1)))
+        with m.If(self.enable[3]):
+            m.d.sync += result.eq(relu_3 - Mux(use_3, fine >> DELTA_SHIFT, 0))
         m.d.comb += self.o.eq(result)
         return m

@@ -25,13 +25,13 @@ class Stage:
     MEMORY = 1  # residual and first-stage parameters arrive from memory
     FIRST = 2  # scores of the softmax lane
     FUNCTION = MEMORY + Affine.latency  # 6
-    OCTAVE = FIRST + 1
-    VALID = FIRST + 2
-    LATE_READ = FUNCTION + Activation.latency - 1  # 8: addresses of second-stage parameters
-    ADD = FUNCTION + Activation.latency  # 9: residual addition; second-stage parameters arrive
-    SECOND = ADD + 1  # 10: operands of the second affine stage are in its registers
-    TERM = SECOND + 1  # 11: values for row sums
-    WRITE = ADD + Affine.latency  # 14: results
+    OCTAVE = FIRST + 2
+    VALID = FIRST + 3
+    LATE_READ = FUNCTION + Activation.latency - 1  # 9: addresses of second-stage parameters
+    ADD = FUNCTION + Activation.latency  # 10: residual addition; second-stage parameters arrive
+    SECOND = ADD + 1  # 11: operands of the second affine stage are in its registers
+    TERM = SECOND + 1  # 12: values for row sums
+    WRITE = ADD + Affine.latency  # 15: results
 
 
 assert Stage.FIRST + SoftmaxLane.latency == Stage.ADD

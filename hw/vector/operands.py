@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from amaranth import Cat, Module, Signal, unsigned
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
 from hw.config import AcceleratorConfig
 from hw.interfaces import ADDRESS_BITS, ReadPort, advance
+from hw.vector.ahead import AheadFIFO, AheadPort
 from hw.vector.command import Work
 
 __all__ = ["WordReader", "word_layout"]
@@ -36,7 +36,7 @@ class WordReader(wiring.Component):
     i, o: commands. acc_read: the accumulator. word: words in order. i_halt: read no more.
     """
 
-    depth = 4
+    depth = 8
 
     def __init__(self, config: AcceleratorConfig):
         self.config = config
@@ -46,14 +46,14 @@ class WordReader(wiring.Component):
                 "i": In(stream.Signature(Work)),
                 "o": Out(stream.Signature(Work)),
                 "acc_read": Out(ReadPort(32 * config.columns)),
-                "word": Out(stream.Signature(self.layout)),
+                "word": Out(AheadPort(self.layout)),
                 "i_halt": In(1),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.words = words = SyncFIFO(width=self.layout.size, depth=self.depth)
+        m.submodules.words = words = AheadFIFO(self.layout, self.depth)
         per_word = self.config.groups_per_column_panel
 
         # --- command ------------------------------------------------------------------------------
@@ -78,14 +78,13 @@ class WordReader(wiring.Component):
         used = Signal(range(self.depth + 1))
         port = self.acc_read
         accepted = port.valid & port.ready
-        taken = self.word.valid & self.word.ready
         error = Signal()
         last = groups_left <= per_word
         m.d.comb += [
             port.valid.eq((rows_left != 0) & (used != self.depth) & ~self.i_halt),
             port.addr.eq(address),
         ]
-        m.d.sync += [used.eq(used + accepted - taken), error.eq(port.out_of_range)]
+        m.d.sync += [used.eq(used + accepted - words.freed), error.eq(port.out_of_range)]
         with m.If(accepted):
             with m.If(last):
                 m.d.sync += [
@@ -115,10 +114,8 @@ class WordReader(wiring.Component):
 
         # --- words --------------------------------------------------------------------------------
         m.d.comb += [
-            words.w_en.eq(port.data_valid),
-            words.w_data.eq(Cat(port.data, error)),
-            self.word.valid.eq(words.r_rdy),
-            self.word.payload.eq(words.r_data),
-            words.r_en.eq(self.word.ready),
+            words.write.eq(port.data_valid),
+            words.i.eq(Cat(port.data, error)),
         ]
+        wiring.connect(m, words.o, wiring.flipped(self.word))
         return m

@@ -41,20 +41,20 @@ class LanePipeline(wiring.Component):
 
     Memory ports by stage: residual and PARAM0 (VECTOR) at 0; PARAM0 (NORM) and PARAM1 at
     `Stage.LATE_READ`; all writes at `Stage.WRITE`, INT8 results a word at a time with its last
-    group. The sequencer must not issue a VECTOR group while `o_hold` shows that a NORM group is
-    using PARAM0. These ports have the highest priority
-    at their memories and are always ready.
+    group. A VECTOR group must not enter in the cycle after one with `o_hold`: a NORM group uses
+    PARAM0 then. These ports have the highest priority at their memories and are always ready.
 
     Throughput: a group a cycle. Flow control: none. Errors travel with their group, so that they
     are reported in the order of the commands; a group with an error writes nothing.
 
     Members
     -------
-    i, acc, record, i_valid: the group of this cycle.
+    i, acc, acc_error, record, i_valid: the group of this cycle.
     residual_read, param0, param1, activation_write, weight_write, residual_write: memories.
-    update: row sums for the row state. o_hold: PARAM0 is in use.
+    update: row sums for the row state. o_hold: PARAM0 is in use in the next cycle.
     done: the last group of a command is being written. error, illegal: so is a group with an
-        error. i_halt: write nothing.
+        error. i_halt: write
+        nothing from the next cycle on.
     """
 
     latency = Stage.WRITE
@@ -66,6 +66,7 @@ class LanePipeline(wiring.Component):
             {
                 "i": In(group_layout(config)),
                 "acc": In(32 * lanes),
+                "acc_error": In(1),
                 "record": In(Record),
                 "i_valid": In(1),
                 "residual_read": Out(ReadPort(16 * lanes)),
@@ -90,17 +91,19 @@ class LanePipeline(wiring.Component):
         config, group = self.config, self.i
         lanes = config.lanes
         line = {name: DelayLine(m, group[name], name) for name in group.shape().members}
+        octave = DelayLine(m, self.record.offset, "octave")
+        row_shift = DelayLine(m, self.record.shift, "row_shift")
         valid = DelayLine(m, self.i_valid, "valid", reset=True)
-        late, write = Stage.LATE_READ, Stage.WRITE
+        late, before, write = Stage.LATE_READ, Stage.WRITE - 1, Stage.WRITE
 
         # --- reads --------------------------------------------------------------------------------
         vector = ~(group.norm | group.scale | group.softmax)
         late_gain = valid[late] & line["read_gain"][late]
         m.d.comb += [
-            self.o_hold.eq(late_gain),
-            self.residual_read.valid.eq(self.i_valid & group.read_residual & ~group.error),
+            self.o_hold.eq(valid[late - 1] & line["read_gain"][late - 1]),
+            self.residual_read.valid.eq(self.i_valid & group.read_residual),
             self.residual_read.addr.eq(group.res_read_address),
-            self.param0.valid.eq(late_gain | (self.i_valid & vector & ~group.error)),
+            self.param0.valid.eq(late_gain | (self.i_valid & vector)),
             self.param0.addr.eq(Mux(late_gain, line["param0_address"][late], group.param0_address)),
             self.param1.valid.eq(valid[late] & line["read_param1"][late]),
             self.param1.addr.eq(line["param1_address"][late]),
@@ -109,6 +112,7 @@ class LanePipeline(wiring.Component):
         # --- errors -------------------------------------------------------------------------------
         early_error = (
             group.error
+            | self.acc_error
             | (self.residual_read.valid & self.residual_read.out_of_range)
             | (self.i_valid & vector & self.param0.out_of_range)
         )
@@ -145,7 +149,7 @@ class LanePipeline(wiring.Component):
                 control.per_row.eq(per_row[Stage.MEMORY]),
                 control.res_shift.eq(line["res_shift"][Stage.FIRST]),
                 control.score_shift.eq(line["score_shift"][Stage.FIRST]),
-                control.octave.eq(line["octave"][Stage.OCTAVE]),
+                control.octave.eq(octave[Stage.OCTAVE]),
                 control.function.eq(line["function"][Stage.FUNCTION]),
                 control.add_residual.eq(line["add_residual"][Stage.ADD]),
                 control.is_softmax.eq(line["softmax"][Stage.ADD]),
@@ -175,7 +179,7 @@ class LanePipeline(wiring.Component):
             self.update.early_slot.eq(line["slot"][term - 2]),
             self.update.slot.eq(line["slot"][term]),
             self.update.first.eq(line["first"][term + 1]),
-            self.update.shift.eq(line["row_shift"][term]),
+            self.update.shift.eq(row_shift[term]),
             self.update.total.eq(sums.total),
             self.update.squares.eq(sums.squares),
         ]
@@ -183,8 +187,10 @@ class LanePipeline(wiring.Component):
         # --- writes -------------------------------------------------------------------------------
         # The groups of a destination word come one after another, from granule 0 on. They are
         # written together, with the last of them, which leaves the memory to the loads meanwhile.
-        good = Signal()
-        memory, granule = line["dst_memory"][write], line["granule"][write]
+        # What is written is decided a cycle before.
+        going, good = Signal(), Signal()
+        ends, bad = Signal(), Signal()
+        granule = line["granule"][write]
         parts = max(len(self.activation_write.mask), len(self.weight_write.mask))
         earlier = Signal(data.ArrayLayout(8 * lanes, parts), reset_less=True)
         word = Signal.like(earlier)
@@ -197,32 +203,34 @@ class LanePipeline(wiring.Component):
             (self.activation_write, Memory.ACTIVATION),
             (self.weight_write, Memory.WEIGHT),
         ):
+            full = line["last_of_word"][before] & (line["dst_memory"][before] == code)
+            m.d.sync += port.valid.eq(good & full)
             m.d.comb += [
-                port.valid.eq(good & (memory == code) & line["last_of_word"][write]),
                 port.addr.eq(line["dst_address"][write]),
                 port.data.eq(word.as_value()[: len(port.data)]),
                 port.mask.eq((2 << granule) - 1),
             ]
-        row_end = good & line["last_of_row"][write]
+        row_end = good & line["last_of_row"][before]
         m.d.comb += [
-            good.eq(valid[write] & ~failed[write] & ~self.i_halt),
-            self.residual_write.valid.eq(good & line["write_residual"][write]),
+            going.eq(valid[before] & ~self.i_halt & ~self.error),
+            good.eq(going & ~failed[before]),
             self.residual_write.addr.eq(line["res_write_address"][write]),
             self.residual_write.data.eq(Cat(*words_out)),
             self.residual_write.mask.eq(1),
-            self.update.statistics.eq(row_end & line["statistics"][write]),
-            self.update.softmax.eq(row_end & line["softmax"][write]),
-            self.done.eq(good & line["last"][write] & ~self.error),
             self.illegal.eq(line["illegal"][write]),
+            self.done.eq(ends & ~self.error),
             self.error.eq(
-                valid[write]
-                & ~self.i_halt
-                & (
-                    failed[write]
-                    | (self.activation_write.valid & self.activation_write.out_of_range)
-                    | (self.weight_write.valid & self.weight_write.out_of_range)
-                    | (self.residual_write.valid & self.residual_write.out_of_range)
-                )
+                bad
+                | (self.activation_write.valid & self.activation_write.out_of_range)
+                | (self.weight_write.valid & self.weight_write.out_of_range)
+                | (self.residual_write.valid & self.residual_write.out_of_range)
             ),
+        ]
+        m.d.sync += [
+            self.residual_write.valid.eq(good & line["write_residual"][before]),
+            self.update.statistics.eq(row_end & line["statistics"][before]),
+            self.update.softmax.eq(row_end & line["softmax"][before]),
+            ends.eq(good & line["last"][before]),
+            bad.eq(going & failed[before]),
         ]
         return m

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from amaranth import Module, Signal, signed
 from amaranth.lib import stream, wiring
-from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
 from hw.interfaces import RowPort
@@ -13,6 +12,7 @@ from hw.softmax.exp2 import OCTAVE_BITS
 from hw.softmax.row_step import RowStep
 from hw.softmax.state import DROP_BITS, SHIFT_BITS
 from hw.vector.affine import Record
+from hw.vector.ahead import AheadFIFO, AheadPort
 from hw.vector.command import Work
 from hw.vector.delay import DelayLine
 from hw.vector.reciprocal import Reciprocal
@@ -52,7 +52,7 @@ class RowEngine(wiring.Component):
             {
                 "i": In(stream.Signature(Work)),
                 "o": Out(stream.Signature(Work)),
-                "record": Out(stream.Signature(Record)),
+                "record": Out(AheadPort(Record)),
                 "row_max": Out(RowPort(32)),
                 "slot": Out(10),
                 "octave": In(signed(OCTAVE_BITS)),
@@ -73,7 +73,7 @@ class RowEngine(wiring.Component):
         m.submodules.norm = norm = NormRow()
         m.submodules.reciprocal = reciprocal = Reciprocal()
         m.submodules.row_step = row_step = RowStep()
-        m.submodules.records = records = SyncFIFO(width=Record.size, depth=self.depth)
+        m.submodules.records = records = AheadFIFO(Record, self.depth)
 
         # --- command ------------------------------------------------------------------------------
         work = Signal(Work, reset_less=True)
@@ -119,14 +119,13 @@ class RowEngine(wiring.Component):
             with m.If(valid[stage]):
                 m.d.comb += busy.eq(1)
         may_begin = ~work.norm | ~(busy | norm.busy | norm_start)
-        taken = self.record.valid & self.record.ready
         m.d.comb += [
             begin.eq((left != 0) & (used != self.depth) & may_begin & ~self.i_halt),
             idle.eq(~norm.busy & ~norm_start),
             self.slot.eq(slot),
             self.row_max.slot.eq(slot),
         ]
-        m.d.sync += [norm_start.eq(begin & work.norm), used.eq(used + begin - taken)]
+        m.d.sync += [norm_start.eq(begin & work.norm), used.eq(used + begin - records.freed)]
         with m.If(begin):
             m.d.sync += [left.eq(left - 1), slot.eq(slot + 1)]
 
@@ -159,10 +158,8 @@ class RowEngine(wiring.Component):
             self.step_octave.eq(row_step.o_octave),
             self.step_drop.eq(row_step.o_drop),
             self.step_shift.eq(row_step.o_shift),
-            records.w_en.eq(valid[last] | norm.done),
-            records.w_data.eq(record),
-            self.record.valid.eq(records.r_rdy),
-            self.record.payload.eq(records.r_data),
-            records.r_en.eq(self.record.ready),
+            records.write.eq(valid[last] | norm.done),
+            records.i.eq(record),
         ]
+        wiring.connect(m, records.o, wiring.flipped(self.record))
         return m

@@ -12,6 +12,7 @@ from hw.config import AcceleratorConfig
 from hw.interfaces import ADDRESS_BITS, INDEX_BITS, advance
 from hw.isa import ErrorCode
 from hw.vector.affine import Record
+from hw.vector.ahead import AheadPort
 from hw.vector.command import Work
 from hw.vector.operands import word_layout
 
@@ -36,8 +37,6 @@ def group_layout(config: AcceleratorConfig) -> data.StructLayout:
         "last": unsigned(1),  # of the command
         "error": unsigned(1),
         "illegal": unsigned(1),
-        "octave": Record.members["offset"],
-        "row_shift": Record.members["shift"],
     }
     same = (
         "norm scale softmax dst_memory from_residual function add_residual res_shift "
@@ -54,19 +53,23 @@ class Sequencer(wiring.Component):
     and `i_hold` does not keep the first-stage parameter port from it. The word stays at the head
     of its FIFO while its C/V groups are issued.
 
-    Latency: none; a command is taken one cycle before its first group at the earliest, in the
-    cycle of the last group of the one before. Throughput: a group a cycle. Flow control: none
-    behind it: what is issued runs through.
+    Latency: a group is issued a cycle after its command was taken at the earliest, and comes out
+    in the cycle after. Throughput: a group a cycle; a cycle passes between the last group of a
+    command and the first one of the next. Flow control: none behind it: what is issued runs
+    through.
 
     Members
     -------
     i: commands. word, record: see `WordReader` and `RowEngine`.
-    o, acc, o_record, o_valid: the group issued in this cycle, combinational.
+    o, acc, acc_error, o_record, o_valid: the group that comes out in this cycle; acc_error: its
+        accumulator word lies beyond the memory.
     index: position of the command whose groups now reach the end of the pipeline; the pipeline
-        pulses `i_done` at its end. i_hold: PARAM0 is in use. i_halt: issue nothing more.
+        pulses `i_done` at its end. i_hold: PARAM0 is in use in the next cycle. i_halt: issue
+        nothing more.
     """
 
-    commands_in_flight = 16  # the pipeline holds at most 15 commands of one group
+    commands_in_flight = 16
+    """Commands of which a group may be behind it: one in two cycles comes."""
 
     def __init__(self, config: AcceleratorConfig):
         self.config = config
@@ -74,10 +77,11 @@ class Sequencer(wiring.Component):
         super().__init__(
             {
                 "i": In(stream.Signature(Work)),
-                "word": In(stream.Signature(word_layout(config.columns))),
-                "record": In(stream.Signature(Record)),
+                "word": In(AheadPort(word_layout(config.columns))),
+                "record": In(AheadPort(Record)),
                 "o": Out(self.group),
                 "acc": Out(32 * config.lanes),
+                "acc_error": Out(1),
                 "o_record": Out(Record),
                 "o_valid": Out(1),
                 "index": Out(INDEX_BITS),
@@ -89,7 +93,7 @@ class Sequencer(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        config, o = self.config, self.o
+        config = self.config
         lanes = config.lanes
         per_word = config.groups_per_column_panel
         m.submodules.indices = indices = SyncFIFO(width=INDEX_BITS, depth=self.commands_in_flight)
@@ -97,8 +101,15 @@ class Sequencer(wiring.Component):
         # --- state: where the next group stands ---------------------------------------------------
         work = Signal(Work, reset_less=True)
         holding = Signal()
+        needs_word, needs_record, reads_param0 = (
+            Signal(name=name, reset_less=True)
+            for name in ("needs_word", "needs_record", "reads_param0")
+        )
         rows_left = Signal(12, reset_less=True)  # this one included
         groups_left = Signal(12, reset_less=True)
+        last_row, last_in_row = (
+            Signal(name=name, reset_less=True) for name in ("last_row", "last_in_row")
+        )
         group = Signal(12, reset_less=True)
         in_word = Signal(range(per_word), reset_less=True)
         residual, residual_row = (
@@ -108,7 +119,7 @@ class Sequencer(wiring.Component):
         dst, dst_row = (
             Signal(ADDRESS_BITS, name=name, reset_less=True) for name in ("dst", "dst_row")
         )
-        granule = Signal.like(o.granule, name="granule", reset_less=True)
+        granule = Signal.like(self.o.granule, name="granule", reset_less=True)
         slot = Signal(10, reset_less=True)
         key_bits = 22  # signed: 18-bit limit + 4,095 rows - 2^19 columns
         keys_left, keys_row = (
@@ -117,33 +128,30 @@ class Sequencer(wiring.Component):
         )
 
         # --- issue --------------------------------------------------------------------------------
-        needs_word = work.read_acc & (work.error == 0)
-        needs_record = work.row_records & (work.error == 0)
-        last_in_row = groups_left == 1
-        last = last_in_row & (rows_left == 1)
         last_in_word = last_in_row | (in_word == per_word - 1)
-        reads_param0 = ~(work.norm | work.scale | work.softmax)
-        held = reads_param0 & self.i_hold
         issue = Signal()
         m.d.comb += [
             issue.eq(
                 holding
                 & (self.word.valid | ~needs_word)
                 & (self.record.valid | ~needs_record)
-                & ~held
+                & ~(reads_param0 & self.i_hold)
                 & ~self.i_halt
             ),
-            self.o_valid.eq(issue),
-            self.word.ready.eq(issue & needs_word & last_in_word),
-            self.record.ready.eq(issue & needs_record & last_in_row),
-            self.acc.eq(self.word.payload.data.word_select(in_word, 32 * lanes)),
-            self.o_record.eq(self.record.payload),
+            self.word.take.eq(issue & needs_word & last_in_word),
+            self.record.take.eq(issue & needs_record & last_in_row),
         ]
-        for name in o.shape().members:
-            if name in Work.members and name not in ("slot", "dst_address"):
-                m.d.comb += o[name].eq(work[name])
+        granules = Mux(
+            work.dst_by_column, config.groups_per_column_panel, config.groups_per_row_panel
+        )
+        word_is_full = granule == granules - 1
         some_keys = (keys_left > 0) & (keys_left < lanes)
-        m.d.comb += [
+        o = Signal(self.group, reset_less=True)
+        for name in o.shape().members:
+            if name in Work.members and name not in ("slot", "dst_address", "error"):
+                m.d.sync += o[name].eq(work[name])
+        m.d.sync += [
+            self.o_valid.eq(issue),
             o.res_read_address.eq(advance(work.res_address, residual)),
             o.res_write_address.eq(advance(work.res_dst_address, residual)),
             o.param0_address.eq(work.param0 + group),
@@ -154,25 +162,31 @@ class Sequencer(wiring.Component):
             o.keys.eq(Mux(some_keys, keys_left.as_unsigned(), Mux(keys_left > 0, lanes, 0))),
             o.first_of_row.eq(group == 0),
             o.last_of_row.eq(last_in_row),
-            o.last.eq(last),
-            o.error.eq((work.error != 0) | (needs_word & self.word.payload.error)),
+            o.last_of_word.eq(word_is_full | last_in_row),
+            o.last.eq(last_in_row & last_row),
+            o.error.eq(work.error != 0),
             o.illegal.eq(work.error == ErrorCode.ILLEGAL_COMMAND),
-            o.octave.eq(self.record.payload.offset),
-            o.row_shift.eq(self.record.payload.shift),
         ]
 
-        granules = Mux(
-            work.dst_by_column, config.groups_per_column_panel, config.groups_per_row_panel
-        )
-        word_is_full = granule == granules - 1
-        m.d.comb += o.last_of_word.eq(word_is_full | last_in_row)
+        # What was read ahead comes a cycle after its group was issued.
+        part = Signal.like(in_word, name="part", reset_less=True)
+        has_word = Signal(reset_less=True)
+        m.d.sync += [part.eq(in_word), has_word.eq(needs_word)]
+        m.d.comb += [
+            self.o.eq(o),
+            self.acc.eq(self.word.payload.data.word_select(part, 32 * lanes)),
+            self.acc_error.eq(has_word & self.word.payload.error),
+            self.o_record.eq(self.record.payload),
+        ]
 
         # --- next group ---------------------------------------------------------------------------
         with m.If(issue):
             with m.If(last_in_row):
                 m.d.sync += [
                     rows_left.eq(rows_left - 1),
+                    last_row.eq(rows_left == 2),
                     groups_left.eq(work.groups),
+                    last_in_row.eq(work.groups == 1),
                     group.eq(0),
                     residual.eq(advance(residual_row, work.res_stride)),
                     residual_row.eq(advance(residual_row, work.res_stride)),
@@ -186,6 +200,7 @@ class Sequencer(wiring.Component):
             with m.Else():
                 m.d.sync += [
                     groups_left.eq(groups_left - 1),
+                    last_in_row.eq(groups_left == 2),
                     group.eq(group + 1),
                     residual.eq(advance(residual, 1)),
                     keys_left.eq(keys_left - lanes),
@@ -195,26 +210,32 @@ class Sequencer(wiring.Component):
                 with m.Else():
                     m.d.sync += granule.eq(granule + 1)
             m.d.sync += in_word.eq(Mux(last_in_word, 0, in_word + 1))
+            with m.If(last_in_row & last_row):
+                m.d.sync += holding.eq(0)
 
         # --- next command -------------------------------------------------------------------------
-        ends = issue & last
-        take = self.i.valid & self.i.ready
+        # `indices` has a place for every command that can be on its way through the pipeline.
+        take = self.i.valid & ~holding
         m.d.comb += [
-            self.i.ready.eq((~holding | ends) & indices.w_rdy),
+            self.i.ready.eq(~holding),
             indices.w_en.eq(take),
             indices.w_data.eq(self.i.payload.index),
             indices.r_en.eq(self.i_done),
             self.index.eq(indices.r_data),
         ]
-        with m.If(ends):
-            m.d.sync += holding.eq(0)
-        with m.If(take):
+        with m.If(~holding):
             command = self.i.payload
+            good = command.error == 0
             m.d.sync += [
+                holding.eq(self.i.valid),
                 work.eq(command),
-                holding.eq(1),
+                needs_word.eq(command.read_acc & good),
+                needs_record.eq(command.row_records & good),
+                reads_param0.eq(~(command.norm | command.scale | command.softmax)),
                 rows_left.eq(command.rows),
+                last_row.eq(command.rows == 1),
                 groups_left.eq(command.groups),
+                last_in_row.eq(command.groups == 1),
                 group.eq(0),
                 in_word.eq(0),
                 residual.eq(0),

@@ -20,7 +20,10 @@ from hw.vector.sequencer import Sequencer
 
 __all__ = ["VectorUnit"]
 
-IN_FLIGHT_BITS = 5  # three stages of commands and at most `latency` + 1 in the pipeline
+IN_FLIGHT_BITS = 5  # three stages of commands, and those that the sequencer allows
+
+# It takes a command in two cycles, and the last one is done two stages behind the pipeline's start.
+assert Sequencer.commands_in_flight > LanePipeline.latency // 2 + 2
 
 
 class VectorUnit(wiring.Component):
@@ -29,17 +32,17 @@ class VectorUnit(wiring.Component):
 
     ```
     i_command -> Decoder -> RowEngine -> WordReader -> Sequencer -> LanePipeline -> memories
-                              |  records (8)  |  words (4)  ^             |
+                              |  records (16) |  words (8)  ^             |
                               +---------------+-------------+             v
                             row state: SUM, SQUARES, M, SHIFT, L <--- row sums
     ```
-    Three commands can be under way ahead of the pipeline: the row engine computes the records of
-    one, accumulator words of another are read, groups of a third are issued.
+    Four commands can be under way ahead of the pipeline: one is decoded, the row engine computes
+    the records of the next, accumulator words of another are read, groups of the oldest are issued.
 
     Latency: `latency` cycles from the last group to `done`; `start_latency` cycles from a command
     that finds the unit idle to its first group, `norm_start_latency` for NORM. Throughput: a group
-    a cycle, without a bubble between rows or commands; except NORM rows of fewer than
-    `NormRow.latency` + 2 groups, words refused by the accumulator where C = V, and up to
+    a cycle, without a bubble between rows and with one cycle between commands; except NORM rows of
+    fewer than `NormRow.latency` + 2 groups, words refused by the accumulator where C = V, and up to
     `Stage.LATE_READ` cycles where a VECTOR follows a NORM that writes the residual (PARAM0).
     Flow control: commands wait in front; nothing stalls behind the sequencer.
 
@@ -52,7 +55,8 @@ class VectorUnit(wiring.Component):
     acc_read, row_max: results of the matrix unit. shift: it reads SHIFT.
     residual_read, param0, param1, residual_write, activation_write, weight_write: memories; all
         but `acc_read` must always be ready.
-    status: see `UnitStatus`. issued: a group entered the pipeline. i_halt: stop until reset.
+    status: see `UnitStatus`. issued: a group entered the pipeline. i_halt: stop until reset,
+        from the next cycle on.
     """
 
     def __init__(self, config: AcceleratorConfig):
@@ -93,11 +97,11 @@ class VectorUnit(wiring.Component):
     @property
     def start_latency(self) -> int:
         """At most, from a command that is taken by the idle unit to its first group."""
-        return RowEngine.latency + 2
+        return Decoder.latency + RowEngine.latency + 3
 
     @property
     def norm_start_latency(self) -> int:
-        return NormRow.latency + 5
+        return Decoder.latency + NormRow.latency + 6
 
     def elaborate(self, platform):
         m = Module()
@@ -117,16 +121,16 @@ class VectorUnit(wiring.Component):
         stopped = Signal()  # after an error of this unit, at once
         halt = Signal()
         started = Signal()
+        connect(m, decoder.o, rows.i)
         connect(m, rows.o, words.i)
         connect(m, words.o, sequencer.i)
         connect(m, rows.record, sequencer.record)
         connect(m, words.word, sequencer.word)
         m.d.comb += [
             halt.eq(self.i_halt | stopped),
-            decoder.i.eq(self.i_command.payload),
-            rows.i.payload.eq(decoder.o),
-            rows.i.valid.eq(self.i_command.valid & ~halt),
-            self.i_command.ready.eq(rows.i.ready & ~halt),
+            decoder.i.payload.eq(self.i_command.payload),
+            decoder.i.valid.eq(self.i_command.valid & ~halt),
+            self.i_command.ready.eq(decoder.i.ready & ~halt),
             started.eq(self.i_command.valid & self.i_command.ready),
             rows.i_halt.eq(halt),
             words.i_halt.eq(halt),
@@ -138,6 +142,7 @@ class VectorUnit(wiring.Component):
         m.d.comb += [
             pipeline.i.eq(sequencer.o),
             pipeline.acc.eq(sequencer.acc),
+            pipeline.acc_error.eq(sequencer.acc_error),
             pipeline.record.eq(sequencer.o_record),
             pipeline.i_valid.eq(sequencer.o_valid),
             sequencer.i_hold.eq(pipeline.o_hold),

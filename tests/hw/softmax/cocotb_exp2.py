@@ -19,7 +19,7 @@ async def check(dut, score, octave, shift, valid):
         {"score": score, "score_shift": shift, "octave": octave, "valid": valid},
         ["o_weight", "o_fine"],
         SoftmaxLane.latency,
-        late={"octave": 1, "valid": 2},
+        late={"octave": 2, "valid": 3},
         **{f"enable__{k}": 1 for k in range(SoftmaxLane.latency)},
     )
     allowed = (valid != 0) & (score != MASKED_SCORE)

@@ -141,7 +141,7 @@ async def functions(dut):
 
 @cocotb.test()
 async def throughput(dut):
-    """Rows follow rows and commands follow commands without a bubble."""
+    """Rows follow rows without a bubble, commands follow commands with one cycle between."""
     bench = await make_bench(dut, 5)
     c = bench.config
     maker = CommandMaker(c, 13)
@@ -162,7 +162,7 @@ async def throughput(dut):
         ideal = len(commands) * rows * groups
         cocotb.log.info("%s: %d cycles of %d", [o.name for o in opcodes], span, ideal)
         assert len(bench.issued_cycles) == ideal
-        assert span <= ideal + 2, (opcodes, span, ideal)
+        assert span <= ideal + len(commands) - 1 + 2, (opcodes, span, ideal)
         assert bench.done_cycles[-1] - bench.issued_cycles[-1] == VectorUnit(c).latency
     # NORM: hidden where rows are longer than the sequence of the row engine.
     rows, groups = 8, NormRow.latency + 2
@@ -307,7 +307,7 @@ async def errors(dut):
 
 @cocotb.test()
 async def halt(dut):
-    """A halt from outside: nothing is written from the next cycle on."""
+    """A halt from outside: nothing is written from the cycle after it on."""
     bench = await make_bench(dut, 9)
     maker = CommandMaker(bench.config, 31)
     bench.offer(maker.make(Opcode.VECTOR, rows=10, groups=8))
@@ -315,6 +315,7 @@ async def halt(dut):
         await bench.step()
     bench.offer(None)
     bench.set("i_halt", 1)
+    await bench.step()
     before = {name: memory.copy() for name, memory in bench.memory.items()}
     for _ in range(60):
         await bench.step()

@@ -1,0 +1,68 @@
+"""FIFO of what is read ahead of the groups that use it, with short ways on both sides."""
+
+from __future__ import annotations
+
+from amaranth import Module, Signal, unsigned
+from amaranth.lib import memory, wiring
+from amaranth.lib.wiring import In, Out
+
+__all__ = ["AheadFIFO", "AheadPort"]
+
+
+class AheadPort(wiring.Signature):
+    """What is read ahead, from the side that brings it.
+
+    valid: something is there, a register. take: it is used up. payload: what was first in the
+    cycle before, whether it was taken or not.
+    """
+
+    def __init__(self, shape):
+        super().__init__({"valid": Out(1), "take": In(1), "payload": Out(shape)})
+
+
+class AheadFIFO(wiring.Component):
+    """Keeps up to `depth` entries of `shape`; the writer sees to it that there are never more.
+
+    Latency: one cycle from `write` to `o.valid`. Throughput: an entry a cycle. Flow control: the
+    writer counts what it has under way and what is `freed`.
+
+    Parameters
+    ----------
+    depth: a power of two.
+
+    Members
+    -------
+    write, i: an entry. o: the entries in order. freed: the place of one is free again.
+    """
+
+    def __init__(self, shape, depth: int):
+        if depth < 2 or depth & (depth - 1):
+            raise ValueError(f"depth must be a power of two, got {depth}")
+        self.shape = shape
+        self.depth = depth
+        super().__init__(
+            {"write": In(1), "i": In(shape), "o": Out(AheadPort(shape)), "freed": Out(1)}
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.memory = cells = memory.Memory(
+            shape=unsigned(len(self.i.as_value())), depth=self.depth, init=[]
+        )
+        write, read = cells.write_port(), cells.read_port(domain="comb")
+        count = Signal(range(self.depth + 1))
+        more = Signal()  # than the one that may be taken in this cycle
+        m.d.comb += [
+            write.en.eq(self.write),
+            write.data.eq(self.i),
+            self.o.payload.eq(read.data),
+            more.eq(count > 1),
+        ]
+        m.d.sync += [
+            count.eq(count + self.write - self.o.take),
+            self.o.valid.eq(self.write | more | (self.o.valid & ~self.o.take)),
+            self.freed.eq(self.o.take),
+            write.addr.eq(write.addr + self.write),
+            read.addr.eq(read.addr + self.freed),
+        ]
+        return m
