@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import ClockDomain, ClockSignal, Elaboratable, Module, ResetSignal, Signal, Value
+from amaranth import ClockDomain, ClockSignal, Elaboratable, Module, Signal, Value
 from amaranth.lib import io
-from amaranth.lib.cdc import FFSynchronizer, ResetSynchronizer
+from amaranth.lib.cdc import FFSynchronizer
 from amaranth.lib.io import Direction
 
 from boards.memory.sdram_part import SdramPart
@@ -59,17 +59,17 @@ class BoardTop(Elaboratable):
         return m
 
     def _clock(self, m: Module, platform: Any) -> None:
-        m.domains.sync = ClockDomain("sync")
+        # Registers begin as the bitstream says. A reset in their place would be the net with the
+        # longest way of all.
+        m.domains.sync = ClockDomain("sync", reset_less=True)
         pins = platform.request(platform.default_clk, dir="-")
         m.submodules.oscillator = oscillator = io.Buffer(Direction.Input, pins)
         clocks = self.clocks
         if clocks.wanted_hz is None:
-            # Registers begin as the bitstream says.
-            m.d.comb += [ClockSignal().eq(oscillator.i), ResetSignal().eq(0)]
+            m.d.comb += ClockSignal().eq(oscillator.i)
             return
         m.submodules.pll = pll = Pll(self.board.oscillator_hz, clocks.wanted_hz, clocks.phase)
         m.d.comb += [pll.i.eq(oscillator.i), ClockSignal().eq(pll.o)]
-        m.submodules.reset = ResetSynchronizer(~pll.o_locked, domain="sync")
         if isinstance(self.board.memory, SdramPart):
             m.domains.memory = ClockDomain("memory", reset_less=True)
             m.d.comb += ClockSignal("memory").eq(pll.o_shifted)

@@ -92,9 +92,11 @@ def find_dividers(input_hz: int, output_hz: int) -> Dividers:
 
 
 class Pll(wiring.Component):
-    """Clocks of the same frequency, one of them shifted.
+    """Clocks of the same frequency, one of them shifted. They begin when they are steady: what
+    they drive needs no reset to begin as the bitstream says.
 
-    On ECP5 this is one EHXPLLL. Elsewhere the clocks are the input's: for simulation.
+    On ECP5 this is one EHXPLLL, and gates of the global clock network that its lock opens.
+    Elsewhere the clocks are the input's: for simulation.
 
     Parameters
     ----------
@@ -103,7 +105,7 @@ class Pll(wiring.Component):
 
     Members
     -------
-    i: the oscillator. o, o_shifted: clocks. o_locked: they are steady.
+    i: the oscillator. o, o_shifted: clocks.
 
     Attributes
     ----------
@@ -117,19 +119,20 @@ class Pll(wiring.Component):
         self.hz = self.dividers.output_hz(input_hz)
         self.steps = round(phase * self.dividers.output)
         """By which `o_shifted` comes later, in periods of the oscillator."""
-        super().__init__({"i": In(1), "o": Out(1), "o_shifted": Out(1), "o_locked": Out(1)})
+        super().__init__({"i": In(1), "o": Out(1), "o_shifted": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
         if technology_of(platform) is Technology.ECP5:
             self._ecp5(m)
         else:
-            m.d.comb += [self.o.eq(self.i), self.o_shifted.eq(self.i), self.o_locked.eq(1)]
+            m.d.comb += [self.o.eq(self.i), self.o_shifted.eq(self.i)]
         return m
 
     def _ecp5(self, m: Module) -> None:
         dividers, zero = self.dividers, Const(0, 1)
-        feedback = Signal()
+        feedback, locked = Signal(), Signal()
+        free = {name: Signal(name=f"free_{name}") for name in ("o", "o_shifted")}
         # A phase of zero is a count of a divider less one.
         outputs = {"OP": (dividers.loop, 0), "OS": (dividers.output, 0)}
         outputs["OS2"] = (dividers.output, self.steps)
@@ -154,8 +157,12 @@ class Pll(wiring.Component):
             i_CLKI=self.i,
             i_CLKFB=feedback,
             o_CLKOP=feedback,
-            o_CLKOS=self.o,
-            o_CLKOS2=self.o_shifted,
-            o_LOCK=self.o_locked,
+            o_CLKOS=free["o"],
+            o_CLKOS2=free["o_shifted"],
+            o_LOCK=locked,
             **{f"i_{name}": zero for name in unused},
         )
+        for name, clock in free.items():
+            m.submodules[f"gate_{name}"] = Instance(
+                "DCCA", i_CLKI=clock, i_CE=locked, o_CLKO=getattr(self, name)
+            )

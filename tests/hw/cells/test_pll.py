@@ -77,9 +77,10 @@ def test_errors():
 def test_forms():
     pll = Pll(25 * MHZ, 60 * MHZ, phase=0.25)
     d = pll.dividers
-    ports = [pll.i, pll.o, pll.o_shifted, pll.o_locked]
+    ports = [pll.i, pll.o, pll.o_shifted]
     text = rtlil.convert(pll, platform=Technology.ECP5, ports=ports)
     assert text.count(r"cell \EHXPLLL") == 1
+    assert text.count(r"cell \DCCA") == 2
     for name, value in (
         ("CLKI_DIV", d.reference),
         ("CLKFB_DIV", d.feedback),
@@ -91,4 +92,4 @@ def test_forms():
     ):
         assert f"parameter \\{name} {value}\n" in text, name
     plain = Pll(25 * MHZ, 60 * MHZ)
-    assert "EHXPLLL" not in rtlil.convert(plain, ports=[plain.i, plain.o, plain.o_locked])
+    assert "EHXPLLL" not in rtlil.convert(plain, ports=[plain.i, plain.o])
