@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import signal
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import click
 from rich.table import Table
@@ -58,6 +63,20 @@ def timing_lines(result: Result) -> list[str]:
     ]
 
 
+@contextlib.contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """SIGTERM ends the tools that run and removes what they left, as Ctrl-C does."""
+
+    def stop(*_: object) -> NoReturn:
+        sys.exit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _shown(result: Result) -> Table:
     board = result.board
     table = Table(title=f"{board.title}: {result.config.name}")
@@ -102,7 +121,7 @@ def build_(
     target = get_board(board)
     chosen = board_config(target, config, left_out)
     folder = output or Path("build") / board
-    with steps() as step:
+    with _terminated_like_interrupted(), steps() as step:
         result, bitstream = build(
             target, chosen, folder, mhz=mhz, seeds=seeds, progress=reporter(step)
         )

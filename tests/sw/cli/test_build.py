@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -49,6 +55,41 @@ def test_build_refuses(weft, fake, tmp_path):
     error = weft("build", "ulx3s").error()
     assert "does not fit the LFE5U-85F: 100,000 LUTs of 83,640 (16,360 too many, 120%)" in error
     assert not (tmp_path / "build" / "ulx3s").exists()
+
+
+SLOW_TOOL = """
+import os, time
+from pathlib import Path
+Path(os.environ["PID_FILE"]).write_text(str(os.getpid()))
+time.sleep(60)
+"""
+BUILD = """
+import sys
+from pathlib import Path
+from boards import build as flow
+from boards.family import Area
+from sw.cli.main import main
+flow.prepare = lambda *_: Path("top.lpf")
+flow.synthesise_flat = lambda *_: Area()
+sys.argv = ["weft", "build", "ulx3s", "--seeds", "1"]
+main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_build_that_is_stopped_leaves_nothing(fake, tmp_path, monkeypatch, number):
+    fake.tool("NEXTPNR_ECP5", SLOW_TOOL)
+    pid_file = tmp_path / "pid"
+    monkeypatch.setenv("PID_FILE", str(pid_file))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+    with subprocess.Popen([sys.executable, "-c", BUILD]) as process:
+        while not (pid_file.exists() and pid_file.read_text()):
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(number)
+        assert process.wait() != 0
+    assert not Path("/proc", pid_file.read_text()).exists()
+    assert list((tmp_path / "build").iterdir()) == []
 
 
 def test_synth_of_configurations_and_boards(weft, fake, tmp_path, monkeypatch):
