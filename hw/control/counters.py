@@ -18,7 +18,7 @@ class Counters(wiring.Component):
     gathered to its 64-bit word in a memory, and starts it anew: sixteen 64-bit counters cost one
     64-bit adder. A clear only marks the words as void; the sweep passes every mark once.
 
-    Latency: a read answers within `count` + 2 cycles, with the exact value of that cycle.
+    Latency: a read answers within `count` + 2 cycles, with the exact value of two cycles before.
     Throughput: an event of every counter a cycle. Flow control: `i_read` is held until `o_valid`.
 
     Parameters
@@ -60,13 +60,24 @@ class Counters(wiring.Component):
         gathered = [
             Signal(range(self._count + 1), name=f"gathered_{i}") for i in range(self._count)
         ]
+        # Choosing takes a cycle, adding the next.
+        adding = Signal.like(turn)
+        more = Signal(range(self._count + 1))
+        is_void = Signal()
+        m.d.sync += [
+            adding.eq(turn),
+            more.eq(Array(gathered)[turn]),
+            is_void.eq(void.bit_select(turn, 1)),
+        ]
+        with m.If(self.i_clear):
+            m.d.sync += [more.eq(0), is_void.eq(1)]
         total = Signal(COUNTER_BITS)
         m.d.comb += [
-            read.addr.eq(turn),
-            write.addr.eq(turn),
+            read.addr.eq(adding),
+            write.addr.eq(adding),
             write.en.eq(1),
             write.data.eq(total),
-            total.eq(Mux(void.bit_select(turn, 1), 0, read.data) + Array(gathered)[turn]),
+            total.eq(Mux(is_void, 0, read.data) + more),
         ]
         for i in range(self._count):
             with m.If(self.i_clear):
@@ -77,7 +88,7 @@ class Counters(wiring.Component):
                 m.d.sync += gathered[i].eq(gathered[i] + self.i_event[i])
 
         m.d.sync += [
-            self.o_valid.eq(self.i_read & (turn == self.i_select) & ~self.o_valid),
+            self.o_valid.eq(self.i_read & (adding == self.i_select) & ~self.o_valid),
             self.o_value.eq(total),
         ]
         return m

@@ -101,6 +101,8 @@ class ControlRegisters(wiring.Component):
 
         write = Signal()
         m.d.comb += write.eq(has_address & has_word & ~axi.bvalid)
+        # Pulses, a cycle after the write, with its answer.
+        m.d.sync += [self.o_start.eq(0), self.o_reset.eq(0)]
         with m.If(write):
             m.d.sync += [has_address.eq(0), has_word.eq(0), axi.bvalid.eq(1)]
         with m.Elif(axi.bvalid & axi.bready):
@@ -115,13 +117,13 @@ class ControlRegisters(wiring.Component):
                                 part = value[byte : byte + 8]
                                 m.d.sync += part.eq(word[byte : byte + 8])
                 with m.Case(Register.CONTROL >> 2):
-                    m.d.comb += self.o_start.eq(strobe[0] & word[0])
-                    m.d.comb += self.o_reset.eq(strobe[0] & word[1])
+                    m.d.sync += self.o_start.eq(strobe[0] & word[0])
+                    m.d.sync += self.o_reset.eq(strobe[0] & word[1])
+                    with m.If(strobe[0] & word[1]):
+                        m.d.sync += pending.eq(0)
                 with m.Case(Register.INTERRUPT >> 2):
                     with m.If(strobe[0] & word[0]):
                         m.d.sync += pending.eq(0)
-        with m.If(self.o_reset):
-            m.d.sync += pending.eq(0)
         with m.If(self.i_finished):
             m.d.sync += pending.eq(1)
 

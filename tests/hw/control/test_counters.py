@@ -39,8 +39,8 @@ def test_counts():
             elif reading and ctx.get(counters.o_valid):
                 select, since = reading
                 assert cycle - since <= count + 2
-                # The value of the cycle before, which the sweep registered.
-                assert ctx.get(counters.o_value) == history[cycle - 1][select]
+                # The value of two cycles before: chosen, added, registered.
+                assert ctx.get(counters.o_value) == history[cycle - 2][select]
                 reads += 1
                 reading = None
                 ctx.set(counters.i_read, 0)
