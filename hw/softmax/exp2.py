@@ -117,23 +117,28 @@ class SoftmaxLane(wiring.Component):
                 n[0].eq(distance[fraction : fraction + N_BITS]),
                 keep[0].eq(self.valid & unmasked_3 & (distance[fraction + N_BITS :] == 0)),
             ]
-        # Stage 4: what the chord drops.
+        # Stage 4: what the chord drops, but for a last addition.
         partial = [Mux(low_4[k], slope_4 << k, 0) for k in range(EXP2_LOW_BITS)]
-        dropped = Signal(SLOPE_BITS + EXP2_LOW_BITS)
-        m.d.comb += dropped.eq(tree_sum(partial))
         base_5 = Signal(VALUE_BITS, reset_less=True)
-        drop_5 = Signal(SLOPE_BITS, reset_less=True)
+        dropped = Signal(SLOPE_BITS + EXP2_LOW_BITS)
+        halves = [Signal.like(dropped, name=f"half_{k}", reset_less=True) for k in (0, 1)]
+        m.d.comb += dropped.eq(halves[0] + halves[1])
         with m.If(self.enable[4]):
             m.d.sync += [
                 base_5.eq(base_4),
-                drop_5.eq(dropped >> EXP2_LOW_BITS),
+                halves[0].eq(tree_sum(partial[:3])),
+                halves[1].eq(tree_sum(partial[3:])),
                 n[1].eq(n[0]),
                 keep[1].eq(keep[0]),
             ]
         # Stage 5: the value.
         value = Signal(VALUE_BITS, reset_less=True)
         with m.If(self.enable[5]):
-            m.d.sync += [value.eq(base_5 - drop_5), n[2].eq(n[1]), keep[2].eq(keep[1])]
+            m.d.sync += [
+                value.eq(base_5 - (dropped >> EXP2_LOW_BITS)),
+                n[2].eq(n[1]),
+                keep[2].eq(keep[1]),
+            ]
         # Stage 6: shift, again with a guard bit.
         shifted = Signal(FINE_BITS + 1, reset_less=True)
         with m.If(self.enable[6]):

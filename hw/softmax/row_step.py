@@ -34,7 +34,7 @@ class RowStep(wiring.Component):
     instead of the largest one keeps the low bits of weights far below the largest.
     """
 
-    latency = 6
+    latency = 7
 
     def __init__(self):
         super().__init__(
@@ -65,29 +65,34 @@ class RowStep(wiring.Component):
         score_shift = register(self.score_shift, "score_shift_1")
         old, old_drop = register(self.old, "old_1"), register(self.old_drop, "old_drop_1")
         first, drop = register(self.first, "first_1"), register(self.drop, "drop_1")
-        # Stage 1: shift with a guard bit; the largest octave so far.
-        guarded = register(Cat(Const(0, 1), row_max).as_signed() >> score_shift, "guarded_2")
+        # Stages 1 and 2: shift by a multiple of 8 and by the rest, with a guard bit; the largest
+        # octave so far.
+        coarse = Cat(Const(0, 1), row_max).as_signed() >> Cat(Const(0, 3), score_shift[3:])
+        coarse, fine = register(coarse, "coarse_2"), register(score_shift[:3], "fine_2")
         masked = register(row_max == MASKED_SCORE, "masked_2")
         largest = register(Mux(first, MIN_OCTAVE, old + old_drop), "largest_2", octave)
         old = register(Mux(first, MIN_OCTAVE, old), "old_2", octave)
         drop = register(Mux(first, 0, drop), "drop_2")
-        # Stage 2: round and ceiling; the least octave.
+        guarded = register(coarse >> fine, "guarded_3")
+        masked, largest = register(masked, "masked_3"), register(largest, "largest_3")
+        old, drop = register(old, "old_3"), register(drop, "drop_3")
+        # Stage 3: round and ceiling; the least octave.
         raised = guarded[1:].as_signed() + guarded[0] + ((1 << SCORE_FRACTION_BITS) - 1)
-        block = register(raised[SCORE_FRACTION_BITS:].as_signed(), "block_3")
-        least = register(largest - drop, "least_3")
-        largest, old = register(largest, "largest_3"), register(old, "old_3")
-        masked = register(masked, "masked_3")
-        # Stage 3: maxima.
+        block = register(raised[SCORE_FRACTION_BITS:].as_signed(), "block_4")
+        least = register(largest - drop, "least_4")
+        largest, old = register(largest, "largest_4"), register(old, "old_4")
+        masked = register(masked, "masked_4")
+        # Stage 4: maxima.
         new = Mux(masked, old, Mux(block < least, least, block))
-        new = register(new, "octave_4", octave)
+        new = register(new, "octave_5", octave)
         largest = Mux(masked | (block < largest), largest, block)
-        largest = register(largest, "largest_4", octave)
-        old = register(old, "old_4")
-        # Stage 4: distances.
-        distance = register(new - old, "distance_5")
-        o_drop = register(largest - new, "o_drop_5", DROP_BITS)
-        new = register(new, "octave_5")
-        # Stage 5: the shift.
+        largest = register(largest, "largest_5", octave)
+        old = register(old, "old_5")
+        # Stage 5: distances.
+        distance = register(new - old, "distance_6")
+        o_drop = register(largest - new, "o_drop_6", DROP_BITS)
+        new = register(new, "octave_6")
+        # Stage 6: the shift.
         o_shift = register(
             Mux(distance > MAX_SHIFT, MAX_SHIFT, distance), "o_shift", signed(SHIFT_BITS)
         )

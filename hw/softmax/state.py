@@ -36,7 +36,7 @@ class SoftmaxState(wiring.Component):
     -------
     slot, octave, drop, total: the row engine reads OCTAVE, LARGEST - OCTAVE and L.
     step_slot, step_octave, step_drop, step_shift, step: the row engine writes them and SHIFT.
-    update_slot: stage 0. update_shift: stage 2. update_first: stage 3. update_total: stage 4.
+    update_slot: stage 0. update_shift: stage 1. update_first: stage 3. update_total: stage 4.
         update: stage 5: write L.
     shift: the matrix unit reads SHIFT.
     """
@@ -105,11 +105,11 @@ class SoftmaxState(wiring.Component):
         fine = Signal(3, reset_less=True)
         before = Signal(SUM_BITS + 1, reset_less=True)
         after = Signal(SUM_BITS, reset_less=True)
-        right = Signal(SHIFT_BITS)
-        m.d.comb += right.eq(self.update_shift + LEFT)
+        right = Signal(SHIFT_BITS, reset_less=True)
         m.d.sync += [
             # Stage 1: what was summed before.
             old.eq(total_old.data),
+            right.eq(self.update_shift + LEFT),
             # Stages 2 and 3: rescale it, by a multiple of 8 and by the rest.
             coarse.eq(Cat(Const(0, 1 + LEFT), old) >> Cat(Const(0, 3), right[3:])),
             fine.eq(right[:3]),

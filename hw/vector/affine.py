@@ -26,13 +26,13 @@ Param = data.StructLayout({**Record.members, "padding": unsigned(2)})
 FINE_SHIFT_BITS = 3
 
 
-def saturated(value, bits: int, wrap=0):
-    """Clamp a signed expression to a signed `bits`-bit one; with `wrap` keep its low bits."""
+def saturated(value, bits: int):
+    """Clamp a signed expression to a signed `bits`-bit one."""
     width = len(value)
     if width <= bits:
         return value
     high = value[bits - 1 :]
-    fits = (high == 0) | high.all() | wrap
+    fits = (high == 0) | high.all()
     limit = Cat((~value[-1]).replicate(bits - 1), value[-1])  # 01..1 or 10..0
     return Mux(fits, value[:bits], limit).as_signed()
 
@@ -46,9 +46,9 @@ class Affine(wiring.Component):
     Latency: `latency` cycles. Throughput: one a cycle. Flow control: none; a stage keeps its
     contents where `enable` is 0, which saves simulation time and power and nothing else.
 
-    The shift is done in two steps: by a multiple of 8, then by 0 to 7. Between them the value is
-    saturated to 7 bits more than the result: what is cut there saturates in the second step too,
-    and what wraps needs no more bits.
+    The shift is done in two steps: by a multiple of 8, then by 0 to 7. Between them the value has
+    7 bits more than the result, and a bit that says whether more would be needed: what does not
+    fit there does not fit after the second step either.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ class Affine(wiring.Component):
     Members
     -------
     x, mul, offset, shift: operands. o: result. product: x * mul, two cycles after the operands.
-    enable: k: stage k holds something. wrap: k: its result takes the low bits.
+    enable: k: stage k holds something. wrap: stage 4: the result is the low bits.
     """
 
     latency = 5
@@ -72,7 +72,7 @@ class Affine(wiring.Component):
                 "offset": In(signed(OFFSET_BITS)),
                 "shift": In(SHIFT_BITS),
                 "enable": In(1).array(self.latency),
-                "wrap": In(1).array(self.latency),
+                "wrap": In(1),
                 "product": Out(signed(x_bits + MUL_BITS)),
                 "o": Out(signed(result_bits)),
             }
@@ -89,11 +89,14 @@ class Affine(wiring.Component):
         shift_1 = Signal(SHIFT_BITS, reset_less=True)
         shift_2 = Signal(SHIFT_BITS, reset_less=True)
         shift_3 = Signal(SHIFT_BITS, reset_less=True)
-        window = Signal(kept_bits)
-        fits = Signal()
+        window = Signal(signed(kept_bits))
+        too_large = Signal()
+        over = Signal(reset_less=True)
+        negative = Signal(reset_less=True)
         kept = Signal(signed(kept_bits), reset_less=True)
         fine = Signal(FINE_SHIFT_BITS, reset_less=True)
         shifted = Signal(signed(kept_bits))
+        limit = Signal(self.result_bits)
         result = Signal(signed(self.result_bits), reset_less=True)
 
         # Stages 0 and 1: operands, product.
@@ -113,7 +116,7 @@ class Affine(wiring.Component):
             m.d.sync += [total.eq(multiplier.o + offset_2), shift_3.eq(shift_2)]
         # Stage 3: shift by a multiple of 8.
         # It fits if all bits beyond the window are copies of the sign, which is known for every
-        # shift before the shift is; the top bit then equals the sign, but for a value that wraps.
+        # shift before the shift is.
         sign, steps = total[-1], 1 << (SHIFT_BITS - FINE_SHIFT_BITS)
         beyond: list[Value] = [Const(1, 1)]
         for step in reversed(range(steps)):
@@ -124,18 +127,24 @@ class Affine(wiring.Component):
             for step in range(steps):
                 with m.Case(step):
                     m.d.comb += [
-                        fits.eq(beyond[step]),
                         window.eq(total >> (step << FINE_SHIFT_BITS)),
+                        too_large.eq(~beyond[step]),
                     ]
-        limit, wrap = (~sign).replicate(kept_bits - 1), self.wrap[3]
         with m.If(self.enable[3]):
             m.d.sync += [
-                kept.eq(Cat(Mux(fits | wrap, window[:-1], limit), Mux(wrap, window[-1], sign))),
+                kept.eq(window),
+                over.eq(too_large),
+                negative.eq(sign),
                 fine.eq(shift_3[:FINE_SHIFT_BITS]),
             ]
-        # Stage 4: the rest of the shift.
-        m.d.comb += shifted.eq(kept >> fine)
+        # Stage 4: the rest of the shift, saturation.
+        high = shifted[self.result_bits - 1 :]
+        within = (~over & ((high == 0) | high.all())) | self.wrap
+        m.d.comb += [
+            shifted.eq(kept >> fine),
+            limit.eq(Cat((~negative).replicate(self.result_bits - 1), negative)),
+        ]
         with m.If(self.enable[4]):
-            m.d.sync += result.eq(saturated(shifted, self.result_bits, self.wrap[4]))
+            m.d.sync += result.eq(Mux(within, shifted[: self.result_bits], limit))
         m.d.comb += [self.product.eq(multiplier.o), self.o.eq(result)]
         return m

@@ -13,6 +13,9 @@ from hw.isa import ErrorCode, Memory, Opcode
 __all__ = ["VECTOR_OPCODES", "Decoder", "Work"]
 
 VECTOR_OPCODES = (Opcode.VECTOR, Opcode.NORM, Opcode.SCALE, Opcode.SOFTMAX)
+KIND_BITS = 2
+assert len({op % (1 << KIND_BITS) for op in VECTOR_OPCODES}) == len(VECTOR_OPCODES)
+CHOICE_BITS = 2
 
 _FIELDS = data.StructLayout(
     {
@@ -69,7 +72,8 @@ Work = data.StructLayout(
         "error": unsigned(4),  # why the command must not be executed, or 0
     }
 )
-"""A vector command. Fields that a kind does not have are 0."""
+"""A vector command. Of what a kind does not have, bits and choices (`CHOICE_BITS`) are 0 and
+numbers, which nothing looks at then, are anything."""
 
 
 class Decoder(wiring.Component):
@@ -78,7 +82,7 @@ class Decoder(wiring.Component):
     Errors: row state beyond `row_slots`, or a destination word with more values than the
     memory's words have bytes (V operand into activation memory where C > R).
 
-    Latency: `latency` cycles: fields, then their check. Throughput: a command in two cycles. Flow
+    Latency: `latency` cycles: fields, then their check. Throughput: a command in three cycles. Flow
     control: streams on both sides.
 
     Members
@@ -98,18 +102,21 @@ class Decoder(wiring.Component):
         entry = self.i.payload
         o = Signal(_FIELDS)
         views = {op: data.View(command_layout(op), entry.word) for op in VECTOR_OPCODES}
-        opcode = views[Opcode.VECTOR].opcode
+        # Dispatch sends no other opcodes.
+        kind = views[Opcode.VECTOR].opcode[:KIND_BITS]
+        cases = {op: int(op) % (1 << KIND_BITS) for op in VECTOR_OPCODES}
         m.d.comb += o.index.eq(entry.index)
-        with m.Switch(opcode):
-            for op, view in views.items():
-                members = command_layout(op).members
-                with m.Case(int(op)):
-                    for name in members:
-                        if name in _FIELDS.members:
-                            m.d.comb += o[name].eq(view[name])
+        for name in _FIELDS.members:
+            having = {op: view[name] for op, view in views.items() if name in view.shape().members}
+            if having:
+                missing = next(iter(having.values())) if len(o[name]) > CHOICE_BITS else 0
+                with m.Switch(kind):
+                    for op, case in cases.items():
+                        with m.Case(case):
+                            m.d.comb += o[name].eq(having.get(op, missing))
         vector, norm = views[Opcode.VECTOR], views[Opcode.NORM]
-        with m.Switch(opcode):
-            with m.Case(int(Opcode.VECTOR)):
+        with m.Switch(kind):
+            with m.Case(cases[Opcode.VECTOR]):
                 m.d.comb += [
                     o.first.eq(vector.statistics_first),
                     o.read_acc.eq(~vector.from_residual),
@@ -117,7 +124,7 @@ class Decoder(wiring.Component):
                     o.two_stage.eq(vector.two_stage),
                     o.read_param1.eq(vector.two_stage & (vector.dst_memory != Memory.NONE)),
                 ]
-            with m.Case(int(Opcode.NORM)):
+            with m.Case(cases[Opcode.NORM]):
                 m.d.comb += [
                     o.norm.eq(1),
                     o.from_residual.eq(1),
@@ -127,7 +134,7 @@ class Decoder(wiring.Component):
                     o.read_param1.eq(norm.dst_memory != Memory.NONE),
                     o.row_records.eq(1),
                 ]
-            with m.Case(int(Opcode.SCALE)):
+            with m.Case(cases[Opcode.SCALE]):
                 m.d.comb += [
                     o.scale.eq(1),
                     o.read_acc.eq(1),
@@ -135,20 +142,23 @@ class Decoder(wiring.Component):
                     o.read_param1.eq(1),
                     o.row_records.eq(1),
                 ]
-            with m.Case(int(Opcode.SOFTMAX)):
+            with m.Case(cases[Opcode.SOFTMAX]):
                 m.d.comb += [o.softmax.eq(1), o.read_acc.eq(1), o.row_records.eq(1)]
 
         full, checked = Signal(), Signal()
         fields = Signal(_FIELDS, reset_less=True)
         error, code = Signal(4), Signal(4, reset_less=True)
+        leaves = checked & self.o.ready
         m.d.comb += [
             self.o.valid.eq(checked),
             self.o.payload.eq(Cat(fields, code)),
-            self.i.ready.eq(~full | (checked & self.o.ready)),
+            self.i.ready.eq(~full),
         ]
-        m.d.sync += [checked.eq(full & ~(checked & self.o.ready)), code.eq(error)]
-        with m.If(self.i.ready):
+        m.d.sync += [checked.eq(full & ~leaves), code.eq(error)]
+        with m.If(~full):
             m.d.sync += [full.eq(self.i.valid), fields.eq(o)]
+        with m.If(leaves):
+            m.d.sync += full.eq(0)
 
         uses_slots = fields.row_records | fields.statistics
         end = Signal(13)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth import Const, Module, Mux, Signal, signed
+from amaranth import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -50,7 +50,8 @@ class Activation(wiring.Component):
         value = Signal(signed(MID_BITS), reset_less=True)
         function = Signal(Function, reset_less=True)
         magnitude = Signal(MID_BITS, reset_less=True)
-        gelu = (function == Function.GELU_ERF) | (function == Function.GELU_TANH)
+        tanh = function == Function.GELU_TANH
+        gelu = tanh | (function == Function.GELU_ERF)
         chosen = Signal(BASE_BITS + SLOPE_BITS)
         m.submodules.multiplier = multiplier = Multiplier(SLOPE_BITS, GELU_LOW_BITS + 1)
         use_2, use_3 = (Signal(name=f"use_{k}", reset_less=True) for k in (2, 3))
@@ -68,14 +69,14 @@ class Activation(wiring.Component):
                 function.eq(self.function),
                 magnitude.eq(Mux(self.i < 0, -self.i, self.i)),
             ]
-        # Stage 1: chord.
-        with m.Switch(magnitude[GELU_LOW_BITS : GELU_LOW_BITS + SEGMENT_BITS]):
-            for index in range(GELU_SEGMENTS):
-                with m.Case(index):
-                    for choice, table in GELU_TABLES.items():
-                        entry = table[index][0] | (table[index][1] % (1 << SLOPE_BITS)) << BASE_BITS
-                        with m.If(function == choice):
-                            m.d.comb += chosen.eq(Const(entry, BASE_BITS + SLOPE_BITS))
+        # Stage 1: chord, some if there is no GELU.
+        segment = magnitude[GELU_LOW_BITS : GELU_LOW_BITS + SEGMENT_BITS]
+        with m.Switch(Cat(segment, tanh)):
+            for choice in (Function.GELU_ERF, Function.GELU_TANH):
+                for index, (start, slope) in enumerate(GELU_TABLES[choice]):
+                    entry = start | (slope % (1 << SLOPE_BITS)) << BASE_BITS
+                    with m.Case(index | (choice == Function.GELU_TANH) << SEGMENT_BITS):
+                        m.d.comb += chosen.eq(Const(entry, BASE_BITS + SLOPE_BITS))
         with m.If(self.enable[1]):
             m.d.sync += [
                 use_2.eq(gelu & (magnitude[GELU_LOW_BITS + SEGMENT_BITS :] == 0)),

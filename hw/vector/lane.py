@@ -42,7 +42,7 @@ LaneControl = wiring.Signature(
         "adding": Out(1).array(Stage.ADD),  # k: and it needs its residual word
         "plain": Out(1).array(Stage.ADD),  # k: and it is no softmax group
         "softmax": Out(1).array(Stage.ADD),  # k: and it is a softmax group
-        "wrap": Out(1).array(Stage.WRITE),  # k: its INT8 result wraps
+        "wrap": Out(1),  # at WRITE - 1: the INT8 result wraps
         "from_residual": Out(1),  # at MEMORY
         "per_row": Out(1),  # at MEMORY
         "res_shift": Out(4),  # at FIRST
@@ -187,7 +187,7 @@ class Lane(wiring.Component):
             gain.offset.eq(self.param0.offset),
             gain.shift.eq(self.param0.shift),
             *(second.enable[k].eq(valid[Stage.ADD + k]) for k in range(second.latency)),
-            *(second.wrap[k].eq(control.wrap[Stage.ADD + k]) for k in range(second.latency)),
+            second.wrap.eq(control.wrap),
             second.x.eq(value),
             second.mul.eq(second_param.mul),
             second.offset.eq(second_param.offset),

@@ -24,7 +24,7 @@ RowUpdate = data.StructLayout(
         "early_slot": 10,  # at TERM - 2: of L
         "slot": 10,  # at TERM: of SUM and SQUARES
         "first": 1,  # at TERM + 1: do not add to what is there
-        "shift": SHIFT_BITS,  # at TERM: rescale of L
+        "shift": SHIFT_BITS,  # at TERM - 1: rescale of L
         "total": unsigned(SUM_BITS),  # at TERM + 2
         "squares": unsigned(SQUARES_BITS),  # at TERM + 2
         "statistics": 1,  # at WRITE: update SUM and SQUARES
@@ -52,8 +52,8 @@ class LanePipeline(wiring.Component):
     i, acc, acc_error, record, i_valid: the group of this cycle.
     residual_read, param0, param1, activation_write, weight_write, residual_write: memories.
     update: row sums for the row state. o_hold: PARAM0 is in use in the next cycle.
-    done: the last group of a command is being written. error, illegal: so is a group with an
-        error. i_halt: write
+    last: the last group of a command is at its end, by whatever end. done: it is being written.
+        error, illegal: a group with an error is. i_halt: write
         nothing from the next cycle on.
     """
 
@@ -79,6 +79,7 @@ class LanePipeline(wiring.Component):
                 "residual_write": Out(WritePort(16 * lanes)),
                 "update": Out(RowUpdate),
                 "o_hold": Out(1),
+                "last": Out(1),
                 "done": Out(1),
                 "error": Out(1),
                 "illegal": Out(1),
@@ -110,13 +111,12 @@ class LanePipeline(wiring.Component):
         ]
 
         # --- errors -------------------------------------------------------------------------------
-        early_error = (
-            group.error
-            | self.acc_error
-            | (self.residual_read.valid & self.residual_read.out_of_range)
-            | (self.i_valid & vector & self.param0.out_of_range)
+        early_errors = Cat(
+            group.error | self.acc_error,
+            self.residual_read.valid & self.residual_read.out_of_range,
+            self.i_valid & vector & self.param0.out_of_range,
         )
-        early = DelayLine(m, early_error, "early_error")
+        early = DelayLine(m, DelayLine(m, early_errors, "early_errors")[1].any(), "early", first=1)
         late_error = (
             early[late]
             | (late_gain & self.param0.out_of_range)
@@ -144,7 +144,7 @@ class LanePipeline(wiring.Component):
                 *(control.adding[k].eq(adding[k]) for k in range(Stage.ADD)),
                 *(control.plain[k].eq(plain[k]) for k in range(Stage.ADD)),
                 *(control.softmax[k].eq(softmax[k]) for k in range(Stage.ADD)),
-                *(control.wrap[k].eq(line["wrap"][k]) for k in range(write)),
+                control.wrap.eq(line["wrap"][before]),
                 control.from_residual.eq(line["from_residual"][Stage.MEMORY]),
                 control.per_row.eq(per_row[Stage.MEMORY]),
                 control.res_shift.eq(line["res_shift"][Stage.FIRST]),
@@ -179,7 +179,7 @@ class LanePipeline(wiring.Component):
             self.update.early_slot.eq(line["slot"][term - 2]),
             self.update.slot.eq(line["slot"][term]),
             self.update.first.eq(line["first"][term + 1]),
-            self.update.shift.eq(row_shift[term]),
+            self.update.shift.eq(row_shift[term - 1]),
             self.update.total.eq(sums.total),
             self.update.squares.eq(sums.squares),
         ]
@@ -189,7 +189,7 @@ class LanePipeline(wiring.Component):
         # written together, with the last of them, which leaves the memory to the loads meanwhile.
         # What is written is decided a cycle before.
         going, good = Signal(), Signal()
-        ends, bad = Signal(), Signal()
+        bad = Signal()
         granule = line["granule"][write]
         parts = max(len(self.activation_write.mask), len(self.weight_write.mask))
         earlier = Signal(data.ArrayLayout(8 * lanes, parts), reset_less=True)
@@ -218,7 +218,7 @@ class LanePipeline(wiring.Component):
             self.residual_write.data.eq(Cat(*words_out)),
             self.residual_write.mask.eq(1),
             self.illegal.eq(line["illegal"][write]),
-            self.done.eq(ends & ~self.error),
+            self.done.eq(self.last & ~self.error),
             self.error.eq(
                 bad
                 | (self.activation_write.valid & self.activation_write.out_of_range)
@@ -230,7 +230,7 @@ class LanePipeline(wiring.Component):
             self.residual_write.valid.eq(good & line["write_residual"][before]),
             self.update.statistics.eq(row_end & line["statistics"][before]),
             self.update.softmax.eq(row_end & line["softmax"][before]),
-            ends.eq(good & line["last"][before]),
+            self.last.eq(going & line["last"][before]),
             bad.eq(going & failed[before]),
         ]
         return m

@@ -39,15 +39,17 @@ class Reciprocal(wiring.Component):
     total: operand. o: the record.
     """
 
-    latency = 6
+    latency = 7
 
     def __init__(self):
         super().__init__({"total": In(SUM_BITS), "o": Out(Record)})
 
     def elaborate(self, platform):
         m = Module()
-        # Stages 0 to 2: normalise.
-        normal, counts = self.total, []
+        # Stage 0: the operand comes from a memory.
+        normal, counts = Signal(SUM_BITS, name="total_1", reset_less=True), []
+        m.d.sync += normal.eq(self.total)
+        # Stages 1 to 3: normalise.
         for stage, steps in enumerate(((32, 16), (8, 4), (2, 1))):
             shifted, count = normalise(m, normal, steps, f"normal_{stage}")
             normal = Signal(SUM_BITS, name=f"normal_{stage}", reset_less=True)
@@ -55,7 +57,7 @@ class Reciprocal(wiring.Component):
             m.d.sync += [normal.eq(shifted), kept.eq(Cat(count, *counts))]
             counts = [kept]
         zeros = counts[0]
-        # Stage 3: chord.
+        # Stage 4: chord.
         below = SUM_BITS - 1 - SEGMENT_BITS
         base, slope = chord(m, normal[below : SUM_BITS - 1], RECIPROCAL_TABLE, "chord")
         low = normal[below - RECIPROCAL_LOW_BITS : below]
@@ -76,11 +78,11 @@ class Reciprocal(wiring.Component):
             shift_1.eq(Mux(zeros > RECIPROCAL_SHIFT, 0, RECIPROCAL_SHIFT - zeros)),
             empty_1.eq(~normal[-1]),
         ]
-        # Stage 4: product.
+        # Stage 5: product.
         shift_2 = Signal(6, reset_less=True)
         empty = Signal(reset_less=True)
         m.d.sync += [base_2.eq(base_1), shift_2.eq(shift_1), empty.eq(empty_1)]
-        # Stage 5: the record.
+        # Stage 6: the record.
         mul = Signal(len(base))
         record = Signal(Record, reset_less=True)
         m.d.comb += mul.eq(base_2 - (multiplier.o >> RECIPROCAL_LOW_BITS))

@@ -6,7 +6,7 @@ from amaranth import Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["SQUARES_BITS", "RowStatistics", "StatisticsEntry"]
+__all__ = ["SQUARES_BITS", "TOTAL_BITS", "RowStatistics", "StatisticsEntry"]
 
 TOTAL_BITS = 32
 SQUARES_BITS = 44

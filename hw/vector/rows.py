@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth import Module, Signal, signed
+from amaranth import Cat, Module, Signal, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -30,7 +30,7 @@ class RowEngine(wiring.Component):
     NORM and SCALE: the parameters of the first affine stage. SOFTMAX: the octave as `offset` and
     the rescaling shift as `shift`; the engine writes both to the row state.
 
-    Latency: `latency` cycles from the command to the first record; NORM: `NormRow.latency` + 3.
+    Latency: `latency` cycles from the command to the first record; NORM: `NormRow.latency` + 4.
     Throughput: a row a cycle; NORM: a row in `NormRow.latency` + 2 cycles. Flow control: at most
     `depth` records wait, so the engine is up to that many rows ahead of the groups, and it goes on
     to the next command when all its rows are under way.
@@ -113,26 +113,30 @@ class RowEngine(wiring.Component):
         first = DelayLine(m, work.first, "first")
         score_shift = DelayLine(m, work.score_shift, "score_shift")
         drop = DelayLine(m, work.drop, "drop")
-        norm_start = Signal()
+        norm_begun, norm_start, norm_works = Signal(), Signal(), Signal()
+        statistics = Signal(StatisticsEntry, reset_less=True)
         busy = Signal()
-        for stage in range(1, last + 1):
-            with m.If(valid[stage]):
-                m.d.comb += busy.eq(1)
-        may_begin = ~work.norm | ~(busy | norm.busy | norm_start)
+        m.d.sync += busy.eq(Cat(valid[stage] for stage in range(last)).any())
+        with m.If(begin & work.norm):
+            m.d.sync += norm_works.eq(1)
+        with m.Elif(norm.ends):
+            m.d.sync += norm_works.eq(0)
+        may_begin = ~work.norm | ~(busy | norm_works)
         m.d.comb += [
             begin.eq((left != 0) & (used != self.depth) & may_begin & ~self.i_halt),
-            idle.eq(~norm.busy & ~norm_start),
+            idle.eq(~norm_works),
             self.slot.eq(slot),
             self.row_max.slot.eq(slot),
         ]
-        m.d.sync += [norm_start.eq(begin & work.norm), used.eq(used + begin - records.freed)]
+        m.d.sync += [norm_begun.eq(begin & work.norm), used.eq(used + begin - records.freed)]
         with m.If(begin):
             m.d.sync += [left.eq(left - 1), slot.eq(slot + 1)]
 
-        # Stage 1: the state is there.
+        # Stage 1: the state is there; for NORM, it is taken a cycle later.
+        m.d.sync += [norm_start.eq(norm_begun), statistics.eq(self.statistics)]
         m.d.comb += [
             norm.start.eq(norm_start),
-            norm.i.eq(self.statistics),
+            norm.i.eq(statistics),
             norm.features.eq(work.features),
             norm.epsilon.eq(work.epsilon),
             reciprocal.total.eq(self.total),

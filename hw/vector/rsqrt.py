@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from amaranth import Cat, Const, Module, Mux, Signal, signed
+from functools import reduce
+from operator import or_
+
+from amaranth import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -10,8 +13,8 @@ from hw.cells.multiplier import WideMultiplier
 from hw.isa import NORM_FRACTION_BITS
 from hw.vector.affine import Record
 from hw.vector.golden import MUL_MAX, RSQRT_LOW_BITS, RSQRT_TABLE
-from hw.vector.normalise import chord, normalise
-from hw.vector.row_state import StatisticsEntry
+from hw.vector.normalise import chord
+from hw.vector.row_state import TOTAL_BITS, StatisticsEntry
 
 __all__ = ["NormRow"]
 
@@ -20,7 +23,12 @@ VARIANCE_BITS = 58  # 13 + 44 bits of H * squares, and epsilon; even, for the ev
 MANTISSA_BITS = 16
 LEFT_BITS, RIGHT_BITS = 33, 17  # operands of the one multiplier
 NORMALISE = {8: 32, 9: 16, 10: 8, 11: 4, 12: 2}
-"""Steps of the sequence, and by how much each may shift."""
+"""Steps of the sequence, and by how much each may shift the variance."""
+
+
+def _selected(bits: int, choices):
+    """The value whose bit is set, of pairs (bit, value); 0 if none is."""
+    return reduce(or_, (Value.cast(value) & bit.replicate(bits) for bit, value in choices))
 
 
 class NormRow(wiring.Component):
@@ -39,12 +47,12 @@ class NormRow(wiring.Component):
 
     Latency: `latency` cycles from `start` to `done`. Throughput: a row in `latency` + 1 cycles; a
     normalised row has more groups than that, so the sequence is hidden. Flow control: `start`
-    only when not `busy`.
+    only from the cycle after `done` on.
 
     Members
     -------
-    start, i: a row. features, epsilon: constant from start to done. busy: at work.
-    o, done: the record, valid in the cycle of done.
+    start, i: a row. features, epsilon: constant from start to done.
+    o, done: the record, valid in the cycle of done. ends: done in the next cycle.
 
     Source: 48 chords on the mantissa of an even exponent; exact H^2 * variance instead of a mean.
     """
@@ -58,7 +66,7 @@ class NormRow(wiring.Component):
                 "i": In(StatisticsEntry),
                 "features": In(FEATURES_BITS),
                 "epsilon": In(32),
-                "busy": Out(1),
+                "ends": Out(1),
                 "done": Out(1),
                 "o": Out(Record),
             }
@@ -72,97 +80,117 @@ class NormRow(wiring.Component):
         product = Signal(signed(LEFT_BITS + RIGHT_BITS), reset_less=True)
         variance = Signal(signed(VARIANCE_BITS + 2), reset_less=True)
         normal = Signal(VARIANCE_BITS, reset_less=True)
-        exponent = Signal(signed(7), reset_less=True)
+        count = Signal(len(NORMALISE), reset_less=True)
         root = Signal(MANTISSA_BITS, reset_less=True)
         h = Signal(4, reset_less=True)
         shift = Signal(6, reset_less=True)
         guarded = Signal(signed(LEFT_BITS + RIGHT_BITS + 1), reset_less=True)
         record = Signal(Record, reset_less=True)
-        step = Signal(range(self.latency + 1))
+        addend = Signal.like(variance)
+        negated = Signal(signed(TOTAL_BITS + 1), reset_less=True)  # -total
+        base_1 = Signal(MANTISSA_BITS, reset_less=True)
+        zeros = Signal(reset_less=True)
+        at = Signal(self.latency + 1)  # a bit for each step; none of them while idle, or in step 0
         features = self.features
+        m.d.sync += at.eq(Cat(Const(0, 1), self.start, at[1:-1]))
         m.d.comb += [
-            self.busy.eq(step != 0),
+            self.ends.eq(at[-2]),
+            self.done.eq(at[-1]),
             self.o.eq(record),
             multiplier.a_enable.eq(1),
             multiplier.b_enable.eq(1),
             multiplier.o_enable.eq(1),
         ]
 
-        shifted, zeros = Signal.like(normal), Signal(signed(7))
-        with m.Switch(step):
-            for place, shift_by in NORMALISE.items():
-                with m.Case(place):
-                    value, taken = normalise(m, normal, (shift_by,), f"normal_{place}")
-                    m.d.comb += [shifted.eq(value), zeros.eq(Mux(taken, shift_by // 2, 0))]
+        # --- products: there three steps after their operands -------------------------------------
         mantissa = normal[VARIANCE_BITS - MANTISSA_BITS :]
         segment = mantissa[RSQRT_LOW_BITS:] - len(RSQRT_TABLE) // 3  # 16, as v >= 2^14
         base, slope = chord(m, segment[:6], RSQRT_TABLE, "chord")
-        fitted = Signal(signed(len(base) + 1))
-        m.d.comb += fitted.eq(base - (product >> RSQRT_LOW_BITS))
+        total = row.total.as_unsigned()
+        operands = [
+            (self.start, self.i.squares[:32], features),
+            (at[1], row.squares[32:], features),
+            (at[2], negated, total[:16]),
+            (at[3], negated, total[16:].as_signed()),
+            (at[13], slope, mantissa[:RSQRT_LOW_BITS]),
+            (at[17], features, root),
+            (at[18], row.total, root),
+        ]
+        m.d.comb += [
+            left.eq(_selected(LEFT_BITS, [(bit, a) for bit, a, _ in operands])),
+            right.eq(_selected(RIGHT_BITS, [(bit, b) for bit, _, b in operands])),
+        ]
         # round(product, h): one guard bit, and a step for the shift.
         rounded = Signal(signed(LEFT_BITS + RIGHT_BITS))
-        scale = Signal(signed(8))
-        m.d.comb += [
-            rounded.eq(guarded[1:].as_signed() + guarded[0]),
-            scale.eq(22 - NORM_FRACTION_BITS + exponent - h),
-        ]
-        half = (Const(1, 1) << shift) >> 1
-
-        # The product of a step's operands is there three steps later.
+        m.d.comb += rounded.eq(guarded[1:].as_signed() + guarded[0])
         m.d.sync += [
             product.eq(multiplier.o),
             guarded.eq(Cat(Const(0, 1), product).as_signed() >> h),
         ]
-        with m.If(step != 0):
-            m.d.sync += step.eq(step + 1)
-        with m.Switch(step):
-            with m.Case(0):
-                m.d.comb += [left.eq(self.i.squares[:32]), right.eq(features)]
-                with m.If(self.start):
-                    m.d.sync += [step.eq(1), row.eq(self.i)]
-            with m.Case(1):
-                m.d.comb += [left.eq(row.squares[32:]), right.eq(features)]
-                for bit in range(FEATURES_BITS):  # bits of features - 1; the last one wins
-                    with m.If((features - 1)[bit]):
-                        m.d.sync += h.eq(bit + 1)
-                with m.If(features == 1):
-                    m.d.sync += h.eq(0)
-            with m.Case(2):
-                m.d.comb += [left.eq(row.total), right.eq(row.total.as_unsigned()[:16])]
-            with m.Case(3):
-                m.d.comb += [
-                    left.eq(row.total),
-                    right.eq(row.total.as_unsigned()[16:].as_signed()),
-                ]
-                m.d.sync += variance.eq(product + self.epsilon)
-            with m.Case(4):
-                m.d.sync += variance.eq(variance + (product << 32))
-            with m.Case(5):
-                m.d.sync += variance.eq(variance - product)
-            with m.Case(6):
-                m.d.sync += variance.eq(variance - (product << 16))
-            with m.Case(7):
-                # variance = normal * 4^-count, and 2^42 of it is the unit of the mantissa.
-                m.d.sync += [
-                    normal.eq(Mux(variance < 1, 1, variance.as_unsigned())),
-                    exponent.eq((VARIANCE_BITS - MANTISSA_BITS) // 2),
-                ]
-            with m.Case(*NORMALISE):
-                m.d.sync += [normal.eq(shifted), exponent.eq(exponent - zeros)]
-            with m.Case(13):
-                m.d.comb += [left.eq(slope), right.eq(mantissa[:RSQRT_LOW_BITS])]
-                m.d.sync += shift.eq(Mux(scale < 0, 0, scale.as_unsigned()))
-            with m.Case(16):
-                m.d.sync += root.eq(Mux(fitted > MUL_MAX, MUL_MAX, fitted.as_unsigned()))
-            with m.Case(17):
-                m.d.comb += [left.eq(features), right.eq(root)]
-            with m.Case(18):
-                m.d.comb += [left.eq(row.total), right.eq(root)]
-            with m.Case(21):
-                m.d.sync += record.mul.eq(Mux(rounded > MUL_MAX, MUL_MAX, rounded.as_unsigned()))
-            with m.Case(22):
-                m.d.sync += [record.offset.eq(half - rounded), record.shift.eq(shift)]
-            with m.Case(self.latency):
-                m.d.sync += step.eq(0)
-                m.d.comb += self.done.eq(1)
+
+        # --- variance -----------------------------------------------------------------------------
+        with m.If(self.start):
+            m.d.sync += row.eq(self.i)
+        chosen = [
+            (at[2] | at[4], multiplier.o),
+            (at[3], multiplier.o << 32),
+            (at[5], multiplier.o << 16),
+        ]
+        m.d.sync += [
+            negated.eq(-row.total),
+            addend.eq(_selected(len(addend), chosen)),
+            variance.eq(Mux(self.start, self.epsilon, variance + addend)),
+        ]
+        with m.If(at[1]):
+            for bit in range(FEATURES_BITS):  # bits of features - 1; the last one wins
+                with m.If((features - 1)[bit]):
+                    m.d.sync += h.eq(bit + 1)
+            with m.If(features == 1):
+                m.d.sync += h.eq(0)
+
+        # --- mantissa and exponent ----------------------------------------------------------------
+        # variance = normal * 4^-count, and 2^42 of it is the unit of the mantissa. Whether a step
+        # shifts is found in the step before, from the bits that are on top then.
+        def top_is_zero(value, shift_by: int):
+            return value[VARIANCE_BITS - shift_by : VARIANCE_BITS] == 0
+
+        steps = list(NORMALISE.items())
+        negative = variance[-1]
+        clamped = variance[:VARIANCE_BITS] & (~negative).replicate(VARIANCE_BITS)
+        choices = [(at[7], clamped | (negative | (variance == 0)))]
+        with m.If(at[7]):
+            m.d.sync += zeros.eq(negative | top_is_zero(variance, steps[0][1]))
+        for (step, shift_by), (_, next_by) in zip(steps, [*steps[1:], (0, 0)], strict=True):
+            shifted = (normal << shift_by)[:VARIANCE_BITS]
+            choices.append((at[step], shifted))
+            with m.If(at[step]):
+                if next_by:
+                    after = Mux(zeros, top_is_zero(shifted, next_by), top_is_zero(normal, next_by))
+                    m.d.sync += zeros.eq(after)
+                else:
+                    m.d.sync += zeros.eq(0)
+                # Each step shifts half as far as the one before: a bit of the count.
+                m.d.sync += count.eq(Cat(zeros, count))
+        with m.If(at[7] | zeros):
+            m.d.sync += normal.eq(_selected(VARIANCE_BITS, choices))
+
+        # --- root ---------------------------------------------------------------------------------
+        fitted = Signal(signed(MANTISSA_BITS + 1))
+        scale = Signal(signed(8))
+        m.d.comb += [
+            fitted.eq(base_1 - (product >> RSQRT_LOW_BITS)),
+            scale.eq(22 - NORM_FRACTION_BITS + (VARIANCE_BITS - MANTISSA_BITS) // 2 - count - h),
+        ]
+        m.d.sync += base_1.eq(base)
+        with m.If(at[13]):
+            m.d.sync += shift.eq(Mux(scale < 0, 0, scale.as_unsigned()))
+        with m.If(at[16]):
+            m.d.sync += root.eq(Mux(fitted > MUL_MAX, MUL_MAX, fitted.as_unsigned()))
+
+        # --- record -------------------------------------------------------------------------------
+        half = (Const(1, 1) << shift) >> 1
+        with m.If(at[21]):
+            m.d.sync += record.mul.eq(Mux(rounded > MUL_MAX, MUL_MAX, rounded.as_unsigned()))
+        with m.If(at[22]):
+            m.d.sync += [record.offset.eq(half - rounded), record.shift.eq(shift)]
         return m

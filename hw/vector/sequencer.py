@@ -100,7 +100,8 @@ class Sequencer(wiring.Component):
 
         # --- state: where the next group stands ---------------------------------------------------
         work = Signal(Work, reset_less=True)
-        holding = Signal()
+        # One is the inverse of the other: many registers load if free, and groups wait for holding.
+        holding, free = Signal(), Signal(init=1)
         needs_word, needs_record, reads_param0 = (
             Signal(name=name, reset_less=True)
             for name in ("needs_word", "needs_record", "reads_param0")
@@ -129,15 +130,15 @@ class Sequencer(wiring.Component):
 
         # --- issue --------------------------------------------------------------------------------
         last_in_word = last_in_row | (in_word == per_word - 1)
-        issue = Signal()
+        ready, issue = Signal(), Signal()
         m.d.comb += [
-            issue.eq(
-                holding
-                & (self.word.valid | ~needs_word)
+            ready.eq(
+                (self.word.valid | ~needs_word)
                 & (self.record.valid | ~needs_record)
                 & ~(reads_param0 & self.i_hold)
                 & ~self.i_halt
             ),
+            issue.eq(holding & ready),
             self.word.take.eq(issue & needs_word & last_in_word),
             self.record.take.eq(issue & needs_record & last_in_row),
         ]
@@ -180,22 +181,26 @@ class Sequencer(wiring.Component):
         ]
 
         # --- next group ---------------------------------------------------------------------------
-        with m.If(issue):
+        # What holds still in some steps is computed like the rest, so that one signal enables all.
+        with m.If(free | ready):
+            m.d.sync += [
+                rows_left.eq(rows_left - last_in_row),
+                last_row.eq((rows_left == 1) | (last_in_row & (rows_left == 2))),
+                residual_row.eq(advance(residual_row, Mux(last_in_row, work.res_stride, 0))),
+                dst_row.eq(advance(dst_row, last_in_row)),
+                slot.eq(slot + last_in_row),
+                keys_row.eq(keys_row + (work.causal & last_in_row)),
+                in_word.eq(Mux(last_in_word, 0, in_word + 1)),
+            ]
             with m.If(last_in_row):
                 m.d.sync += [
-                    rows_left.eq(rows_left - 1),
-                    last_row.eq(rows_left == 2),
                     groups_left.eq(work.groups),
                     last_in_row.eq(work.groups == 1),
                     group.eq(0),
                     residual.eq(advance(residual_row, work.res_stride)),
-                    residual_row.eq(advance(residual_row, work.res_stride)),
                     dst.eq(advance(dst_row, 1)),
-                    dst_row.eq(advance(dst_row, 1)),
                     granule.eq(0),
-                    slot.eq(slot + 1),
                     keys_left.eq(keys_row + work.causal),
-                    keys_row.eq(keys_row + work.causal),
                 ]
             with m.Else():
                 m.d.sync += [
@@ -204,30 +209,28 @@ class Sequencer(wiring.Component):
                     group.eq(group + 1),
                     residual.eq(advance(residual, 1)),
                     keys_left.eq(keys_left - lanes),
+                    granule.eq(Mux(word_is_full, 0, granule + 1)),
+                    dst.eq(advance(dst, Mux(word_is_full, work.dst_stride, 0))),
                 ]
-                with m.If(word_is_full):
-                    m.d.sync += [granule.eq(0), dst.eq(advance(dst, work.dst_stride))]
-                with m.Else():
-                    m.d.sync += granule.eq(granule + 1)
-            m.d.sync += in_word.eq(Mux(last_in_word, 0, in_word + 1))
             with m.If(last_in_row & last_row):
-                m.d.sync += holding.eq(0)
+                m.d.sync += [holding.eq(0), free.eq(1)]
 
         # --- next command -------------------------------------------------------------------------
         # `indices` has a place for every command that can be on its way through the pipeline.
-        take = self.i.valid & ~holding
+        take = self.i.valid & free
         m.d.comb += [
-            self.i.ready.eq(~holding),
+            self.i.ready.eq(free),
             indices.w_en.eq(take),
             indices.w_data.eq(self.i.payload.index),
             indices.r_en.eq(self.i_done),
             self.index.eq(indices.r_data),
         ]
-        with m.If(~holding):
+        with m.If(free):
             command = self.i.payload
             good = command.error == 0
             m.d.sync += [
                 holding.eq(self.i.valid),
+                free.eq(~self.i.valid),
                 work.eq(command),
                 needs_word.eq(command.read_acc & good),
                 needs_record.eq(command.row_records & good),

@@ -101,7 +101,7 @@ class VectorUnit(wiring.Component):
 
     @property
     def norm_start_latency(self) -> int:
-        return Decoder.latency + NormRow.latency + 6
+        return Decoder.latency + NormRow.latency + 7
 
     def elaborate(self, platform):
         m = Module()
@@ -120,21 +120,23 @@ class VectorUnit(wiring.Component):
         # --- commands -----------------------------------------------------------------------------
         stopped = Signal()  # after an error of this unit, at once
         halt = Signal()
+        halted = Signal()  # a cycle later: nothing is written any more, whatever still begins
         started = Signal()
         connect(m, decoder.o, rows.i)
         connect(m, rows.o, words.i)
         connect(m, words.o, sequencer.i)
         connect(m, rows.record, sequencer.record)
         connect(m, words.word, sequencer.word)
+        m.d.sync += halted.eq(halt)
         m.d.comb += [
             halt.eq(self.i_halt | stopped),
             decoder.i.payload.eq(self.i_command.payload),
-            decoder.i.valid.eq(self.i_command.valid & ~halt),
-            self.i_command.ready.eq(decoder.i.ready & ~halt),
+            decoder.i.valid.eq(self.i_command.valid & ~halted),
+            self.i_command.ready.eq(decoder.i.ready & ~halted),
             started.eq(self.i_command.valid & self.i_command.ready),
-            rows.i_halt.eq(halt),
-            words.i_halt.eq(halt),
-            sequencer.i_halt.eq(halt),
+            rows.i_halt.eq(halted),
+            words.i_halt.eq(halted),
+            sequencer.i_halt.eq(halted),
             pipeline.i_halt.eq(halt),
         ]
 
@@ -146,7 +148,7 @@ class VectorUnit(wiring.Component):
             pipeline.record.eq(sequencer.o_record),
             pipeline.i_valid.eq(sequencer.o_valid),
             sequencer.i_hold.eq(pipeline.o_hold),
-            sequencer.i_done.eq(pipeline.done),
+            sequencer.i_done.eq(pipeline.last),
             self.issued.eq(sequencer.o_valid),
         ]
         connect(m, words.acc_read, flipped(self.acc_read))

@@ -41,8 +41,8 @@ async def rows(dut):
         stage = [at(cycle - k) for k in range(6)]
         if stage[0]:
             dut.update_slot.value = stage[0][0]
-        if stage[2]:
-            dut.update_shift.value = stage[2][2]
+        if stage[1]:
+            dut.update_shift.value = stage[1][2]
         if stage[3]:
             dut.update_first.value = int(stage[3][1])
         if stage[4]:

@@ -54,7 +54,7 @@ async def matches_golden(dut, wrap):
         ["o"],
         Affine.latency,
         **{f"enable__{k}": 1 for k in range(Affine.latency)},
-        **{f"wrap__{k}": wrap for k in range(Affine.latency)},
+        wrap=wrap,
     )
     exact = golden.affine(x, golden.Affine(mul, offset, shift))
     expected = wrapped(exact, RESULT_BITS) if wrap else saturate(exact, RESULT_BITS)
