@@ -40,7 +40,8 @@ class Board:
     name: for `weft build`. title: as its maker calls it. platform: "module:class" of
     amaranth-boards. device: the FPGA. oscillator_hz: of the clock that is used.
     mhz: of the system. config: the accelerator. memory: SDRAM, or bytes of block RAM.
-    baud: of the serial line. program: the command that loads a bitstream.
+    baud: of the serial line. program: the command that loads a bitstream. high: outputs that
+    are always 1, resource and pin.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Board:
     memory: SdramPart | int
     baud: int = 3_000_000
     program: str
+    high: tuple[tuple[str, str], ...] = ()
 
     def new_platform(self) -> Any:
         """A fresh platform of amaranth-boards: each may be used once."""
@@ -154,6 +156,7 @@ BOARDS: dict[str, Board] = {
             config=PRESETS["ulx3s"],
             memory=SdramPart(),
             program="openFPGALoader -b ulx3s",
+            high=(("esp32", "gpio0"),),  # low, it has the ESP32 load another bitstream
         ),
         Board(
             name="ecpix5-45f",

@@ -56,6 +56,10 @@ class BoardTop(Elaboratable):
         if isinstance(self.board.memory, SdramPart):
             self._sdram(m, platform)
         self._lamps(m, platform)
+        for name, pin in self.board.high:
+            pad = getattr(_ports(platform, name), pin)
+            m.submodules[f"{name}_{pin}"] = tied = io.Buffer(Direction.Output, pad)
+            m.d.comb += tied.o.eq(1)
         return m
 
     def _clock(self, m: Module, platform: Any) -> None:

@@ -13,10 +13,9 @@ from hw.config import PRESETS, ConfigError
 from tests.boards.targets.small import SmallSystem
 
 PADS = {
-    "uart": {"rx": "rx", "tx": "tx"},
-    "sdram": {
-        name: name for name in ("clk", "clk_en", "cs", "ras", "cas", "we", "ba", "a", "dq", "dqm")
-    },
+    "uart": ("rx", "tx"),
+    "sdram": ("clk", "clk_en", "cs", "ras", "cas", "we", "ba", "a", "dq", "dqm"),
+    "esp32": ("gpio0",),
 }
 
 
