@@ -92,9 +92,9 @@ class Board:
 
 
 READ_DELAY = 8e-9
-"""From the clock of a register in a pad that makes the memory's edge to the middle of the word
-that this edge brings, at a register in a pad: out of the FPGA 3 to 4 ns, out of the memory 2.5 ns
-(until it goes) to 6 ns (until it comes), into the FPGA 1 ns. Less a period: words last for one."""
+"""What the way to the memory and back adds to a word's times: out of the FPGA 3 to 4 ns, out of
+the memory 2.5 ns (when the word before goes) to 6 ns (when it has come), into the FPGA 1 ns. The
+memory's are its data sheet's, the FPGA's estimated."""
 PHASES = (0.2, 0.8)
 """Of the memory's clock behind the system's: commands are steady before and after its edge."""
 

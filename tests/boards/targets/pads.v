@@ -1,6 +1,6 @@
-// ECP5 cells between registers and pins with delays in nanoseconds, and an SDRAM's pins as data
-// sheets have them. OUT: from a clock to a pin. IN: from a pin to a register. ACCESS: until a word
-// is on the memory's pins, HOLD: how long the one before it stays.
+// ECP5 cells between registers and pins, and an SDRAM's pins, with delays in nanoseconds. OUT: from
+// a clock to a pin. IN: from a pin to a register. ACCESS: until a word is on the memory's pins,
+// HOLD: how long the one before it stays.
 `timescale 1ns / 1ps
 /* verilator lint_off TIMESCALEMOD */
 

@@ -1,4 +1,4 @@
-"""Every pad of a board's SDRAM, with the delays of data sheets, against the memory that checks."""
+"""Every pad of a board's SDRAM, with delays, against the memory that checks."""
 
 import dataclasses
 import re
@@ -21,7 +21,7 @@ ULX3S = dataclasses.replace(BOARDS["ulx3s"], memory=PART)
 FAST = {"OUT": 3.0, "IN": 0.1, "HOLD": 2.5, "ACCESS": 2.6}
 SLOW = {"OUT": 4.0, "IN": 0.3, "HOLD": 3.0, "ACCESS": 6.0}
 WIDE = {"OUT": 3.5, "IN": 0.2, "HOLD": 2.5, "ACCESS": 6.0}
-"""Delays in nanoseconds, see `pads.v`."""
+"""Delays in nanoseconds, see `pads.v`: the memory's from data sheets, the FPGA's estimated."""
 
 
 def outcome(folder: Path, mhz: float, delays: dict[str, float]) -> str:
