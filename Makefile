@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test bench setup lint docs clean
+.PHONY: demo test bench synth setup lint docs clean
 
 demo: $(STAMP)
 	$(BIN)/weft demo
@@ -18,6 +18,9 @@ test: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/weft bench all
+
+synth: $(STAMP)
+	$(BIN)/weft bench area
 
 setup: $(STAMP)
 

@@ -4,7 +4,7 @@
 // real line; between the two sides and the descriptor are queues, which a real line lacks.
 //
 // ports.h is generated for a design: violations_of(top), what its memory complained about, as
-// the code of the first violation, 0 if there is none.
+// the code of the first violation, 0 if there is none; memory_of(top), its words of 16 bits.
 
 #include <unistd.h>
 
@@ -128,5 +128,6 @@ void board_destroy(Board* board) { delete board; }
 uint64_t board_run(Board* board, uint64_t limit) { return board->run(limit); }
 uint64_t board_cycle(Board* board) { return board->cycle; }
 int board_failed(Board* board) { return board->failed; }
+void* board_memory(Board* board) { return memory_of(*board->top); }
 unsigned board_violation(Board* board) { return violations_of(*board->top); }
 }

@@ -80,7 +80,7 @@ module sdram_model #(
     localparam ROW_ADDRESS_BITS = BANK_BITS + ROW_BITS;
     localparam ADDRESS_BITS = ROW_ADDRESS_BITS + COLUMN_BITS;
 
-    reg [15:0] cells [0:(1 << ADDRESS_BITS) - 1];   // row, bank, column
+    reg [15:0] cells [0:(1 << ADDRESS_BITS) - 1] /*verilator public_flat_rw*/;  // row, bank, column
     reg [31:0] restored [0:(1 << ROW_ADDRESS_BITS) - 1];  // when a row was last refreshed or open
 
     // Times of the latest events. Everything before the start counts as long ago.

@@ -17,7 +17,7 @@ from sw.compiler.program import Program
 from sw.driver import DeviceOptionError, VerilatorDevice, open_device
 from sw.driver.device import Device
 
-__all__ = ["STALLS", "Step", "measure", "measure_program"]
+__all__ = ["STALLS", "Step", "measure", "measure_program", "silent", "written"]
 
 STALLS = {
     "matrix_wait_load": "waiting for loads",
@@ -33,11 +33,11 @@ Step = Callable[[str], Callable[[float, float], None]]
 """`step(text)` announces a long step and returns `update(done, total)`."""
 
 
-def _silent(_text: str) -> Callable[[float, float], None]:
+def silent(_text: str) -> Callable[[float, float], None]:
     return lambda _done, _total: None
 
 
-def _written(device: Device, program: Program) -> np.ndarray:
+def written(device: Device, program: Program) -> np.ndarray:
     """Everything a program may write: workspace and IO."""
     parts = [
         device.read(Region.WORKSPACE, 0, program.workspace_bytes),
@@ -55,7 +55,7 @@ def measure_program(
     trace: str | None = None,
     vcd: str | None = None,
     device: str = "verilator",
-    step: Step = _silent,
+    step: Step = silent,
 ) -> dict[str, Any]:
     """Run a program on golden and on a device, from cold, and compare all they write.
 
@@ -77,7 +77,7 @@ def measure_program(
         started = time.perf_counter()
         executable.run_io(io)
         golden_seconds = time.perf_counter() - started
-        expected = _written(golden, program)
+        expected = written(golden, program)
     build = step("Verilator model" if simulated else f"Transfer to {device}")
     options: dict[str, Any] = {"progress": lambda _text, done, total: build(done, total)}
     if simulated:
@@ -92,7 +92,7 @@ def measure_program(
         started = time.perf_counter()
         executable.run_io(io, lambda cycles: run(min(cycles, total), total))
         seconds = time.perf_counter() - started
-        found = _written(rtl, program)
+        found = written(rtl, program)
         counters = rtl.counters()
         if trace and isinstance(rtl, VerilatorDevice):
             places = [program.places[index] for index in program.command_place]
@@ -128,7 +128,7 @@ def measure_program(
     }
 
 
-def measure(case: Case, *, seed: int = 0, step: Step = _silent, **files: Any) -> dict[str, Any]:
+def measure(case: Case, *, seed: int = 0, step: Step = silent, **files: Any) -> dict[str, Any]:
     """Compile a case, run it on random inputs, and measure. files: `trace` and `vcd`."""
     step("Building the graph")
     graph = case.workload.graph()

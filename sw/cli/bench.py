@@ -14,6 +14,7 @@ from hw.sparse.formats import WeightFormat
 from sw.bench.cases import Attention, Case, Encoder, Gemm, MiniLM, Workload, random_inputs
 from sw.bench.measure import STALLS, measure, measure_program
 from sw.bench.results import Measurement
+from sw.cli.bench_fpga import area, board
 from sw.cli.bench_suite import all_rows, baseline, sparsity, table
 from sw.cli.common import OUTPUT_FILE, config_option, console, memory_options, steps, write_json
 from sw.compiler.errors import CompileError
@@ -27,7 +28,7 @@ def bench() -> None:
     """Measure a workload on the RTL: from doorbell to done, DMA and memory latency included."""
 
 
-for command in (all_rows, baseline, sparsity, table):
+for command in (all_rows, area, baseline, board, sparsity, table):
     bench.add_command(command)
 
 
