@@ -52,6 +52,9 @@ STAGES = ("begin", "coarse", "map_ram", "map_ffram", "map_gates", "map_ffs", "ma
           "map_cells", "check", "")  # fmt: skip
 """Of synthesis for any family, one at a time so that there is progress to see."""
 
+KEEP = "setattr -set keep 1 a:keep %ci1:+[Q] t:$*ff* %i"
+"""A signal with `keep` has a register of its own; equal ones are merged, and drive far too much."""
+
 BOARD_UNITS = {"board memory": "memory", "host link": "link", "memory arbiter": "arbiter"}
 """Those around the accelerator."""
 
@@ -201,7 +204,7 @@ def _script(text: str, source: Source, family: Family, only: Collection[str]) ->
 
 def _stages(family: Family, top: str, before_luts: str) -> list[str]:
     """Commands of synthesis, one a stage; `before_luts` comes before ABC."""
-    commands = []
+    commands = ["proc", KEEP]
     for first, last in pairwise(STAGES):
         if first == "map_luts":
             commands.append(before_luts)
