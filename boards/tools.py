@@ -57,13 +57,14 @@ class Tool:
 def run_tools(
     commands: Sequence[Sequence[str]],
     folder: Path,
-    progress: Callable[[int, str], None] | None = None,
+    progress: Callable[[int, str], bool] | None = None,
     *,
     at_a_time: int = 1,
 ) -> list[str]:
     """Run commands in `folder`, some at a time; returns what each wrote.
 
-    progress: called with a command's number and the new part of what it writes, now and then.
+    progress: called with a command's number and the new part of what it writes, now and then. It
+    tells whether to go on: if not, the command is ended, which is no failure.
     Raises `SynthesisError` if one fails. None is left running.
     """
     waiting = list(enumerate(commands))
@@ -71,13 +72,12 @@ def run_tools(
     logs = [folder / f".{number}.log" for number in range(len(commands))]
     read = [0] * len(commands)
 
-    def report(number: int) -> None:
+    def report(number: int) -> bool:
         with logs[number].open("rb") as file:
             file.seek(read[number])
             new = file.read()
         read[number] += len(new)
-        if new and progress is not None:
-            progress(number, new.decode(errors="replace"))
+        return not new or progress is None or progress(number, new.decode(errors="replace"))
 
     try:
         while waiting or running:
@@ -89,8 +89,11 @@ def run_tools(
                     )
             for number, process in list(running.items()):
                 status = process.poll()
-                report(number)
-                if status is not None:
+                if not report(number):
+                    process.kill()
+                    process.wait()
+                    del running[number]
+                elif status is not None:
                     del running[number]
                     if status:
                         raise SynthesisError(_failure(commands[number], logs[number]))

@@ -17,7 +17,7 @@ from boards.targets.board import BOARDS
 from boards.targets.prepare import convert
 from boards.tools import Tool, run_tools
 from boards.yosys import SynthesisError
-from tests.boards.fake_tools import FakeTools
+from tests.boards.fake_tools import NEXTPNR, FakeTools
 from tests.boards.targets.small import SmallSystem
 
 ULX3S = BOARDS["ulx3s"]
@@ -136,6 +136,26 @@ def test_interrupted_nothing_is_left(fake, tmp_path, monkeypatch):
     assert (earlier / "ulx3s.bit").read_text() == "packed, placed with seed 2"
 
 
+STUCK = """
+import sys, time
+if sys.argv[sys.argv.index("--seed") + 1] in SEEDS:
+    for i in range(2000):
+        print(f"Info: iter={i} steplen=1.0", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_placer_that_is_stuck_is_given_up(fake, tmp_path):
+    fake.tool("NEXTPNR_ECP5", "SEEDS = ('2',)" + STUCK + NEXTPNR)
+    result, _ = build(ULX3S, ULX3S.config, tmp_path / "out")
+    assert [placement.seed for placement in result.tried] == [1, 3]
+    assert result.placement.seed == 3
+    fake.tool("NEXTPNR_ECP5", "SEEDS = ('1', '2', '3')" + STUCK)
+    with pytest.raises(SynthesisError, match=r"no end: 1,000 iterations and no seed of 3 placed"):
+        build(ULX3S, ULX3S.config, tmp_path / "new")
+    assert left(tmp_path) == ["out"]
+
+
 def test_other_peoples_folders_stay(fake, tmp_path):
     other = tmp_path / "photos"
     other.mkdir()
@@ -154,10 +174,11 @@ def test_an_interrupted_tool_is_ended(tmp_path):
     commands = [[sys.executable, "-c", text, f"pid{i}"] for i in range(3)]
     heard = set()
 
-    def stop(number: int, new: str) -> None:
+    def stop(number: int, new: str) -> bool:
         heard.add(number)
         if len(heard) == 2:
             raise KeyboardInterrupt
+        return True
 
     with pytest.raises(KeyboardInterrupt):
         run_tools(commands, tmp_path, stop, at_a_time=2)
