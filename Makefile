@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test bench synth setup lint docs clean
+.PHONY: demo test bench synth netlist setup lint docs clean
 
 demo: $(STAMP)
 	$(BIN)/weft demo
@@ -21,6 +21,10 @@ bench: $(STAMP)
 
 synth: $(STAMP)
 	$(BIN)/weft bench area
+
+# Yosys' netlist of `tiny` with every option, beside the small one of `make test`: minutes.
+netlist: $(STAMP)
+	WEFT_TEST_NETLIST=tiny $(BIN)/python -m pytest -rP tests/sim/test_netlist.py
 
 setup: $(STAMP)
 

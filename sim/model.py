@@ -61,6 +61,7 @@ class Model:
         self.run_cycles = 0
         self._memory: NDArray[np.uint8] | None = None
         self._lib = _load(built.library)
+        built.prepare(self._lib)
         # xorshift must not start at zero, which here means "no stalls".
         seed = 0 if stall_seed is None else (stall_seed * 2 + 1) * 0x9E3779B97F4A7C15 % 2**64
         self._handle = self._lib.weft_create(memory_latency, memory_width, outstanding, seed)

@@ -14,7 +14,7 @@ from sim.compiler import NoCompilerError, find_compiler
 from sim.export import ExportError, to_verilog
 from sim.model import Model
 from sim.trace import Event, decode_events
-from sim.verilator import CXX_FLAGS, DRAFT_CXX_FLAGS, BuildError, build_model
+from sim.verilator import CXX_FLAGS, DRAFT_CXX_FLAGS, BuildError, BuiltModel, build_model
 from sim.verilator import Progress as BuildProgress
 from sw.driver.device import Device, Progress
 from sw.driver.errors import DeviceOptionError, MissingCompilerError, ModelBuildError
@@ -37,6 +37,7 @@ class VerilatorDevice(Device):
     optimise: False builds the model in a third of the time and runs it at a fifth of the speed.
     compiler: "g++", "clang++", "zig", or a command; the first one found by default.
     progress: called with (text, steps done, steps) while the model is built.
+    built: a model of `config` that there is already, such as `sim.netlist.built_model` makes.
     """
 
     name = "verilator"
@@ -53,11 +54,12 @@ class VerilatorDevice(Device):
         optimise: bool = True,
         compiler: str | None = None,
         progress: BuildProgress | None = None,
+        built: BuiltModel | None = None,
     ):
         super().__init__(config)
         try:
             find_compiler(compiler)  # before anything that takes time
-            built = build_model(
+            built = built or build_model(
                 to_verilog(config, progress),
                 vcd=vcd is not None,
                 cxx_flags=CXX_FLAGS if optimise else DRAFT_CXX_FLAGS,
