@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from boards.family import ECP5
+from boards.synthesis import KEEP
 from boards.yosys import run_yosys
 from hw.config import AcceleratorConfig
 from sim.cache import cache_folder, locked, write_atomically
@@ -35,6 +36,8 @@ _CXX_FLAGS = ("-std=c++20", "-O2", "-fPIC", "-w", "-DVM_TRACE=0")
 _SYNTH = f"{ECP5.command} -top {TOP} -run"
 _SCRIPT = (
     "read_verilog -sv design.v",
+    "proc",
+    KEEP,
     f"{_SYNTH} begin:map_luts",
     "rename -hide w:*",  # see boards/synthesis.py
     f"{_SYNTH} map_luts:check",
