@@ -55,6 +55,10 @@ STAGES = ("begin", "coarse", "map_ram", "map_ffram", "map_gates", "map_ffs", "ma
 KEEP = "setattr -set keep 1 a:keep %ci1:+[Q] t:$*ff* %i"
 """A signal with `keep` has a register of its own; equal ones are merged, and drive far too much."""
 
+ANY_COLLISION = "setparam -set COLLISION_X_MASK 1'1 t:$memrd_v2 r:CLK_ENABLE=1 %i"
+"""What a read returns in the cycle of a write to the same word does not matter: no logic for it.
+Yosys' `-no-rw-check` says so only of memories that come from Verilog. All have one write port."""
+
 BOARD_UNITS = {"board memory": "memory", "host link": "link", "memory arbiter": "arbiter"}
 """Those around the accelerator."""
 
@@ -204,7 +208,7 @@ def _script(text: str, source: Source, family: Family, only: Collection[str]) ->
 
 def _stages(family: Family, top: str, before_luts: str) -> list[str]:
     """Commands of synthesis, one a stage; `before_luts` comes before ABC."""
-    commands = ["proc", KEEP]
+    commands = ["proc", KEEP, ANY_COLLISION]
     for first, last in pairwise(STAGES):
         if first == "map_luts":
             commands.append(before_luts)

@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from boards.link.host_link import HostLink
 from boards.memory.arbiter import AxiArbiter
+from boards.memory.buffer import AxiBuffer
 from boards.memory.pins import SdramPins
 from boards.memory.ram import AxiRam
 from boards.memory.sdram import SdramController
@@ -81,11 +82,13 @@ class System(wiring.Component):
         m.submodules.accelerator = accelerator = Accelerator(self.config)
         m.submodules.link = link = self._link
         m.submodules.arbiter = arbiter = AxiArbiter(self.config.bus_bytes)
+        m.submodules.arbiter_buffer = buffer = AxiBuffer(self.config.bus_bytes)
         m.submodules.memory = memory = self._memory
         connect_read(m, arbiter.a, accelerator.m_axi)
         connect_write(m, arbiter.a, accelerator.m_axi)
         wiring.connect(m, arbiter.b, link.m_axi)
-        wiring.connect(m, arbiter.out, memory.axi)
+        wiring.connect(m, arbiter.out, buffer.i)
+        wiring.connect(m, buffer.o, memory.axi)
         wiring.connect(m, link.m_axil, accelerator.s_axil)
         m.d.comb += [
             link.rx.eq(self.rx),

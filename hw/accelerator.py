@@ -74,7 +74,6 @@ class Accelerator(wiring.Component):
             registers.i_code.eq(sequencer.o_code),
             registers.i_index.eq(sequencer.o_index),
             registers.i_finished.eq(sequencer.o_finished),
-            counters.i_clear.eq(sequencer.o_clear),
             counters.i_read.eq(registers.o_counter_read),
             counters.i_select.eq(registers.o_counter_select),
             registers.i_counter_valid.eq(counters.o_valid),
@@ -83,6 +82,9 @@ class Accelerator(wiring.Component):
         for i in range(ERROR_SOURCES):
             m.d.comb += sequencer.error[i].eq(core.error[i])
 
+        # Events are decided late in a cycle. They and the clear are counted in the next, all of
+        # them, so that what adds up still does.
+        m.d.sync += counters.i_clear.eq(sequencer.o_clear)
         for i, name in enumerate(COUNTERS):
             if name == "cycles":
                 event = 1
@@ -90,5 +92,5 @@ class Accelerator(wiring.Component):
                 event = core.events.matrix[MATRIX_COUNTERS.index(name)]
             else:
                 event = getattr(core.events, name)
-            m.d.comb += counters.i_event[i].eq(sequencer.o_running & event)
+            m.d.sync += counters.i_event[i].eq(sequencer.o_running & event)
         return m

@@ -16,7 +16,8 @@ from hw.dma.reader import Client, Reader
 from hw.dma.store import StoreUnit
 from hw.dma.transfer import regions_layout
 from hw.interfaces import UnitError
-from hw.isa import Region, Unit
+from hw.isa import Memory, Region, Unit
+from hw.memory.banks import memory_banks
 from hw.memory.scratchpad import Scratchpad
 from hw.systolic.matrix import MatrixUnit
 from hw.vector.unit import VectorUnit
@@ -41,7 +42,7 @@ class TraceSignature(wiring.Signature):
 
 
 class CoreEvents(wiring.Signature):
-    """Events for the counters of `hw.registers`; `matrix` by `MATRIX_COUNTERS`."""
+    """Events for the counters of `hw.registers`; `matrix` by `MATRIX_COUNTERS`, a cycle late."""
 
     def __init__(self):
         super().__init__(
@@ -107,20 +108,22 @@ class Core(wiring.Component):
             }
         )
 
-    def _scratchpad(
-        self, width: int, depth: int, granules: int = 1, readers: int = 2, *, paired: bool = False
-    ):
+    def _scratchpad(self, memory: Memory, width: int, depth: int, *, granules: int = 1):
         """Memories that units write have two readers and three writers, tables one and two.
 
-        paired: the first reader has two ports, so twice as many banks keep the others going.
+        Each has a bank for every reader, so that none waits for another one of another bank.
         """
+        banks = memory_banks(self.config, memory)
+        table = memory in (Memory.PARAM0, Memory.PARAM1, Memory.MASK)
+        # The first reader of activations has two ports for the words of sparse rows.
+        paired = memory == Memory.ACTIVATION and self.config.sparse
         return Scratchpad(
             width,
             depth,
             granules=granules,
-            readers=readers + paired,
-            writers=readers + 1,
-            banks=readers << paired,
+            readers=1 if table else 2 + paired,
+            writers=2 if table else 3,
+            banks=banks,
             poison_collisions=self._poison,
         )
 
@@ -152,15 +155,16 @@ class Core(wiring.Component):
                 m.d.comb += part.i_halt.eq(halt)
 
         pad = self._scratchpad
-        weight_granules = c.weight_bytes // c.lanes
         m.submodules.activation = activation = pad(
-            8 * c.rows, c.activation_words, c.groups_per_row_panel, paired=c.sparse
+            Memory.ACTIVATION, 8 * c.rows, c.activation_words, granules=c.groups_per_row_panel
         )
-        m.submodules.weight = weight = pad(8 * c.weight_bytes, c.weight_words, weight_granules)
-        m.submodules.residual = residual = pad(16 * c.lanes, c.residual_words)
-        m.submodules.param0 = param0 = pad(64 * c.lanes, c.param_words, readers=1)
-        m.submodules.param1 = param1 = pad(64 * c.lanes, c.param_words, readers=1)
-        m.submodules.mask = mask = pad(c.columns, c.mask_words, readers=1)
+        m.submodules.weight = weight = pad(
+            Memory.WEIGHT, 8 * c.weight_bytes, c.weight_words, granules=c.weight_bytes // c.lanes
+        )
+        m.submodules.residual = residual = pad(Memory.RESIDUAL, 16 * c.lanes, c.residual_words)
+        m.submodules.param0 = param0 = pad(Memory.PARAM0, 64 * c.lanes, c.param_words)
+        m.submodules.param1 = param1 = pad(Memory.PARAM1, 64 * c.lanes, c.param_words)
+        m.submodules.mask = mask = pad(Memory.MASK, c.columns, c.mask_words)
 
         connect = wiring.connect
         panels = len(matrix.activation)
@@ -227,15 +231,19 @@ class Core(wiring.Component):
                 getattr(self.trace, f"{name.name.lower()}_done").eq(unit.status.done),
             ]
         connect(m, front_end.o_matrix_weights, matrix.i_weights)
-        m.d.comb += self.error[-1].eq(front_end.o_error)
+        # A cycle late it is still the first error: dispatch reports it when all units are done.
+        m.d.sync += self.error[-1].eq(front_end.o_error)
 
         gemms, weights = front_end.o[UNITS.index(Unit.MATRIX)], front_end.o_matrix_weights
-        m.d.comb += [
+        # All of it is decided late in a cycle, and the cause may as well be named in the next.
+        m.d.sync += [
             stalls.i_state.eq(matrix.state),
             stalls.i_waiting_for.eq(front_end.o_waiting_for[UNITS.index(Unit.MATRIX)]),
             stalls.i_weights_waiting_for.eq(front_end.o_matrix_weights_waiting_for),
             stalls.i_taken.eq(gemms.valid & gemms.ready),
             stalls.i_weights_taken.eq(weights.valid & weights.ready),
+        ]
+        m.d.comb += [
             self.events.matrix.eq(stalls.o),
             self.events.vector_busy.eq(vector.issued),
             self.events.load_weights_busy.eq(load_weights.status.busy),

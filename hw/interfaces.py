@@ -11,6 +11,7 @@ from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw import isa
+from hw.memory.banks import BANK_BITS
 
 __all__ = [
     "ADDRESS_BITS",
@@ -100,8 +101,9 @@ class UnitStatus(wiring.Signature):
 class ReadPort(wiring.Signature):
     """Arbitrated synchronous read, from the client's side.
 
-    The client holds `valid` and `addr` until `ready`. Exactly `latency` cycles after a cycle
-    with `valid & ready` (a property of the memory, 1 by default) `data` is valid for one cycle
+    The client holds `valid`, `addr` and `bank` until `ready`. `bank` is `hw.memory.banks.bank_of`
+    that address, from a register: who comes first is decided with it. Exactly `latency` cycles
+    after a cycle with `valid & ready` (a property of the memory) `data` is valid for one cycle
     and `data_valid` is 1. `out_of_range` is combinational: `addr` is beyond the memory; such an
     access is accepted, reads nothing meaningful, and the client reports the error.
     """
@@ -111,6 +113,7 @@ class ReadPort(wiring.Signature):
             {
                 "valid": Out(1),
                 "addr": Out(ADDRESS_BITS),
+                "bank": Out(BANK_BITS),
                 "ready": In(1),
                 "data": In(width),
                 "data_valid": In(1),
@@ -122,9 +125,9 @@ class ReadPort(wiring.Signature):
 class WritePort(wiring.Signature):
     """Arbitrated write, from the client's side: taken in a cycle with `valid & ready`.
 
-    `mask` has a bit for each granule of the word. A write beyond the memory is suppressed and
-    `out_of_range` (combinational) is 1. A word written in cycle t is seen by a read accepted in
-    cycle t+1 or later.
+    `bank`: see `ReadPort`. `mask` has a bit for each granule of the word. A write beyond the memory
+    is suppressed and `out_of_range` (combinational) is 1. A word written in cycle t is seen by a
+    read accepted in cycle t+1 or later.
     """
 
     def __init__(self, width: int, granules: int = 1):
@@ -132,6 +135,7 @@ class WritePort(wiring.Signature):
             {
                 "valid": Out(1),
                 "addr": Out(ADDRESS_BITS),
+                "bank": Out(BANK_BITS),
                 "data": Out(width),
                 "mask": Out(granules),
                 "ready": In(1),

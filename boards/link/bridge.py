@@ -43,7 +43,7 @@ class Bridge(wiring.Component):
     touches the bytes of its data, no others. Each word is one transaction of one beat, and there
     is one at a time: a line brings a word in 160 cycles or more.
 
-    Latency: 11 cycles from the last byte of a request's header to the first of its answer.
+    Latency: 3 cycles from the last byte of a request's header to the first of its answer.
     Throughput: 4 bytes in 10 cycles and the time of a bus transaction. Flow control: streams, AXI.
 
     Parameters
@@ -80,14 +80,25 @@ class Bridge(wiring.Component):
         word, strobe = Signal(8 * WORD_BYTES), Signal(WORD_BYTES)
         byte = self.i.payload.data
         lane = header.address[: exact_log2(WORD_BYTES)]
-        is_read = header.operation[:2] == Operation.READ
-        is_fill = header.operation[:2] == Operation.FILL
-        final = header.count == 1
+        # What is known of a request in COMPARE is in registers from then on.
+        is_hello, is_read, is_fill, to_registers = (
+            Signal(name=name) for name in ("is_hello", "is_read", "is_fill", "to_registers")
+        )
+        is_new, repeated, known, ours = (
+            Signal(name=name) for name in ("is_new", "repeated", "known", "ours")
+        )
+        empty, final = Signal(), Signal()  # there were no bytes to move; this is the last one
 
-        begin, answered, failed, read_word = self._bus(m, header, word, strobe, is_read)
+        begin, got, wrote, failed, read_word = self._bus(
+            m, header, word, strobe, is_read, to_registers
+        )
 
         def step():
-            m.d.sync += [header.address.eq(header.address + 1), header.count.eq(header.count - 1)]
+            m.d.sync += [
+                header.address.eq(header.address + 1),
+                header.count.eq(header.count - 1),
+                final.eq(header.count == 2),
+            ]
 
         def put(value, count: int, after: str):
             """Answer with the `count` bytes of `value`, then go on."""
@@ -112,20 +123,33 @@ class Bridge(wiring.Component):
                     ]
                     with m.If(index == REQUEST_HEADER.size - 1):
                         m.d.sync += index.eq(0)
-                        m.next = "DECODE"
+                        m.next = "COMPARE"
                     with m.Elif(self.i.payload.last):
                         m.d.sync += index.eq(0)
 
-            with m.State("DECODE"):
+            with m.State("COMPARE"):
                 # Numbers behind `expected` by up to half their range are repetitions.
                 ahead = Signal(8)
                 m.d.comb += ahead.eq(header.sequence - expected)
-                is_new, repeated = ahead == 0, ahead[-1]
-                known = Cat(header.operation == operation for operation in Operation).any()
+                m.d.sync += [
+                    is_hello.eq(header.operation == Operation.HELLO),
+                    is_read.eq(header.operation[:2] == Operation.READ),
+                    is_fill.eq(header.operation[:2] == Operation.FILL),
+                    to_registers.eq((header.operation & REGISTERS) != 0),
+                    is_new.eq(header.sequence == expected),
+                    repeated.eq(ahead[-1]),
+                    known.eq(Cat(header.operation == operation for operation in Operation).any()),
+                    ours.eq(connected & (header.session == session)),
+                    empty.eq(header.count == 0),
+                    final.eq(header.count == 1),
+                ]
+                m.next = "DECODE"
+
+            with m.State("DECODE"):
                 m.d.sync += [status.eq(Status.OK), execute.eq(0), advance.eq(0), strobe.eq(0)]
-                with m.If(header.operation == Operation.HELLO):
+                with m.If(is_hello):
                     m.d.sync += [session.eq(header.session), connected.eq(1), expected.eq(0)]
-                with m.Elif(~connected | (header.session != session)):
+                with m.Elif(~ours):
                     m.d.sync += status.eq(Status.SESSION)
                 with m.Elif(~is_new & ~repeated):
                     m.d.sync += status.eq(Status.SEQUENCE)
@@ -143,9 +167,9 @@ class Bridge(wiring.Component):
                 )
 
             with m.State("EXECUTE"):
-                with m.If(header.operation == Operation.HELLO):
+                with m.If(is_hello):
                     m.next = "IDENTITY"
-                with m.Elif(~execute | (header.count == 0)):
+                with m.Elif(~execute | empty):
                     m.next = "TRAILER"
                 with m.Elif(is_read):
                     m.next = "BEGIN"
@@ -169,27 +193,30 @@ class Bridge(wiring.Component):
                     with m.If(~is_fill):
                         m.d.sync += ended.eq(self.i.payload.last)
                     with m.If(lane.all() | final):
-                        m.next = "BEGIN"
+                        m.d.comb += begin.eq(1)
+                        m.next = "BUS"
                     with m.Else():
                         step()
 
-            with m.State("BEGIN"):
+            with m.State("BEGIN"):  # a word to read
                 m.d.comb += begin.eq(1)
                 m.next = "BUS"
             with m.State("BUS"):
-                with m.If(answered):
+                # Without waiting for the answer, which comes late in a cycle: what is there when
+                # it comes stays.
+                with m.If(is_read & ~got):
+                    m.d.sync += word.eq(read_word)
+                with m.If(failed):
+                    m.d.sync += status.eq(Status.BUS)
+                    m.next = "TRAILER"
+                with m.Elif(got):
+                    m.next = "DATA"
+                with m.Elif(wrote):
                     m.d.sync += strobe.eq(0)
-                    with m.If(failed):
-                        m.d.sync += status.eq(Status.BUS)
+                    step()
+                    m.next = "TAKE"
+                    with m.If(final):
                         m.next = "TRAILER"
-                    with m.Elif(is_read):
-                        m.d.sync += word.eq(read_word)
-                        m.next = "DATA"
-                    with m.Else():
-                        step()
-                        m.next = "TAKE"
-                        with m.If(final):
-                            m.next = "TRAILER"
 
             with m.State("DATA"):  # a byte that was read
                 m.d.comb += [
@@ -218,17 +245,16 @@ class Bridge(wiring.Component):
                     m.d.sync += ended.eq(self.i.payload.last)
         return m
 
-    def _bus(self, m: Module, header, word, strobe, is_read):
+    def _bus(self, m: Module, header, word, strobe, is_read, to_registers):
         """One word to or from the bus that the operation names.
 
-        Returns (begin, answered, failed, word read): `begin` for one cycle starts it, `answered`
-        comes for one cycle later.
+        Returns (begin, got, wrote, failed, word read): `begin` for one cycle starts it, one of
+        the next three comes for one cycle later, the word in the cycle before `got`.
         """
         axi, lite = self.m_axi, self.m_axil
         axi_bytes = self._identity.data_bytes
         slot_bits = exact_log2(axi_bytes)
         slot = header.address[exact_log2(WORD_BYTES) : slot_bits]  # word within the bus
-        to_registers = (header.operation & REGISTERS) != 0
         begin, address_left, data_left = Signal(), Signal(), Signal()
 
         address = Cat(Const(0, slot_bits), header.address[slot_bits:])
@@ -264,7 +290,13 @@ class Bridge(wiring.Component):
         with m.If(begin):
             m.d.sync += [address_left.eq(1), data_left.eq(~is_read)]
 
-        answered = axi.rvalid | axi.bvalid | lite.rvalid | lite.bvalid
-        failed = [(bus.rvalid & bus.rresp[1]) | (bus.bvalid & bus.bresp[1]) for bus in (axi, lite)]
+        got, wrote, failed = Signal(), Signal(), Signal()
+        buses = (axi, lite)
+        errors = [(bus.rvalid & bus.rresp[1]) | (bus.bvalid & bus.bresp[1]) for bus in buses]
+        m.d.sync += [
+            got.eq(Cat(bus.rvalid & ~bus.rresp[1] for bus in buses).any()),
+            wrote.eq(Cat(bus.bvalid & ~bus.bresp[1] for bus in buses).any()),
+            failed.eq(Cat(errors).any()),
+        ]
         read_word = Mux(to_registers, lite.rdata, axi.rdata.word_select(slot, 8 * WORD_BYTES))
-        return begin, answered, Cat(failed).any(), read_word
+        return begin, got, wrote, failed, read_word

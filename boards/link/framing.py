@@ -39,11 +39,12 @@ class FrameTransmitter(wiring.Component):
         last = Signal()
         escaped = Signal()
         crc_left = Signal(range(CRC_BYTES + 1))
-        special = Signal()
-        m.d.comb += [
-            special.eq((byte == FLAG) | (byte == ESCAPE)),
-            crc.i_data.eq(self.i.payload.data),
-        ]
+        special = Signal()  # `byte` is one that must be escaped
+        m.d.comb += crc.i_data.eq(self.i.payload.data)
+
+        def send(value) -> None:
+            m.d.sync += [byte.eq(value), special.eq((value == FLAG) | (value == ESCAPE))]
+            m.next = "SEND"
 
         with m.FSM():
             with m.State("IDLE"):
@@ -59,8 +60,8 @@ class FrameTransmitter(wiring.Component):
                 m.d.comb += self.i.ready.eq(~crc.o_busy)
                 m.d.comb += crc.i_valid.eq(self.i.valid & self.i.ready)
                 with m.If(crc.i_valid):
-                    m.d.sync += [byte.eq(self.i.payload.data), last.eq(self.i.payload.last)]
-                    m.next = "SEND"
+                    m.d.sync += last.eq(self.i.payload.last)
+                    send(self.i.payload.data)
             with m.State("SEND"):
                 m.d.comb += self.o.valid.eq(1)
                 with m.If(special & ~escaped):
@@ -79,8 +80,8 @@ class FrameTransmitter(wiring.Component):
                     m.next = "END"
                 with m.Elif(~crc.o_busy):
                     m.d.comb += crc.i_valid.eq(1)
-                    m.d.sync += [byte.eq(~crc.o_value[:8]), crc_left.eq(crc_left - 1)]
-                    m.next = "SEND"
+                    m.d.sync += crc_left.eq(crc_left - 1)
+                    send(~crc.o_value[:8])
             with m.State("END"):
                 m.d.comb += [self.o.valid.eq(1), self.o.payload.eq(FLAG)]
                 with m.If(self.o.ready):
@@ -124,13 +125,24 @@ class FrameReceiver(wiring.Component):
         m.submodules.crc = crc = SerialCrc()
         place = Signal.like(begin, init=LENGTH_BYTES)
         length = Signal(signed(len(begin) + 1), init=-CRC_BYTES)  # of the payload
-        used = Signal.like(begin)
         escaped, broken = Signal(), Signal()
         byte = Signal(8)
+        # The line is slow, so what is to be known about a byte's place is found out before it
+        # comes, step by step. `free` only moves away.
+        used = Signal.like(begin)
+        full = Signal()
+        whole = Signal()  # the frame, if it ends here
+        right, some = Signal(), Signal()
+        m.d.sync += [
+            used.eq(place - free),
+            full.eq(used[2:].all()),
+            right.eq(crc.o_value == CRC_RESIDUE),
+            some.eq(length > 0),
+            whole.eq(right & some & ~broken & ~escaped),
+        ]
         m.d.comb += [
             byte.eq(self.i_data ^ Mux(escaped, TOGGLE, 0)),
             crc.i_data.eq(byte),
-            used.eq(place - free),
             port.data.eq(byte),
             port.addr.eq(place),
         ]
@@ -141,12 +153,12 @@ class FrameReceiver(wiring.Component):
                     m.d.sync += escaped.eq(0)
                     with m.If(self.i_data == FLAG):
                         m.next = "AGAIN"
-                        with m.If(~broken & ~escaped & (crc.o_value == CRC_RESIDUE) & (length > 0)):
+                        with m.If(whole):
                             m.d.sync += place.eq(begin)
                             m.next = "LOW"
                     with m.Elif(self.i_data == ESCAPE):
                         m.d.sync += [escaped.eq(1), broken.eq(broken | escaped)]
-                    with m.Elif(used[2:].all()):
+                    with m.Elif(full):
                         m.d.sync += broken.eq(1)
                     with m.Else():
                         m.d.comb += [port.en.eq(1), crc.i_valid.eq(1)]

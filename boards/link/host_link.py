@@ -7,9 +7,10 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from boards.link.bridge import Bridge
-from boards.link.framing import FrameReceiver, FrameTransmitter
+from boards.link.framing import PAYLOAD, FrameReceiver, FrameTransmitter
 from boards.link.protocol import MAGIC, VERSION, Identity
 from boards.link.uart import UartReceiver, UartTransmitter
+from boards.memory.buffer import StreamBuffer
 from hw.dma.axi import Axi4Signature, AxiLiteSignature
 
 __all__ = ["HostLink"]
@@ -66,8 +67,13 @@ class HostLink(wiring.Component):
         m.submodules.bridge = bridge = Bridge(self.identity)
         m.submodules.framer = framer = FrameTransmitter()
         m.submodules.transmitter = transmitter = UartTransmitter(clocks)
-        wiring.connect(m, deframer.o, bridge.i)
-        wiring.connect(m, bridge.o, framer.i)
+        # Neither end of a stream has time for the other's decisions.
+        m.submodules.requests = requests = StreamBuffer(PAYLOAD)
+        m.submodules.answers = answers = StreamBuffer(PAYLOAD)
+        wiring.connect(m, deframer.o, requests.i)
+        wiring.connect(m, requests.o, bridge.i)
+        wiring.connect(m, bridge.o, answers.i)
+        wiring.connect(m, answers.o, framer.i)
         wiring.connect(m, framer.o, transmitter.i)
         wiring.connect(m, bridge.m_axi, wiring.flipped(self.m_axi))
         wiring.connect(m, bridge.m_axil, wiring.flipped(self.m_axil))

@@ -77,12 +77,15 @@ class BurstSplitter(wiring.Component):
         # The last beat, counted from the start of the first block: 255 + full at most.
         final = Signal(range(256 + full))
         blocks = Signal(len(final) - block_bits)  # after this one
+        last = Signal()  # blocks == 0, which others have no time to find out
         end = Signal(block_bits)
+        # The same adder's lower half: whether there is only one block must not wait for all of it.
+        within = burst.beat[:block_bits] + burst.more[:block_bits]
         m.d.comb += [
             final.eq(burst.beat[:block_bits] + burst.more),
-            chunk.last.eq(blocks == 0),
-            chunk.end.eq(Mux(chunk.last, end, full)),
-            self.i.ready.eq(~self.o.valid | (self.o.ready & chunk.last)),
+            chunk.last.eq(last),
+            chunk.end.eq(Mux(last, end, full)),
+            self.i.ready.eq(~self.o.valid | (self.o.ready & last)),
         ]
         low = chunk.block[: self._page_bits]
         with m.If(self.i.ready):
@@ -92,7 +95,13 @@ class BurstSplitter(wiring.Component):
                 chunk.start.eq(burst.beat[:block_bits]),
                 chunk.error.eq(burst.error),
                 Cat(end, blocks).eq(final),
+                last.eq(~within[block_bits] & (burst.more[block_bits:] == 0)),
             ]
         with m.Elif(self.o.ready):
-            m.d.sync += [low.eq(low + 1), chunk.start.eq(0), blocks.eq(blocks - 1)]
+            m.d.sync += [
+                low.eq(low + 1),
+                chunk.start.eq(0),
+                blocks.eq(blocks - 1),
+                last.eq(blocks == 1),
+            ]
         return m

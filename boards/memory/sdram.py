@@ -37,7 +37,7 @@ class SdramController(wiring.Component):
     takes the READ at the end of cycle n. Real ones want their clock shifted, by how much depends
     on the frequency: `boards.targets.board.read_window`.
 
-    Latency: 14 + CAS latency + `pad_cycles` cycles from `arvalid` to `rvalid` if the row is open.
+    Latency: 15 + CAS latency + `pad_cycles` cycles from `arvalid` to `rvalid` if the row is open.
     Throughput: 2 bytes a cycle less refresh and changes of direction. Flow control: AXI4.
 
     Parameters
@@ -134,7 +134,7 @@ class SdramController(wiring.Component):
             for name in ("read_possible", "write_possible", "prefer_write", "take_write", "taken")
         )
         read_taken, write_taken = reads.o.ready, writes.o.ready
-        in_flight = 4  # blocks that are accepted and not carried out, or being decided about
+        in_flight = 5  # blocks that are accepted and not carried out, or being decided about
         m.d.sync += [
             read_beats.eq(reads.o.payload.end - reads.o.payload.start + 1),
             write_beats.eq(writes.o.payload.end - writes.o.payload.start + 1),

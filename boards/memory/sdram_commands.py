@@ -102,17 +102,19 @@ class SdramCommands(wiring.Component):
     """Carries out requests in order, a beat (a burst of the part) for each READ or WRITE.
 
     One request moves data while the next waits with its row open and the one after it gets its
-    row: `current`, `ahead`, `request`. Rows stay open until another row of the bank is needed, or
-    a refresh. Columns go first on the command bus; they leave every other cycle free.
+    row: `current`, `ahead`, `request`. A fourth, `coming`, is compared with the open rows. Rows
+    stay open until another row of the bank is needed, or a refresh. Columns go first on the
+    command bus; they leave every other cycle free.
 
-    A refresh becomes due at fixed intervals. From then on no request is taken; those accepted
-    are finished, all banks are closed and the refresh is issued: after `Plan.drain` cycles at
-    most, for which the interval leaves room.
+    A refresh becomes due at fixed intervals. From then on `coming` stays where it is; the three
+    before it are finished, all banks are closed and the refresh is issued: after `Plan.drain`
+    cycles at most, for which the interval leaves room.
 
     A wait is a shift register with a one for each cycle left, so that to extend it is to OR.
 
-    Latency: 5 cycles from a request to its first READ or WRITE on the pins if the row is open.
-    Throughput: peak, in long requests. Flow control: `i` is a stream, `beat` must be followed.
+    Latency: 6 cycles from a request to its first READ or WRITE on the pins if the row is open.
+    Throughput: peak, in long requests; a request in two cycles. Flow control: `i` is a stream
+    whose `ready` is a register, `beat` must be followed.
 
     Parameters
     ----------
@@ -149,7 +151,13 @@ class SdramCommands(wiring.Component):
         part, plan = self.part, self._plan
         cycles, words = plan.cycles, plan.words
         state = Signal(State, init=State.DRAIN)
-        request = Signal(self._request)
+        coming, request = Signal(self._request), Signal(self._request)
+        coming_valid, take = Signal(), Signal()
+        m.d.comb += self.i.ready.eq(~coming_valid)
+        with m.If(~coming_valid):
+            m.d.sync += [coming.eq(self.i.payload), coming_valid.eq(self.i.valid)]
+        with m.Elif(take):
+            m.d.sync += coming_valid.eq(0)
 
         # --- waits ----------------------------------------------------------------------------
         def wait(name: str, longest: int) -> Signal:
@@ -231,25 +239,32 @@ class SdramCommands(wiring.Component):
         free = Signal()
         m.d.comb += free.eq(~row_wait[0] & ~go)
 
-        def take() -> None:
-            m.d.comb += self.i.ready.eq(~due)
+        # Rows change in no cycle in which a request is taken, so all about its row is found out
+        # then, from registers, and not in LOOKUP. A comparison for each bank, because to choose
+        # a row first takes as many look-up tables and more time.
+        row_hit, row_open = Signal(), Signal()
+        hits = Cat(opened[bank] & (row == coming.row) for bank, row in enumerate(rows))
+        m.d.sync += [
+            row_hit.eq(coming.error | hits.bit_select(coming.bank, 1)),
+            row_open.eq(opened.bit_select(coming.bank, 1)),
+        ]
+
+        def take_next() -> None:
             with m.If(due):
                 m.d.sync += state.eq(State.DRAIN)
-            with m.Elif(self.i.valid):
-                m.d.sync += [request.eq(self.i.payload), state.eq(State.LOOKUP)]
+            with m.Elif(coming_valid):
+                m.d.comb += take.eq(1)
+                m.d.sync += [request.eq(coming), state.eq(State.LOOKUP)]
             with m.Else():
                 m.d.sync += state.eq(State.IDLE)
 
         with m.Switch(state):
             with m.Case(State.IDLE):
-                take()
+                take_next()
             with m.Case(State.LOOKUP):
-                with m.If(
-                    request.error
-                    | (opened.bit_select(request.bank, 1) & (rows[request.bank] == request.row))
-                ):
+                with m.If(row_hit):
                     m.d.sync += state.eq(State.READY)
-                with m.Elif(opened.bit_select(request.bank, 1)):
+                with m.Elif(row_open):
                     m.d.sync += state.eq(State.PRECHARGE)
                 with m.Else():
                     m.d.sync += state.eq(State.ACTIVATE)
@@ -268,7 +283,7 @@ class SdramCommands(wiring.Component):
             with m.Case(State.READY):
                 with m.If(~row_wait[0] & ~ahead_valid):
                     m.d.comb += push.eq(1)
-                    take()
+                    take_next()
             with m.Case(State.DRAIN):
                 idle = ~current_valid & ~ahead_valid & ~Cat(left[0] for left in close_wait).any()
                 m.d.comb += precharge_all.eq(due & idle)

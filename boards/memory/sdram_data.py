@@ -18,10 +18,10 @@ class WriteData(wiring.Component):
     """Buffers beats of the W channel and gives each to the pins when its WRITE is there.
 
     The beats that a block takes are claimed when the block is accepted, at least 3 cycles before
-    its first beat.
+    its first beat. `beat` comes every other cycle at most.
 
-    Latency: a beat is counted in `beats` 1 cycle after it was taken. Throughput: a beat a cycle
-    in, a word a cycle out. Flow control: AXI4; `beat` must be followed.
+    Latency: 2 cycles until a beat that was taken, or a claim, shows in `beats`. Throughput: a beat
+    a cycle in, a word a cycle out. Flow control: AXI4; `beat` must be followed.
 
     Members
     -------
@@ -59,16 +59,25 @@ class WriteData(wiring.Component):
             beats.w_en.eq(self.valid),
             self.ready.eq(beats.w_rdy),
         ]
-        m.d.sync += self.beats.eq(self.beats + (self.valid & self.ready) - self.claim)
+        # Both are known too late for an adder.
+        came, claimed = Signal(), Signal.like(self.claim)
+        m.d.sync += [
+            came.eq(self.valid & self.ready),
+            claimed.eq(self.claim),
+            self.beats.eq(self.beats + came - claimed),
+        ]
 
-        # The next beat, in a register: block RAM is slow to answer.
+        # The next beat, in a register: block RAM is slow to answer. It is fetched in the cycle
+        # after `used`, not with it: a beat has two words at least, so there is the time.
         head = Signal(entry)
         filled, used = Signal(), Signal()
         m.d.comb += [
             used.eq(self.beat.valid & self.beat.write),
-            beats.r_en.eq(~filled | used),
+            beats.r_en.eq(~filled),
         ]
-        with m.If(beats.r_en):
+        with m.If(used):
+            m.d.sync += filled.eq(0)
+        with m.Elif(~filled):
             m.d.sync += [head.eq(beats.r_data), filled.eq(beats.r_rdy)]
 
         words, masks = Signal(8 * self._data_bytes), Signal(self._data_bytes, init=-1)

@@ -18,12 +18,14 @@ class Counters(wiring.Component):
     gathered to its 64-bit word in a memory, and starts it anew: sixteen 64-bit counters cost one
     64-bit adder. A clear only marks the words as void; the sweep passes every mark once.
 
-    Latency: a read answers within `count` + 2 cycles, with the exact value of two cycles before.
-    Throughput: an event of every counter a cycle. Flow control: `i_read` is held until `o_valid`.
+    Latency: a read answers within `count` + 2 cycles, with the exact value of three cycles before,
+    or 0 if a clear came since. Throughput: an event of every counter a cycle. Flow control:
+    `i_read` is held until `o_valid`.
 
     Parameters
     ----------
-    count: number of counters, a power of two.
+    count: number of counters, a power of two, 4 or more: the sweep reads a word three cycles
+        after it has chosen it for the time before at the earliest, when it has been written.
 
     Members
     -------
@@ -32,8 +34,8 @@ class Counters(wiring.Component):
     """
 
     def __init__(self, count: int):
-        if count & (count - 1):
-            raise ValueError(f"count={count} must be a power of two")
+        if count < 4 or count & (count - 1):
+            raise ValueError(f"count={count} must be a power of two, 4 or more")
         self._count = count
         super().__init__(
             {
@@ -60,24 +62,30 @@ class Counters(wiring.Component):
         gathered = [
             Signal(range(self._count + 1), name=f"gathered_{i}") for i in range(self._count)
         ]
-        # Choosing takes a cycle, adding the next.
-        adding = Signal.like(turn)
-        more = Signal(range(self._count + 1))
+        # Choosing takes a cycle, reading the next, adding and writing the third.
+        reading = Signal.like(turn)
+        chosen = Signal(range(self._count + 1))
         is_void = Signal()
+        adding = Signal.like(turn)
+        more = Signal.like(chosen)
+        word = Signal(COUNTER_BITS)
         m.d.sync += [
-            adding.eq(turn),
-            more.eq(Array(gathered)[turn]),
+            reading.eq(turn),
+            chosen.eq(Array(gathered)[turn]),
             is_void.eq(void.bit_select(turn, 1)),
+            adding.eq(reading),
+            more.eq(chosen),
+            word.eq(Mux(is_void, 0, read.data)),
         ]
         with m.If(self.i_clear):
-            m.d.sync += [more.eq(0), is_void.eq(1)]
+            m.d.sync += [chosen.eq(0), is_void.eq(1), more.eq(0), word.eq(0)]
         total = Signal(COUNTER_BITS)
         m.d.comb += [
-            read.addr.eq(adding),
+            read.addr.eq(reading),
             write.addr.eq(adding),
             write.en.eq(1),
             write.data.eq(total),
-            total.eq(Mux(is_void, 0, read.data) + more),
+            total.eq(word + more),
         ]
         for i in range(self._count):
             with m.If(self.i_clear):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from amaranth import Module, Signal
+from functools import reduce
+from operator import or_
+
+from amaranth import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -27,7 +30,7 @@ class ControlRegisters(wiring.Component):
     read-only register change nothing; every answer is OKAY. The low two address bits are ignored.
 
     Latency: a write takes effect 1 cycle after both its address and its data have come; a read
-    answers after 2 cycles, of a counter after as long as `Counters` takes. Throughput: one write
+    answers after 3 cycles, of a counter after as long as `Counters` takes. Throughput: one write
     and one read at a time, independently. Flow control: AXI4-Lite.
 
     Regions, program length and interrupt enable are set up by the driver and only change when it
@@ -131,36 +134,43 @@ class ControlRegisters(wiring.Component):
         axi = self.s_axil
         address = Signal(WORD_ADDRESS_BITS)
         reading = Signal()
+        decoded = Signal()
         m.d.comb += [axi.arready.eq(~reading & ~axi.rvalid), axi.rresp.eq(0)]
         with m.If(axi.arvalid & axi.arready):
-            m.d.sync += [address.eq(axi.araddr[2:]), reading.eq(1)]
+            m.d.sync += [address.eq(axi.araddr[2:]), reading.eq(1), decoded.eq(0)]
 
         status = Signal(16)
         m.d.comb += [status[:2].eq(self.i_state), status[8:].eq(self.i_code)]
-        fixed = [
+        sources = [
             (Register.ID, ID_VALUE),
             (Register.VERSION, ISA_VERSION),
             (Register.FINGERPRINT, self._config.fingerprint()),
             (Register.STATUS, status),
             (Register.ERROR_COMMAND, self.i_index),
             (Register.INTERRUPT, pending),
+            *stored,
         ]
-        value = Signal(DATA_BITS)
-        is_counter = Signal()
+        # One cycle finds the register, the next selects its value by a bit of its own.
+        values = []
+        for register, source in sources:
+            here = Signal(name=f"read_{register:03x}")
+            m.d.sync += here.eq(address == register >> 2)
+            values.append(Mux(here, source, 0))
         first = counter_address(COUNTERS[0]) >> 3
-        m.d.comb += self.o_counter_select.eq(address[1:] - first)
-        with m.Switch(address):
-            for register, source in fixed + stored:
-                with m.Case(register >> 2):
-                    m.d.comb += value.eq(source)
-            for name in COUNTERS:
-                low = counter_address(name) >> 2
-                with m.Case(low, low + 1):
-                    m.d.comb += is_counter.eq(1)
-        with m.If(is_counter):
-            m.d.comb += value.eq(self.i_counter_value.word_select(address[0], DATA_BITS))
-        m.d.comb += self.o_counter_read.eq(reading & is_counter & ~axi.rvalid)
-        with m.If(reading & ~axi.rvalid & (~is_counter | self.i_counter_valid)):
-            m.d.sync += [axi.rdata.eq(value), axi.rvalid.eq(1), reading.eq(0)]
+        is_counter = Signal()
+        within = (address[1:] >= first) & (address[1:] < first + len(COUNTERS))
+        m.d.sync += is_counter.eq(within)
+        for half in range(2):
+            here = Signal(name=f"read_counter_{half}")
+            m.d.sync += here.eq(within & (address[0] == half))
+            values.append(Mux(here, self.i_counter_value.word_select(half, DATA_BITS), 0))
+        m.d.comb += [
+            self.o_counter_select.eq(address[1:] - first),
+            self.o_counter_read.eq(reading & decoded & is_counter),
+        ]
+        with m.If(reading):
+            m.d.sync += decoded.eq(1)
+        with m.If(reading & decoded & (~is_counter | self.i_counter_valid)):
+            m.d.sync += [axi.rdata.eq(reduce(or_, values)), axi.rvalid.eq(1), reading.eq(0)]
         with m.Elif(axi.rvalid & axi.rready):
             m.d.sync += axi.rvalid.eq(0)

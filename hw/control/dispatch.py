@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth import Cat, Module, Signal, Value
+from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -21,39 +21,40 @@ from hw.isa import (
     Unit,
 )
 
-__all__ = ["Dispatch", "FetchedCommand", "is_legal", "target_units"]
+__all__ = ["Dispatch", "FetchedCommand", "legal_forms", "target_units"]
 
 FetchedCommand = data.StructLayout({"entry": CommandEntry, "code": 4})
 """A command as it was fetched; with a `code`, the `ErrorCode` that stops the machine there."""
 
 
-def is_legal(m: Module, word: Value, config: AcceleratorConfig) -> Signal:
-    """Whether `hw.isa.decode` accepts the command word (256 bits), from the same definitions,
-    and the configuration has what it needs."""
-    legal = Signal()
-    opcode = command_layout(Opcode.HALT)(word).opcode
-    with m.Switch(opcode):
-        for spec in COMMANDS.values():
-            view = command_layout(spec.opcode)(word)
-            conditions = [view[item.name] != 0 for item in spec.fields if item.nonzero]
-            if spec.opcode == Opcode.LOAD:
-                conditions += [view.memory != Memory.NONE, view.memory <= Memory.MASK]
-            if spec.opcode == Opcode.STORE:
-                conditions += [view.memory != Memory.NONE, view.memory <= Memory.RESIDUAL]
-            if any(item.name == "dst_memory" for item in spec.fields):
-                conditions += [view.dst_memory <= Memory.WEIGHT]
-            if spec.opcode in MATRIX_OPCODES:
-                sparse = spec.opcode == Opcode.SPARSE_GEMM
-                packed = view.w_int4 | sparse
-                conditions += [~(view.w_by_column & packed), view.w_int4 | (view.w_group == 0)]
-                if not config.int4:
-                    conditions += [~view.w_int4]
-                if sparse and not config.sparse:
-                    continue
-            conditions += [view.waits[slot].unit <= max(Unit) for slot in range(WAIT_SLOTS)]
-            with m.Case(spec.opcode):
-                m.d.comb += legal.eq(Cat(conditions).all())
-    return legal
+def legal_forms(word: Value, config: AcceleratorConfig) -> Value:
+    """A bit for every opcode: the command word (256 bits) has it, `hw.isa.decode` accepts the
+    word, from the same definitions, and the configuration has what it needs.
+
+    A word is legal if any bit is 1. To find that out is work for another cycle.
+    """
+    forms = []
+    for spec in COMMANDS.values():
+        view = command_layout(spec.opcode)(word)
+        conditions = [view.opcode == spec.opcode]
+        conditions += [view[item.name] != 0 for item in spec.fields if item.nonzero]
+        if spec.opcode == Opcode.LOAD:
+            conditions += [view.memory != Memory.NONE, view.memory <= Memory.MASK]
+        if spec.opcode == Opcode.STORE:
+            conditions += [view.memory != Memory.NONE, view.memory <= Memory.RESIDUAL]
+        if any(item.name == "dst_memory" for item in spec.fields):
+            conditions += [view.dst_memory <= Memory.WEIGHT]
+        if spec.opcode in MATRIX_OPCODES:
+            sparse = spec.opcode == Opcode.SPARSE_GEMM
+            packed = view.w_int4 | sparse
+            conditions += [~(view.w_by_column & packed), view.w_int4 | (view.w_group == 0)]
+            if not config.int4:
+                conditions += [~view.w_int4]
+            if sparse and not config.sparse:
+                continue
+        conditions += [view.waits[slot].unit <= max(Unit) for slot in range(WAIT_SLOTS)]
+        forms.append(Cat(conditions).all())
+    return Cat(forms)
 
 
 def target_units(m: Module, word: Value) -> Signal:
@@ -87,15 +88,18 @@ class Dispatch(wiring.Component):
     A wait for a command that lies 1024 or more back is dropped: it is met, as no unit holds so
     many commands, and later its count could be half a turn away.
 
-    Latency: 3 cycles from `i` to `o`. Throughput: one command in three cycles, as fast as any
+    Latency: 2 cycles from `i` to `o`. Throughput: one command in three cycles, as fast as any
     unit's queue takes them; BARRIER holds until every dispatched command has completed, HALT too.
     Flow control: streams on both sides.
 
     Members
     -------
     i: commands from fetch. o: one stream for each of `UNITS`; at most one is valid.
-    dispatched, i_idle: from the scoreboard. o_dispatched: to it, one bit for each of `UNITS`.
-    i_stale: a queue asks to hold dispatch back. o_index: position of the command at dispatch.
+    dispatched, i_idle: from the scoreboard; a command counts one cycle after it was dispatched,
+        and two cycles after it, at the latest, `i_idle` is 0.
+    o_dispatched: to the scoreboard, one bit for each of `UNITS`.
+    i_stale: a queue asks to hold dispatch back. o_index: position of the command at dispatch, or
+        of the next one.
     i_halt: dispatch nothing.
     o_taken: a command was dispatched or executed here. o_stalled: one could not be, as its
         queue was full.
@@ -125,74 +129,94 @@ class Dispatch(wiring.Component):
     def elaborate(self, platform):
         m = Module()
 
-        # Stage 1: legality and destination depend on the command alone.
+        # Cycle 1: what depends on the word alone, and the counts that it waits for. Whatever is
+        # at `i` is stored while there is room, as that is decided early; `full` says whether it
+        # was a command. The command before has left a cycle ago or more, so it is counted.
         entry = Signal(CommandEntry)
         full, settled = Signal(), Signal()
         target = Signal(len(UNITS))
-        code = Signal(4)
-        legal = is_legal(m, self.i.payload.entry.word, self.config)
+        fetched = Signal(4)  # code from fetch
+        forms = legal_forms(self.i.payload.entry.word, self.config)
+        legal = Signal(len(forms))
         units = target_units(m, self.i.payload.entry.word)
+        header = command_layout(Opcode.HALT)
+        counts = [Signal(COUNT_BITS, name=f"count_{slot}") for slot in range(WAIT_SLOTS)]
+        waits = Signal(WAIT_SLOTS)
         m.d.comb += self.i.ready.eq(~full)
-        with m.If(self.i.valid & self.i.ready):
+        with m.If(~full):
             m.d.sync += [
                 entry.eq(self.i.payload.entry),
-                full.eq(1),
+                full.eq(self.i.valid),
                 settled.eq(0),
                 target.eq(units),
+                legal.eq(forms),
+                fetched.eq(self.i.payload.code),
             ]
-            m.d.sync += code.eq(self.i.payload.code)
-            with m.If((self.i.payload.code == ErrorCode.NONE) & ~legal):
-                m.d.sync += code.eq(ErrorCode.ILLEGAL_COMMAND)
+            for slot in range(WAIT_SLOTS):
+                unit = header(self.i.payload.entry.word).waits[slot].unit
+                m.d.sync += [
+                    counts[slot].eq(selected_count(self.dispatched, unit)),
+                    waits[slot].eq(unit != Unit.NONE),
+                ]
         with m.Elif(self.o_taken):
             m.d.sync += full.eq(0)
 
-        # Stage 2: waits against what is dispatched before this command, once that is counted.
-        header = command_layout(Opcode.HALT)
+        # Cycle 2: the verdict. The command goes to a unit, or to none (BARRIER, HALT), or stops
+        # the machine; behind HALT there is nothing.
         settle = full & ~settled
         unsatisfiable = Signal(WAIT_SLOTS)
         for slot in range(WAIT_SLOTS):
             wait = header(entry.word).waits[slot]
-            count = selected_count(m, self.dispatched, wait.unit, f"dispatched_{slot}")
             ahead = Signal(COUNT_BITS, name=f"ahead_{slot}")
-            m.d.comb += ahead.eq(count - wait.count)
-            with m.If(wait.unit != Unit.NONE):
-                m.d.comb += unsatisfiable[slot].eq(ahead[COUNT_BITS - 1])
-                with m.If(settle & ahead[COUNT_BITS - 2]):
-                    m.d.sync += wait.unit.eq(Unit.NONE)
+            m.d.comb += [
+                ahead.eq(counts[slot] - wait.count),
+                unsatisfiable[slot].eq(waits[slot] & ahead[COUNT_BITS - 1]),
+            ]
+            with m.If(settle & ahead[COUNT_BITS - 2]):
+                m.d.sync += wait.unit.eq(Unit.NONE)
+        good = Signal()
+        m.d.comb += good.eq((fetched == ErrorCode.NONE) & legal.any() & ~unsatisfiable.any())
+        waiting = Signal(len(UNITS))
+        alone = Signal()
+        refused = Signal()
+        code = Signal(4)  # if it is refused
         with m.If(settle):
             m.d.sync += settled.eq(1)
-            with m.If((code == ErrorCode.NONE) & unsatisfiable.any()):
+            with m.If(~self.o_done):
+                m.d.sync += [
+                    waiting.eq(Mux(good, target, 0)),
+                    alone.eq(good & ~target.any()),
+                    refused.eq(~good),
+                ]
+            with m.If(fetched != ErrorCode.NONE):
+                m.d.sync += code.eq(fetched)
+            with m.Elif(~legal.any()):
+                m.d.sync += code.eq(ErrorCode.ILLEGAL_COMMAND)
+            with m.Else():
                 m.d.sync += code.eq(ErrorCode.WAIT_UNSATISFIABLE)
+        with m.Elif(self.o_taken):
+            m.d.sync += [waiting.eq(0), alone.eq(0)]
 
-        # Stage 3: to its queue.
-        go = Signal()
-        header_opcode = header(entry.word).opcode
-        m.d.comb += [
-            go.eq(settled & full & ~self.i_halt & ~self.o_done & (code == ErrorCode.NONE)),
-            self.o_index.eq(entry.index),
-        ]
+        # Cycle 3: to its queue.
+        room = Cat(self.o[i].ready for i in range(len(UNITS)))
         for i in range(len(UNITS)):
             m.d.comb += [
                 self.o[i].payload.eq(entry),
-                self.o[i].valid.eq(go & target[i] & ~self.i_stale),
+                self.o[i].valid.eq(waiting[i] & ~self.i_stale & ~self.i_halt),
                 self.o_dispatched[i].eq(self.o[i].valid & self.o[i].ready),
             ]
-        with m.If(target.any()):
-            room = Cat(self.o[i].ready for i in range(len(UNITS))) & target
-            m.d.comb += [
-                self.o_taken.eq(self.o_dispatched.any()),
-                self.o_stalled.eq(go & ~room.any()),
-            ]
-        with m.Else():  # BARRIER, HALT
-            m.d.comb += self.o_taken.eq(go & self.i_idle)
-        with m.If(self.o_taken & (header_opcode == Opcode.HALT)):
+        executed = alone & self.i_idle & ~self.i_halt
+        m.d.comb += [
+            self.o_taken.eq(self.o_dispatched.any() | executed),
+            self.o_stalled.eq((waiting & ~room).any() & ~self.i_halt),
+            self.o_index.eq(entry.index),
+        ]
+        with m.If(executed & (header(entry.word).opcode == Opcode.HALT)):
             m.d.sync += self.o_done.eq(1)
 
         m.d.comb += [
             self.o_error.code.eq(code),
             self.o_error.index.eq(entry.index),
-            self.o_error.valid.eq(
-                full & settled & (code != ErrorCode.NONE) & self.i_idle & ~self.o_done
-            ),
+            self.o_error.valid.eq(refused & self.i_idle),
         ]
         return m

@@ -10,6 +10,7 @@ from amaranth.utils import exact_log2
 from hw.config import AcceleratorConfig
 from hw.control.dispatch import FetchedCommand
 from hw.dma.reader import data_layout, request_layout
+from hw.interfaces import INDEX_BITS
 from hw.isa import COMMAND_BYTES, ErrorCode
 
 __all__ = ["Fetch"]
@@ -29,9 +30,10 @@ class Fetch(wiring.Component):
     A burst is requested only when the buffer has room for all of it, so that waiting commands
     never hold up the other readers' data.
 
-    Latency: that of the memory and 4 cycles. Throughput: a beat a cycle; a command takes 32 /
-    `bus_bytes` cycles, at least one. Flow control: streams; starts by itself when `i_halt` falls
-    after a reset; while `i_halt`, nothing is requested and what arrives is discarded.
+    Latency: that of the memory and 6 cycles. Throughput: a burst in three cycles, a beat a cycle;
+    a command takes 32 / `bus_bytes` cycles, at least one. Flow control: streams; starts by itself
+    when `i_halt` falls after a reset; while `i_halt`, nothing is requested and what arrives is
+    discarded.
 
     Members
     -------
@@ -67,41 +69,60 @@ class Fetch(wiring.Component):
         room = Signal(range(capacity + 1), init=capacity)
         in_block = Signal(range(burst_beats + 1))  # beats up to the next aligned block
         beats = Signal(range(burst_beats + 1))
+        roomy = Signal()  # a cycle late, but so is the next burst
         consumed = Signal()
-        fits = Signal()
         program_bytes = Signal(program_bits)
-        sent = self.request.valid & self.request.ready
+        fits = Signal()
+        refused = Signal()
+        ended = Signal()
         m.d.comb += [
             program_bytes.eq(self.i_commands * COMMAND_BYTES),
-            fits.eq(program_bytes <= self.i_size),
-            in_block.eq(burst_beats - address[exact_log2(bus) : exact_log2(config.burst_bytes)]),
-            beats.eq(Mux(remaining < in_block, remaining, in_block)),
             self.request.payload.address.eq(address),
             self.request.payload.beats.eq(beats),
         ]
-        m.d.sync += room.eq(room - Mux(sent, beats, 0) + consumed)
+        m.d.sync += roomy.eq(room >= burst_beats)
+        # Nothing but this and the state depends on `ready`, which comes late.
+        asked = Signal()
+        m.d.sync += [
+            asked.eq(self.request.valid & self.request.ready),
+            room.eq(room - Mux(asked, beats, 0) + consumed),
+        ]
         with m.FSM() as requests:
             with m.State("start"):
+                start = self.i_base[exact_log2(bus) : exact_log2(config.burst_bytes)]
                 m.d.sync += [
                     address.eq(self.i_base),
+                    in_block.eq(burst_beats - start),
                     remaining.eq((program_bytes + bus - 1) >> exact_log2(bus)),
+                    fits.eq(program_bytes <= self.i_size),
                 ]
                 with m.If(~self.i_halt):
-                    with m.If(fits):
-                        m.next = "read"
-                    with m.Else():
-                        m.next = "refuse"
-            with m.State("read"):
-                m.d.comb += self.request.valid.eq(
-                    (remaining != 0) & (room >= burst_beats) & ~self.i_halt
-                )
-                with m.If(sent):
-                    m.d.sync += [
-                        address.eq(address + (beats << exact_log2(bus))),
-                        remaining.eq(remaining - beats),
-                    ]
+                    m.next = "check"
+            with m.State("check"):
+                with m.If(fits):
+                    m.d.sync += ended.eq(self.i_commands == 0)
+                    m.next = "measure"
+                with m.Else():
+                    m.d.sync += refused.eq(1)
+                    m.next = "refuse"
+            with m.State("measure"):  # the length of the next burst
+                m.d.sync += beats.eq(Mux(remaining < in_block, remaining, in_block))
+                with m.If(remaining != 0):
+                    m.next = "ask"
+            with m.State("ask"):
+                m.d.comb += self.request.valid.eq(roomy & ~self.i_halt)
+                with m.If(self.request.valid & self.request.ready):
+                    m.next = "advance"
+            with m.State("advance"):  # `asked` is 1
+                m.next = "measure"
             with m.State("refuse"):
                 pass
+        with m.If(asked):
+            m.d.sync += [
+                address.eq(address + (beats << exact_log2(bus))),
+                remaining.eq(remaining - beats),
+                in_block.eq(burst_beats),  # a burst that is not the last ends a block
+            ]
 
         # --- beats to commands --------------------------------------------------------------------
         m.submodules.buffer = buffer = fifo.SyncFIFOBuffered(width=8 * bus + 1, depth=capacity)
@@ -115,10 +136,8 @@ class Fetch(wiring.Component):
         word = Signal(8 * COMMAND_BYTES)
         failed = Signal()
         valid = Signal()
-        index = Signal(32)
+        index = Signal(INDEX_BITS)
         left = Signal(32)  # commands, the one at `o` included
-        ended = Signal()
-        reading = requests.ongoing("read")
         free = ~valid | self.o.ready
         with m.If(self.o.valid & self.o.ready):
             m.d.sync += [valid.eq(0), index.eq(index + 1)]
@@ -150,12 +169,13 @@ class Fetch(wiring.Component):
             entry.index.eq(index),
         ]
         # What stands behind the last command.
-        refused = requests.ongoing("refuse")
         with m.If(requests.ongoing("start")):
-            m.d.sync += [left.eq(self.i_commands), ended.eq(self.i_commands == 0)]
+            m.d.sync += left.eq(self.i_commands)
         with m.Elif(self.o.valid & self.o.ready):
-            m.d.sync += [left.eq(left - 1), ended.eq(ended | (left == 1))]
-        m.d.comb += self.o.valid.eq(refused | (reading & (valid | ended)))
+            m.d.sync += left.eq(left - 1)
+            with m.If(left == 1):
+                m.d.sync += ended.eq(1)
+        m.d.comb += self.o.valid.eq(valid | ended | refused)
         with m.If(refused):
             m.d.comb += self.o.payload.code.eq(ErrorCode.DMA_WINDOW)
         with m.Elif(ended):

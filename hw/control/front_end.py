@@ -94,7 +94,6 @@ class FrontEnd(wiring.Component):
             fetch.i_halt.eq(self.i_halt),
             dispatch.i_halt.eq(self.i_halt),
             dispatch.i_idle.eq(scoreboard.o_idle),
-            dispatch.i_stale.eq(Cat(queue.o_stale for queue in self.queues).any()),
             scoreboard.i_dispatched.eq(dispatch.o_dispatched),
             scoreboard.i_done.eq(self.i_done),
             self.o_taken.eq(dispatch.o_taken),
@@ -102,6 +101,8 @@ class FrontEnd(wiring.Component):
             self.o_done.eq(dispatch.o_done),
             self.o_error.eq(dispatch.o_error),
         ]
+        # A cycle late, of hundreds of commands that it may be late.
+        m.d.sync += dispatch.i_stale.eq(Cat(queue.o_stale for queue in self.queues).any())
         for i in range(len(UNITS)):
             m.d.comb += dispatch.dispatched[i].eq(scoreboard.o_dispatched[i])
             for queue in self.queues:

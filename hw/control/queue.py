@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from amaranth import Module, Signal
+from amaranth import Module, Mux, Signal, Value
 from amaranth.lib import fifo, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -21,14 +21,13 @@ dispatch drops waits for what is 1024 commands old, no completion count can run 
 (2048) past a count that is still waited for."""
 
 
-def selected_count(m: Module, counts, unit, name: str) -> Signal:
-    """The count of `unit`, anything for `Unit.NONE`."""
-    count = Signal(COUNT_BITS, name=name)
-    with m.Switch(unit):
-        for i, candidate in enumerate(UNITS):
-            with m.Case(candidate):
-                m.d.comb += count.eq(counts[i])
-    return count
+def selected_count(counts, unit):
+    """The count of `unit`; anything for `Unit.NONE` and for what is no unit."""
+    # A tree over three bits: it is on the longest paths of dispatch and of the queues.
+    bit = Value.cast(unit)
+    at = {candidate: counts[i] for i, candidate in enumerate(UNITS)}
+    low = Mux(bit[1], Mux(bit[0], at[Unit(3)], at[Unit(2)]), at[Unit(1)])
+    return Mux(bit[2], Mux(bit[0], at[Unit(5)], at[Unit(4)]), low)
 
 
 def has_reached(count, target):
@@ -39,13 +38,13 @@ def has_reached(count, target):
 class CommandQueue(wiring.Component):
     """FIFO in front of a unit; a command leaves once the waits in `slots` are met.
 
-    Latency: 3 cycles from `i` to `o` for a command without waits; 1 cycle from the completion
-    count that meets the last wait to `o.valid`. Throughput: one command in three cycles, which is
-    above what any unit executes; what a unit decides late reaches no further than the head. Flow
-    control: streams on both sides.
+    Latency: 3 cycles from `i` to `o` for a command whose waits are met; 2 cycles from the
+    completion count that meets the last wait to `o.valid`, a register. Throughput: one command in
+    three cycles, which is above what any unit executes; what a unit decides late reaches no
+    further than the head. Flow control: streams on both sides.
 
-    The waits of the head are looked at one cycle after it has arrived and are then kept, which
-    takes the comparison of counts out of the path to the unit.
+    Counts are chosen in one cycle, the first time while the command becomes the head, and compared
+    in the next. A wait that is met is kept.
 
     Parameters
     ----------
@@ -85,34 +84,42 @@ class CommandQueue(wiring.Component):
             self.i.ready.eq(entries.w_rdy),
         ]
 
+        # What is first in the memory is stored while there is room; `full` says whether it was a
+        # command. So `full` alone enables this wide register.
         head = Signal(CommandEntry)
         full = Signal()
-        take = Signal()
+        valid = Signal()
         leave = Signal()
         m.d.comb += [
-            leave.eq(self.o.valid & self.o.ready),
-            take.eq(entries.r_rdy & ~full),
-            entries.r_en.eq(take),
+            leave.eq(valid & self.o.ready),
+            entries.r_en.eq(~full),
+            self.o.payload.eq(head),
+            self.o.valid.eq(valid),
         ]
-        with m.If(take):
-            m.d.sync += [head.eq(entries.r_data), full.eq(1)]
+        with m.If(~full):
+            m.d.sync += [head.eq(entries.r_data), full.eq(entries.r_rdy)]
         with m.Elif(leave):
             m.d.sync += full.eq(0)
 
         # The header is the same for every opcode.
-        waits = command_layout(Opcode.HALT)(head.word).waits
+        header = command_layout(Opcode.HALT)
+        first = CommandEntry(entries.r_data)
         met = Signal(len(self._slots))
+        reached = Signal(len(self._slots))
         for i, slot in reversed(list(enumerate(self._slots))):
-            wait = waits[slot]
-            nothing = wait.unit == Unit.NONE
-            count = selected_count(m, self.completed, wait.unit, f"count_{slot}")
-            m.d.sync += met[i].eq(~take & (met[i] | nothing | has_reached(count, wait.count)))
+            wait = header(head.word).waits[slot]
+            unit = Mux(full, wait.unit, header(first.word).waits[slot].unit)
+            count = Signal(COUNT_BITS, name=f"count_{slot}", reset_less=True)
+            nothing = Signal(name=f"nothing_{slot}", reset_less=True)
+            m.d.sync += [
+                count.eq(selected_count(self.completed, unit)),
+                nothing.eq(unit == Unit.NONE),
+                met[i].eq(full & reached[i]),
+            ]
+            m.d.comb += reached[i].eq(met[i] | nothing | has_reached(count, wait.count))
             with m.If(full & ~met[i] & ~nothing):
                 m.d.comb += self.o_waiting_for.eq(wait.unit)
-        m.d.comb += [
-            self.o.payload.eq(head),
-            self.o.valid.eq(full & met.all()),
-        ]
+        m.d.sync += valid.eq(full & reached.all() & ~leave)
 
         age = Signal(COUNT_BITS)
         m.d.comb += age.eq(self.i_index - head.index)

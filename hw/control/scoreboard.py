@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth import Cat, Module, Signal
+from amaranth import Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -17,9 +17,9 @@ UNITS = tuple(unit for unit in Unit if unit != Unit.NONE)
 class Scoreboard(wiring.Component):
     """Counts modulo 4096, cleared by reset only: `count[t+1] = count[t] + pulse[t]`.
 
-    Latency: 1 cycle from a pulse to its count. Throughput: one pulse of every unit a cycle.
-    Flow control: none. A unit holds far fewer than 4096 commands, so equal counts mean that it
-    has finished everything.
+    Latency: 1 cycle from a pulse to its count, 2 to `o_idle`. Throughput: one pulse of every unit
+    a cycle. Flow control: none. A unit holds far fewer than 4096 commands, so equal counts mean
+    that it has finished everything.
 
     Members
     -------
@@ -47,5 +47,8 @@ class Scoreboard(wiring.Component):
             m.d.sync += dispatched.eq(dispatched + self.i_dispatched[i])
             m.d.sync += completed.eq(completed + self.i_done[i])
             m.d.comb += equal[i].eq(dispatched == completed)
-        m.d.comb += self.o_idle.eq(Cat(equal).all())
+        # A register, as much depends on it. That it falls late does no harm: it is 0 two cycles
+        # after a command was dispatched, and three after it at the earliest the next command has
+        # settled and asks.
+        m.d.sync += self.o_idle.eq(equal.all())
         return m

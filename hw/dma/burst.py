@@ -48,7 +48,7 @@ def burst_layout(config: AcceleratorConfig) -> data.StructLayout:
     )
 
 
-READY_BURSTS = 4
+READY_BURSTS = 8
 """Checked bursts that wait to be taken."""
 
 
@@ -65,7 +65,7 @@ class BurstGenerator(wiring.Component):
     if the window is `forbidden` or its base unaligned, `error` is `DMA_WINDOW`; if offset or
     stride are no multiple of the bus width, `ILLEGAL_COMMAND`. Then nothing more is offered.
 
-    Latency: 4 cycles from command to burst (when the first block or run is known: a cycle more
+    Latency: 5 cycles from command to burst (when the first block or run is known: a cycle more
     for each joined run). Throughput: one burst in two cycles, 4 cycles a command at least. Flow
     control: streams; checked bursts wait in a FIFO, so whoever takes them is far away from the
     loop. With `i_halt` no burst is offered.
@@ -113,7 +113,10 @@ class BurstGenerator(wiring.Component):
         active = Signal()
         cursor, next_start = Signal(offset_bits), Signal(offset_bits)
         phase = Signal(block_log2)  # beats from the start of the block to the cursor
-        known = Signal(run_bits + 1)  # contiguous beats from the cursor on
+        known = Signal(run_bits + 2)  # contiguous beats from the cursor on
+        few = (
+            Signal()
+        )  # they were less than two blocks a cycle ago: at most one run too many is added
         runs_left = Signal(16)  # not in `known` yet
         none_left = Signal()
         to_block_end = Signal(range(block + 1))
@@ -127,17 +130,18 @@ class BurstGenerator(wiring.Component):
         checked = Signal()  # stage 2 holds a burst, for one cycle
         m.submodules.ready = ready = fifo.SyncFIFO(width=self._burst.size, depth=READY_BURSTS)
         room = Signal()
-        # Two bursts may be on their way to the FIFO, and one leave it meanwhile.
-        m.d.sync += room.eq(ready.level < READY_BURSTS - 1)
+        # Three bursts may be on their way to the FIFO.
+        m.d.sync += room.eq(ready.level < READY_BURSTS - 2)
         m.d.comb += [
             to_block_end.eq(block - phase),
             enough.eq(known >= to_block_end),
             complete.eq(~joined | none_left),
-            join.eq(active & ~complete & (known < 2 * block)),
+            join.eq(active & ~complete & few),
             issue.eq(decided & found & room),
             cursor_end.eq(cursor + beats),
         ]
         m.d.sync += [
+            few.eq(known < 2 * block),
             decided.eq(active & ~issue),
             found.eq(enough | complete),
             beats.eq(Mux(enough, to_block_end, known)),
@@ -176,12 +180,6 @@ class BurstGenerator(wiring.Component):
             burst.beats.eq(beats_2),
             burst.last.eq(last_2),
             burst.index.eq(command.index),
-            ready.w_data.eq(burst),
-            ready.w_en.eq(checked & ~illegal & ~outside & ~failed),
-            self.o.valid.eq(ready.r_rdy & ~self.i_halt),
-            self.o.payload.eq(ready.r_data),
-            ready.r_en.eq(self.o.valid & self.o.ready),
-            self.error.valid.eq(failed),
         ]
         m.d.sync += checked.eq(issue)
         with m.If(issue):
@@ -191,12 +189,27 @@ class BurstGenerator(wiring.Component):
                 beats_2.eq(beats),
                 last_2.eq(last),
             ]
-        with m.If(checked & (illegal | outside) & ~failed):
-            m.d.sync += [
-                failed.eq(1),
-                self.error.code.eq(Mux(illegal, ErrorCode.ILLEGAL_COMMAND, ErrorCode.DMA_WINDOW)),
-                self.error.index.eq(command.index),
-            ]
+
+        # Stage 3: to the FIFO, or the error.
+        good, burst_3, index_3 = Signal(), Signal.like(burst, name="burst_3"), Signal(INDEX_BITS)
+        bad, code = Signal(), Signal(ErrorCode)
+        m.d.sync += [
+            good.eq(checked & ~illegal & ~outside),
+            bad.eq(checked & (illegal | outside)),
+            code.eq(Mux(illegal, ErrorCode.ILLEGAL_COMMAND, ErrorCode.DMA_WINDOW)),
+            index_3.eq(command.index),
+            burst_3.eq(burst),
+        ]
+        m.d.comb += [
+            ready.w_data.eq(burst_3),
+            ready.w_en.eq(good & ~failed),
+            self.o.valid.eq(ready.r_rdy & ~self.i_halt),
+            self.o.payload.eq(ready.r_data),
+            ready.r_en.eq(self.o.valid & self.o.ready),
+            self.error.valid.eq(failed),
+        ]
+        with m.If(bad & ~failed):
+            m.d.sync += [failed.eq(1), self.error.code.eq(code), self.error.index.eq(index_3)]
 
         # A new command, when the last burst of the one before has left.
         m.d.comb += self.i.ready.eq(~active & ~checked & ~self.i_halt)

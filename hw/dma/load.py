@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from amaranth import Cat, Module, Signal, unsigned
-from amaranth.lib import data, fifo, stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.config import AcceleratorConfig
+from hw.dma.offers import OfferQueue
 from hw.dma.reader import data_layout, request_layout
 from hw.dma.transfer import (
     TransferFront,
+    bank_in,
     latch_first_error,
     pitch,
     regions_layout,
@@ -20,6 +22,15 @@ from hw.interfaces import UnitStatus, WritePort, command_stream
 from hw.isa import ErrorCode, Memory, Opcode
 
 __all__ = ["LoadUnit"]
+
+TARGETS = (
+    Memory.ACTIVATION,
+    Memory.WEIGHT,
+    Memory.RESIDUAL,
+    Memory.PARAM0,
+    Memory.PARAM1,
+    Memory.MASK,
+)
 
 
 class LoadUnit(wiring.Component):
@@ -36,7 +47,7 @@ class LoadUnit(wiring.Component):
     Commands overlap: while data of up to `commands_in_flight` commands is under way, bursts of
     the next one are requested. Data, writes and completions are in order.
 
-    Latency: 4 cycles from a command to its first request, 4 cycles from the last beat of a
+    Latency: 6 cycles from a command to its first request, 3 cycles from the last beat of a
     word to its write. Throughput: a beat a cycle, also from command to command, where the memory
     accepts writes at once. Flow control: streams and `WritePort`; writes that wait hold up
     the beats when five words are there.
@@ -79,6 +90,7 @@ class LoadUnit(wiring.Component):
         m = Module()
         config = self._config
         stop = Signal()
+        stopped = Signal()  # a cycle later, for what does no harm: requests
         failed = Signal()  # at once, unlike the error: nothing more is written or done
         m.submodules.front = front = TransferFront(
             config, Opcode.LOAD, commands_ahead=self.commands_in_flight
@@ -87,13 +99,15 @@ class LoadUnit(wiring.Component):
         m.d.comb += [
             stop.eq(self.i_halt | self.status.error.valid | failed),
             front.regions.eq(self.regions),
-            front.i_halt.eq(stop),
+            front.i_halt.eq(stopped),
             self.status.started.eq(front.started),
             self.request.valid.eq(front.burst.valid),
             self.request.payload.address.eq(front.burst.payload.address),
             self.request.payload.beats.eq(front.burst.payload.beats),
             front.burst.ready.eq(self.request.ready),
         ]
+
+        m.d.sync += stopped.eq(stop)
 
         # --- beats to words ---------------------------------------------------------------------
         bus_bits = 8 * config.bus_bytes
@@ -104,18 +118,22 @@ class LoadUnit(wiring.Component):
         full, broken = Signal(), Signal()
         # A word waits here for its memory: so a refusal does not reach back to the bus.
         waiting_word = data.StructLayout({"place": LoopWord, "word": unsigned(bus_bits * slots)})
-        m.submodules.words = words = fifo.SyncFIFO(width=waiting_word.size, depth=4)
+        m.submodules.words = words = OfferQueue(waiting_word, len(TARGETS))
         take = Signal()
         log2 = word_beats_log2(m, config, front.word.payload.memory)
         last_slot = slot == ((1 << log2) - 1)[: len(slot)]
         m.d.comb += [
-            self.data.ready.eq(stop | (front.word.valid & (~full | words.w_rdy))),
-            take.eq(self.data.valid & front.word.valid & (~full | words.w_rdy)),
+            self.data.ready.eq(stop | (front.word.valid & (~full | words.room))),
+            take.eq(self.data.valid & front.word.valid & (~full | words.room)),
             front.word.ready.eq(take & last_slot),
-            words.w_en.eq(full),
-            words.w_data.eq(Cat(place, word)),
+            words.write.eq(full & words.room),
+            words.i.place.eq(place),
+            words.i_bank.eq(bank_in(m, config, place)),
+            words.i.word.eq(word),
+            words.i_target.eq(Cat(place.memory == target for target in TARGETS)),
+            words.withdraw.eq(stop),
         ]
-        with m.If(words.w_rdy):
+        with m.If(words.room):
             m.d.sync += full.eq(0)
         with m.If(take):
             m.d.sync += slot.eq(slot + 1)
@@ -129,56 +147,46 @@ class LoadUnit(wiring.Component):
             with m.Elif(last_slot & ~broken):
                 m.d.sync += full.eq(1)
 
-        # --- writes: one word is offered, to one of the memories --------------------------------
-        head = data.View(waiting_word, words.r_data)
-        target = Signal(LoopWord, reset_less=True)
-        flat = Signal(bus_bits * slots, reset_less=True)
-        nonzero = Cat(flat[8 * i : 8 * i + 8].any() for i in range(config.columns))
+        # --- writes: the first word is offered, to one of the memories ---------------------------
+        head = words.o
+        nonzero = Cat(head.word[8 * i : 8 * i + 8].any() for i in range(config.columns))
+        accepted, beyond = (Signal(len(TARGETS), name=name) for name in ("accepted", "beyond"))
+        written, outside = Signal(), Signal()
         ports = (
-            (Memory.ACTIVATION, self.activation_write, flat),
-            (Memory.WEIGHT, self.weight_write, flat),
-            (Memory.RESIDUAL, self.residual_write, flat),
-            (Memory.PARAM0, self.param0_write, flat),
-            (Memory.PARAM1, self.param1_write, flat),
-            (Memory.MASK, self.mask_write, nonzero),
+            self.activation_write,
+            self.weight_write,
+            self.residual_write,
+            self.param0_write,
+            self.param1_write,
+            self.mask_write,
         )
-        offered, accepted, beyond = (
-            Signal(len(ports), name=name) for name in ("offered", "accepted", "beyond")
-        )
-        written, outside, free = Signal(), Signal(), Signal()
-        for i, (_, port, value) in enumerate(ports):
+        for i, (target, port) in enumerate(zip(TARGETS, ports, strict=True)):
             m.d.comb += [
-                port.valid.eq(offered[i]),
-                port.addr.eq(target.addr),
-                port.data.eq(value),
+                port.valid.eq(words.offered[i]),
+                port.addr.eq(head.place.addr),
+                port.bank.eq(words.bank),
+                port.data.eq(nonzero if target == Memory.MASK else head.word),
                 port.mask.eq(~0),
                 accepted[i].eq(port.valid & port.ready),
                 beyond[i].eq(port.valid & port.out_of_range),
             ]
         m.d.comb += [
             written.eq(accepted.any()),
+            words.accepted.eq(written),
             outside.eq(beyond.any()),
-            free.eq(~offered.any() | written),
-            words.r_en.eq(free),
         ]
-        with m.If(free):
-            m.d.sync += [target.eq(head.place), flat.eq(head.word)]
-            for i, (memory, _, _) in enumerate(ports):
-                m.d.sync += offered[i].eq(words.r_rdy & (head.place.memory == memory))
         with m.If(written & outside):
             m.d.sync += failed.eq(1)
-        with m.If(stop):
-            m.d.sync += offered.eq(0)
 
         m.d.comb += [
-            self.status.done.eq(written & target.last & ~outside & ~failed),
-            self.status.busy.eq(front.busy | full | words.r_rdy | offered.any()),
+            self.status.done.eq(written & head.place.last & ~outside & ~failed),
+            self.status.busy.eq(front.busy | full | ~words.empty),
         ]
         latch_first_error(
             m,
             self.status.error,
             [
-                (written & outside, ErrorCode.ONCHIP_RANGE, target.index),
+                (written & outside, ErrorCode.ONCHIP_RANGE, head.place.index),
                 (
                     take & self.data.payload.error & ~stop,
                     ErrorCode.AXI_READ,

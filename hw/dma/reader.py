@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import enum
 
-from amaranth import Cat, Module, Mux, Signal, unsigned
+from amaranth import Cat, Module, Signal, unsigned
 from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from hw.config import AcceleratorConfig
 from hw.dma.axi import Axi4ReadSignature, Burst
+from hw.dma.offers import OfferQueue
 
 __all__ = ["Client", "Reader", "data_layout", "request_layout"]
 
@@ -140,29 +141,24 @@ class Reader(wiring.Component):
         ]
 
         # --- data -----------------------------------------------------------------------------
-        entry = data.StructLayout({"beat": self._data, "client": client_bits})
-        m.submodules.beats = beats = fifo.SyncFIFO(width=entry.size, depth=self.buffered_beats)
-        arrived = Signal(entry)
+        m.submodules.beats = beats = OfferQueue(self._data, len(Client), depth=self.buffered_beats)
         m.d.comb += [
-            arrived.beat.data.eq(axi.rdata),
-            arrived.beat.last.eq(axi.rlast),
-            arrived.beat.error.eq(axi.rresp[1]),
-            arrived.client.eq(owners.r_data),
-            axi.rready.eq(beats.w_rdy | self.i_halt),
-            beats.w_data.eq(arrived),
-            beats.w_en.eq(axi.rvalid & ~self.i_halt),
+            beats.i.data.eq(axi.rdata),
+            beats.i.last.eq(axi.rlast),
+            beats.i.error.eq(axi.rresp[1]),
+            beats.i_target.eq(Cat(owners.r_data == client for client in Client)),
+            beats.write.eq(axi.rvalid & beats.room & ~self.i_halt),
+            beats.withdraw.eq(self.i_halt),
+            axi.rready.eq(beats.room | self.i_halt),
             owners.r_en.eq(axi.rvalid & axi.rready & axi.rlast),
         ]
-        head = data.View(entry, beats.r_data)
-        taken = Signal()
+        taken = Signal(len(Client))
         for client in Client:
             port = self.data[client]
-            mine = head.client == client
             m.d.comb += [
-                port.payload.eq(head.beat),
-                port.valid.eq(beats.r_rdy & mine & ~self.i_halt),
+                port.payload.eq(beats.o),
+                port.valid.eq(beats.offered[client] & ~self.i_halt),
+                taken[client].eq(beats.offered[client] & port.ready),
             ]
-            with m.If(mine):
-                m.d.comb += taken.eq(port.ready)
-        m.d.comb += beats.r_en.eq(Mux(self.i_halt, 1, taken))
+        m.d.comb += beats.accepted.eq(taken.any() & ~self.i_halt)
         return m

@@ -9,8 +9,10 @@ from amaranth.utils import exact_log2
 
 from hw.config import AcceleratorConfig
 from hw.dma.axi import Axi4WriteSignature, Burst
+from hw.dma.offers import OfferQueue
 from hw.dma.transfer import (
     TransferFront,
+    bank_in,
     latch_first_error,
     pitch,
     regions_layout,
@@ -37,7 +39,7 @@ class StoreUnit(wiring.Component):
     the next one are read and its bursts issued while acknowledgements are outstanding, at most
     `max_outstanding` of them.
 
-    Latency: 5 cycles from a command to `awvalid`, 6 to `wvalid`. Throughput: a beat a cycle,
+    Latency: 6 cycles from a command to `awvalid`, 7 to `wvalid`. Throughput: a beat a cycle,
     also from command to command, where the memory delivers. Flow control: AXI4 and `ReadPort`.
 
     Errors: `DMA_WINDOW` (also for a read-only region), `ILLEGAL_COMMAND` (unaligned offset or
@@ -52,8 +54,8 @@ class StoreUnit(wiring.Component):
     """
 
     commands_ahead = 2
-    words_ahead = 8
-    """Words read and not yet on the bus: 3 for a word a cycle, the rest for bank conflicts."""
+    words_ahead = 16
+    """Words asked for and not yet on the bus: 6 for a word a cycle, the rest for bank conflicts."""
 
     def __init__(self, config: AcceleratorConfig):
         self._config = config
@@ -76,6 +78,7 @@ class StoreUnit(wiring.Component):
         config = self._config
         axi = self.axi
         stop = Signal()
+        stopped = Signal()  # a cycle later, for what does no harm: requests and reads
         failed = Signal()  # at once, unlike the error: nothing more is sent or done
         m.submodules.front = front = TransferFront(
             config, Opcode.STORE, commands_ahead=self.commands_ahead
@@ -84,9 +87,11 @@ class StoreUnit(wiring.Component):
         m.d.comb += [
             stop.eq(self.i_halt | self.status.error.valid | failed),
             front.regions.eq(self.regions),
-            front.i_halt.eq(stop),
+            front.i_halt.eq(stopped),
             self.status.started.eq(front.started),
         ]
+
+        m.d.sync += stopped.eq(stop)
 
         # --- addresses: a burst is accounted for from here on -----------------------------------
         burst = front.burst.payload
@@ -123,40 +128,32 @@ class StoreUnit(wiring.Component):
         room = Signal(range(self.words_ahead + 1), init=self.words_ahead)
         arrived = Signal(entry)
         outside, used_up = Signal(), Signal()
-        # Addresses wait here for their memory: so a refusal does not reach back to the commands.
-        m.submodules.asking = asking = fifo.SyncFIFO(width=LoopWord.size, depth=4)
-        waiting = data.View(LoopWord, asking.r_data)
-        place = Signal(LoopWord, reset_less=True)  # of the word that is asked for
-        asked, accepted, beyond = (
-            Signal(len(SOURCES), name=name) for name in ("asked", "accepted", "beyond")
-        )
-        free, next_word = Signal(), Signal()
+        # Addresses wait here for their memory, when there is room for what they bring: so a refusal
+        # does not reach back to the commands.
+        m.submodules.asking = asking = OfferQueue(LoopWord, len(SOURCES))
+        place, coming = asking.o, front.word.payload
+        accepted, beyond = (Signal(len(SOURCES), name=name) for name in ("accepted", "beyond"))
+        next_word = Signal()
         m.d.comb += [
-            asking.w_data.eq(front.word.payload),
-            asking.w_en.eq(front.word.valid),
-            front.word.ready.eq(asking.w_rdy),
-            free.eq(~asked.any() | accepted.any()),
-            next_word.eq(asking.r_rdy & free & (room != 0) & ~stop),
-            asking.r_en.eq(next_word),
+            front.word.ready.eq(asking.room & (room != 0) & ~stopped),
+            next_word.eq(front.word.valid & front.word.ready),
+            asking.write.eq(next_word),
+            asking.i.eq(coming),
+            asking.i_bank.eq(bank_in(m, config, coming)),
+            asking.i_target.eq(Cat(coming.memory == source for source in SOURCES)),
+            asking.accepted.eq(accepted.any()),
+            asking.withdraw.eq(stop),
             outside.eq(beyond.any()),
         ]
-        with m.If(free):
-            m.d.sync += place.eq(waiting)
-        for i, (memory, port) in enumerate(
-            zip(
-                SOURCES,
-                (self.activation_read, self.weight_read, self.residual_read),
-                strict=True,
-            )
-        ):
+        ports = (self.activation_read, self.weight_read, self.residual_read)
+        for i, (memory, port) in enumerate(zip(SOURCES, ports, strict=True)):
             m.d.comb += [
-                port.valid.eq(asked[i]),
+                port.valid.eq(asking.offered[i]),
                 port.addr.eq(place.addr),
+                port.bank.eq(asking.bank),
                 accepted[i].eq(port.valid & port.ready),
                 beyond[i].eq(port.valid & port.ready & port.out_of_range),
             ]
-            with m.If(free):
-                m.d.sync += asked[i].eq(next_word & (waiting.memory == memory))
             with m.If(port.data_valid):
                 m.d.comb += [arrived.memory.eq(memory), arrived.data.eq(port.data)]
                 m.d.comb += words.w_en.eq(1)
@@ -204,7 +201,7 @@ class StoreUnit(wiring.Component):
             self.quiet.eq(~axi.awvalid & ~lengths.r_rdy & ~axi.wvalid & ~answers.r_rdy),
             self.status.done.eq(axi.bvalid & answer.last & ~axi.bresp[1] & ~stop),
             self.status.busy.eq(
-                front.busy | asking.r_rdy | (room != self.words_ahead) | ~self.quiet
+                front.busy | ~asking.empty | (room != self.words_ahead) | ~self.quiet
             ),
         ]
         latch_first_error(

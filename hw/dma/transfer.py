@@ -12,9 +12,11 @@ from hw.dma.burst import BurstGenerator, burst_layout
 from hw.dma.words import LoopCommand, LoopWord, WordLoop
 from hw.interfaces import INDEX_BITS, UnitError, command_layout, command_stream
 from hw.isa import Memory, Opcode, Region
+from hw.memory.banks import BANK_BITS, bank_of, memory_banks
 
 __all__ = [
     "TransferFront",
+    "bank_in",
     "latch_first_error",
     "pitch",
     "regions_layout",
@@ -54,6 +56,17 @@ def word_beats_log2(m: Module, config: AcceleratorConfig, memory) -> Signal:
     return result
 
 
+def bank_in(m: Module, config: AcceleratorConfig, word) -> Signal:
+    """The bank of `word` (a `LoopWord`) in its memory."""
+    result = Signal(BANK_BITS, name="bank_in_memory")
+    with m.Switch(word.memory):
+        for item in Memory:
+            if item and memory_banks(config, item) > 1:
+                with m.Case(item):
+                    m.d.comb += result.eq(bank_of(word.addr, memory_banks(config, item)))
+    return result
+
+
 def latch_first_error(m: Module, error, sources) -> None:
     """Keep in `error` (a `UnitError`) the first of `sources`: (happens, code, index), by priority.
 
@@ -82,7 +95,7 @@ class TransferFront(wiring.Component):
     The two streams run apart: bursts of a command may be taken before words of the commands
     before it, up to `commands_ahead` commands.
 
-    Latency: 4 cycles from a command to its first burst, 2 to its first word. Throughput: a
+    Latency: 5 cycles from a command to its first burst, 2 to its first word. Throughput: a
     burst in two cycles, a word a cycle. Flow control: streams. With
     `i_halt` no command is taken and no burst is offered.
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from amaranth import Cat, Module, Mux, Signal, unsigned
-from amaranth.lib import data, memory, wiring
+from amaranth import Cat, Const, Module, Mux, Signal, Value
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In
-from amaranth.utils import ceil_log2
+from amaranth.utils import ceil_log2, exact_log2
 
+from hw.cells.block_ram import BlockRam
+from hw.delay import DelayLine
 from hw.interfaces import ReadPort, WritePort
 
 __all__ = ["Scratchpad"]
@@ -16,19 +18,13 @@ class Scratchpad(wiring.Component):
     """Memory of `depth` words that several readers and writers share.
 
     Each bank has one read and one write port, so reads never compete with writes, and clients of
-    the same kind only where they want the same bank. A lower port number goes first, and port 0
-    is always ready.
+    the same kind only where they want the same bank (`hw.memory.banks`). A lower port number goes
+    first, and port 0 is always ready.
 
-    With two banks, the bank of a word is the parity of its address bits but each fifth, so
-    `n, n+1, n+2, ..` and panel strides alike (`n, n+32, n+64, ..`) change banks often. A writer
-    that walks along a row of panels, a write every other cycle (the vector unit, two groups a
-    word), then leaves at least two thirds of the cycles to one that walks along a panel (a load),
-    for every stride that we tried; the lowest bit alone leaves half with odd strides, and next to
-    nothing where every cycle brings a write.
-
-    Latency: `latency` cycles from an accepted read to its data. Throughput: one read per bank
-    and one write per bank each cycle. Flow control: valid and ready on the address; read data
-    cannot be held.
+    Latency: `latency` cycles from an accepted read to its data: a register in front of each bank,
+    which keeps arbitration off the long ways to its blocks, and those of `BlockRam`. Throughput:
+    one read per bank and one write per bank each cycle. Flow control: valid and ready on the
+    address; read data cannot be held.
 
     Collision policy: a read accepted in the cycle in which its word is written returns anything.
     Clients order themselves by completion counts, so no program relies on it. With
@@ -47,7 +43,7 @@ class Scratchpad(wiring.Component):
     read_0, read_1, ..: `ReadPort(width)`. write_0, write_1, ..: `WritePort(width, granules)`.
     """
 
-    latency = 1
+    latency = 1 + BlockRam.latency
 
     def __init__(
         self,
@@ -78,72 +74,79 @@ class Scratchpad(wiring.Component):
             | {name: In(WritePort(width, granules)) for name in self._writers}
         )
 
-    def _place(self, addr) -> tuple:
-        """Bank of a word, and its address there: addr and addr ^ 1 lie in different banks."""
-        used = addr[: ceil_log2(self.depth)]
-        if self.banks == 1:
-            return 0, used
-        if self.banks == 2:
-            return self._parity(used), used[1:]
-        return Cat(used[0], self._parity(used[1:])), used[2:]
+    def _bank(self, port) -> Value:
+        """The bank that a port wants, of as many bits as there are banks for."""
+        return port.bank[: exact_log2(self.banks)] if self.banks > 1 else Const(0, 1)
 
-    @staticmethod
-    def _parity(bits):
-        return Cat(bits[i] for i in range(len(bits)) if i % 5 != 4).xor()
+    def _place(self, port) -> Value:
+        """Where in its bank the word of a port lies."""
+        return port.addr[exact_log2(self.banks) : ceil_log2(self.depth)]
 
     def elaborate(self, platform):
         m = Module()
         readers = [getattr(self, name) for name in self._readers]
         writers = [getattr(self, name) for name in self._writers]
-        for port in readers + writers:
-            m.d.comb += port.out_of_range.eq(port.addr >= self.depth)
-            m.d.comb += port.ready.eq(1)
+        for ports in (readers, writers):
+            for i, port in enumerate(ports):
+                ahead = Cat(
+                    other.valid & (self._bank(other) == self._bank(port)) for other in ports[:i]
+                )
+                m.d.comb += [
+                    port.ready.eq(~ahead.any()),
+                    port.out_of_range.eq(port.addr >= self.depth),
+                ]
 
-        bank_data = []
+        words = []
         for bank in range(self.banks):
-            cells = memory.Memory(
-                shape=unsigned(self.width), depth=self.depth // self.banks, init=[]
-            )
+            cells = BlockRam(self.width, self.depth // self.banks, granules=self.granules)
             m.submodules[f"bank_{bank}"] = cells
-            read = cells.read_port()
-            write = cells.write_port(granularity=self.width // self.granules)
-
+            read_en, read_addr = Signal(name="read_en"), Signal.like(cells.read_addr)
+            write_en, write_addr = Signal.like(cells.write_en), Signal.like(cells.write_addr)
+            value = Signal(self.width)
             # Later assignments win, so the lowest port number is assigned last.
             for port in reversed(readers):
-                where, address = self._place(port.addr)
-                with m.If(port.valid & (where == bank)):
-                    m.d.comb += [read.en.eq(1), read.addr.eq(address)]
+                with m.If(port.valid & (self._bank(port) == bank)):
+                    m.d.comb += [read_en.eq(1), read_addr.eq(self._place(port))]
             for port in reversed(writers):
-                where, address = self._place(port.addr)
-                with m.If(port.valid & (where == bank)):
+                with m.If(port.valid & (self._bank(port) == bank)):
                     m.d.comb += [
-                        write.en.eq(Mux(port.out_of_range, 0, port.mask)),
-                        write.addr.eq(address),
-                        write.data.eq(port.data),
+                        write_en.eq(Mux(port.out_of_range, 0, port.mask)),
+                        write_addr.eq(self._place(port)),
+                        value.eq(port.data),
                     ]
-            for ports in (readers, writers):
-                for i, port in enumerate(ports):
-                    ahead = Cat(
-                        other.valid & (self._place(other.addr)[0] == bank) for other in ports[:i]
-                    )
-                    with m.If((self._place(port.addr)[0] == bank) & ahead.any()):
-                        m.d.comb += port.ready.eq(0)
-
+            reading = Signal(name=f"reading_{bank}")
+            writing = Signal.like(write_en, name=f"writing_{bank}")
+            read_place = Signal.like(read_addr, name=f"read_place_{bank}", reset_less=True)
+            write_place = Signal.like(write_addr, name=f"write_place_{bank}", reset_less=True)
+            written = Signal.like(value, name=f"written_{bank}", reset_less=True)
+            m.d.sync += [
+                reading.eq(read_en),
+                read_place.eq(read_addr),
+                writing.eq(write_en),
+                write_place.eq(write_addr),
+                written.eq(value),
+            ]
+            m.d.comb += [
+                cells.read_en.eq(reading),
+                cells.read_addr.eq(read_place),
+                cells.write_en.eq(writing),
+                cells.write_addr.eq(write_place),
+                cells.data.eq(written),
+            ]
             if self._poison:
-                collided = Signal(name=f"collided_{bank}")
-                m.d.sync += collided.eq(read.en & write.en.any() & (read.addr == write.addr))
-                bank_data.append(read.data ^ collided.replicate(self.width))
+                collided = reading & writing.any() & (read_place == write_place)
+                collided = DelayLine(m, collided, f"collided_{bank}")
+                words.append(cells.o ^ collided[BlockRam.latency].replicate(self.width))
             else:
-                bank_data.append(read.data)
+                words.append(cells.o)
 
         for i, port in enumerate(readers):
-            m.d.sync += port.data_valid.eq(port.valid & port.ready)
+            accepted = DelayLine(m, port.valid & port.ready, f"accepted_{i}", reset=True)
+            m.d.comb += port.data_valid.eq(accepted[self.latency])
             if self.banks == 1:
-                m.d.comb += port.data.eq(bank_data[0])
+                m.d.comb += port.data.eq(words[0])
             else:
-                where = Signal(range(self.banks), name=f"bank_of_read_{i}", reset_less=True)
-                m.d.sync += where.eq(self._place(port.addr)[0])
-                m.d.comb += port.data.eq(
-                    data.ArrayLayout(self.width, self.banks)(Cat(bank_data))[where]
-                )
+                bank = DelayLine(m, self._bank(port), f"bank_of_read_{i}")
+                layout = data.ArrayLayout(self.width, self.banks)
+                m.d.comb += port.data.eq(layout(Cat(words))[bank[self.latency]])
         return m

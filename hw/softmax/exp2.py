@@ -52,7 +52,7 @@ class SoftmaxLane(wiring.Component):
     Source: FuseMax/ITA use powers of two as well; here the score scale makes an octave of it.
     """
 
-    latency = 8
+    latency = 9
 
     def __init__(self):
         super().__init__(
@@ -108,7 +108,7 @@ class SoftmaxLane(wiring.Component):
         slope_4 = Signal(SLOPE_BITS, reset_less=True)
         low_4 = Signal(EXP2_LOW_BITS, reset_less=True)
         n = [Signal(N_BITS, name=f"n_{k}", reset_less=True) for k in (4, 5, 6)]
-        keep = [Signal(name=f"keep_{k}", reset_less=True) for k in (4, 5, 6, 7)]
+        keep = [Signal(name=f"keep_{k}", reset_less=True) for k in (4, 5, 6, 7, 8)]
         with m.If(self.enable[3]):
             m.d.sync += [
                 base_4.eq(base),
@@ -139,20 +139,27 @@ class SoftmaxLane(wiring.Component):
                 n[2].eq(n[1]),
                 keep[2].eq(keep[1]),
             ]
-        # Stage 6: shift, again with a guard bit.
+        # Stages 6 and 7: shift by a multiple of 8 and by the rest, again with a guard bit.
+        coarse_7 = Signal(FINE_BITS + 1, reset_less=True)
+        rest = Signal(3, reset_less=True)
         shifted = Signal(FINE_BITS + 1, reset_less=True)
         with m.If(self.enable[6]):
             m.d.sync += [
-                shifted.eq(Cat(Const(0, 1 + FINE_EXTRA_BITS), value) >> n[2]),
+                coarse_7.eq(
+                    Cat(Const(0, 1 + FINE_EXTRA_BITS), value) >> Cat(Const(0, 3), n[2][3:])
+                ),
+                rest.eq(n[2][:3]),
                 keep[3].eq(keep[2]),
             ]
-        # Stage 7: round both results.
+        with m.If(self.enable[7]):
+            m.d.sync += [shifted.eq(coarse_7 >> rest), keep[4].eq(keep[3])]
+        # Stage 8: round both results.
         weight = Signal(8, reset_less=True)
         fine = Signal(FINE_BITS, reset_less=True)
-        with m.If(self.enable[7]):
+        with m.If(self.enable[8]):
             m.d.sync += [
-                weight.eq(Mux(keep[3], shifted[-8:] + shifted[-9], 0)),
-                fine.eq(Mux(keep[3], shifted[1:] + shifted[0], 0)),
+                weight.eq(Mux(keep[4], shifted[-8:] + shifted[-9], 0)),
+                fine.eq(Mux(keep[4], shifted[1:] + shifted[0], 0)),
             ]
         m.d.comb += [self.o_weight.eq(weight), self.o_fine.eq(fine)]
         return m

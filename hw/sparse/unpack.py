@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from amaranth import Module, Mux, Signal, signed, unsigned
-from amaranth.lib import data, enum, stream, wiring
+from amaranth.lib import data, enum, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.config import AcceleratorConfig
@@ -60,7 +60,8 @@ class WeightUnpacker(wiring.Component):
     Words of indices and of multipliers are kept for the words of values behind them. Dense INT8
     words pass with indices of 0, which give each row its own input.
 
-    Latency: 1 cycle, to the registered `o`. Throughput: a word a cycle. Flow control: streams.
+    Latency: `latency` cycles. Throughput: a word a cycle. Flow control: streams; `o` is a FIFO, so whether
+    the array takes a word, which is decided late in a cycle, reaches no further.
 
     Parameters
     ----------
@@ -70,6 +71,9 @@ class WeightUnpacker(wiring.Component):
     -------
     i: `data`, `tag` (`packed_tag`). o: `weight_entry`.
     """
+
+    latency = 2
+    depth = 8
 
     def __init__(self, config: AcceleratorConfig):
         self.config = config
@@ -85,37 +89,44 @@ class WeightUnpacker(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         c = self.config
-        tag = self.i.payload.tag
-        entry = self.o.payload
-        take = Signal()
-        m.d.comb += [
-            self.i.ready.eq(~self.o.valid | self.o.ready),
-            take.eq(self.i.valid & self.i.ready),
-        ]
-        with m.If(self.o.ready):
-            m.d.sync += self.o.valid.eq(0)
-        byte = [self.i.payload.data[8 * i : 8 * i + 8] for i in range(c.weight_bytes)]
+        # A register in front, so that products have a cycle of their own.
+        given = Signal(self.i.payload.shape(), name="given", reset_less=True)
+        take, room = Signal(), Signal()
+        tag = given.tag
+        layout = weight_entry(c)
+        entry = Signal(layout)
+        m.submodules.entries = entries = fifo.SyncFIFO(width=layout.size, depth=self.depth)
+        byte = [given.data[8 * i : 8 * i + 8] for i in range(c.weight_bytes)]
         values = take & (tag.kind == WordKind.VALUES)
-        with m.If(values):
-            m.d.sync += [
-                self.o.valid.eq(1),
-                entry.first.eq(tag.first),
-                entry.last.eq(tag.last),
-                entry.by_column.eq(tag.by_column),
-                *(entry.word[i].eq(byte[i]) for i in range(c.weight_bytes)),
-            ]
-            if c.int4:
-                m.d.sync += entry.two_rows.eq(tag.int4)
-                m.d.sync += [entry.word_1[i].eq(byte[i]) for i in range(c.columns)]
+        m.d.sync += [
+            # As it was a cycle ago: then two may have come, and one does now.
+            room.eq(entries.level < self.depth - 2),
+            take.eq(self.i.valid & self.i.ready),
+            given.eq(self.i.payload),
+        ]
+        m.d.comb += [
+            self.i.ready.eq(room),
+            entries.w_en.eq(values),
+            entries.w_data.eq(entry),
+            self.o.valid.eq(entries.r_rdy),
+            self.o.payload.eq(entries.r_data),
+            entries.r_en.eq(self.o.ready),
+            entry.first.eq(tag.first),
+            entry.last.eq(tag.last),
+            entry.by_column.eq(tag.by_column),
+            *(entry.word[i].eq(byte[i]) for i in range(c.weight_bytes)),
+        ]
         if c.int4:
-            self._multiply(m, take, values, byte)
+            m.d.comb += entry.two_rows.eq(tag.int4)
+            m.d.comb += [entry.word_1[i].eq(byte[i]) for i in range(c.columns)]
+        if c.int4:
+            self._multiply(m, tag, entry, take, byte)
         if c.sparse:
-            self._index(m, take, values, byte)
+            self._index(m, tag, entry, take, values, byte)
         return m
 
-    def _multiply(self, m: Module, take, values, byte) -> None:
+    def _multiply(self, m: Module, tag, entry, take, byte) -> None:
         """INT4 values times their multipliers, two rows a word."""
-        tag, entry = self.i.payload.tag, self.o.payload
         for i in range(self.config.columns):
             multiplier = Signal(NIBBLE + 1, name=f"multiplier_{i}", reset_less=True)
             with m.If(take & (tag.kind == WordKind.MULTIPLIERS)):
@@ -128,12 +139,11 @@ class WeightUnpacker(wiring.Component):
                 low, high = terms[0] + (terms[1] << 1), terms[2] - (terms[3] << 1)
                 product = Signal(signed(8), name="product")
                 m.d.comb += product.eq(low + (high << 2))
-                with m.If(values & tag.int4):
-                    m.d.sync += row[i].eq(product)
+                with m.If(tag.int4):
+                    m.d.comb += row[i].eq(product)
 
-    def _index(self, m: Module, take, values, byte) -> None:
+    def _index(self, m: Module, tag, entry, take, values, byte) -> None:
         """Indices of the rows of a word; those of the next rows move up."""
-        tag, entry = self.i.payload.tag, self.o.payload
         for i in range(self.config.columns):
             waiting = Signal(8, name=f"indices_{i}", reset_less=True)
             with m.If(take & (tag.kind == WordKind.INDICES)):
@@ -141,8 +151,7 @@ class WeightUnpacker(wiring.Component):
             with m.Elif(values):
                 m.d.sync += waiting.eq(waiting >> Mux(tag.int4, 2 * INDEX_BITS, INDEX_BITS))
             low, high = waiting[:INDEX_BITS], waiting[INDEX_BITS : 2 * INDEX_BITS]
-            with m.If(values):
-                m.d.sync += [
-                    entry.index[0][i].eq(Mux(tag.sparse, low, 0)),
-                    entry.index[1][i].eq(Mux(tag.sparse, Mux(tag.int4, high, low), 0)),
-                ]
+            m.d.comb += [
+                entry.index[0][i].eq(Mux(tag.sparse, low, 0)),
+                entry.index[1][i].eq(Mux(tag.sparse, Mux(tag.int4, high, low), 0)),
+            ]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from amaranth import Cat, Const, Module, Mux, Signal, signed, unsigned
-from amaranth.lib import memory, wiring
+from amaranth import Cat, Const, Module, Mux, Signal, signed
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.cells.block_ram import BlockRam
 from hw.config import AcceleratorConfig
+from hw.delay import DelayLine
 from hw.interfaces import ReadPort, RowPort
 from hw.isa import MASKED_SCORE
-from hw.systolic.tags import row_tag
+from hw.systolic.tags import delayed_tag, row_tag
 
 __all__ = ["SHIFT_BITS", "Accumulator"]
 
@@ -77,9 +79,7 @@ class Accumulator(wiring.Component):
 
         tags = [self.tag]
         for stage in range(1, self.lead + 1):
-            tag = Signal(self.tag_layout, name=f"tag_{stage}")
-            m.d.sync += tag.eq(tags[-1])
-            tags.append(tag)
+            tags.append(delayed_tag(m, tags[-1], f"tag_{stage}"))
         m.d.comb += self.result_tag.eq(tags[-1])
 
         # Stage 0: read addresses. The array goes first.
@@ -87,36 +87,36 @@ class Accumulator(wiring.Component):
         vector = self.acc_read
         banks = []
         for parity in range(2):
-            bank = memory.Memory(shape=unsigned(width), depth=self.words // 2, init=[])
+            bank = BlockRam(width, self.words // 2)
             m.submodules[f"bank_{parity}"] = bank
-            read, write = bank.read_port(), bank.write_port()
             array_takes = array_reads & (self.tag.address[0] == parity)
             m.d.comb += [
-                read.addr.eq(Mux(array_takes, self.tag.address[1:], vector.addr[1:])),
-                read.en.eq(array_takes | (vector.valid & (vector.addr[0] == parity))),
-                write.addr.eq(tags[-1].address[1:]),
-                write.data.eq(Cat(*self.result)),
-                write.en.eq(tags[-1].valid & tags[-1].write & (tags[-1].address[0] == parity)),
+                bank.read_addr.eq(Mux(array_takes, self.tag.address[1:], vector.addr[1:])),
+                bank.read_en.eq(array_takes | (vector.valid & (vector.addr[0] == parity))),
+                bank.write_addr.eq(tags[-1].address[1:]),
+                bank.data.eq(Cat(*self.result)),
+                bank.write_en.eq(tags[-1].valid & tags[-1].write & (tags[-1].address[0] == parity)),
             ]
-            banks.append(read.data)
-        vector_parity = Signal(reset_less=True)
+            banks.append(bank.o)
+        vector_takes = DelayLine(m, vector.valid & vector.ready, "vector_takes", reset=True)
+        vector_parity = DelayLine(m, vector.addr[0], "vector_parity")
         m.d.comb += [
             self.shift.slot.eq(self.tag.slot),
             vector.ready.eq(~(array_reads & (self.tag.address[0] == vector.addr[0]))),
             vector.out_of_range.eq(vector.addr >= self.words),
-            vector.data.eq(Mux(vector_parity, banks[1], banks[0])),
+            vector.data.eq(Mux(vector_parity[BlockRam.latency], banks[1], banks[0])),
+            vector.data_valid.eq(vector_takes[BlockRam.latency]),
         ]
-        m.d.sync += vector.data_valid.eq(vector.valid & vector.ready)
-        m.d.sync += vector_parity.eq(vector.addr[0])
 
-        # Stage 1: a register behind the memory.
-        # Stage 2: coarse shift by a multiple of 8. The value begins LEFT bits up, so that a shift
-        # to the left is a smaller one to the right; a guard bit below it becomes the rounding bit.
-        old = Signal(width, reset_less=True)
+        # Stages 0 and 1: the memory. Beside it, the shift: the value begins LEFT bits up, so that a
+        # shift to the left is a smaller one to the right; a guard bit below it becomes the
+        # rounding bit.
+        # Stage 2: coarse shift by a multiple of 8.
+        old = Signal(width)
         right = Signal(SHIFT_BITS, reset_less=True)
         fine = Signal(3, reset_less=True)
+        m.d.comb += old.eq(Mux(tags[2].address[0], banks[1], banks[0]))
         m.d.sync += [
-            old.eq(Mux(tags[1].address[0], banks[1], banks[0])),
             right.eq(LEFT + Mux(tags[1].rescale, self.shift.data.as_signed(), 0)),
             fine.eq(right[:3]),
         ]

@@ -16,7 +16,8 @@ from hw.interfaces import (
     advance,
     command_layout,
 )
-from hw.isa import ErrorCode, Opcode
+from hw.isa import ErrorCode, Memory, Opcode
+from hw.memory.banks import memory_banks
 from hw.systolic.prefetch import Prefetch
 
 __all__ = ["MaskReader"]
@@ -25,18 +26,20 @@ __all__ = ["MaskReader"]
 class MaskReader(wiring.Component):
     """Reads MASK[mask_address + n] for n in range(n_tiles) of each command that uses the mask.
 
-    Latency: 3 cycles from the command to its first word, as many as the row streamer needs to its
+    Latency: 6 cycles from the command to its first word, no more than the row streamer needs to its
     first row, so that a masked command starts as fast as any. Throughput: a word a cycle.
     Flow control: `o` is a FIFO; while `active`, no further command may start.
 
     Members
     -------
     i_command, i_start: a command starts in this cycle. mask: the mask memory. o: words of C bits.
-    error: a mask address beyond the memory. i_halt: read nothing more.
+    error: a mask address beyond the memory.
     """
 
     def __init__(self, config: AcceleratorConfig):
         self.columns = config.columns
+        self.words = config.mask_words
+        self.banks = memory_banks(config, Memory.MASK)
         super().__init__(
             {
                 "i_command": In(CommandEntry),
@@ -49,13 +52,17 @@ class MaskReader(wiring.Component):
                 ),
                 "active": Out(1),
                 "error": Out(UnitError),
-                "i_halt": In(1),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.prefetch = prefetch = Prefetch(self.columns, unsigned(1))
+        m.submodules.prefetch = prefetch = Prefetch(
+            self.columns,
+            unsigned(1),
+            memory_words=self.words,
+            banks=self.banks,
+        )
         wiring.connect(m, prefetch.port, wiring.flipped(self.mask))
         wiring.connect(m, prefetch.o, wiring.flipped(self.o))
         command = data.View(command_layout(Opcode.GEMM), self.i_command.word)
@@ -63,17 +70,21 @@ class MaskReader(wiring.Component):
         words_left = Signal(10)
         index = Signal(INDEX_BITS)
         m.d.comb += [
-            self.active.eq(words_left != 0),
-            prefetch.i.valid.eq(self.active & ~self.i_halt),
+            prefetch.i.valid.eq(self.active),
             prefetch.i.payload.addr.eq(address),
             self.error.valid.eq(prefetch.out_of_range),
             self.error.code.eq(ErrorCode.ONCHIP_RANGE),
             self.error.index.eq(index),
         ]
         with m.If(prefetch.i.valid & prefetch.i.ready):
-            m.d.sync += [address.eq(advance(address, 1)), words_left.eq(words_left - 1)]
+            m.d.sync += [
+                address.eq(advance(address, 1)),
+                words_left.eq(words_left - 1),
+                self.active.eq(words_left != 1),
+            ]
         with m.If(self.i_start & command.row_max & command.mask):
             m.d.sync += [
+                self.active.eq(1),
                 address.eq(command.mask_address),
                 words_left.eq(command.n_tiles),
                 index.eq(self.i_command.index),

@@ -19,7 +19,7 @@ from hw.systolic.array import SystolicArray
 from hw.systolic.mask import MaskReader
 from hw.systolic.row_max import RowMax
 from hw.systolic.rows import RowStreamer
-from hw.systolic.tags import row_tag
+from hw.systolic.tags import delayed_tag, row_tag
 from hw.systolic.weights import WeightLoader
 
 __all__ = ["MatrixUnit"]
@@ -58,7 +58,7 @@ class MatrixUnit(wiring.Component):
     status: `done` when the accumulator and row maxima of the oldest command are visible.
     state: `BUSY` when a row enters; `WEIGHTS` when (a) holds it back; `ACTIVATIONS` when anything
         else does; `IDLE` without a command in `i_stream` or in the row streamer.
-    i_halt: take no command, read nothing and enter no row any more (until reset).
+    i_halt: take no command any more (until reset); those that were taken go on, which nobody sees.
     """
 
     def __init__(self, config: AcceleratorConfig):
@@ -113,7 +113,6 @@ class MatrixUnit(wiring.Component):
             weights.i_halt.eq(self.i_halt),
             rows.i_halt.eq(self.i_halt),
             rows.i_hold.eq(masks.active),
-            masks.i_halt.eq(self.i_halt),
             masks.i_command.eq(self.i_stream.payload),
             masks.i_start.eq(rows.started),
         ]
@@ -147,9 +146,7 @@ class MatrixUnit(wiring.Component):
         if delay == 0:
             m.d.comb += accumulator.tag.eq(tag)
         for stage in range(1, max(delay, distance - 2) + 1):
-            delayed = Signal(layout, name=f"tag_{stage}")
-            m.d.sync += delayed.eq(tag)
-            tag = delayed
+            tag = delayed_tag(m, tag, f"tag_{stage}")
             if stage < distance - 1:
                 recent.append((tag.valid, tag.address))
             if stage == delay:
@@ -167,7 +164,7 @@ class MatrixUnit(wiring.Component):
         missing_weights = head.first & ~weights.tile_ready
         missing_mask = head.masked & ~masks.o.valid
         m.d.comb += [
-            enter.eq(waiting & ~missing_weights & ~missing_mask & ~hazards[0] & ~self.i_halt),
+            enter.eq(waiting & ~missing_weights & ~missing_mask & ~hazards[0]),
             entering.valid.eq(enter),
             entering.keep.eq(Mux(head.masked, masks.o.payload.data, ~0)),
             masks.o.ready.eq(enter & head.masked & head.last_of_tile),

@@ -9,6 +9,7 @@ from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
 from hw.interfaces import ADDRESS_BITS, ReadPort
+from hw.memory.banks import BANK_BITS, bank_of
 
 __all__ = ["Prefetch", "RowPrefetch"]
 
@@ -16,26 +17,31 @@ __all__ = ["Prefetch", "RowPrefetch"]
 class Prefetch(wiring.Component):
     """Reads words ahead of their use; each request carries a tag that returns with its word.
 
-    Latency: `latency` cycles from request to word when the memory accepts at once. Throughput: a
-    word a cycle from 4 entries on. Flow control: a request takes an entry of the tag FIFO until
-    its word is taken, so a word that arrives always finds room; nothing is assumed about the
-    memory's latency but its order.
+    Latency: 2 cycles and the memory's from request to word when the memory accepts at once.
+    Throughput: a word a cycle. Flow control: a request takes an entry of the tag FIFO until its
+    word is taken, so a word that arrives always finds room, and addresses wait for the memory in
+    a FIFO of their own: neither what the memory accepts nor what is taken reaches back to who asks
+    in the same cycle. Nothing is assumed about the memory's latency but its order.
 
     Parameters
     ----------
-    width: bits of a word. tag: shape of the tag. depth: words requested and not yet taken.
+    width: bits of a word. tag: shape of the tag. memory_words, banks: of the memory. depth: words
+    requested and not yet taken: two cycles and the memory's latency for a word a cycle, the rest
+    for bank conflicts.
 
     Members
     -------
     i: requests. o: words. port: the memory. pending: something was requested and not yet taken.
-    out_of_range: the request taken in this cycle is beyond the memory.
+    out_of_range: the request that is taken in this cycle is beyond the memory.
     """
 
-    latency = 2
-
-    def __init__(self, width: int, tag: ShapeLike, *, depth: int = 4):
+    def __init__(
+        self, width: int, tag: ShapeLike, *, memory_words: int, banks: int, depth: int = 16
+    ):
         self.width = width
         self.tag = tag
+        self.memory_words = memory_words
+        self.banks = banks
         self.depth = depth
         super().__init__(
             {
@@ -51,17 +57,29 @@ class Prefetch(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        port, payload = self.port, self.i.payload
+        port = self.port
+        request = data.StructLayout({"addr": ADDRESS_BITS, "bank": BANK_BITS})
+        m.submodules.requests = requests = SyncFIFO(width=request.size, depth=self.depth)
         m.submodules.tags = tags = SyncFIFO(width=Shape.cast(self.tag).width, depth=self.depth)
         m.submodules.words = words = SyncFIFO(width=self.width, depth=self.depth)
+        given, head = data.View(request, requests.w_data), data.View(request, requests.r_data)
+        asked = self.i.valid & self.i.ready
         taken = self.o.valid & self.o.ready
+        # As it was a cycle ago: then one more may have been asked for, and one is now.
+        room = Signal()
+        m.d.sync += room.eq(tags.level < self.depth - 1)
         m.d.comb += [
-            port.valid.eq(self.i.valid & tags.w_rdy),
-            port.addr.eq(payload.addr),
-            self.i.ready.eq(port.ready & tags.w_rdy),
-            self.out_of_range.eq(port.valid & port.ready & port.out_of_range),
-            tags.w_en.eq(port.valid & port.ready),
-            tags.w_data.eq(payload.tag),
+            self.i.ready.eq(room),
+            given.addr.eq(self.i.payload.addr),
+            given.bank.eq(bank_of(self.i.payload.addr, self.banks)),
+            requests.w_en.eq(asked),
+            tags.w_en.eq(asked),
+            tags.w_data.eq(self.i.payload.tag),
+            port.valid.eq(requests.r_rdy),
+            port.addr.eq(head.addr),
+            port.bank.eq(head.bank),
+            requests.r_en.eq(port.ready),
+            self.out_of_range.eq(asked & (self.i.payload.addr >= self.memory_words)),
             words.w_en.eq(port.data_valid),
             words.w_data.eq(port.data),
             self.o.valid.eq(words.r_rdy),
@@ -77,9 +95,14 @@ class Prefetch(wiring.Component):
 class RowPrefetch(wiring.Component):
     """`Prefetch` of rows of one word, or with `panels` = 2 also of two words read together.
 
-    Latency, throughput: those of `Prefetch`; a row of two words that lie in the same bank takes two
-    cycles. Flow control: the memory may take the two requests in different cycles; the row is
-    complete, and comes out, when both words are there.
+    Latency, throughput: those of `Prefetch`, also where the two words of a row lie in the same
+    bank: one request waits, and then those of the next rows come at different times. Flow control:
+    the memory may take the two requests in different cycles; the row is complete, and comes out,
+    when both words are there.
+
+    Parameters
+    ----------
+    width, tag, memory_words, banks: see `Prefetch`. panels: words of a row, at most.
 
     Members
     -------
@@ -87,10 +110,12 @@ class RowPrefetch(wiring.Component):
     port: one for each word. pending, out_of_range: see `Prefetch`.
     """
 
-    def __init__(self, width: int, tag: ShapeLike, *, panels: int):
-        self.width = width
+    def __init__(self, width: int, tag: ShapeLike, *, panels: int, memory_words: int, banks: int):
         self.panels = panels
         self.tag = data.StructLayout({"both": 1, "tag": tag})
+        self.words = [
+            Prefetch(width, self.tag, memory_words=memory_words, banks=banks) for _ in range(panels)
+        ]
         request = {"addr": data.ArrayLayout(ADDRESS_BITS, panels), "both": 1, "tag": tag}
         row = {"data": data.ArrayLayout(unsigned(width), panels), "both": 1, "tag": tag}
         super().__init__(
@@ -105,38 +130,31 @@ class RowPrefetch(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        words = [Prefetch(self.width, self.tag) for _ in range(self.panels)]
-        request, row = self.i.payload, self.o.payload
-        head = words[0].o.payload.tag
-        asked, found = Signal(self.panels), Signal(self.panels)  # words that are not waited for
+        first, *others = self.words
+        request, row, head = self.i.payload, self.o.payload, first.o.payload.tag
+        # Whoever has room for a first word has room for a second: there are never more of them.
         m.d.comb += [
-            self.i.ready.eq(asked.all()),
-            self.o.valid.eq(words[0].o.valid & found.all()),
-            self.pending.eq(words[0].pending),
+            self.i.ready.eq(first.i.ready),
+            self.o.valid.eq(first.o.valid),
+            self.pending.eq(first.pending),
             row.both.eq(head.both),
             row.tag.eq(head.tag),
         ]
-        for n, word in enumerate(words):
+        for n, word in enumerate(self.words):
             m.submodules[f"word_{n}"] = word
             wiring.connect(m, word.port, wiring.flipped(self.port[n]))
             wanted, expected = (request.both, head.both) if n else (1, 1)
-            sent = Signal(name=f"sent_{n}")  # and another word is not yet
             m.d.comb += [
-                word.i.valid.eq(self.i.valid & wanted & ~sent),
+                word.i.valid.eq(self.i.valid & self.i.ready & wanted),
                 word.i.payload.addr.eq(request.addr[n]),
                 word.i.payload.tag.both.eq(request.both),
                 word.i.payload.tag.tag.eq(request.tag),
-                asked[n].eq(sent | word.i.ready),
                 row.data[n].eq(word.o.payload.data),
-                found[n].eq(word.o.valid),
                 word.o.ready.eq(self.o.valid & self.o.ready & expected),
             ]
-            if n:
-                with m.If(~wanted):
-                    m.d.comb += asked[n].eq(1)
-                with m.If(~expected):
-                    m.d.comb += found[n].eq(1)
-            m.d.sync += sent.eq(self.i.valid & wanted & asked[n] & ~self.i.ready)
             with m.If(word.out_of_range):
                 m.d.comb += self.out_of_range.eq(1)
+        for word in others:
+            with m.If(head.both & ~word.o.valid):
+                m.d.comb += self.o.valid.eq(0)
         return m

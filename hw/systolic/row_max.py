@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 from hw.config import AcceleratorConfig
 from hw.interfaces import RowPort
 from hw.isa import MASKED_SCORE
-from hw.systolic.tags import row_tag
+from hw.systolic.tags import delayed_tag, row_tag
 
 __all__ = ["RowMax"]
 
@@ -51,14 +51,13 @@ class RowMax(wiring.Component):
 
     @property
     def latency(self) -> int:
-        """Input register and the stages of the tree."""
-        return 1 + (self.columns - 1).bit_length()
+        """Input register, the stages of the tree, the running maximum."""
+        return 2 + (self.columns - 1).bit_length()
 
     def elaborate(self, platform):
         m = Module()
         # Stage 1: what must not count is replaced by the smallest value.
-        tag = Signal(self.tag_layout, name="tag_1")
-        m.d.sync += tag.eq(self.tag)
+        tag = delayed_tag(m, self.tag, "tag_1")
         values = []
         for c in range(self.columns):
             value = Signal(signed(32), name=f"value_{c}", reset_less=True)
@@ -76,22 +75,32 @@ class RowMax(wiring.Component):
                 value = Signal(signed(32), name=f"max_{stage + 1}_{i}", reset_less=True)
                 m.d.sync += value.eq(_larger(*pair) if len(pair) == 2 else pair[0])
                 values.append(value)
-            tag = Signal(self.tag_layout, name=f"tag_{stage + 1}")
-            m.d.sync += tag.eq(tags[-1])
+            tag = delayed_tag(m, tags[-1], f"tag_{stage + 1}")
             tags.append(tag)
 
-        # The running maximum is read two cycles before it is written, so the row before may be
-        # writing it in the cycle of the read.
+        # The running maximum is read three cycles before it is written: of the rows before, one may
+        # be writing it in the cycle of the read, and one in the cycle after.
         m.submodules.memory = mem = memory.Memory(shape=signed(32), depth=self.row_slots, init=[])
         read, vector, write = mem.read_port(), mem.read_port(), mem.write_port()
         (top,) = values
+        before = tags[-2]  # where what was read is
         running = Signal(signed(32), reset_less=True)
         being_written = Signal()
         written = Signal(signed(32), reset_less=True)
+        result, done_tag = Signal(signed(32), reset_less=True), delayed_tag(m, tag, "done")
+        is_written = Signal()
         m.d.sync += [
             being_written.eq(write.en & (write.addr == read.addr)),
             written.eq(write.data),
-            running.eq(Mux(being_written, written, read.data)),
+            running.eq(
+                Mux(
+                    write.en & (write.addr == before.slot),
+                    write.data,
+                    Mux(being_written, written, read.data),
+                )
+            ),
+            result.eq(Mux(tag.first_panel, top, _larger(top, running))),
+            is_written.eq(tag.valid & tag.write & tag.row_max),
         ]
         m.d.comb += [
             read.addr.eq(tags[-3].slot),
@@ -99,9 +108,9 @@ class RowMax(wiring.Component):
             vector.addr.eq(self.row_max.slot),
             vector.en.eq(1),
             self.row_max.data.eq(vector.data),
-            write.addr.eq(tag.slot),
-            write.data.eq(Mux(tag.first_panel, top, _larger(top, running))),
-            write.en.eq(tag.valid & tag.write & tag.row_max),
-            self.done.eq(tag.valid & tag.last),
+            write.addr.eq(done_tag.slot),
+            write.data.eq(result),
+            write.en.eq(is_written),
+            self.done.eq(done_tag.valid & done_tag.last),
         ]
         return m

@@ -8,7 +8,8 @@ from amaranth.lib.wiring import In, Out
 
 from hw.config import AcceleratorConfig
 from hw.interfaces import ReadPort, UnitError, advance, command_stream
-from hw.isa import ErrorCode
+from hw.isa import ErrorCode, Memory
+from hw.memory.banks import memory_banks
 from hw.systolic.prefetch import RowPrefetch
 from hw.systolic.tags import request_tag
 from hw.systolic.tiles import TileLayout, TileLoop
@@ -24,10 +25,10 @@ class RowStreamer(wiring.Component):
     ```
     A row of a SPARSE_GEMM has the words of two panels, `2*k` and `2*k + 1`, read together.
 
-    Latency: 6 cycles from a command to its first row. Throughput: a row a cycle, also from tile
-    to tile and from command to command, where tiles have two rows or more; a sparse row takes two
-    where its words share a bank, so never with an odd `a_stride`. Flow control: `o` is a FIFO of
-    four rows, so the memory may hesitate.
+    Latency: 9 cycles from a command to its first row. Throughput: a row a cycle, also from tile
+    to tile and from command to command, where tiles have two rows or more; the two words of a
+    sparse row may share a bank, as requests wait on their own. Flow control: `o` is a FIFO, so the
+    memory may hesitate.
 
     Ranges: an accumulator word beyond the memory, and row slots beyond `row_slots` in a command
     that uses them, are reported as `ONCHIP_RANGE`; the rows concerned carry `write = 0`.
@@ -42,7 +43,7 @@ class RowStreamer(wiring.Component):
     o: `data` (R bytes for each word) and `tag` (`request_tag`).
     i_hold: take no command yet. active: a command is held or being read. pending: rows are in
         the FIFO.
-    error: see `UnitError`. i_halt: take no command and read nothing more.
+    error: see `UnitError`. i_halt: take no command any more.
     """
 
     def __init__(self, config: AcceleratorConfig):
@@ -69,7 +70,11 @@ class RowStreamer(wiring.Component):
         config = self.config
         m = Module()
         m.submodules.prefetch = prefetch = RowPrefetch(
-            8 * config.rows, self.tag, panels=self.panels
+            8 * config.rows,
+            self.tag,
+            panels=self.panels,
+            memory_words=config.activation_words,
+            banks=memory_banks(config, Memory.ACTIVATION),
         )
         for port, memory in zip(prefetch.port, self.activation, strict=True):
             wiring.connect(m, port, wiring.flipped(memory))
@@ -99,7 +104,7 @@ class RowStreamer(wiring.Component):
         request = prefetch.i.payload
         tag = request.tag
         m.d.comb += [
-            prefetch.i.valid.eq(busy & ~self.i_halt),
+            prefetch.i.valid.eq(busy),
             request.both.eq(tile.is_sparse),
             request.addr[0].eq(tile.a_address),
             tag.write.eq(acc_fits & tile.slots_fit),
@@ -124,10 +129,12 @@ class RowStreamer(wiring.Component):
         issue = prefetch.i.valid & prefetch.i.ready
         m.d.comb += [
             self.active.eq(tiles.active | tiles.o.valid | busy),
+            self.error.code.eq(ErrorCode.ONCHIP_RANGE),
+        ]
+        m.d.sync += [
             self.error.valid.eq(
                 prefetch.out_of_range | (issue & ~acc_fits) | (busy & ~tile.slots_fit)
             ),
-            self.error.code.eq(ErrorCode.ONCHIP_RANGE),
             self.error.index.eq(tile.index),
         ]
 

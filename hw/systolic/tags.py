@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from amaranth import unsigned
+from amaranth import Module, Signal, unsigned
 from amaranth.lib import data
 
 from hw.config import AcceleratorConfig
 
-__all__ = ["request_tag", "row_tag"]
+__all__ = ["delayed_tag", "request_tag", "row_tag"]
 
 
 def _bits(largest: int) -> int:
@@ -52,3 +52,13 @@ def request_tag(config: AcceleratorConfig) -> data.StructLayout:
     return data.StructLayout(
         members | {"is_unsigned": 1, "first": 1, "last_of_tile": 1, "masked": 1, "is_sparse": 1}
     )
+
+
+def delayed_tag(m: Module, tag, name: str):
+    """A row tag one cycle later. Only its `valid` has a reset: that net is long enough as it is."""
+    layout = tag.shape()
+    register, valid = Signal(layout, name=name, reset_less=True), Signal(name=f"{name}_valid")
+    m.d.sync += [register.eq(tag), valid.eq(tag.valid)]
+    result = Signal(layout, name=f"{name}_tag")
+    m.d.comb += [result.eq(register), result.valid.eq(valid)]
+    return result

@@ -16,7 +16,8 @@ from hw.interfaces import (
     command_layout,
     command_stream,
 )
-from hw.isa import ErrorCode, Opcode
+from hw.isa import ErrorCode, Memory, Opcode
+from hw.memory.banks import memory_banks
 from hw.sparse.packing import TileFormat
 from hw.sparse.unpack import WeightUnpacker, WordKind, packed_tag, weight_entry
 from hw.systolic.prefetch import Prefetch
@@ -42,7 +43,7 @@ class WeightLoader(wiring.Component):
     i_command: commands whose weights may be read. weight: the weight memory.
     o, o_valid: to `SystolicArray`. tile_ready, swap: a whole tile waits in the shadow weights; it
     becomes active. busy: a command is being read, or its words wait. error: a weight address
-    beyond the memory. i_halt: take no command and read nothing more.
+    beyond the memory. i_halt: take no command any more.
     """
 
     def __init__(self, config: AcceleratorConfig):
@@ -83,7 +84,12 @@ class WeightLoader(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         c = self.config
-        m.submodules.prefetch = prefetch = Prefetch(8 * c.weight_bytes, self.tag)
+        m.submodules.prefetch = prefetch = Prefetch(
+            8 * c.weight_bytes,
+            self.tag,
+            memory_words=c.weight_words,
+            banks=memory_banks(c, Memory.WEIGHT),
+        )
         wiring.connect(m, prefetch.port, wiring.flipped(self.weight))
         command = data.View(command_layout(Opcode.GEMM), self.i_command.payload.word)
         packed = c.sparse or c.int4
@@ -114,7 +120,7 @@ class WeightLoader(wiring.Component):
         )
         tag = prefetch.i.payload.tag
         m.d.comb += [
-            prefetch.i.valid.eq(active & ~self.i_halt),
+            prefetch.i.valid.eq(active),
             prefetch.i.payload.addr.eq(address),
             tag.first.eq(first_values),
             tag.last.eq(last_word),

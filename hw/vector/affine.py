@@ -137,9 +137,15 @@ class Affine(wiring.Component):
                 negative.eq(sign),
                 fine.eq(shift_3[:FINE_SHIFT_BITS]),
             ]
-        # Stage 4: the rest of the shift, saturation.
-        high = shifted[self.result_bits - 1 :]
-        within = (~over & ((high == 0) | high.all())) | self.wrap
+        # Stage 4: the rest of the shift, saturation. Whether the result fits is found beside the
+        # shift: all bits above those that a shift makes the result are copies of the sign.
+        fits = Signal()
+        copies = [kept[bit] == negative for bit in range(self.result_bits - 1, kept_bits)]
+        with m.Switch(fine):
+            for step in range(1 << FINE_SHIFT_BITS):
+                with m.Case(step):
+                    m.d.comb += fits.eq(Cat(copies[step:]).all())
+        within = (~over & fits) | self.wrap
         m.d.comb += [
             shifted.eq(kept >> fine),
             limit.eq(Cat((~negative).replicate(self.result_bits - 1), negative)),

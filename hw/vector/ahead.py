@@ -6,14 +6,16 @@ from amaranth import Module, Signal, unsigned
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.delay import DelayLine
+
 __all__ = ["AheadFIFO", "AheadPort"]
 
 
 class AheadPort(wiring.Signature):
     """What is read ahead, from the side that brings it.
 
-    valid: something is there, a register. take: it is used up. payload: what was first in the
-    cycle before, whether it was taken or not.
+    valid: something is there, a register. take: it is used up. payload: what was first `lag` cycles
+    ago (`AheadFIFO`), whether it was taken or not.
     """
 
     def __init__(self, shape):
@@ -28,18 +30,20 @@ class AheadFIFO(wiring.Component):
 
     Parameters
     ----------
-    depth: a power of two.
+    depth: a power of two. lag: cycles from `o.take` to its `o.payload`, one or more; meanwhile the
+    entry keeps its place.
 
     Members
     -------
     write, i: an entry. o: the entries in order. freed: the place of one is free again.
     """
 
-    def __init__(self, shape, depth: int):
+    def __init__(self, shape, depth: int, *, lag: int = 1):
         if depth < 2 or depth & (depth - 1):
             raise ValueError(f"depth must be a power of two, got {depth}")
         self.shape = shape
         self.depth = depth
+        self.lag = lag
         super().__init__(
             {"write": In(1), "i": In(shape), "o": Out(AheadPort(shape)), "freed": Out(1)}
         )
@@ -52,7 +56,9 @@ class AheadFIFO(wiring.Component):
         write, read = cells.write_port(), cells.read_port(domain="comb")
         count = Signal(range(self.depth + 1))
         more = Signal()  # than the one that may be taken in this cycle
+        taken = DelayLine(m, self.o.take, "taken", reset=True)
         m.d.comb += [
+            self.freed.eq(taken[self.lag]),
             write.en.eq(self.write),
             write.data.eq(self.i),
             self.o.payload.eq(read.data),
@@ -61,7 +67,6 @@ class AheadFIFO(wiring.Component):
         m.d.sync += [
             count.eq(count + self.write - self.o.take),
             self.o.valid.eq(self.write | more | (self.o.valid & ~self.o.take)),
-            self.freed.eq(self.o.take),
             write.addr.eq(write.addr + self.write),
             read.addr.eq(read.addr + self.freed),
         ]

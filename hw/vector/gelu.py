@@ -33,7 +33,7 @@ class Activation(wiring.Component):
     Source: relu minus a table on the magnitude halves the table and its range.
     """
 
-    latency = 4
+    latency = 5
 
     def __init__(self):
         super().__init__(
@@ -95,7 +95,12 @@ class Activation(wiring.Component):
             m.d.sync += [use_3.eq(use_2), base_3.eq(base_2), relu_3.eq(relu_2)]
         # Stage 3: delta, with one rounding. fine is never negative: delta is not.
         m.d.comb += fine.eq((base_3 << GELU_LOW_BITS) + multiplier.o + (1 << (DELTA_SHIFT - 1)))
+        delta = Signal(GELU_SUM_BITS + 1 - DELTA_SHIFT, reset_less=True)
+        relu_4 = Signal(signed(MID_BITS), reset_less=True)
         with m.If(self.enable[3]):
-            m.d.sync += result.eq(relu_3 - Mux(use_3, fine >> DELTA_SHIFT, 0))
+            m.d.sync += [delta.eq(Mux(use_3, fine >> DELTA_SHIFT, 0)), relu_4.eq(relu_3)]
+        # Stage 4: what is left of ReLU.
+        with m.If(self.enable[4]):
+            m.d.sync += result.eq(relu_4 - delta)
         m.d.comb += self.o.eq(result)
         return m

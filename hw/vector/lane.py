@@ -9,6 +9,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.isa import MID_BITS, Function
+from hw.memory.scratchpad import Scratchpad
 from hw.softmax.exp2 import FINE_BITS, OCTAVE_BITS, SoftmaxLane
 from hw.vector.affine import Affine, Param, Record, saturated
 from hw.vector.gelu import Activation
@@ -22,19 +23,23 @@ class Stage:
     A group issued in cycle t stands at stage k in cycle t + k.
     """
 
-    MEMORY = 1  # residual and first-stage parameters arrive from memory
-    FIRST = 2  # scores of the softmax lane
-    FUNCTION = MEMORY + Affine.latency  # 6
+    READ = 1  # addresses of residual and first-stage parameters
+    MEMORY = READ + Scratchpad.latency  # 4: they arrive from memory
+    AHEAD = MEMORY - 1  # what was read ahead arrives: accumulator words and records of rows
+    AHEAD_LAG = 1 + AHEAD  # from the cycle in which the sequencer takes it
+    FIRST = MEMORY + 1  # scores of the softmax lane
+    FUNCTION = MEMORY + Affine.latency  # 9
     OCTAVE = FIRST + 2
     VALID = FIRST + 3
-    LATE_READ = FUNCTION + Activation.latency - 1  # 9: addresses of second-stage parameters
-    ADD = FUNCTION + Activation.latency  # 10: residual addition; second-stage parameters arrive
-    SECOND = ADD + 1  # 11: operands of the second affine stage are in its registers
-    TERM = SECOND + 1  # 12: values for row sums
-    WRITE = ADD + Affine.latency  # 15: results
+    NARROW = FUNCTION + Activation.latency  # 14: results of functions, to INT16
+    ADD = NARROW + 1  # 15: residual addition; second-stage parameters arrive
+    LATE_READ = ADD - Scratchpad.latency  # 12: their addresses
+    SECOND = ADD + 1  # 16: operands of the second affine stage are in its registers
+    TERM = SECOND + 1  # 17: values for row sums
+    WRITE = ADD + Affine.latency  # 20: results
 
 
-assert Stage.FIRST + SoftmaxLane.latency == Stage.ADD
+assert Stage.FIRST + SoftmaxLane.latency == Stage.NARROW
 
 LaneControl = wiring.Signature(
     {
@@ -84,7 +89,7 @@ class Lane(wiring.Component):
     acc, residual, record: operands, at MEMORY. param0: at MEMORY, as gain at ADD. param1: at ADD.
     key: this lane's column is below the limit, at VALID. control: see `LaneControl`.
     term, square: the value for the statistics and its square, at TERM. fine: softmax: the finer
-        value for the row sum, at ADD.
+        value for the row sum, at NARROW.
     o_byte, o_word: results, at WRITE.
     """
 
@@ -163,16 +168,26 @@ class Lane(wiring.Component):
                 m.d.sync += moved.eq(rounded)
             rounded = moved
 
+        # Stage NARROW.
+        h18 = Signal(signed(MID_BITS), name="h18", reset_less=True)
+        plain = Signal(signed(16), name="h16_plain", reset_less=True)
+        weight = Signal(8, name="weight", reset_less=True)
+        with m.If(valid[Stage.NARROW]):
+            m.d.sync += [
+                h18.eq(activation.o),
+                plain.eq(saturated(activation.o, 16)),
+                weight.eq(softmax.o_weight),
+            ]
+
         # Stage ADD: residual addition, and the choice of what goes on.
         h16 = Signal(signed(16))
         value = Signal(signed(MID_BITS))
         second_param = Signal(Record)
-        plain = saturated(activation.o, 16)
         m.d.comb += h16.eq(Mux(control.add_residual, saturated(plain + rounded, 16), plain))
         with m.If(control.is_softmax):
-            m.d.comb += value.eq(softmax.o_weight.as_signed())
+            m.d.comb += value.eq(weight.as_signed())
         with m.Else():
-            m.d.comb += value.eq(Mux(control.add_residual, h16, activation.o))
+            m.d.comb += value.eq(Mux(control.add_residual, h16, h18))
         with m.If(control.two_stage):
             for name in Record.members:
                 m.d.comb += second_param[name].eq(self.param1[name])
@@ -182,7 +197,7 @@ class Lane(wiring.Component):
         # Stages ADD to WRITE: second affine stage; gain or square; the plain INT16 value.
         m.d.comb += [
             *(gain.enable[k].eq(valid[Stage.ADD + k]) for k in range(gain.latency)),
-            gain.x.eq(Mux(control.gain, activation.o, h16)),
+            gain.x.eq(Mux(control.gain, h18, h16)),
             gain.mul.eq(Mux(control.gain, self.param0.mul, h16)),
             gain.offset.eq(self.param0.offset),
             gain.shift.eq(self.param0.shift),

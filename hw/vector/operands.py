@@ -6,10 +6,13 @@ from amaranth import Cat, Module, Signal, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.cells.block_ram import BlockRam
 from hw.config import AcceleratorConfig
+from hw.delay import DelayLine
 from hw.interfaces import ADDRESS_BITS, ReadPort, advance
 from hw.vector.ahead import AheadFIFO, AheadPort
 from hw.vector.command import Work
+from hw.vector.lane import Stage
 
 __all__ = ["WordReader", "word_layout"]
 
@@ -27,16 +30,16 @@ class WordReader(wiring.Component):
         for p in range(ceil(groups * V / C)):
             word = ACC[acc_address + p*acc_stride + i]
     ```
-    Latency: 3 cycles from the command to its first word. Throughput: a word a cycle. Flow
+    Latency: 5 cycles from the command to its first word. Throughput: a word a cycle. Flow
     control: at most `depth` words wait or are under way, so refusals of the accumulator (it
     serves the array first) are hidden while groups take C/V cycles a word.
 
     Members
     -------
-    i, o: commands. acc_read: the accumulator. word: words in order. i_halt: read no more.
+    i, o: commands. acc_read: the accumulator. word: words in order.
     """
 
-    depth = 8
+    depth = 16
 
     def __init__(self, config: AcceleratorConfig):
         self.config = config
@@ -47,19 +50,19 @@ class WordReader(wiring.Component):
                 "o": Out(stream.Signature(Work)),
                 "acc_read": Out(ReadPort(32 * config.columns)),
                 "word": Out(AheadPort(self.layout)),
-                "i_halt": In(1),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.words = words = AheadFIFO(self.layout, self.depth)
+        m.submodules.words = words = AheadFIFO(self.layout, self.depth, lag=Stage.AHEAD_LAG)
         per_word = self.config.groups_per_column_panel
 
         # --- command ------------------------------------------------------------------------------
         work = Signal(Work, reset_less=True)
         holding, passed = Signal(), Signal()
         rows_left = Signal(12)
+        more = Signal()  # it is not 0
         groups_left = Signal(12, reset_less=True)
         address = Signal(ADDRESS_BITS, reset_less=True)
         row_address = Signal(ADDRESS_BITS, reset_less=True)
@@ -71,24 +74,32 @@ class WordReader(wiring.Component):
         going = self.o.valid & self.o.ready
         with m.If(going):
             m.d.sync += passed.eq(1)
-        with m.If(holding & (passed | going) & (rows_left == 0)):
+        with m.If(holding & (passed | going) & ~more):
             m.d.sync += holding.eq(0)
 
         # --- requests -----------------------------------------------------------------------------
+        # An address is offered from a register, whose place the next one takes when it is accepted.
         used = Signal(range(self.depth + 1))
+        room = (
+            Signal()
+        )  # as it was a cycle ago: then one more may have been offered, and one is now
         port = self.acc_read
-        accepted = port.valid & port.ready
-        error = Signal()
+        beyond = DelayLine(m, port.out_of_range, "beyond")
+        free, offer = Signal(), Signal()
         last = groups_left <= per_word
-        m.d.comb += [
-            port.valid.eq((rows_left != 0) & (used != self.depth) & ~self.i_halt),
-            port.addr.eq(address),
+        m.d.comb += [free.eq(~port.valid | port.ready), offer.eq(more & room & free)]
+        m.d.sync += [
+            used.eq(used + offer - words.freed),
+            room.eq(used < self.depth - 1),
+            port.valid.eq(offer | (port.valid & ~port.ready)),
         ]
-        m.d.sync += [used.eq(used + accepted - words.freed), error.eq(port.out_of_range)]
-        with m.If(accepted):
+        with m.If(free):
+            m.d.sync += port.addr.eq(address)
+        with m.If(offer):
             with m.If(last):
                 m.d.sync += [
                     rows_left.eq(rows_left - 1),
+                    more.eq(rows_left != 1),
                     groups_left.eq(work.groups),
                     address.eq(advance(row_address, 1)),
                     row_address.eq(advance(row_address, 1)),
@@ -105,17 +116,18 @@ class WordReader(wiring.Component):
                 holding.eq(1),
                 passed.eq(0),
                 rows_left.eq(0),
+                more.eq(0),
                 groups_left.eq(command.groups),
                 address.eq(command.acc_address),
                 row_address.eq(command.acc_address),
             ]
             with m.If(command.read_acc & (command.error == 0)):
-                m.d.sync += rows_left.eq(command.rows)
+                m.d.sync += [rows_left.eq(command.rows), more.eq(1)]
 
         # --- words --------------------------------------------------------------------------------
         m.d.comb += [
             words.write.eq(port.data_valid),
-            words.i.eq(Cat(port.data, error)),
+            words.i.eq(Cat(port.data, beyond[BlockRam.latency])),
         ]
         wiring.connect(m, words.o, wiring.flipped(self.word))
         return m

@@ -7,11 +7,12 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.config import AcceleratorConfig
+from hw.delay import DelayLine
 from hw.interfaces import ReadPort, WritePort
 from hw.isa import SUM_BITS, Memory
+from hw.memory.banks import BANK_BITS, bank_of, memory_banks, memory_words
 from hw.softmax.state import SHIFT_BITS
 from hw.vector.affine import Param, Record
-from hw.vector.delay import DelayLine
 from hw.vector.lane import Lane, Stage
 from hw.vector.row_state import SQUARES_BITS
 from hw.vector.sequencer import group_layout
@@ -33,13 +34,13 @@ RowUpdate = data.StructLayout(
 )
 """End of a row, each member at its stage; TERM is stage 0 of the row memories."""
 
-assert Stage.WRITE == Stage.TERM + 3 and Stage.ADD == Stage.TERM - RowSums.fine_lead
+assert Stage.WRITE == Stage.TERM + 3 and Stage.NARROW == Stage.TERM - RowSums.fine_lead
 
 
 class LanePipeline(wiring.Component):
     """A group that enters in cycle t is written in cycle t + `latency`, whatever its command.
 
-    Memory ports by stage: residual and PARAM0 (VECTOR) at 0; PARAM0 (NORM) and PARAM1 at
+    Memory ports by stage: residual and PARAM0 (VECTOR) at `Stage.READ`; PARAM0 (NORM) and PARAM1 at
     `Stage.LATE_READ`; all writes at `Stage.WRITE`, INT8 results a word at a time with its last
     group. A VECTOR group must not enter in the cycle after one with `o_hold`: a NORM group uses
     PARAM0 then. These ports have the highest priority at their memories and are always ready.
@@ -49,9 +50,9 @@ class LanePipeline(wiring.Component):
 
     Members
     -------
-    i, acc, acc_error, record, i_valid: the group of this cycle.
+    i, i_valid: the group of this cycle. acc, acc_error, record: of the group at `Stage.AHEAD`.
     residual_read, param0, param1, activation_write, weight_write, residual_write: memories.
-    update: row sums for the row state. o_hold: PARAM0 is in use in the next cycle.
+    update: row sums for the row state. o_hold: see above.
     last: the last group of a command is at its end, by whatever end. done: it is being written.
         error, illegal: a group with an error is. i_halt: write
         nothing from the next cycle on.
@@ -92,35 +93,57 @@ class LanePipeline(wiring.Component):
         config, group = self.config, self.i
         lanes = config.lanes
         line = {name: DelayLine(m, group[name], name) for name in group.shape().members}
-        octave = DelayLine(m, self.record.offset, "octave")
-        row_shift = DelayLine(m, self.record.shift, "row_shift")
+        octave = DelayLine(m, self.record.offset, "octave", first=Stage.AHEAD)
+        row_shift = DelayLine(m, self.record.shift, "row_shift", first=Stage.AHEAD)
         valid = DelayLine(m, self.i_valid, "valid", reset=True)
-        late, before, write = Stage.LATE_READ, Stage.WRITE - 1, Stage.WRITE
+        read, late, before, write = Stage.READ, Stage.LATE_READ, Stage.WRITE - 1, Stage.WRITE
+
+        def bank(memory: Memory, address: str, stage: int) -> Signal:
+            """Of an address that is used at `stage`, as a register."""
+            register = Signal(
+                BANK_BITS, name=f"bank_{memory.name.lower()}_{stage}", reset_less=True
+            )
+            banks = memory_banks(config, memory)
+            m.d.sync += register.eq(bank_of(line[address][stage - 1], banks))
+            return register
+
+        def beyond(memory: Memory, address: str, stage: int) -> Signal:
+            """Whether an address that is used at `stage` is beyond its memory, as a register."""
+            register = Signal(name=f"beyond_{memory.name.lower()}_{stage}", reset_less=True)
+            m.d.sync += register.eq(line[address][stage - 1] >= memory_words(config, memory))
+            return register
 
         # --- reads --------------------------------------------------------------------------------
-        vector = ~(group.norm | group.scale | group.softmax)
+        vector = DelayLine(m, ~(group.norm | group.scale | group.softmax), "vector")
+        reads_early = valid[read] & vector[read]
         late_gain = valid[late] & line["read_gain"][late]
+        next_late = late - read - 1  # where such a group is when one is issued that reads with it
         m.d.comb += [
-            self.o_hold.eq(valid[late - 1] & line["read_gain"][late - 1]),
-            self.residual_read.valid.eq(self.i_valid & group.read_residual),
-            self.residual_read.addr.eq(group.res_read_address),
-            self.param0.valid.eq(late_gain | (self.i_valid & vector)),
-            self.param0.addr.eq(Mux(late_gain, line["param0_address"][late], group.param0_address)),
+            self.o_hold.eq(valid[next_late] & line["read_gain"][next_late]),
+            self.residual_read.valid.eq(valid[read] & line["read_residual"][read]),
+            self.residual_read.addr.eq(line["res_read_address"][read]),
+            self.residual_read.bank.eq(bank(Memory.RESIDUAL, "res_read_address", read)),
+            self.param0.valid.eq(late_gain | reads_early),
+            self.param0.addr.eq(
+                Mux(late_gain, line["param0_address"][late], line["param0_address"][read])
+            ),
             self.param1.valid.eq(valid[late] & line["read_param1"][late]),
             self.param1.addr.eq(line["param1_address"][late]),
         ]
 
         # --- errors -------------------------------------------------------------------------------
         early_errors = Cat(
-            group.error | self.acc_error,
-            self.residual_read.valid & self.residual_read.out_of_range,
-            self.i_valid & vector & self.param0.out_of_range,
+            line["error"][read],
+            line["read_residual"][read] & beyond(Memory.RESIDUAL, "res_read_address", read),
+            vector[read] & beyond(Memory.PARAM0, "param0_address", read),
         )
-        early = DelayLine(m, DelayLine(m, early_errors, "early_errors")[1].any(), "early", first=1)
+        early_errors = DelayLine(m, early_errors, "early_errors", first=read)
+        early = DelayLine(m, early_errors[read + 1].any(), "early", first=read + 1)
+        ahead = DelayLine(m, early[Stage.AHEAD] | self.acc_error, "ahead", first=Stage.AHEAD)
         late_error = (
-            early[late]
-            | (late_gain & self.param0.out_of_range)
-            | (self.param1.valid & self.param1.out_of_range)
+            ahead[late]
+            | (line["read_gain"][late] & beyond(Memory.PARAM0, "param0_address", late))
+            | (line["read_param1"][late] & beyond(Memory.PARAM1, "param1_address", late))
         )
         failed = DelayLine(m, late_error, "failed", first=late)
 
@@ -128,7 +151,7 @@ class LanePipeline(wiring.Component):
         m.submodules.sums = sums = RowSums(lanes)
         acc = Signal(32 * lanes, reset_less=True)
         record = Signal(Record, reset_less=True)
-        with m.If(self.i_valid):
+        with m.If(valid[Stage.AHEAD]):
             m.d.sync += [acc.eq(self.acc), record.eq(self.record)]
         adding = DelayLine(m, self.i_valid & group.add_residual, "adding")
         softmax = DelayLine(m, self.i_valid & group.softmax, "is_softmax")
@@ -173,7 +196,7 @@ class LanePipeline(wiring.Component):
         term = Stage.TERM
         m.d.comb += [
             sums.i_valid.eq(valid[term]),
-            sums.fine_valid.eq(valid[Stage.ADD] & line["softmax"][Stage.ADD]),
+            sums.fine_valid.eq(valid[Stage.NARROW] & line["softmax"][Stage.NARROW]),
             sums.i_softmax.eq(line["softmax"][term + 1]),
             sums.i_first.eq(line["first_of_row"][term + 1]),
             self.update.early_slot.eq(line["slot"][term - 2]),
@@ -199,14 +222,15 @@ class LanePipeline(wiring.Component):
             with m.If(valid[write] & (granule == part)):
                 m.d.comb += word[part].eq(Cat(*bytes_out))
                 m.d.sync += earlier[part].eq(Cat(*bytes_out))
-        for port, code in (
+        for port, memory in (
             (self.activation_write, Memory.ACTIVATION),
             (self.weight_write, Memory.WEIGHT),
         ):
-            full = line["last_of_word"][before] & (line["dst_memory"][before] == code)
+            full = line["last_of_word"][before] & (line["dst_memory"][before] == memory)
             m.d.sync += port.valid.eq(good & full)
             m.d.comb += [
                 port.addr.eq(line["dst_address"][write]),
+                port.bank.eq(bank(memory, "dst_address", write)),
                 port.data.eq(word.as_value()[: len(port.data)]),
                 port.mask.eq((2 << granule) - 1),
             ]
@@ -215,15 +239,16 @@ class LanePipeline(wiring.Component):
             going.eq(valid[before] & ~self.i_halt & ~self.error),
             good.eq(going & ~failed[before]),
             self.residual_write.addr.eq(line["res_write_address"][write]),
+            self.residual_write.bank.eq(bank(Memory.RESIDUAL, "res_write_address", write)),
             self.residual_write.data.eq(Cat(*words_out)),
             self.residual_write.mask.eq(1),
             self.illegal.eq(line["illegal"][write]),
             self.done.eq(self.last & ~self.error),
             self.error.eq(
                 bad
-                | (self.activation_write.valid & self.activation_write.out_of_range)
-                | (self.weight_write.valid & self.weight_write.out_of_range)
-                | (self.residual_write.valid & self.residual_write.out_of_range)
+                | (self.activation_write.valid & beyond(Memory.ACTIVATION, "dst_address", write))
+                | (self.weight_write.valid & beyond(Memory.WEIGHT, "dst_address", write))
+                | (self.residual_write.valid & beyond(Memory.RESIDUAL, "res_write_address", write))
             ),
         ]
         m.d.sync += [

@@ -6,6 +6,7 @@ from amaranth import Cat, Module, Signal, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.delay import DelayLine
 from hw.interfaces import RowPort
 from hw.isa import SUM_BITS
 from hw.softmax.exp2 import OCTAVE_BITS
@@ -14,7 +15,7 @@ from hw.softmax.state import DROP_BITS, SHIFT_BITS
 from hw.vector.affine import Record
 from hw.vector.ahead import AheadFIFO, AheadPort
 from hw.vector.command import Work
-from hw.vector.delay import DelayLine
+from hw.vector.lane import Stage
 from hw.vector.reciprocal import Reciprocal
 from hw.vector.row_state import StatisticsEntry
 from hw.vector.rsqrt import NormRow
@@ -41,7 +42,6 @@ class RowEngine(wiring.Component):
     slot: row whose state is wanted. octave, drop, total, statistics: its state, a cycle later.
     row_max: the matrix unit's row maxima, at the same slot.
     step_slot, step_octave, step_drop, step_shift, step: new octaves, to the row state.
-    i_halt: begin no row any more.
     """
 
     depth = 16
@@ -64,7 +64,6 @@ class RowEngine(wiring.Component):
                 "step_drop": Out(DROP_BITS),
                 "step_shift": Out(signed(SHIFT_BITS)),
                 "step": Out(1),
-                "i_halt": In(1),
             }
         )
 
@@ -73,12 +72,13 @@ class RowEngine(wiring.Component):
         m.submodules.norm = norm = NormRow()
         m.submodules.reciprocal = reciprocal = Reciprocal()
         m.submodules.row_step = row_step = RowStep()
-        m.submodules.records = records = AheadFIFO(Record, self.depth)
+        m.submodules.records = records = AheadFIFO(Record, self.depth, lag=Stage.AHEAD_LAG)
 
         # --- command ------------------------------------------------------------------------------
         work = Signal(Work, reset_less=True)
         holding, passed = Signal(), Signal()
         left = Signal(12)
+        more = Signal()  # it is not 0
         slot = Signal(10, reset_less=True)
         idle = Signal()  # nothing under way that still uses `work`
         m.d.comb += [
@@ -89,7 +89,7 @@ class RowEngine(wiring.Component):
         going = self.o.valid & self.o.ready
         with m.If(going):
             m.d.sync += passed.eq(1)
-        with m.If(holding & (passed | going) & (left == 0) & idle):
+        with m.If(holding & (passed | going) & ~more & idle):
             m.d.sync += holding.eq(0)
         with m.If(self.i.valid & self.i.ready):
             command = self.i.payload
@@ -99,13 +99,15 @@ class RowEngine(wiring.Component):
                 passed.eq(0),
                 slot.eq(command.slot),
                 left.eq(0),
+                more.eq(0),
             ]
             with m.If(command.row_records & (command.error == 0)):
-                m.d.sync += left.eq(command.rows)
+                m.d.sync += [left.eq(command.rows), more.eq(1)]
 
         # --- rows: stage 0 reads the state --------------------------------------------------------
         last = 1 + RowStep.latency
         used = Signal(range(self.depth + 1))
+        room = Signal()  # as it was a cycle ago: then one more may have begun, and one does now
         begin = Signal()
         valid = DelayLine(m, begin & ~work.norm, "valid", reset=True)
         softmax = DelayLine(m, work.softmax, "softmax")
@@ -123,14 +125,15 @@ class RowEngine(wiring.Component):
             m.d.sync += norm_works.eq(0)
         may_begin = ~work.norm | ~(busy | norm_works)
         m.d.comb += [
-            begin.eq((left != 0) & (used != self.depth) & may_begin & ~self.i_halt),
+            begin.eq(more & room & may_begin),
             idle.eq(~norm_works),
             self.slot.eq(slot),
             self.row_max.slot.eq(slot),
         ]
+        m.d.sync += room.eq(used < self.depth - 1)
         m.d.sync += [norm_begun.eq(begin & work.norm), used.eq(used + begin - records.freed)]
         with m.If(begin):
-            m.d.sync += [left.eq(left - 1), slot.eq(slot + 1)]
+            m.d.sync += [left.eq(left - 1), more.eq(left != 1), slot.eq(slot + 1)]
 
         # Stage 1: the state is there; for NORM, it is taken a cycle later.
         m.d.sync += [norm_start.eq(norm_begun), statistics.eq(self.statistics)]

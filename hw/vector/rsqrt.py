@@ -57,7 +57,7 @@ class NormRow(wiring.Component):
     Source: 48 chords on the mantissa of an even exponent; exact H^2 * variance instead of a mean.
     """
 
-    latency = 23
+    latency = 25
 
     def __init__(self):
         super().__init__(
@@ -89,6 +89,7 @@ class NormRow(wiring.Component):
         addend = Signal.like(variance)
         negated = Signal(signed(TOTAL_BITS + 1), reset_less=True)  # -total
         base_1 = Signal(MANTISSA_BITS, reset_less=True)
+        slope_1 = Signal(RIGHT_BITS - 1, reset_less=True)
         zeros = Signal(reset_less=True)
         at = Signal(self.latency + 1)  # a bit for each step; none of them while idle, or in step 0
         features = self.features
@@ -112,18 +113,18 @@ class NormRow(wiring.Component):
             (at[1], row.squares[32:], features),
             (at[2], negated, total[:16]),
             (at[3], negated, total[16:].as_signed()),
-            (at[13], slope, mantissa[:RSQRT_LOW_BITS]),
-            (at[17], features, root),
-            (at[18], row.total, root),
+            (at[14], slope_1, mantissa[:RSQRT_LOW_BITS]),
+            (at[18], features, root),
+            (at[19], row.total, root),
         ]
         m.d.comb += [
             left.eq(_selected(LEFT_BITS, [(bit, a) for bit, a, _ in operands])),
             right.eq(_selected(RIGHT_BITS, [(bit, b) for bit, _, b in operands])),
         ]
-        # round(product, h): one guard bit, and a step for the shift.
-        rounded = Signal(signed(LEFT_BITS + RIGHT_BITS))
-        m.d.comb += rounded.eq(guarded[1:].as_signed() + guarded[0])
+        # round(product, h): one guard bit, and a step for the shift and one for the addition.
+        rounded = Signal(signed(LEFT_BITS + RIGHT_BITS), reset_less=True)
         m.d.sync += [
+            rounded.eq(guarded[1:].as_signed() + guarded[0]),
             product.eq(multiplier.o),
             guarded.eq(Cat(Const(0, 1), product).as_signed() >> h),
         ]
@@ -181,16 +182,16 @@ class NormRow(wiring.Component):
             fitted.eq(base_1 - (product >> RSQRT_LOW_BITS)),
             scale.eq(22 - NORM_FRACTION_BITS + (VARIANCE_BITS - MANTISSA_BITS) // 2 - count - h),
         ]
-        m.d.sync += base_1.eq(base)
+        m.d.sync += [base_1.eq(base), slope_1.eq(slope)]
         with m.If(at[13]):
             m.d.sync += shift.eq(Mux(scale < 0, 0, scale.as_unsigned()))
-        with m.If(at[16]):
+        with m.If(at[17]):
             m.d.sync += root.eq(Mux(fitted > MUL_MAX, MUL_MAX, fitted.as_unsigned()))
 
         # --- record -------------------------------------------------------------------------------
         half = (Const(1, 1) << shift) >> 1
-        with m.If(at[21]):
+        with m.If(at[23]):
             m.d.sync += record.mul.eq(Mux(rounded > MUL_MAX, MUL_MAX, rounded.as_unsigned()))
-        with m.If(at[22]):
+        with m.If(at[24]):
             m.d.sync += [record.offset.eq(half - rounded), record.shift.eq(shift)]
         return m

@@ -9,11 +9,13 @@ from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
 from hw.config import AcceleratorConfig
+from hw.delay import DelayLine
 from hw.interfaces import ADDRESS_BITS, INDEX_BITS, advance
 from hw.isa import ErrorCode
 from hw.vector.affine import Record
 from hw.vector.ahead import AheadPort
 from hw.vector.command import Work
+from hw.vector.lane import Stage
 from hw.vector.operands import word_layout
 
 __all__ = ["Sequencer", "group_layout"]
@@ -61,11 +63,11 @@ class Sequencer(wiring.Component):
     Members
     -------
     i: commands. word, record: see `WordReader` and `RowEngine`.
-    o, acc, acc_error, o_record, o_valid: the group that comes out in this cycle; acc_error: its
-        accumulator word lies beyond the memory.
+    o, o_valid: the group that comes out in this cycle.
+    acc, acc_error, o_record: of the group that stands at `Stage.AHEAD`; acc_error: its accumulator
+        word lies beyond the memory.
     index: position of the command whose groups now reach the end of the pipeline; the pipeline
-        pulses `i_done` at its end. i_hold: PARAM0 is in use in the next cycle. i_halt: issue
-        nothing more.
+        pulses `i_done` at its end. i_hold: PARAM0 is in use when a group issued now would need it.
     """
 
     commands_in_flight = 16
@@ -87,7 +89,6 @@ class Sequencer(wiring.Component):
                 "index": Out(INDEX_BITS),
                 "i_done": In(1),
                 "i_hold": In(1),
-                "i_halt": In(1),
             }
         )
 
@@ -136,7 +137,6 @@ class Sequencer(wiring.Component):
                 (self.word.valid | ~needs_word)
                 & (self.record.valid | ~needs_record)
                 & ~(reads_param0 & self.i_hold)
-                & ~self.i_halt
             ),
             issue.eq(holding & ready),
             self.word.take.eq(issue & needs_word & last_in_word),
@@ -169,14 +169,14 @@ class Sequencer(wiring.Component):
             o.illegal.eq(work.error == ErrorCode.ILLEGAL_COMMAND),
         ]
 
-        # What was read ahead comes a cycle after its group was issued.
-        part = Signal.like(in_word, name="part", reset_less=True)
-        has_word = Signal(reset_less=True)
-        m.d.sync += [part.eq(in_word), has_word.eq(needs_word)]
+        # What was read ahead comes when its group stands at `Stage.AHEAD`.
+        lag = Stage.AHEAD_LAG
+        part = DelayLine(m, in_word, "part")
+        has_word = DelayLine(m, needs_word, "has_word")
         m.d.comb += [
             self.o.eq(o),
-            self.acc.eq(self.word.payload.data.word_select(part, 32 * lanes)),
-            self.acc_error.eq(has_word & self.word.payload.error),
+            self.acc.eq(self.word.payload.data.word_select(part[lag], 32 * lanes)),
+            self.acc_error.eq(has_word[lag] & self.word.payload.error),
             self.o_record.eq(self.record.payload),
         ]
 

@@ -34,7 +34,7 @@ class RowSums(wiring.Component):
     """
 
     latency = 2
-    fine_lead = 2
+    fine_lead = 3
 
     def __init__(self, lanes: int):
         self.lanes = lanes
@@ -55,11 +55,14 @@ class RowSums(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         growth = (self.lanes - 1).bit_length()
-        # Stages -2 to 0: softmax values over the lanes, and two stages to wait.
-        group_fine = Signal(FINE_BITS + growth, reset_less=True)
+        # Stages -3 to 0: softmax values over the lanes, in two steps, and two stages to wait.
+        pairs = [self.fine[v : v + 2] for v in range(0, self.lanes, 2)]
+        sums = [Signal(FINE_BITS + 1, name=f"pair_{v}", reset_less=True) for v in range(len(pairs))]
+        group_fine = Signal(FINE_BITS + growth, name="fine", reset_less=True)
         with m.If(self.fine_valid):
-            m.d.sync += group_fine.eq(tree_sum(self.fine[v] for v in range(self.lanes)))
-        for stage in range(self.fine_lead):
+            m.d.sync += [total.eq(tree_sum(pair)) for total, pair in zip(sums, pairs, strict=True)]
+        m.d.sync += group_fine.eq(tree_sum(sums))
+        for stage in range(self.fine_lead - 1):
             moved = Signal.like(group_fine, name=f"fine_{stage}", reset_less=True)
             m.d.sync += moved.eq(group_fine)
             group_fine = moved

@@ -32,7 +32,7 @@ class VectorUnit(wiring.Component):
 
     ```
     i_command -> Decoder -> RowEngine -> WordReader -> Sequencer -> LanePipeline -> memories
-                              |  records (16) |  words (8)  ^             |
+                              |  records (16) |  words (16) ^             |
                               +---------------+-------------+             v
                             row state: SUM, SQUARES, M, SHIFT, L <--- row sums
     ```
@@ -134,9 +134,6 @@ class VectorUnit(wiring.Component):
             decoder.i.valid.eq(self.i_command.valid & ~halted),
             self.i_command.ready.eq(decoder.i.ready & ~halted),
             started.eq(self.i_command.valid & self.i_command.ready),
-            rows.i_halt.eq(halted),
-            words.i_halt.eq(halted),
-            sequencer.i_halt.eq(halted),
             pipeline.i_halt.eq(halt),
         ]
 

@@ -1,4 +1,4 @@
-"""Cycles of SPARSE_GEMM in the machine: a row a cycle where its two words lie in two banks."""
+"""Cycles of SPARSE_GEMM in the machine: a row a cycle, even where its two words share a bank."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def test_rows_a_cycle(shape):
     config = CONFIGS[shape]
     with open_device("verilator", config, optimise=False) as device:
         dense = cycles(device, Opcode.GEMM)
+        conflicts = 0
         for stride in (1, 2, 3, 64, 65, 200, 201, 255):
             found = cycles(device, Opcode.SPARSE_GEMM, a_stride=stride)
             depth = config.activation_words
             shared = sum(bank_of(i, depth, 4) == bank_of(i + stride, depth, 4) for i in range(ROWS))
-            assert shared == 0 or stride % 2 == 0
-            # The first tile may have a few words more; the FIFO's rows hide some conflicts then.
-            extra = found - dense - 2 * shared
-            print(f"stride {stride}: {found} cycles, dense {dense}, {2 * shared} conflicts")
-            assert -4 <= extra <= 8, (stride, found, dense, shared)
+            conflicts += shared
+            print(f"stride {stride}: {found} cycles, dense {dense}, {2 * shared} in one bank")
+            assert -4 <= found - dense <= 8, (stride, found, dense, shared)
+        assert conflicts > 0

@@ -48,10 +48,10 @@ async def turns(dut):
     async def watch(channel: str):
         while True:
             await RisingEdge(dut.clk)
-            port = {name: int(getattr(dut, f"out__a{channel}{name}").value)
+            port = {name: getattr(dut, f"out__a{channel}{name}").value
                     for name in ("valid", "ready", "addr")}  # fmt: skip
-            if port["valid"] and port["ready"]:
-                order[channel].append(port["addr"] // PAGE_BYTES)
+            if int(port["valid"]) and int(port["ready"]):
+                order[channel].append(int(port["addr"]) // PAGE_BYTES)
 
     for channel in "rw":
         cocotb.start_soon(watch(channel))

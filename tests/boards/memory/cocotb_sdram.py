@@ -86,8 +86,8 @@ async def nobody_starves(dut):
             first = channels.cycle
             await issue(not busy_writes)
             longest = max(longest, channels.cycle - first)
-        # Four blocks of the others, three that were begun, its own, and a refresh, each 64 cycles
-        # of data and a few more.
+        # Four blocks of the others, four that were accepted, and its own, each 64 cycles of data
+        # and a few more, which a refresh is part of.
         assert longest <= 9 * 75, (busy_writes, longest)
         for answer in busy:
             await answer

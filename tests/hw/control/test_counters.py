@@ -18,14 +18,16 @@ def test_counts():
     expected = [0] * count
     weights = [0, 1, 0.5, 0.1] * 4
     history = []
-    reads = 0
+    reads = early = 0
 
     async def main(ctx):
-        nonlocal expected, reads
-        reading = None
-        for cycle in range(4000):
+        nonlocal expected, reads, early
+        reading, cleared = None, -1
+        for cycle in range(12000):
             history.append(list(expected))
-            clear = cycle in (700, 705, 1500, 2222)
+            clear = cycle in (700, 705, 1500, 2222) or rng.random() < 0.02
+            if clear:
+                cleared = cycle
             ctx.set(counters.i_clear, clear)
             events = [not clear and rng.random() < w for w in weights]
             ctx.set(counters.i_event, sum(e << i for i, e in enumerate(events)))
@@ -39,9 +41,11 @@ def test_counts():
             elif reading and ctx.get(counters.o_valid):
                 select, since = reading
                 assert cycle - since <= count + 2
-                # The value of two cycles before: chosen, added, registered.
-                assert ctx.get(counters.o_value) == history[cycle - 2][select]
+                # The value of three cycles before: chosen, read, added, registered.
+                value = history[cycle - 3][select] if cycle - 3 > cleared else 0
+                assert ctx.get(counters.o_value) == value
                 reads += 1
+                early += cycle - 3 <= cleared and history[cycle - 3][select] > 0
                 reading = None
                 ctx.set(counters.i_read, 0)
             expected = [0 if clear else v + e for v, e in zip(expected, events, strict=True)]
@@ -51,4 +55,5 @@ def test_counts():
     simulator.add_clock(1e-8)
     simulator.add_testbench(main)
     simulator.run()
-    assert reads > 150
+    assert reads > 450
+    assert early > 0, "nothing was read right after a clear"

@@ -10,7 +10,7 @@ from amaranth.sim import Simulator
 
 from hw import isa
 from hw.config import PRESETS, AcceleratorConfig
-from hw.control.dispatch import Dispatch, is_legal, target_units
+from hw.control.dispatch import Dispatch, legal_forms, target_units
 from hw.control.scoreboard import UNITS, Scoreboard
 from hw.isa import Command, ErrorCode, Opcode, Unit, Wait
 from tests.hw.control.commands import command, is_decodable, random_command, random_word
@@ -40,7 +40,9 @@ def test_legality_is_that_of_decode(options):
     words += [opcode.to_bytes(1, "little") + b"\xff" * 31 for opcode in range(256)]
     m = Module()
     word = Signal(256)
-    legal, target = is_legal(m, word, config), target_units(m, word)
+    forms, legal = legal_forms(word, config), Signal()
+    m.d.comb += legal.eq(forms.any())
+    target = target_units(m, word)
     seen = set()
 
     async def bench(ctx):
@@ -128,6 +130,7 @@ class _Bench:
                     break
                 self.cycles += 1
                 await ctx.tick()
+            await ctx.tick().repeat(12)  # it stays so, and nothing behind is dispatched
             checks(ctx, self)
 
         simulator = Simulator(m)
@@ -183,6 +186,29 @@ def test_a_command_in_three_cycles():
 
     bench.run(count)
     assert taken[0] < 3 * 200 + 60
+
+
+def test_latency():
+    dispatch = Dispatch(PRESETS["tiny"])
+    word = int.from_bytes(isa.encode(command(Unit.VECTOR)), "little")
+
+    async def main(ctx):
+        for o in dispatch.o:
+            ctx.set(o.ready, 1)
+        ctx.set(dispatch.i.payload.entry.word, word)
+        ctx.set(dispatch.i.valid, 1)
+        times = []
+        for cycle in range(12):
+            if ctx.get(dispatch.o[UNITS.index(Unit.VECTOR)].valid):
+                times.append(cycle)
+                assert ctx.get(dispatch.o_taken)
+            await ctx.tick()
+        assert times == [2, 5, 8, 11]
+
+    simulator = Simulator(dispatch)
+    simulator.add_clock(1e-8)
+    simulator.add_testbench(main)
+    simulator.run()
 
 
 def test_barrier_waits_for_everything():

@@ -46,9 +46,17 @@ _SMALL = {
     "address_bits": 20,
 }
 CONFIGS = {
-    # Words of padded length (R = 6 in 8 bytes, max(R, C) = 10 in 16), several beats, short bursts.
+    # Words of padded length (R = 6 in 8 bytes, max(R, C) = 10 in 16), several beats, short bursts;
+    # four banks of activations.
     "padded": AcceleratorConfig(
-        name="padded", rows=6, columns=10, lanes=2, bus_bytes=4, burst_bytes=32, **_SMALL
+        name="padded",
+        rows=6,
+        columns=10,
+        lanes=2,
+        bus_bytes=4,
+        burst_bytes=32,
+        sparse=True,
+        **_SMALL,
     ),
     # The base machine's words: a beat each, parameters four beats.
     "wide": AcceleratorConfig(name="wide", **(_SMALL | {"activation_words": 256})),

@@ -7,6 +7,7 @@ from cocotbext.axi import AxiRamRead, AxiReadBus
 
 from hw.dma.transfer import pitch
 from hw.isa import Command, ErrorCode, Memory, Opcode
+from hw.memory.scratchpad import Scratchpad
 from tests.hw.dma.bench import (
     LatencyMemory,
     Windows,
@@ -39,10 +40,10 @@ async def read_back(dut, memory: Memory) -> list[int]:
     prefix = f"{NAMES[memory]}_read__"
     words = []
     getattr(dut, prefix + "valid").value = 1
-    for addr in range(depth(CONFIG, memory) + 1):
+    for addr in range(depth(CONFIG, memory) + Scratchpad.latency):
         getattr(dut, prefix + "addr").value = min(addr, depth(CONFIG, memory) - 1)
         await RisingEdge(dut.clk)
-        if addr:
+        if addr >= Scratchpad.latency:
             words.append(int(getattr(dut, prefix + "data").value))
     getattr(dut, prefix + "valid").value = 0
     return words
@@ -173,7 +174,8 @@ async def done_means_visible(dut):
         getattr(dut, prefix + "addr").value = last
         await RisingEdge(dut.clk)
         getattr(dut, prefix + "valid").value = 0
-        await RisingEdge(dut.clk)
+        for _ in range(Scratchpad.latency):
+            await RisingEdge(dut.clk)
         data = int(getattr(dut, prefix + "data").value)
         assert data == golden_words(machine, memory)[last]
 
@@ -306,4 +308,4 @@ async def latency(dut):
     dut.i_command__valid.value = 1
     await RisingEdge(dut.clk)
     dut.i_command__valid.value = 0
-    assert await wait_for(dut, lambda: int(dut.axi__arvalid.value)) == 4
+    assert await wait_for(dut, lambda: int(dut.axi__arvalid.value)) == 5

@@ -14,9 +14,12 @@ from hw.dma.load import LoadUnit
 from hw.dma.reader import Client, Reader
 from hw.dma.transfer import regions_layout
 from hw.interfaces import ReadPort, UnitStatus, WritePort, command_stream
+from hw.isa import Memory
+from hw.memory.banks import bank_of
 from hw.memory.scratchpad import Scratchpad
+from tests.hw.memory.banks import banks_of
 
-__all__ = ["LoadBench", "scratchpads"]
+__all__ = ["LoadBench", "connect_own_ports", "scratchpads"]
 
 
 MEMORIES = ("activation", "weight", "residual", "param0", "param1", "mask")
@@ -28,12 +31,12 @@ def scratchpads(
     """Memories that commands load, by the name of their ports."""
     c = config
     shapes = {
-        "activation": (8 * c.rows, c.activation_words, c.rows // c.lanes, 2),
-        "weight": (8 * c.weight_bytes, c.weight_words, c.weight_bytes // c.lanes, 2),
-        "residual": (8 * c.residual_pitch, c.residual_words, 1, 2),
-        "param0": (8 * c.param_pitch, c.param_words, 1, 1),
-        "param1": (8 * c.param_pitch, c.param_words, 1, 1),
-        "mask": (c.columns, c.mask_words, 1, 1),
+        "activation": (8 * c.rows, c.activation_words, c.rows // c.lanes),
+        "weight": (8 * c.weight_bytes, c.weight_words, c.weight_bytes // c.lanes),
+        "residual": (8 * c.residual_pitch, c.residual_words, 1),
+        "param0": (8 * c.param_pitch, c.param_words, 1),
+        "param1": (8 * c.param_pitch, c.param_words, 1),
+        "mask": (c.columns, c.mask_words, 1),
     }
     return {
         name: Scratchpad(
@@ -42,12 +45,19 @@ def scratchpads(
             granules=granules,
             readers=readers,
             writers=writers,
-            banks=banks,
+            banks=banks_of(config, Memory[name.upper()]),
             poison_collisions=True,
         )
-        for name, (width, depth, granules, banks) in shapes.items()
+        for name, (width, depth, granules) in shapes.items()
         if name in names
     }
+
+
+def connect_own_ports(m: Module, bench: wiring.Component, name: str, memory: Scratchpad) -> None:
+    """The test's ports go first. The bench finds out their banks, so that drivers need not."""
+    for kind, port in (("read", memory.read_0), ("write", memory.write_0)):
+        wiring.connect(m, wiring.flipped(getattr(bench, f"{name}_{kind}")), port)
+        m.d.comb += port.bank.eq(bank_of(port.addr, memory.banks))  # the later assignment counts
 
 
 class LoadBench(wiring.Component):
@@ -87,7 +97,6 @@ class LoadBench(wiring.Component):
         ]
         for name, memory in self._memories.items():
             m.submodules[name] = memory
-            wiring.connect(m, wiring.flipped(getattr(self, f"{name}_read")), memory.read_0)
-            wiring.connect(m, wiring.flipped(getattr(self, f"{name}_write")), memory.write_0)
+            connect_own_ports(m, self, name, memory)
             wiring.connect(m, getattr(unit, f"{name}_write"), memory.write_1)
         return m

@@ -11,7 +11,7 @@ from hw.dma.axi import Axi4WriteSignature
 from hw.dma.store import StoreUnit
 from hw.dma.transfer import regions_layout
 from hw.interfaces import ReadPort, UnitStatus, WritePort, command_stream
-from tests.hw.dma.load_bench import scratchpads
+from tests.hw.dma.load_bench import connect_own_ports, scratchpads
 
 __all__ = ["StoreBench"]
 
@@ -49,7 +49,6 @@ class StoreBench(wiring.Component):
         ]
         for name, memory in self._memories.items():
             m.submodules[name] = memory
-            wiring.connect(m, wiring.flipped(getattr(self, f"{name}_read")), memory.read_0)
-            wiring.connect(m, wiring.flipped(getattr(self, f"{name}_write")), memory.write_0)
+            connect_own_ports(m, self, name, memory)
             wiring.connect(m, getattr(unit, f"{name}_read"), memory.read_1)
         return m

@@ -1,11 +1,13 @@
 """Random traffic on every port of a scratchpad against a plain list."""
 
 import os
+from collections import deque
 
 import cocotb
 from cocotb.triggers import RisingEdge
 
 from hw.interfaces import ADDRESS_BITS
+from hw.memory.scratchpad import Scratchpad
 from tests.hw.memory.banks import bank_of
 from tests.stream_helpers import make_rng, start
 
@@ -19,6 +21,12 @@ ALL = (1 << WIDTH) - 1
 def place(addr: int) -> int:
     """Its bank."""
     return bank_of(addr, DEPTH, BANKS)
+
+
+def aim(dut, prefix: str, addr: int) -> None:
+    """What a client drives: an address, and the bank of its word."""
+    getattr(dut, prefix + "addr").value = addr
+    getattr(dut, prefix + "bank").value = place(addr)
 
 
 class Driver:
@@ -43,7 +51,7 @@ class Driver:
                 self.addr = self._rng.randrange(DEPTH, 1 << ADDRESS_BITS)
             else:  # often among few words, for conflicts and collisions
                 self.addr = self._rng.randrange(min(DEPTH, 8) if kind < 0.3 else DEPTH)
-            self.signal("addr").value = self.addr
+            aim(self._dut, f"{self._name}__", self.addr)
             for name, bits in self._fields.items():
                 value = self._rng.getrandbits(bits)
                 setattr(self, name, value)
@@ -75,18 +83,19 @@ async def traffic(dut, activity):
     words = [rng.getrandbits(WIDTH) for _ in range(DEPTH)]
     for addr, word in enumerate(words):
         writers[0].signal("valid").value = 1
-        writers[0].signal("addr").value = addr
+        aim(dut, "write_0__", addr)
         writers[0].signal("data").value = word
         writers[0].signal("mask").value = (1 << GRANULES) - 1
         await RisingEdge(dut.clk)
 
-    expected = [None] * READERS
+    # What comes in the next cycles: a word for each port, None for nothing, -1 for anything.
+    under_way: deque[list[int | None]] = deque([None] * READERS for _ in range(Scratchpad.latency))
     reads = collisions = 0
     for _ in range(1500):
         for port in readers + writers:
             port.drive()
         await RisingEdge(dut.clk)
-        for reader, value in zip(readers, expected, strict=True):
+        for reader, value in zip(readers, under_way.popleft(), strict=True):
             assert reader.value("data_valid") == (value is not None)
             if value is not None and value >= 0:
                 assert reader.value("data") == value
@@ -108,8 +117,8 @@ async def traffic(dut, activity):
                         if port.mask >> g & 1:
                             part = ((1 << bits) - 1) << g * bits
                             words[port.addr] = words[port.addr] & ~part | port.data & part
+        expected: list[int | None] = [None] * READERS
         for i, (port, granted) in enumerate(zip(readers, read_grants, strict=True)):
-            expected[i] = None
             if not port.active:
                 continue
             assert port.value("ready") == granted
@@ -117,12 +126,13 @@ async def traffic(dut, activity):
             if granted:
                 port.active = False
                 if port.addr >= DEPTH:
-                    expected[i] = -1  # anything
+                    expected[i] = -1
                 elif port.addr in written:
                     expected[i] = before[port.addr] ^ ALL  # poisoned
                     collisions += 1
                 else:
                     expected[i] = before[port.addr]
+        under_way.append(expected)
     assert reads > 50
     assert activity < 1 or collisions > 0
 
@@ -141,8 +151,8 @@ async def words_an_odd_distance_apart_lie_in_different_banks(dut):
     for odd in [True] * 400 + [False] * 200:
         distance = 2 * rng.randrange(DEPTH // 2) + odd
         start_addr = rng.randrange(DEPTH - distance)
-        getattr(dut, first + "addr").value = start_addr
-        getattr(dut, second + "addr").value = start_addr + distance
+        aim(dut, first, start_addr)
+        aim(dut, second, start_addr + distance)
         await RisingEdge(dut.clk)
         assert int(getattr(dut, first + "ready").value)
         ready = int(getattr(dut, second + "ready").value)
@@ -168,8 +178,8 @@ async def load_beside_vector(dut, stride):
     for row in range(16):
         for panel in range(panels):
             for _ in range(2):  # two groups of lanes in a word
-                getattr(dut, first + "addr").value = row + panel * stride
-                getattr(dut, second + "addr").value = done % DEPTH
+                aim(dut, first, row + panel * stride)
+                aim(dut, second, done % DEPTH)
                 await RisingEdge(dut.clk)
                 assert int(getattr(dut, first + "ready").value)
                 done += int(getattr(dut, second + "ready").value)

@@ -5,17 +5,24 @@ from __future__ import annotations
 import json
 import os
 import random
+from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 from cocotb.triggers import Timer
 
 from hw import isa
+from hw.cells.block_ram import BlockRam
 from hw.config import AcceleratorConfig
 from hw.interfaces import MatrixState
-from hw.isa import Command, Opcode
+from hw.isa import Command, Memory, Opcode
+from hw.memory.scratchpad import Scratchpad
 from hw.systolic.golden import gemm
-from tests.hw.memory.banks import bank_of
+from tests.hw.memory.banks import bank_of, banks_of
+
+ACC_LATENCY = BlockRam.latency
+"""Of `acc_read`: there is nothing in front of the accumulator's memory."""
 
 STATES = {int(state.value): state.name for state in MatrixState}
 
@@ -94,13 +101,14 @@ def bits_of(values) -> int:
 
 @dataclass
 class ReadModel:
-    """A memory behind a read port: random readiness, data one cycle after acceptance."""
+    """A memory behind a read port: random readiness, data `Scratchpad.latency` after acceptance."""
 
     handle: str
     words: list[int]
+    banks: int
     stall: float
-    next_data: int | None = None
     reads: list[int] = field(default_factory=list)
+    under_way: deque[int | None] = field(default_factory=lambda: deque([None] * Scratchpad.latency))
 
 
 class Bench:
@@ -117,13 +125,17 @@ class Bench:
         rows = [word_of(w) for w in memories.activation]
         second = stalls.activation if stalls.second is None else stalls.second
         rates = [stalls.activation, second] if self.config.sparse else [stalls.activation]
+        banks = {memory: banks_of(self.config, memory) for memory in Memory if memory}
         self.activations = [
-            ReadModel(f"activation__{i}", rows, rate) for i, rate in enumerate(rates)
+            ReadModel(f"activation__{i}", rows, banks[Memory.ACTIVATION], rate)
+            for i, rate in enumerate(rates)
         ]
+        weight = [word_of(w) for w in memories.weight]
+        mask = [bits_of(w) for w in memories.mask]
         self.ports = [
             *self.activations,
-            ReadModel("weight", [word_of(w) for w in memories.weight], stalls.weight),
-            ReadModel("mask", [bits_of(w) for w in memories.mask], stalls.mask),
+            ReadModel("weight", weight, banks[Memory.WEIGHT], stalls.weight),
+            ReadModel("mask", mask, banks[Memory.MASK], stalls.mask),
         ]
         self.queues: dict[str, list[tuple[int, dict[str, int]]]] = {"i_weights": [], "i_stream": []}
         self.cycle = 0
@@ -132,7 +144,7 @@ class Bench:
         self.states: dict[str, int] = {}
         self.errors: list[tuple[int, int]] = []
         self.vector_reads: list[int] = []  # addresses that random traffic may check
-        self.pending_read: int | None = None
+        self.pending_reads: deque[int | None] = deque([None] * ACC_LATENCY)
         self.checked_reads = 0
         self.shift_slot = 0
 
@@ -171,14 +183,13 @@ class Bench:
             queue.append((entry, values))
 
     async def step(self, read: int | None = None) -> int | None:
-        """One cycle. `read`: accumulator word to ask for; returns data asked for a cycle ago."""
+        """One cycle. `read`: accumulator word to ask for; returns what comes of an earlier one."""
         rnd = self.random.random
         for port in self.ports:
             self.set(f"{port.handle}__ready", int(rnd() >= port.stall))
-            self.set(f"{port.handle}__data_valid", int(port.next_data is not None))
-            data = port.next_data
+            data = port.under_way.popleft()
+            self.set(f"{port.handle}__data_valid", int(data is not None))
             self.set(f"{port.handle}__data", self.random.getrandbits(2) if data is None else data)
-            port.next_data = None
         for name, stall in (
             ("i_weights", self.stalls.weights_command),
             ("i_stream", self.stalls.stream_command),
@@ -200,8 +211,10 @@ class Bench:
         await Timer(1, "ns")
         for port in self.ports:  # out_of_range is combinational
             if self.get(f"{port.handle}__valid"):
-                beyond = self.get(f"{port.handle}__addr") >= len(port.words)
-                self.set(f"{port.handle}__out_of_range", int(beyond))
+                target = self.get(f"{port.handle}__addr")
+                self.set(f"{port.handle}__out_of_range", int(target >= len(port.words)))
+                bank = self.get(f"{port.handle}__bank")
+                assert bank == bank_of(target, len(port.words), port.banks), port.handle
         if self.stalls.conflicts and self._banks_conflict():
             self.set(f"{self.activations[1].handle}__ready", 0)
         await Timer(1, "ns")
@@ -211,7 +224,9 @@ class Bench:
             if self.get(f"{name}__valid") and self.get(f"{name}__ready"):
                 target = self.get(f"{name}__addr")
                 port.reads.append(target)
-                port.next_data = port.words[target] if target < len(port.words) else 0
+                port.under_way.append(port.words[target] if target < len(port.words) else 0)
+            else:
+                port.under_way.append(None)
         for name, queue in self.queues.items():
             if self.get(f"{name}__valid") and self.get(f"{name}__ready"):
                 queue.pop(0)
@@ -229,14 +244,15 @@ class Bench:
         self.shift_slot = slot if slot < self.config.row_slots else 0
 
         result = None
-        assert self.get("acc_read__data_valid") == int(self.pending_read is not None)
-        if self.pending_read is not None:
+        arriving = self.pending_reads.popleft()
+        assert self.get("acc_read__data_valid") == int(arriving is not None)
+        if arriving is not None:
             result = self.get("acc_read__data")
-            if self.pending_read in self.vector_reads:
-                assert result == word_of(self.memories.accumulator[self.pending_read])
+            if arriving in self.vector_reads:
+                assert result == word_of(self.memories.accumulator[arriving])
                 self.checked_reads += 1
         taken = address is not None and self.get("acc_read__ready")
-        self.pending_read = address if taken else None
+        self.pending_reads.append(address if taken else None)
         if read is not None:
             assert taken, "the accumulator refused a read although the array was idle"
         self.set("clk", 1)
@@ -248,12 +264,8 @@ class Bench:
     def _banks_conflict(self) -> bool:
         """Whether both activation ports want the same of four banks."""
         handles = [port.handle for port in self.activations]
-        first, second = (self.get(f"{name}__addr") for name in handles)
         wanted = all(self.get(f"{name}__valid") for name in handles)
-        return (
-            wanted
-            and len({bank_of(a, self.config.activation_words, 4) for a in (first, second)}) == 1
-        )
+        return wanted and len({self.get(f"{name}__bank") for name in handles}) == 1
 
     async def run(self, commands: int, patience: int = 5_000) -> None:
         """Step until `commands` are done; fails if none is for `patience` cycles."""
@@ -263,18 +275,16 @@ class Bench:
             last = max([start, *self.done_cycles[-1:]])
             assert self.cycle - last < patience, f"{done} of {commands} commands done"
 
-    async def read_accumulator(self, addresses) -> np.ndarray:
+    async def read_accumulator(self, addresses: Iterable[int]) -> np.ndarray:
         """Words [len(addresses), C], read as the vector unit reads them."""
         self.vector_reads = []
-        await self.step()
+        for _ in range(ACC_LATENCY):  # what is under way comes first
+            await self.step()
         words: list[int] = []
-        for address in addresses:
-            data = await self.step(read=int(address))
+        for address in [*addresses, *[None] * ACC_LATENCY]:
+            data = await self.step(read=address)
             if data is not None:
                 words.append(data)
-        data = await self.step()
-        assert data is not None
-        words.append(data)
         size = 4 * self.config.columns
         raw = b"".join(word.to_bytes(size, "little") for word in words)
         return np.frombuffer(raw, dtype="<i4").reshape(len(words), -1)

@@ -2,6 +2,7 @@
 
 import os
 import random
+from collections import deque
 
 import cocotb
 import numpy as np
@@ -11,7 +12,7 @@ from hw.isa import MASKED_SCORE
 from hw.numerics import scale_by_power
 from hw.systolic.accumulator import Accumulator
 from hw.systolic.tags import row_tag
-from tests.hw.systolic.bench import config_from_environment
+from tests.hw.systolic.bench import ACC_LATENCY, config_from_environment
 from tests.hw.systolic.clock import edge, reset, settle
 
 CONFIG: AcceleratorConfig = config_from_environment()
@@ -29,7 +30,8 @@ class Model:
         self.memory = np.zeros((WORDS, C), np.int32)
         self.rows: list[tuple[dict, list[int]]] = []  # (tag, psum) in the pipeline, newest first
         self.shift = 0
-        self.read: tuple[int, np.ndarray] | None = None
+        # What comes of vector reads in the next cycles: (address, word), or nothing.
+        self.reads: deque[tuple[int, np.ndarray] | None] = deque([None] * ACC_LATENCY)
 
     async def start(self) -> None:
         for name in ("tag", "acc_read__valid", "acc_read__addr", "shift__data"):
@@ -63,12 +65,12 @@ class Model:
         assert int(dut.acc_read__ready.value) == int(not lost)
         if read is not None:
             assert int(dut.acc_read__out_of_range.value) == int(read >= WORDS)
-        # The word asked for in the cycle before.
-        assert int(dut.acc_read__data_valid.value) == int(self.read is not None)
-        if self.read is not None and self.read[0] < WORDS:
+        arriving = self.reads.popleft()
+        assert int(dut.acc_read__data_valid.value) == int(arriving is not None)
+        if arriving is not None and arriving[0] < WORDS:
             raw = int(dut.acc_read__data.value).to_bytes(4 * C, "little")
-            np.testing.assert_array_equal(np.frombuffer(raw, "<i4"), self.read[1])
-        self.read = (address, self.memory[address % WORDS].copy()) if accepted else None
+            np.testing.assert_array_equal(np.frombuffer(raw, "<i4"), arriving[1])
+        asked = (address, self.memory[address % WORDS].copy()) if accepted else None
         if now["valid"] and now["write"]:
             old = self.memory[now["address"]].astype(np.int64) * now["read"]
             if now["rescale"]:
@@ -79,9 +81,10 @@ class Model:
                 total = np.where(keep, total, np.int32(MASKED_SCORE))
             results = [getattr(dut, f"result__{c}").value.to_signed() for c in range(C)]
             assert results == total.tolist()
-            if self.read is not None and read == now["address"]:
-                self.read = (WORDS, self.read[1])  # a collision: anything may come
+            if asked is not None and read == now["address"]:
+                asked = (WORDS, asked[1])  # a collision: anything may come
             self.memory[now["address"]] = total
+        self.reads.append(asked)
         self.shift = SHIFTS[int(dut.shift__slot.value) % CONFIG.row_slots]
         await edge(dut)
         del self.rows[LEAD + 1 :]
@@ -124,7 +127,8 @@ async def random_rows(dut):
         await model.step(tag, random_psum(rng), read)
     for address in range(WORDS):
         assert await model.step(read=address) or address < LEAD
-    await model.step()
+    for _ in range(ACC_LATENCY):
+        await model.step()
 
 
 @cocotb.test
@@ -178,5 +182,6 @@ async def one_address_at_the_hazard_distance(dut):
     for _ in range(LEAD):
         await model.step()
     await model.step(read=3)
-    await model.step()
+    for _ in range(ACC_LATENCY):
+        await model.step()
     assert (model.memory[3] == 7 * additions).all()

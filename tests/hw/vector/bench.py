@@ -6,16 +6,20 @@ import dataclasses
 import json
 import os
 import random
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 from cocotb.triggers import Timer
 
 from hw import isa
+from hw.cells.block_ram import BlockRam
 from hw.config import AcceleratorConfig
 from hw.isa import MASKED_SCORE, Command, Memory, Opcode
+from hw.memory.scratchpad import Scratchpad
 from sw.golden.machine import GoldenMachine
+from tests.hw.memory.banks import bank_of, banks_of
 
 Stall = float | Callable[[int], bool]
 """Probability that the accumulator refuses in a cycle, or the cycles in which it does."""
@@ -66,8 +70,22 @@ def random_machine(config: AcceleratorConfig, seed: int) -> GoldenMachine:
     return machine
 
 
+@dataclass
+class ReadModel:
+    """A memory behind a read port: what it will answer in the next cycles, None for nothing."""
+
+    read: Callable[[int], int]
+    words: int
+    latency: int
+    banks: int | None  # None: the client does not tell the bank
+    under_way: deque[int | None] = field(default_factory=deque)
+
+    def __post_init__(self):
+        self.under_way.extend([None] * (self.latency - 1))
+
+
 class Bench:
-    """Drives a `VectorUnit` cycle by cycle; memories answer in the cycle after a request.
+    """Drives a `VectorUnit` cycle by cycle; memories answer as late as those of the core.
 
     The clock is a plain signal that `step` moves, so that inputs are stable and outputs settled
     around every edge on every simulator. `machine` holds what golden makes of the commands;
@@ -88,13 +106,29 @@ class Bench:
         self.acc_refused = 0
         self.writes: Counter[str] = Counter()  # of words, by memory
         c = self.config
-        self.reads: dict[str, tuple[Callable[[int], int], int]] = {
-            "acc_read": (lambda a: word_of(machine.accumulator[a]), c.accumulator_words),
-            "residual_read": (lambda a: word_of(self.memory["residual"][a]), c.residual_words),
-            "param0": (lambda a: word_of(machine.params[Memory.PARAM0][a]), c.param_words),
-            "param1": (lambda a: word_of(machine.params[Memory.PARAM1][a]), c.param_words),
+        self.reads: dict[str, ReadModel] = {
+            "acc_read": ReadModel(
+                lambda a: word_of(machine.accumulator[a]),
+                c.accumulator_words,
+                BlockRam.latency,  # there is nothing in front of the accumulator's memory
+                None,
+            )
         }
+        for port, memory, words, read in (
+            ("residual_read", Memory.RESIDUAL, c.residual_words, self._residual),
+            ("param0", Memory.PARAM0, c.param_words, lambda a: machine.params[Memory.PARAM0][a]),
+            ("param1", Memory.PARAM1, c.param_words, lambda a: machine.params[Memory.PARAM1][a]),
+        ):
+            self.reads[port] = ReadModel(
+                lambda a, read=read: word_of(read(a)),
+                words,
+                Scratchpad.latency,
+                banks_of(c, memory),
+            )
         self.handles = {}
+
+    def _residual(self, address: int):
+        return self.memory["residual"][address]
 
     def _handle(self, name: str):
         if name not in self.handles:
@@ -156,18 +190,25 @@ class Bench:
         await Timer(1, "ns")
         inputs: list[tuple[str, int]] = []
         beyond = False
-        for port, (read, words) in self.reads.items():
+        for port, model in self.reads.items():
             valid = self.get(f"{port}__valid")
             accepted = valid and (port != "acc_read" or acc_ready)
             self.acc_refused += bool(valid and not accepted)
+            data = None
             if valid:
                 address = self.get(f"{port}__addr")
-                outside = address >= words
+                outside = address >= model.words
                 beyond |= outside
                 self.set(f"{port}__out_of_range", int(outside))
-                if accepted and not outside:
-                    inputs.append((f"{port}__data", read(address)))
-            inputs.append((f"{port}__data_valid", int(bool(accepted))))
+                if model.banks is not None:
+                    bank = bank_of(address, model.words, model.banks)
+                    assert self.get(f"{port}__bank") == bank, port
+                if accepted:
+                    data = self._garbage(port) if outside else model.read(address)
+            model.under_way.append(data)
+            data = model.under_way.popleft()
+            inputs.append((f"{port}__data_valid", int(data is not None)))
+            inputs.append((f"{port}__data", self._garbage(port) if data is None else data))
             inputs.append((f"{port}__out_of_range", 0))
         writes = []
         for name in MEMORIES:
@@ -175,6 +216,9 @@ class Bench:
                 address = self.get(f"{name}_write__addr")
                 outside = address >= len(self.memory[name])
                 beyond |= outside
+                banks = banks_of(self.config, Memory[name.upper()])
+                bank = bank_of(address, len(self.memory[name]), banks)
+                assert self.get(f"{name}_write__bank") == bank, name
                 self.set(f"{name}_write__out_of_range", int(outside))
                 if not outside:
                     writes.append((name, address))
@@ -202,6 +246,10 @@ class Bench:
             self.set(name, value)
         self.cycle += 1
         return taken
+
+    def _garbage(self, port: str) -> int:
+        """Of a memory that has nothing to answer: what comes is not what came before."""
+        return self.random.getrandbits(len(self._handle(f"{port}__data")))
 
     def _write(self, name: str, address: int) -> None:
         memory = self.memory[name]

@@ -1,0 +1,90 @@
+"""Offer queue: accesses that wait for a memory, the first of them offered to its own."""
+
+from __future__ import annotations
+
+from amaranth import Module, Mux, Signal
+from amaranth.hdl import Shape
+from amaranth.lib import data, memory, wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.memory.banks import BANK_BITS
+
+__all__ = ["OfferQueue"]
+
+
+class OfferQueue(wiring.Component):
+    """FIFO in front of several memories, with short ways where a memory accepts or refuses.
+
+    That is decided late in a cycle. So which memory and bank each access is for stands in registers
+    that move up when one is accepted, and all else stays where it is, in a small memory: moving it
+    would hang hundreds of registers on that decision.
+
+    Latency: a cycle from `write` to `offered`. Throughput: an access a cycle. Flow control: write
+    only with `room`; `offered` holds until `accepted`.
+
+    Parameters
+    ----------
+    shape: of an access. targets: number of memories. depth: a power of two.
+
+    Members
+    -------
+    write, i, i_target, i_bank: an access, one bit for its memory, and its bank there. room: there
+    is place for one more.
+    offered: which memory the first access is for, none if there is none. o, bank: the first access.
+    accepted: it is done. withdraw: offer nothing any more (until reset). empty: nothing waits.
+    """
+
+    def __init__(self, shape, targets: int, *, depth: int = 4):
+        if depth < 2 or depth & (depth - 1):
+            raise ValueError(f"depth must be a power of two, got {depth}")
+        self.shape = shape
+        self.targets = targets
+        self.depth = depth
+        super().__init__(
+            {
+                "write": In(1),
+                "i": In(shape),
+                "i_target": In(targets),
+                "i_bank": In(BANK_BITS),
+                "room": Out(1),
+                "offered": Out(targets),
+                "bank": Out(BANK_BITS),
+                "o": Out(shape),
+                "accepted": In(1),
+                "withdraw": In(1),
+                "empty": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.memory = cells = memory.Memory(
+            shape=Shape.cast(self.shape).width, depth=self.depth, init=[]
+        )
+        write, read = cells.write_port(), cells.read_port(domain="comb")
+        count = Signal(range(self.depth + 1))
+        m.d.comb += [
+            write.en.eq(self.write),
+            write.data.eq(self.i),
+            self.o.eq(read.data),
+            self.room.eq(count != self.depth),
+            self.empty.eq(count == 0),
+        ]
+        m.d.sync += [
+            count.eq(count + self.write - self.accepted),
+            write.addr.eq(write.addr + self.write),
+            read.addr.eq(read.addr + self.accepted),
+        ]
+        layout = data.StructLayout({"target": self.targets, "bank": BANK_BITS})
+        waiting = [Signal(layout, name=f"waiting_{i}") for i in range(self.depth)]
+        for i, entry in enumerate(waiting):
+            behind = waiting[i + 1] if i + 1 < self.depth else 0
+            is_next = Mux(self.accepted, count == i + 1, count == i)  # where a new one comes
+            with m.If(self.write & is_next):
+                m.d.sync += [entry.target.eq(self.i_target), entry.bank.eq(self.i_bank)]
+            with m.Elif(self.accepted):
+                m.d.sync += entry.eq(behind)
+            with m.If(self.withdraw):
+                m.d.sync += entry.target.eq(0)
+        m.d.comb += [self.offered.eq(waiting[0].target), self.bank.eq(waiting[0].bank)]
+        return m
