@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from boards.family import Area, Device, check_capacity
+from boards.floorplan import floorplan
 from boards.place import Placement, best, check_timing, place
 from boards.synthesis import synthesise_flat
 from boards.targets.board import MHZ, Board
@@ -85,6 +86,8 @@ def place_board(
     constraints = prepare(board, config, mhz, folder)
     area = synthesise_flat(board.device.family, folder, progress)
     check_capacity(area, board.device, f"{board.name} with configuration {config.name!r}")
+    if board.device.grid is not None:
+        floorplan(folder, config.rows, config.columns, board.device.grid)
     placements = place(board.device, folder, constraints.name, hz / MHZ, seeds, progress)
     return Result(board, config, hz, area, best(placements), tuple(placements))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+from boards.floorplan import Grid
 from boards.tools import Tool
 from boards.yosys import SynthesisError
 from hw.cells.technology import Technology
@@ -103,12 +104,14 @@ ICE40 = Family(
 
 @dataclass(frozen=True)
 class Device:
-    """One FPGA. capacity: all of its cells. options: of the placer, that name it."""
+    """One FPGA. capacity: all of its cells. options: of the placer, that name it. grid: where its
+    multipliers and block RAMs are, to place them by rule."""
 
     name: str
     family: Family
     capacity: Area
     options: tuple[str, ...]
+    grid: Grid | None = None
 
 
 NAMES = {

@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from boards.family import ECP5, ICE40, Area, Device
+from boards.floorplan import Grid
 from boards.memory.sdram_part import SdramPart
 from hw.cells.pll import find_dividers
 from hw.cells.technology import Technology
@@ -116,12 +117,20 @@ def read_window(cas_latency: int, hz: float) -> tuple[float, int]:
     return phase, pad_cycles
 
 
+ALL = (4, 13, 22, 31, 40, 49, 58, 69, 78, 87, 96, 105, 114)
+FEWER = tuple(x for x in ALL if x != 69)
+GRID_85 = Grid(
+    multiplier_rows=((10, ALL), (34, ALL), (58, ALL)),
+    ram_rows=((22, FEWER), (46, ALL), (70, FEWER), (82, ALL)),
+)
+"""Of the LFE5U-85F and its siblings, from Project Trellis' `tilegrid.json`."""
+
 LFE5U_85F = Device("LFE5U-85F", ECP5, Area(83_640, 83_640, 156, 208),
-                   ("--85k", "--package", "CABGA381", "--speed", "6"))  # fmt: skip
+                   ("--85k", "--package", "CABGA381", "--speed", "6"), GRID_85)  # fmt: skip
 LFE5UM5G_45F = Device("LFE5UM5G-45F", ECP5, Area(43_848, 43_848, 72, 108),
                       ("--um5g-45k", "--package", "CABGA554", "--speed", "8"))  # fmt: skip
 LFE5UM5G_85F = Device("LFE5UM5G-85F", ECP5, Area(83_640, 83_640, 156, 208),
-                      ("--um5g-85k", "--package", "CABGA554", "--speed", "8"))  # fmt: skip
+                      ("--um5g-85k", "--package", "CABGA554", "--speed", "8"), GRID_85)  # fmt: skip
 UP5K = Device("iCE40UP5K", ICE40, Area(5_280, 5_280, 8, 30), ("--up5k", "--package", "sg48"))
 
 SMALLEST = AcceleratorConfig(

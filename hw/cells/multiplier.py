@@ -36,6 +36,8 @@ class Multiplier(wiring.Component):
 
     On ECP5 this is one MULT18X18D with its own registers: synthesis infers the multiplier but
     leaves the registers outside, where the ways to them limit the clock. Elsewhere it is inferred.
+    Four of them make a block, which has four clock enables in all, constant ones included: enables
+    that only save power make many multipliers impossible to place near to what they work with.
 
     Members
     -------
@@ -90,7 +92,6 @@ class Multiplier(wiring.Component):
             "MULT18X18D",
             p_GSR="DISABLED",
             i_CLK0=ClockSignal(),
-            i_CE3=zero,
             **{f"i_CLK{i}": zero for i in range(1, 4)},
             **{f"i_RST{i}": zero for i in range(4)},
             i_SIGNEDA=one,

@@ -90,7 +90,7 @@ class LoadUnit(wiring.Component):
         m = Module()
         config = self._config
         stop = Signal()
-        stopped = Signal()  # a cycle later, for what does no harm: requests
+        stopped = Signal()  # a cycle later, for what does no harm: requests, and beats to discard
         failed = Signal()  # at once, unlike the error: nothing more is written or done
         m.submodules.front = front = TransferFront(
             config, Opcode.LOAD, commands_ahead=self.commands_in_flight
@@ -123,7 +123,7 @@ class LoadUnit(wiring.Component):
         log2 = word_beats_log2(m, config, front.word.payload.memory)
         last_slot = slot == ((1 << log2) - 1)[: len(slot)]
         m.d.comb += [
-            self.data.ready.eq(stop | (front.word.valid & (~full | words.room))),
+            self.data.ready.eq(stopped | (front.word.valid & (~full | words.room))),
             take.eq(self.data.valid & front.word.valid & (~full | words.room)),
             front.word.ready.eq(take & last_slot),
             words.write.eq(full & words.room),

@@ -44,7 +44,8 @@ class Affine(wiring.Component):
     `result_bits`; at most 49 bits inside.
 
     Latency: `latency` cycles. Throughput: one a cycle. Flow control: none; a stage keeps its
-    contents where `enable` is 0, which saves simulation time and power and nothing else.
+    contents where `enable` is 0 (the multiplier does not), which saves simulation time and power
+    and nothing else.
 
     The shift is done in two steps: by a multiple of 8, then by 0 to 7. Between them the value has
     7 bits more than the result, and a bit that says whether more would be needed: what does not
@@ -103,9 +104,10 @@ class Affine(wiring.Component):
         m.d.comb += [
             multiplier.a.eq(self.x),
             multiplier.b.eq(self.mul),
-            multiplier.a_enable.eq(self.enable[0]),
-            multiplier.b_enable.eq(self.enable[0]),
-            multiplier.o_enable.eq(self.enable[1]),
+            # Always: the DSP blocks of a device have few enables (`Multiplier`).
+            multiplier.a_enable.eq(1),
+            multiplier.b_enable.eq(1),
+            multiplier.o_enable.eq(1),
         ]
         with m.If(self.enable[0]):
             m.d.sync += [offset_1.eq(self.offset), shift_1.eq(self.shift)]
