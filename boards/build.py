@@ -86,8 +86,10 @@ def place_board(
     constraints = prepare(board, config, mhz, folder)
     area = synthesise_flat(board.device.family, folder, progress)
     check_capacity(area, board.device, f"{board.name} with configuration {config.name!r}")
-    if board.device.grid is not None:
-        floorplan(folder, config.rows, config.columns, board.device.grid)
+    grid, multipliers = board.device.grid, config.rows * config.columns
+    if grid is not None and multipliers > board.device.capacity.multipliers // 2:
+        # Small arrays are better off with the placer's own choice: they need not lie so far apart.
+        floorplan(folder, config.rows, config.columns, grid)
     placements = place(board.device, folder, constraints.name, hz / MHZ, seeds, progress)
     return Result(board, config, hz, area, best(placements), tuple(placements))
 

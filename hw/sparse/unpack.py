@@ -60,8 +60,8 @@ class WeightUnpacker(wiring.Component):
     Words of indices and of multipliers are kept for the words of values behind them. Dense INT8
     words pass with indices of 0, which give each row its own input.
 
-    Latency: `latency` cycles. Throughput: a word a cycle. Flow control: streams; `o` is a FIFO, so whether
-    the array takes a word, which is decided late in a cycle, reaches no further.
+    Latency: `latency` cycles. Throughput: a word a cycle. Flow control: streams; `o` is a FIFO, so
+    whether the array takes a word, which is decided late in a cycle, reaches no further.
 
     Parameters
     ----------
