@@ -9,6 +9,7 @@ import pytest
 from boards.floorplan import array_sites, floorplan, memory_sites
 from boards.targets.board import GRID_85, LFE5U_85F
 
+CORE = "system.accelerator.core"
 MULTIPLIER = re.compile(r"X(\d+)/Y(\d+)/MULT18_([0145])$")
 RAM = re.compile(r"X(\d+)/Y(\d+)/EBR([0-3])$")
 
@@ -50,19 +51,17 @@ def netlist() -> dict[str, dict]:
     cells = {"top.core.matrix.other": {"type": "LUT4", "parameters": {}, "attributes": {}}}
     for bank in range(2):
         for block in range(15):
-            name = f"system.accelerator.core.matrix.accumulator.bank_{bank}.granule_0_piece_0_block_{block}"
+            name = f"{CORE}.matrix.accumulator.bank_{bank}.granule_0_piece_0_block_{block}"
             cells[name] = block_ram(36)
         for granule in range(4):
             for block in range(2):
-                cells[
-                    f"system.accelerator.core.weight.bank_{bank}.granule_{granule}_piece_0_block_{block}"
-                ] = block_ram(18)
+                cells[f"{CORE}.weight.bank_{bank}.granule_{granule}_piece_0_block_{block}"] = (
+                    block_ram(18)
+                )
     for pair in range(4):
         for column in range(16):
             for j in range(2):
-                cells[
-                    f"system.accelerator.core.matrix.array.pe_{pair}_{column}.multiplier_{j}.dsp"
-                ] = {
+                cells[f"{CORE}.matrix.array.pe_{pair}_{column}.multiplier_{j}.dsp"] = {
                     "type": "MULT18X18D",
                     "parameters": {},
                     "attributes": {},
@@ -82,7 +81,7 @@ def test_memories():
         places[name] = x
     # Bits lie from left to right, those of both banks side by side.
     for bank in range(2):
-        name = f"system.accelerator.core.matrix.accumulator.bank_{bank}.granule_0_piece_0_block_"
+        name = f"{CORE}.matrix.accumulator.bank_{bank}.granule_0_piece_0_block_"
         row = [places[f"{name}{block}"] for block in range(15)]
         assert row == sorted(row) and row[0] < 20 and row[-1] > 100
 
@@ -90,9 +89,7 @@ def test_memories():
 def test_memory_that_does_not_fit_its_row():
     cells = netlist()
     for block in range(7):
-        cells[f"system.accelerator.core.weight.bank_0.granule_9_piece_0_block_{block}"] = block_ram(
-            18
-        )
+        cells[f"{CORE}.weight.bank_0.granule_9_piece_0_block_{block}"] = block_ram(18)
     sites = memory_sites(cells.items(), GRID_85)
     assert Counter("weight" in name for name in sites) == {False: 30}
 
@@ -105,6 +102,6 @@ def test_netlist_gets_its_sites(tmp_path):
     placed = [cell["attributes"].get("BEL") for cell in cells.values()]
     assert placed.count(None) == 1
     assert len(set(placed)) == len(placed)
-    assert cells["system.accelerator.core.matrix.array.pe_0_0.multiplier_0.dsp"]["attributes"][
-        "BEL"
-    ] == ("X4/Y34/MULT18_0")
+    assert cells[f"{CORE}.matrix.array.pe_0_0.multiplier_0.dsp"]["attributes"]["BEL"] == (
+        "X4/Y34/MULT18_0"
+    )
