@@ -87,10 +87,13 @@ def place_board(
     area = synthesise_flat(board.device.family, folder, progress)
     check_capacity(area, board.device, f"{board.name} with configuration {config.name!r}")
     grid, multipliers = board.device.grid, config.rows * config.columns
-    if grid is not None and multipliers > board.device.capacity.multipliers // 2:
+    crowded = grid is not None and multipliers > board.device.capacity.multipliers // 2
+    if grid is not None and crowded:
         # Small arrays are better off with the placer's own choice: they need not lie so far apart.
         floorplan(folder, config.rows, config.columns, grid)
-    placements = place(board.device, folder, constraints.name, hz / MHZ, seeds, progress)
+    placements = place(
+        board.device, folder, constraints.name, hz / MHZ, seeds, progress, crowded=crowded
+    )
     return Result(board, config, hz, area, best(placements), tuple(placements))
 
 

