@@ -114,9 +114,8 @@ class BurstGenerator(wiring.Component):
         cursor, next_start = Signal(offset_bits), Signal(offset_bits)
         phase = Signal(block_log2)  # beats from the start of the block to the cursor
         known = Signal(run_bits + 2)  # contiguous beats from the cursor on
-        few = (
-            Signal()
-        )  # they were less than two blocks a cycle ago: at most one run too many is added
+        # Fewer than two blocks a cycle ago: at most one run more than needed is added.
+        few = Signal()
         runs_left = Signal(16)  # not in `known` yet
         none_left = Signal()
         to_block_end = Signal(range(block + 1))

@@ -1,4 +1,4 @@
-"""Offer queue: accesses that wait for a memory, the first of them offered to its own."""
+"""Offer queue: what waits for one of several takers, the first of it offered to its own."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ __all__ = ["OfferQueue"]
 
 
 class OfferQueue(wiring.Component):
-    """FIFO in front of several memories, with short ways where a memory accepts or refuses.
+    """FIFO in front of several takers, with short ways where one accepts or refuses: memories in
+    front of which accesses wait, clients in front of which beats do.
 
-    That is decided late in a cycle. So which memory and bank each access is for stands in registers
-    that move up when one is accepted, and all else stays where it is, in a small memory: moving it
-    would hang hundreds of registers on that decision.
+    That is decided late in a cycle. So whom each entry is for (and in which bank, where that is a
+    memory) stands in registers that move up when one is accepted, and all else stays where it is,
+    in a small memory: moving it would hang hundreds of registers on that decision.
 
-    Latency: a cycle from `write` to `offered`. Throughput: an access a cycle. Flow control: write
+    Latency: a cycle from `write` to `offered`. Throughput: an entry a cycle. Flow control: write
     only with `room`; `offered` holds until `accepted`.
 
     Parameters
     ----------
-    shape: of an access. targets: number of memories. depth: a power of two.
+    shape: of an entry. targets: number of takers. depth: a power of two.
 
     Members
     -------
-    write, i, i_target, i_bank: an access, one bit for its memory, and its bank there. room: there
-    is place for one more.
-    offered: which memory the first access is for, none if there is none. o, bank: the first access.
-    accepted: it is done. withdraw: offer nothing any more (until reset). empty: nothing waits.
+    write, i, i_target, i_bank: an entry, one bit for its taker, and its bank there (memories). room:
+    there is place for one more.
+    offered: whom the first entry is for, none if there is none. o, bank: the first entry.
+    accepted: it is taken. withdraw: offer nothing any more (until reset). empty: nothing waits.
     """
 
     def __init__(self, shape, targets: int, *, depth: int = 4):

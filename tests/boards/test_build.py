@@ -53,7 +53,7 @@ def test_a_real_bitstream(small, tmp_path):
     data = bitstream.read_bytes()
     # Comments of Project Trellis, then the preamble of ECP5's bitstreams.
     assert b"LFE5U-85F" in data[:200] and b"\xff\xff\xbd\xb3" in data[:400]
-    assert result.hz == 60e6 and result.placement.mhz > 60
+    assert result.hz == 45e6 and result.placement.mhz > 45
     assert 20 < result.area.ffs < 300 and result.area.multipliers == 0
     summary = json.loads((tmp_path / "out" / SUMMARY).read_text())
     assert summary["board"] == "ulx3s" and summary["timing_met"]
