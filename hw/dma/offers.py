@@ -29,8 +29,8 @@ class OfferQueue(wiring.Component):
 
     Members
     -------
-    write, i, i_target, i_bank: an entry, one bit for its taker, and its bank there (memories). room:
-    there is place for one more.
+    write, i, i_target, i_bank: an entry, one bit for its taker, and its bank there (memories).
+    room: there is place for one more.
     offered: whom the first entry is for, none if there is none. o, bank: the first entry.
     accepted: it is taken. withdraw: offer nothing any more (until reset). empty: nothing waits.
     """
