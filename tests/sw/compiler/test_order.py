@@ -8,9 +8,11 @@ import pytest
 
 from hw import isa
 from hw.config import get_config
+from hw.vector.rsqrt import NormRow
 from sw.bench import workloads
 from sw.compiler.allocate import DoesNotFit, Pool
 from sw.compiler.lower import lower
+from sw.compiler.order import NORM_ROW
 from tests.sw.compiler.execution import CONFIGS
 from tests.sw.compiler.random_graphs import random_mixture
 
@@ -78,3 +80,8 @@ def test_pool_takes_what_was_given_back_first():
     assert pool.take(6) == 6  # joined with what came back later
     with pytest.raises(AssertionError, match="nothing lives at 8"):
         pool.give_back(8)
+
+
+def test_norm_rows_take_what_the_model_says():
+    """A row of NORM begins two cycles after the one before has ended (`hw.vector.rows`)."""
+    assert NORM_ROW == NormRow.latency + 2
