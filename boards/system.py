@@ -6,9 +6,9 @@ from amaranth import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from boards.buffer import AxiBuffer
 from boards.link.host_link import HostLink
 from boards.memory.arbiter import AxiArbiter
-from boards.memory.buffer import AxiBuffer
 from boards.memory.pins import SdramPins
 from boards.memory.ram import AxiRam
 from boards.memory.sdram import SdramController

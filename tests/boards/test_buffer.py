@@ -2,7 +2,7 @@
 
 import pytest
 
-from boards.memory.buffer import AxiBuffer
+from boards.buffer import AxiBuffer
 from tests.cocotb_runner import run
 
 
@@ -10,7 +10,7 @@ from tests.cocotb_runner import run
 def test_buffer(data_bytes, simulator):
     run(
         AxiBuffer(data_bytes),
-        "tests.boards.memory.cocotb_buffer",
+        "tests.boards.cocotb_buffer",
         simulators=(simulator,),
         name=f"axi_buffer_{data_bytes}",
         env={"WEFT_DATA_BYTES": str(data_bytes)},
