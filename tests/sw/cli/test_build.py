@@ -29,7 +29,7 @@ def test_build_says_what_it_made(weft, fake, tmp_path):
     assert outcome.code == 0, outcome
     for text in (
         "ULX3S-85F: ulx3s without sparse",
-        "70.2 MHz by nextpnr's timing model, 60 wanted (seed 2; all: 61.5, 70.2, 66.0)",
+        "70.2 MHz by nextpnr's timing model, 45 wanted (seed 2; all: 61.5, 70.2, 66.0)",
         "from core.matrix.rows.count",
         "openFPGALoader -b ulx3s",
     ):
