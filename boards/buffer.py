@@ -2,23 +2,60 @@
 
 from __future__ import annotations
 
-from amaranth import Cat, Module, Mux, Signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.dma.axi import Axi4Signature
 
-__all__ = ["AxiBuffer", "StreamBuffer"]
+__all__ = ["AxiBuffer", "StreamBuffer", "axi_channels"]
 
-FORWARD = {
+CHANNELS = {
     "aw": ("id", "addr", "len", "size", "burst"),
     "w": ("data", "strb", "last"),
+    "b": ("id", "resp"),
     "ar": ("id", "addr", "len", "size", "burst"),
+    "r": ("id", "data", "resp", "last"),
 }
-"""Channels of AXI4 from master to slave, and what they carry."""
+"""Channels of AXI4, and what they carry."""
+BACKWARD = ("b", "r")
+"""From slave to master."""
 
-BACKWARD = {"b": ("id", "resp"), "r": ("id", "data", "resp", "last")}
-"""Channels from slave to master."""
+
+@dataclass(frozen=True)
+class AxiChannel:
+    """A channel between two AXI4 ports: what it carries, and its handshake, on both sides. What
+    stands between them drives `source_ready`, `payload` and `valid`. backward: from slave to
+    master."""
+
+    name: str
+    backward: bool
+    source_payload: Value
+    source_valid: Value
+    source_ready: Value
+    payload: Value
+    valid: Value
+    ready: Value
+
+
+def axi_channels(i, o) -> Iterator[AxiChannel]:
+    """The channels between a port `i` from a master and a port `o` to a slave."""
+    for name, fields in CHANNELS.items():
+        backward = name in BACKWARD
+        sides = ((port, name) for port in ((o, i) if backward else (i, o)))
+        flow = (
+            value
+            for port, name in sides
+            for value in (
+                Cat(getattr(port, name + field) for field in fields),
+                getattr(port, f"{name}valid"),
+                getattr(port, f"{name}ready"),
+            )
+        )
+        yield AxiChannel(name, backward, *flow)
 
 
 class StreamBuffer(wiring.Component):
@@ -73,25 +110,14 @@ class AxiBuffer(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        for channel, fields in FORWARD.items():
-            self._channel(m, channel, fields, self.i, self.o)
-        for channel, fields in BACKWARD.items():
-            self._channel(m, channel, fields, self.o, self.i)
+        for channel in axi_channels(self.i, self.o):
+            m.submodules[channel.name] = buffer = StreamBuffer(len(channel.payload))
+            m.d.comb += [
+                buffer.i.payload.eq(channel.source_payload),
+                buffer.i.valid.eq(channel.source_valid),
+                channel.source_ready.eq(buffer.i.ready),
+                channel.payload.eq(buffer.o.payload),
+                channel.valid.eq(buffer.o.valid),
+                buffer.o.ready.eq(channel.ready),
+            ]
         return m
-
-    def _channel(self, m: Module, channel: str, fields: tuple[str, ...], source, target) -> None:
-        def payload(port):
-            return Cat(getattr(port, channel + field) for field in fields)
-
-        def flow(port, name: str):
-            return getattr(port, channel + name)
-
-        m.submodules[channel] = buffer = StreamBuffer(len(payload(source)))
-        m.d.comb += [
-            buffer.i.payload.eq(payload(source)),
-            buffer.i.valid.eq(flow(source, "valid")),
-            flow(source, "ready").eq(buffer.i.ready),
-            payload(target).eq(buffer.o.payload),
-            flow(target, "valid").eq(buffer.o.valid),
-            buffer.o.ready.eq(flow(target, "ready")),
-        ]

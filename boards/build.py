@@ -32,7 +32,8 @@ PACKAGES = ("weft", "amaranth", "amaranth-boards", "pyosys")
 
 @dataclass(frozen=True)
 class Result:
-    """What a board's design takes and how fast it is. hz: of its clock. tried: with all seeds."""
+    """What a board's design takes and how fast it is. hz: of the system's clock. tried: with all
+    seeds."""
 
     board: Board
     config: AcceleratorConfig
@@ -57,10 +58,19 @@ class Result:
             "cells": vars(self.area),
             "capacity": vars(self.device.capacity),
             "fmax_mhz": round(self.placement.mhz, 2),
+            "clocks": [
+                {
+                    "net": clock.name,
+                    "mhz": round(clock.wanted_mhz, 2),
+                    "fmax_mhz": round(clock.mhz, 2),
+                    "critical_path": clock.path.json(),
+                }
+                for clock in self.placement.clocks
+            ],
+            "crossing_ns": round(self.placement.crossing_ns, 3),
             "timing_met": self.placement.met,
             "seed": self.placement.seed,
             "seeds": {str(p.seed): round(p.mhz, 2) for p in self.tried},
-            "critical_path": self.placement.path.json(),
             "versions": {name: importlib.metadata.version(name) for name in PACKAGES} | tools,
         }
 

@@ -13,7 +13,16 @@ from boards.family import Device
 from boards.tools import run_tools
 from boards.yosys import SynthesisError
 
-__all__ = ["CriticalPath", "Placement", "Stage", "TimingError", "best", "check_timing", "place"]
+__all__ = [
+    "Clock",
+    "CriticalPath",
+    "Placement",
+    "Stage",
+    "TimingError",
+    "best",
+    "check_timing",
+    "place",
+]
 
 AT_A_TIME = 2
 """Each takes up to a gigabyte."""
@@ -38,7 +47,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class CriticalPath:
-    """The slowest path between registers of the clock that is nearest to its limit, or beyond."""
+    """The slowest path between registers of a clock."""
 
     source: str
     target: str
@@ -75,18 +84,54 @@ class CriticalPath:
 
 
 @dataclass(frozen=True)
-class Placement:
-    """A placed design. mhz: the fastest clock that it allows. file: what the packer takes."""
+class Clock:
+    """name: of its net. mhz: the fastest that the placement allows. path: the slowest."""
 
-    seed: int
+    name: str
     mhz: float
     wanted_mhz: float
     path: CriticalPath
+
+    @property
+    def wanted(self) -> str:
+        """In MHz: nextpnr's has the error of a period in whole picoseconds."""
+        return f"{round(self.wanted_mhz, 1):g}"
+
+    @property
+    def share(self) -> float:
+        """Of what is wanted: 1 or more if it is met."""
+        return self.mhz / self.wanted_mhz
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A placed design. clocks: the system's, and the memory's if it has one of its own.
+    crossing_ns: the longest way from one to the other. file: what the packer takes."""
+
+    seed: int
+    clocks: tuple[Clock, ...]
+    crossing_ns: float
     file: str
 
     @property
+    def tightest(self) -> Clock:
+        """The clock that is nearest to its limit, or furthest beyond."""
+        return min(self.clocks, key=lambda clock: clock.share)
+
+    @property
+    def mhz(self) -> float:
+        """Of the system."""
+        return self.clocks[0].mhz
+
+    @property
+    def crosses(self) -> bool:
+        """Whether what one clock tells the other comes within a cycle of either
+        (`boards.memory.crossing`)."""
+        return self.crossing_ns * max(clock.wanted_mhz for clock in self.clocks) < 1000
+
+    @property
     def met(self) -> bool:
-        return self.mhz >= self.wanted_mhz
+        return self.tightest.share >= 1 and self.crosses
 
 
 def place(
@@ -101,7 +146,8 @@ def place(
 ) -> list[Placement]:
     """Place and route `top.json` in `folder` once for each seed.
 
-    constraints: file with the pins. mhz: what the placer aims at. progress: called with (text,
+    constraints: file with the pins. mhz: what the placer aims at for a clock straight from a pin;
+    those of a PLL follow from the pin's. progress: called with (text,
     done, total). crowded: most of the device is used (`Family.routers`). Seeds that the placer
     comes to no end with are left out. Raises `SynthesisError`, also if all are; slower clocks than
     `mhz` are no error here.
@@ -135,23 +181,32 @@ def place(
             f"nextpnr's placer comes to no end: {MOST_ITERATIONS:,} iterations and no seed of "
             f"{len(seeds)} placed. Try more --seeds, or smaller memories: fewer block RAMs"
         )
-    return [_placement(folder, seed, mhz) for seed in ended]
+    return [_placement(folder, seed) for seed in ended]
 
 
 def best(placements: Sequence[Placement]) -> Placement:
-    """The one with the fastest clock, the first of equals."""
-    return max(placements, key=lambda placement: placement.mhz)
+    """The one whose clocks are met, and of these (or of all) the one with the fastest system; the
+    first of equals."""
+    return max(placements, key=lambda placement: (placement.met, placement.mhz))
 
 
 def check_timing(placement: Placement, design: str, tried: int) -> None:
-    """Raises `TimingError` if the clock is too fast. placement: the best of `tried`."""
+    """Raises `TimingError` if a clock is too fast. placement: the best of `tried`."""
     if placement.met:
         return
     seeds = "its only seed" if tried == 1 else f"the best of {tried} seeds"
+    clock, system = placement.tightest, placement.clocks[0]
+    if clock.share >= 1:
+        raise TimingError(
+            f"{design}: timing is not met: from the system's clock to the memory's it is "
+            f"{placement.crossing_ns:.1f} ns in {seeds}, more than a cycle. Take more --seeds"
+        )
+    what, advice = f"{clock.wanted} MHz were asked for", f"--mhz {int(clock.mhz)} or less"
+    if clock is not system:
+        what, advice = f"the memory's clock is {clock.wanted} MHz", "another --mhz"
     raise TimingError(
-        f"{design}: timing is not met: {placement.wanted_mhz:g} MHz were asked for, {seeds} "
-        f"reaches {placement.mhz:.1f} MHz. The slowest path: {placement.path}. Take "
-        f"--mhz {int(placement.mhz)} or less, more --seeds, or a smaller configuration"
+        f"{design}: timing is not met: {what}, {seeds} reaches {clock.mhz:.1f} MHz. The slowest "
+        f"path: {clock.path}. Take {advice}, more --seeds, or a smaller configuration"
     )
 
 
@@ -180,21 +235,35 @@ def _share_done(log: str) -> float:
     return share
 
 
-def _placement(folder: Path, seed: int, mhz: float) -> Placement:
+def _placement(folder: Path, seed: int) -> Placement:
     try:
         report = json.loads((folder / f"seed{seed}.json").read_text())
-        clock, limit = min(
-            report["fmax"].items(), key=lambda item: item[1]["achieved"] / item[1]["constraint"]
+        paths = {(path["from"], path["to"]): path["path"] for path in report["critical_paths"]}
+        clocks = tuple(
+            Clock(name, limit["achieved"], limit["constraint"], _critical_path(paths[edge, edge]))
+            for name, limit in report["fmax"].items()
+            if not name.endswith(SHIFTED)
+            for edge in [f"posedge {name}"]
         )
-        path = _critical_path(report["critical_paths"], clock)
+        crossings = [
+            sum(step["delay"] for step in path)
+            for (source, target), path in paths.items()
+            if source != target and ASYNCHRONOUS not in (source, target)
+        ]
     except (OSError, ValueError, LookupError) as error:
         raise SynthesisError(f"nextpnr left no report that can be read: {error!r}") from None
-    return Placement(seed, limit["achieved"], mhz, path, f"seed{seed}.txt")
+    if not 1 <= len(clocks) <= 2:
+        raise SynthesisError(f"nextpnr reports {len(clocks)} clocks: {', '.join(report['fmax'])}")
+    ordered = sorted(clocks, key=lambda clock: clock.name.endswith(MEMORY))
+    return Placement(seed, tuple(ordered), max(crossings, default=0.0), f"seed{seed}.txt")
 
 
-def _critical_path(paths: list[dict], clock: str) -> CriticalPath:
-    edges = f"posedge {clock}"
-    (steps,) = (path["path"] for path in paths if path["from"] == path["to"] == edges)
+SHIFTED, MEMORY = ".o_shifted", ".o_memory"
+"""Ends of the names of nets: see `hw.cells.pll.Pll`. The first clocks nothing but a pad."""
+ASYNCHRONOUS = "<async>"
+
+
+def _critical_path(steps: list[dict]) -> CriticalPath:
     stages = tuple(
         Stage(
             step["type"], readable(step.get("net") or step["from"]["cell"]), round(step["delay"], 3)

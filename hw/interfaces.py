@@ -86,7 +86,8 @@ class UnitStatus(wiring.Signature):
     """What every unit reports: `o` members of the unit.
 
     done: one-cycle pulse when the oldest command has completed: everything it writes is
-        visible to any other unit that starts a read in the next cycle.
+        visible to any other unit that starts a read two cycles later (the completion counts are
+        two registers away).
     started: one-cycle pulse when a command is taken (for traces).
     error: see `UnitError`; the unit suppresses the offending access.
     busy: the unit holds at least one command.

@@ -1,13 +1,16 @@
 // A Verilated board with a clock and a serial line to a file descriptor, behind a C interface.
 //
-// One step is one clock cycle. A byte takes 10 * clocks_per_bit cycles in each direction, as on a
+// One step is one cycle of the system's clock; a memory's clock, if there is one, has `memory_cycles`
+// in `cycles` of these. A byte takes 10 * clocks_per_bit cycles in each direction, as on a
 // real line; between the two sides and the descriptor are queues, which a real line lacks.
 //
 // ports.h is generated for a design: violations_of(top), what its memory complained about, as
-// the code of the first violation, 0 if there is none; memory_of(top), its words of 16 bits.
+// the code of the first violation, 0 if there is none; memory_of(top), its words of 16 bits;
+// memory_clock(top, level), which sets its clock.
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdint>
 #include <deque>
@@ -30,8 +33,9 @@ class Board {
     uint64_t cycle = 0;
     bool failed = false;  // the descriptor is of no use any more
 
-    Board(unsigned clocks_per_bit, int descriptor)
-        : top(std::make_unique<Vweft>(&context)), clocks_(clocks_per_bit), file_(descriptor) {
+    Board(unsigned clocks_per_bit, int descriptor, uint64_t memory_cycles, uint64_t cycles)
+        : top(std::make_unique<Vweft>(&context)), clocks_(clocks_per_bit), file_(descriptor),
+          half_(memory_cycles), memory_half_(cycles) {
         top->rst = 1, top->rx = 1;
         for (int i = 0; i < 4; ++i) step();
         top->rst = 0;
@@ -57,16 +61,31 @@ class Board {
   private:
     const unsigned clocks_;
     const int file_;
+    bool memory_level_ = false;
+    const uint64_t half_, memory_half_;  // periods of the clocks, in a unit that divides both
+    uint64_t left_ = 0, memory_left_ = 0;  // until they change
     std::deque<uint8_t> to_board_, to_host_;
     unsigned send_bits_ = 0, send_clock_ = 0, send_shift_ = 0;
     unsigned receive_bits_ = 0, receive_clock_ = 0, receive_shift_ = 0;
     uint64_t quiet_ = 0;
 
+    // To the system's next rising edge. Edges at the same time are one evaluation.
     void step() {
-        top->clk = 0;
-        top->eval();
-        top->clk = 1;
-        top->eval();
+        bool risen = false;
+        while (!risen) {
+            const uint64_t passed = std::min(left_, memory_left_);
+            left_ -= passed, memory_left_ -= passed;
+            if (!left_) {
+                top->clk = !top->clk, risen = top->clk;
+                left_ = half_;
+            }
+            if (!memory_left_) {
+                memory_level_ = !memory_level_;
+                memory_clock(*top, memory_level_);
+                memory_left_ = memory_half_;
+            }
+            top->eval();
+        }
         ++cycle, ++quiet_;
     }
 
@@ -121,8 +140,9 @@ class Board {
 }  // namespace
 
 extern "C" {
-Board* board_create(unsigned clocks_per_bit, int descriptor) {
-    return new Board(clocks_per_bit, descriptor);
+Board* board_create(unsigned clocks_per_bit, int descriptor, uint64_t memory_cycles,
+                    uint64_t cycles) {
+    return new Board(clocks_per_bit, descriptor, memory_cycles, cycles);
 }
 void board_destroy(Board* board) { delete board; }
 uint64_t board_run(Board* board, uint64_t limit) { return board->run(limit); }

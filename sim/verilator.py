@@ -192,7 +192,7 @@ def _without_zeros(text: str) -> str:
 
 
 def _wrapper(text: str) -> str:
-    """A top module with a register on every input.
+    """A top module with a register on every input but clocks.
 
     The C++ side drives inputs that only change with the clock anyway. With the registers inside,
     no logic hangs on a port, and Verilator evaluates the logic behind the inputs once a cycle, in
@@ -202,7 +202,7 @@ def _wrapper(text: str) -> str:
     for name, width in module_ports(text).items():
         span = f"[{abs(width) - 1}:0] " if abs(width) > 1 else ""
         lines.append(f"  {'input' if width < 0 else 'output'} {span}{name}")
-        if width < 0 and name != "clk":
+        if width < 0 and not re.fullmatch(r"(.*_)?clk", name):
             start = 1 if name == "rst" else 0
             registers.append(
                 f"  reg {span}r_{name} = {start};\n  always @(posedge clk) r_{name} <= {name};\n"

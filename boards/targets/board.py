@@ -24,10 +24,12 @@ BAUD_TOLERANCE = 0.025
 @dataclass(frozen=True)
 class Clocks:
     """hz: of the system, exactly. wanted_hz: what a PLL is asked for; None for the oscillator
-    itself. phase: of the SDRAM's clock, in periods; pad_cycles: of its controller."""
+    itself. memory_hz: of the SDRAM's controller, exactly. phase: of the SDRAM's own clock, in
+    periods; pad_cycles: of its controller."""
 
     hz: Fraction
     wanted_hz: int | None = None
+    memory_hz: Fraction | None = None
     phase: float = 0.0
     pad_cycles: int = 0
 
@@ -41,6 +43,7 @@ class Board:
     name: for `weft build`. title: as its maker calls it. platform: "module:class" of
     amaranth-boards. device: the FPGA. oscillator_hz: of the clock that is used.
     mhz: of the system. config: the accelerator. memory: SDRAM, or bytes of block RAM.
+    memory_mhz: of the SDRAM, at most: what its controller reaches, whatever the array does.
     baud: of the serial line. program: the command that loads a bitstream. high: outputs that
     are always 1, resource and pin.
     """
@@ -53,6 +56,7 @@ class Board:
     mhz: float
     config: AcceleratorConfig
     memory: SdramPart | int
+    memory_mhz: float = 100
     baud: int = 3_000_000
     program: str
     high: tuple[tuple[str, str], ...] = ()
@@ -77,11 +81,18 @@ class Board:
                 f"not {wanted / MHZ:g}"
             )
         else:
-            hz = find_dividers(self.oscillator_hz, wanted).output_hz(self.oscillator_hz)
-            phase, pad_cycles = read_window(sdram.cas_latency, wanted) if sdram else (0.0, 0)
-            clocks = Clocks(hz, wanted, phase, pad_cycles)
+            dividers = find_dividers(self.oscillator_hz, wanted)
+            clocks = Clocks(dividers.output_hz(self.oscillator_hz), wanted)
+            if sdram is not None:
+                memory_hz = dividers.hz_below(self.oscillator_hz, self.memory_most_hz)
+                window = read_window(sdram.cas_latency, float(memory_hz))
+                clocks = Clocks(clocks.hz, wanted, memory_hz, *window)
         self._check_line(clocks.hz)
         return clocks
+
+    @property
+    def memory_most_hz(self) -> int:
+        return round(self.memory_mhz * MHZ)
 
     def _check_line(self, hz: Fraction) -> None:
         cycles = round(hz / self.baud)

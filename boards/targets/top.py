@@ -41,6 +41,7 @@ class BoardTop(Elaboratable):
             config,
             board.memory,
             hz=float(self.clocks.hz),
+            memory_hz=float(self.clocks.memory_hz or self.clocks.hz),
             baud=board.baud,
             pad_cycles=self.clocks.pad_cycles,
         )
@@ -65,30 +66,34 @@ class BoardTop(Elaboratable):
     def _clock(self, m: Module, platform: Any) -> None:
         # Registers begin as the bitstream says. A reset in their place would be the net with the
         # longest way of all.
-        m.domains.sync = ClockDomain("sync", reset_less=True)
+        m.domains.sync = system = ClockDomain("sync", reset_less=True)
         pins = platform.request(platform.default_clk, dir="-")
         m.submodules.oscillator = oscillator = io.Buffer(Direction.Input, pins)
         clocks = self.clocks
         if clocks.wanted_hz is None:
-            m.d.comb += ClockSignal().eq(oscillator.i)
+            m.d.comb += system.clk.eq(oscillator.i)
             return
-        m.submodules.pll = pll = Pll(self.board.oscillator_hz, clocks.wanted_hz, clocks.phase)
-        m.d.comb += [pll.i.eq(oscillator.i), ClockSignal().eq(pll.o)]
-        if isinstance(self.board.memory, SdramPart):
-            m.domains.memory = ClockDomain("memory", reset_less=True)
-            m.d.comb += ClockSignal("memory").eq(pll.o_shifted)
+        m.submodules.pll = pll = Pll(
+            self.board.oscillator_hz, clocks.wanted_hz, self.board.memory_most_hz, clocks.phase
+        )
+        m.d.comb += [pll.i.eq(oscillator.i), system.clk.eq(pll.o)]
+        if clocks.memory_hz is not None:
+            m.domains.memory = memory = ClockDomain("memory", reset_less=True)
+            m.domains.sdram = ClockDomain("sdram", reset_less=True)
+            m.d.comb += [memory.clk.eq(pll.o_memory), ClockSignal("sdram").eq(pll.o_shifted)]
 
     def _sdram(self, m: Module, platform: Any) -> None:
         # All through registers in the pads, so that the times to the pins are the same.
         pads, pins = _ports(platform, "sdram"), self.system.sdram
         for name in OUTPUTS:
             m.submodules[f"sdram_{name}"] = buffer = io.FFBuffer(
-                Direction.Output, getattr(pads, name)
+                Direction.Output, getattr(pads, name), o_domain="memory"
             )
             m.d.comb += buffer.o.eq(getattr(pins, name))
-        m.submodules.sdram_dq = dq = io.FFBuffer(Direction.Bidir, pads.dq)
+        domains = {"i_domain": "memory", "o_domain": "memory"}
+        m.submodules.sdram_dq = dq = io.FFBuffer(Direction.Bidir, pads.dq, **domains)
         m.d.comb += [dq.o.eq(pins.dq_o), dq.oe.eq(pins.dq_oe), pins.dq_i.eq(dq.i)]
-        m.submodules.sdram_clk = clk = io.DDRBuffer(Direction.Output, pads.clk, o_domain="memory")
+        m.submodules.sdram_clk = clk = io.DDRBuffer(Direction.Output, pads.clk, o_domain="sdram")
         m.d.comb += [clk.o[0].eq(1), clk.o[1].eq(0)]
 
     def _lamps(self, m: Module, platform: Any) -> None:

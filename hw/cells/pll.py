@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -41,6 +42,14 @@ class Dividers:
 
     def output_hz(self, input_hz: int) -> Fraction:
         return self.oscillator_hz(input_hz) / self.output
+
+    def divider_below(self, input_hz: int, most_hz: int) -> int:
+        """The divider for the fastest clock up to `most_hz`."""
+        return math.ceil(self.oscillator_hz(input_hz) / most_hz)
+
+    def hz_below(self, input_hz: int, most_hz: int) -> Fraction:
+        """That clock."""
+        return self.oscillator_hz(input_hz) / self.divider_below(input_hz, most_hz)
 
 
 def _within(value: int | Fraction, limits: tuple[int, int]) -> bool:
@@ -92,50 +101,59 @@ def find_dividers(input_hz: int, output_hz: int) -> Dividers:
 
 
 class Pll(wiring.Component):
-    """Clocks of the same frequency, one of them shifted. They begin when they are steady: what
-    they drive needs no reset to begin as the bitstream says.
+    """A clock, and for a memory another one and that one shifted. They begin when they are steady:
+    what they drive needs no reset to begin as the bitstream says.
 
     On ECP5 this is one EHXPLLL, and gates of the global clock network that its lock opens.
-    Elsewhere the clocks are the input's: for simulation.
+    Elsewhere all clocks are the input's: for simulation.
 
     Parameters
     ----------
-    input_hz, output_hz: whole numbers. phase: of `o_shifted` behind `o`, in periods, 0 to 1;
+    input_hz, output_hz: whole numbers. memory_most_hz: the memory's clock is the fastest up to
+    that, from the same oscillator. phase: of `o_shifted` behind `o_memory`, in periods, 0 to 1;
     rounded to a period of the PLL's oscillator (1.25 to 2.5 ns).
 
     Members
     -------
-    i: the oscillator. o, o_shifted: clocks.
+    i: the oscillator. o, o_memory, o_shifted: clocks.
 
     Attributes
     ----------
-    hz: what `o` has exactly, within 1% of `output_hz`.
+    hz, memory_hz: what the clocks have exactly; the first within 1% of `output_hz`.
 
     Raises `ConfigError` for frequencies that no PLL can make.
     """
 
-    def __init__(self, input_hz: int, output_hz: int, phase: float = 0.0):
+    def __init__(
+        self,
+        input_hz: int,
+        output_hz: int,
+        memory_most_hz: int | None = None,
+        phase: float = 0.0,
+    ):
         self.dividers = find_dividers(input_hz, output_hz)
         self.hz = self.dividers.output_hz(input_hz)
-        self.steps = round(phase * self.dividers.output)
-        """By which `o_shifted` comes later, in periods of the oscillator."""
-        super().__init__({"i": In(1), "o": Out(1), "o_shifted": Out(1)})
+        most = memory_most_hz or output_hz
+        self._divider = self.dividers.divider_below(input_hz, most)
+        self.memory_hz = self.dividers.hz_below(input_hz, most)
+        self._steps = round(phase * self._divider)  # by which `o_shifted` comes later
+        super().__init__({"i": In(1), "o": Out(1), "o_memory": Out(1), "o_shifted": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
         if technology_of(platform) is Technology.ECP5:
             self._ecp5(m)
         else:
-            m.d.comb += [self.o.eq(self.i), self.o_shifted.eq(self.i)]
+            m.d.comb += [out.eq(self.i) for out in (self.o, self.o_memory, self.o_shifted)]
         return m
 
     def _ecp5(self, m: Module) -> None:
         dividers, zero = self.dividers, Const(0, 1)
         feedback, locked = Signal(), Signal()
-        free = {name: Signal(name=f"free_{name}") for name in ("o", "o_shifted")}
+        free = {name: Signal(name=f"free_{name}") for name in ("o", "o_memory", "o_shifted")}
         # A phase of zero is a count of a divider less one.
         outputs = {"OP": (dividers.loop, 0), "OS": (dividers.output, 0)}
-        outputs["OS2"] = (dividers.output, self.steps)
+        outputs |= {"OS2": (self._divider, self._steps), "OS3": (self._divider, 0)}
         parameters = {}
         for name, (divider, phase) in outputs.items():
             parameters[f"p_CLK{name}_ENABLE"] = "ENABLED"
@@ -159,6 +177,7 @@ class Pll(wiring.Component):
             o_CLKOP=feedback,
             o_CLKOS=free["o"],
             o_CLKOS2=free["o_shifted"],
+            o_CLKOS3=free["o_memory"],
             o_LOCK=locked,
             **{f"i_{name}": zero for name in unused},
         )

@@ -39,7 +39,7 @@ class StoreUnit(wiring.Component):
     the next one are read and its bursts issued while acknowledgements are outstanding, at most
     `max_outstanding` of them.
 
-    Latency: 6 cycles from a command to `awvalid`, 7 to `wvalid`. Throughput: a beat a cycle,
+    Latency: 6 cycles from a command to `awvalid`, 8 to `wvalid`. Throughput: a beat a cycle,
     also from command to command, where the memory delivers. Flow control: AXI4 and `ReadPort`.
 
     Errors: `DMA_WINDOW` (also for a read-only region), `ILLEGAL_COMMAND` (unaligned offset or
@@ -55,7 +55,7 @@ class StoreUnit(wiring.Component):
 
     commands_ahead = 2
     words_ahead = 16
-    """Words asked for and not yet on the bus: 6 for a word a cycle, the rest for bank conflicts."""
+    """Words asked for and not yet on the bus: 7 for a word a cycle, the rest for bank conflicts."""
 
     def __init__(self, config: AcceleratorConfig):
         self._config = config
@@ -126,7 +126,8 @@ class StoreUnit(wiring.Component):
         entry = data.StructLayout({"memory": 3, "data": unsigned(8 * max(pitches))})
         m.submodules.words = words = fifo.SyncFIFO(width=entry.size, depth=self.words_ahead)
         room = Signal(range(self.words_ahead + 1), init=self.words_ahead)
-        arrived = Signal(entry)
+        # A register behind the bank selectors: the memories are far from one another.
+        arrived, arriving = Signal(entry, reset_less=True), Signal()
         outside, used_up = Signal(), Signal()
         # Addresses wait here for their memory, when there is room for what they bring: so a refusal
         # does not reach back to the commands.
@@ -155,11 +156,11 @@ class StoreUnit(wiring.Component):
                 beyond[i].eq(port.valid & port.ready & port.out_of_range),
             ]
             with m.If(port.data_valid):
-                m.d.comb += [arrived.memory.eq(memory), arrived.data.eq(port.data)]
-                m.d.comb += words.w_en.eq(1)
+                m.d.sync += [arrived.memory.eq(memory), arrived.data.eq(port.data)]
         with m.If(outside | (axi.bvalid & axi.bresp[1])):
             m.d.sync += failed.eq(1)
-        m.d.comb += words.w_data.eq(arrived)
+        m.d.sync += arriving.eq(Cat(port.data_valid for port in ports).any())
+        m.d.comb += [words.w_data.eq(arrived), words.w_en.eq(arriving)]
         m.d.sync += room.eq(room - next_word + used_up)
 
         # --- data -------------------------------------------------------------------------------

@@ -26,10 +26,13 @@ class Scratchpad(wiring.Component):
     one read per bank and one write per bank each cycle. Flow control: valid and ready on the
     address; read data cannot be held.
 
-    Collision policy: a read accepted in the cycle in which its word is written returns anything.
-    Clients order themselves by completion counts, so no program relies on it. With
-    `poison_collisions` such a read returns the complement of what it would, so that a simulation
-    in which it matters gives wrong results.
+    Writes lie a register longer on their way to a bank than reads: first in one of their own,
+    for writers are far away, then in the bank's.
+
+    Collision policy: a read accepted in the cycle after a write of its word was accepted returns
+    anything, one in the same cycle the old word. Clients order themselves by completion counts, so
+    no program relies on it. With `poison_collisions` a read that returns anything returns the
+    complement of what it would, so that a simulation in which it matters gives wrong results.
 
     An access beyond `depth` is accepted with `out_of_range`; a write of that kind is suppressed.
 
@@ -82,6 +85,26 @@ class Scratchpad(wiring.Component):
         """Where in its bank the word of a port lies."""
         return port.addr[exact_log2(self.banks) : ceil_log2(self.depth)]
 
+    def _write(self, m: Module, name: str, port) -> data.View:
+        """What a writer asked for and got, a cycle later. chosen: a bit for each bank."""
+        layout = data.StructLayout(
+            {
+                "chosen": self.banks,
+                "mask": self.granules,
+                "place": len(self._place(port)),
+                "data": self.width,
+            }
+        )
+        write = Signal(layout, name=name, reset_less=True)
+        accepted = port.valid & port.ready
+        m.d.sync += [
+            write.chosen.eq(Cat(accepted & (self._bank(port) == n) for n in range(self.banks))),
+            write.mask.eq(Mux(port.out_of_range, 0, port.mask)),
+            write.place.eq(self._place(port)),
+            write.data.eq(port.data),
+        ]
+        return write
+
     def elaborate(self, platform):
         m = Module()
         readers = [getattr(self, name) for name in self._readers]
@@ -96,6 +119,7 @@ class Scratchpad(wiring.Component):
                     port.out_of_range.eq(port.addr >= self.depth),
                 ]
 
+        writes = [self._write(m, name, getattr(self, name)) for name in self._writers]
         words = []
         for bank in range(self.banks):
             cells = BlockRam(self.width, self.depth // self.banks, granules=self.granules)
@@ -107,12 +131,12 @@ class Scratchpad(wiring.Component):
             for port in reversed(readers):
                 with m.If(port.valid & (self._bank(port) == bank)):
                     m.d.comb += [read_en.eq(1), read_addr.eq(self._place(port))]
-            for port in reversed(writers):
-                with m.If(port.valid & (self._bank(port) == bank)):
+            for write in writes:
+                with m.If(write.chosen[bank]):
                     m.d.comb += [
-                        write_en.eq(Mux(port.out_of_range, 0, port.mask)),
-                        write_addr.eq(self._place(port)),
-                        value.eq(port.data),
+                        write_en.eq(write.mask),
+                        write_addr.eq(write.place),
+                        value.eq(write.data),
                     ]
             reading = Signal(name=f"reading_{bank}")
             writing = Signal.like(write_en, name=f"writing_{bank}")

@@ -74,6 +74,7 @@ def predict(
     if not isinstance(board.memory, SdramPart):
         raise CompileError(f"{board.title} has no SDRAM: predictions are made for boards with one")
     config, clocks = board.config, board.clocks(mhz)
+    assert clocks.memory_hz is not None
     hz = float(clocks.hz)
     step("Compiling")
     program = workload.program(config)
@@ -84,18 +85,22 @@ def predict(
         expected = written(golden, program)
     build = step("Model of the board")
     options: dict[str, Any] = {} if optimise else {"cxx_flags": DRAFT_CXX_FLAGS}
-    options |= {"hz": hz, "pad_cycles": clocks.pad_cycles}
+    options |= {"hz": clocks.hz, "memory_hz": clocks.memory_hz, "pad_cycles": clocks.pad_cycles}
     options["progress"] = lambda _text, done, total: build(done, total)
     with closing(simulated_board(config, **options)) as simulated:
         with _PreloadedBoard(config, simulated) as device:
             device.check()
             result = _measure(program, io, expected, device, step)
+    memory_cycles = result["cycles"] * float(clocks.memory_hz / clocks.hz)
+    traffic = result["dram_read_bytes"] + result["dram_write_bytes"]
     return {
         "kind": "prediction: RTL simulation of the board, not a measurement on it",
         "board": board.name,
         "workload": workload.title,
         "clock_mhz": hz / 1e6,
+        "memory_clock_mhz": float(clocks.memory_hz) / 1e6,
         "sequences_per_second": hz / result["cycles"],
+        "sdram_bandwidth_share": traffic / (WORD_BYTES * memory_cycles),
         **result,
     }
 
@@ -115,14 +120,12 @@ def _measure(
     seconds = time.perf_counter() - started
     counters = device.counters()
     cycles = int(counters["cycles"])
-    traffic = counters["dram_read_bytes"] + counters["dram_write_bytes"]
     return {
         "config": program.config.name,
         "cycles": cycles,
         "utilization": counters["utilization"],
         "dram_read_bytes": counters["dram_read_bytes"],
         "dram_write_bytes": counters["dram_write_bytes"],
-        "sdram_bandwidth_share": traffic / (WORD_BYTES * cycles),
         "matrix_busy": int(counters["matrix_busy"]),
         "stalls": {name: int(counters[name]) for name in STALLS},
         "bit_exact": bool(np.array_equal(written(device, program), expected)),

@@ -51,11 +51,17 @@ def leave_out(config: AcceleratorConfig, options: tuple[str, ...]) -> Accelerato
 
 def timing_lines(result: Result) -> list[str]:
     """How fast a placed design is, and its slowest path."""
-    placement, path = result.placement, result.placement.path
-    others = ", ".join(f"{p.mhz:.1f}" for p in result.tried)
+    placement = result.placement
+    system, *others = placement.clocks
+    seeds = ", ".join(f"{p.mhz:.1f}" for p in result.tried)
+    lines = [
+        f"{system.mhz:.1f} MHz by nextpnr's timing model, {system.wanted} wanted "
+        f"(seed {placement.seed}; all: {seeds})"
+    ]
+    lines += [f"memory: {clock.mhz:.1f} MHz, {clock.wanted} wanted" for clock in others]
+    path = placement.tightest.path
     return [
-        f"{placement.mhz:.1f} MHz by nextpnr's timing model, {placement.wanted_mhz:g} wanted "
-        f"(seed {placement.seed}; all: {others})",
+        *lines,
         f"slowest path: {path.ns:.1f} ns, {path.routing_ns:.1f} of it routing, {path.levels} "
         f"levels of logic",
         f"  from {path.source}",

@@ -21,9 +21,13 @@ first = "system.accelerator.core.matrix.rows.count_TRELLIS_FF_Q_3"
 last = "system.accelerator.core.vector.mode_LUT4_Z$slice"
 path = [step("clk-to-q", first, first, 0.5), step("routing", first, last, 8.0, net="rows.count[3]"),
         step("logic", last, last, 0.2), step("setup", last, last, 0.1)]
-report = {"fmax": {"pll_o": {"achieved": mhz, "constraint": float(args["--freq"])}},
-          "critical_paths": [{"from": "async", "to": "posedge pll_o", "path": []},
-                             {"from": "posedge pll_o", "to": "posedge pll_o", "path": path}]}
+clocks = {"pll.o_memory": (MEMORY_MHZ, 100.0), "clk": (mhz, float(args["--freq"])),
+          "pll.o_shifted": (700.0, 100.0)}
+paths = {("<async>", "posedge clk"): [], ("posedge clk", "<async>"): path + path,
+         ("posedge clk", "posedge pll.o_memory"): [step("routing", first, last, CROSSING_NS)]}
+paths |= {(f"posedge {name}", f"posedge {name}"): path for name in clocks}
+report = {"fmax": {name: {"achieved": a, "constraint": b} for name, (a, b) in clocks.items()},
+          "critical_paths": [{"from": a, "to": b, "path": path} for (a, b), path in paths.items()]}
 Path(args["--report"]).write_text(json.dumps(report))
 Path(args["--textcfg"]).write_text("placed with seed " + args["--seed"])
 """
@@ -35,13 +39,13 @@ Path(sys.argv[-1]).write_text("packed, " + Path(sys.argv[-2]).read_text())
 
 
 class FakeTools:
-    """Tools that write what real ones might (seeds 1, 2 and 3 reach 61.5, 70.25 and 66 MHz), and
-    a synthesis that finds `area`."""
+    """Tools that write what real ones might (seeds 1, 2 and 3 reach 61.5, 70.25 and 66 MHz; see
+    `placer`), and a synthesis that finds `area`."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path):
         self.area = Area(2000, 1000, 20, 30)
         self._monkeypatch, self._folder = monkeypatch, folder
-        self.tool("NEXTPNR_ECP5", NEXTPNR)
+        self.placer()
         self.tool("ECPPACK", ECPPACK)
         monkeypatch.setattr(flow, "prepare", lambda *_: Path("top.lpf"))
         monkeypatch.setattr(flow, "synthesise_flat", self._synthesise)
@@ -49,6 +53,12 @@ class FakeTools:
     def _synthesise(self, _family, folder: Path, *_progress) -> Area:
         (folder / "top.json").write_text('{"modules": {}}')
         return self.area
+
+    def placer(self, first: str = "", memory_mhz: float = 110.0, crossing_ns: float = 4.0) -> None:
+        """A placer that reaches this with the memory's clock, of which 100 MHz are wanted, and
+        between the two clocks. first: what it does before."""
+        values = f"MEMORY_MHZ, CROSSING_NS = {memory_mhz}, {crossing_ns}\n"
+        self.tool("NEXTPNR_ECP5", first + values + NEXTPNR)
 
     def tool(self, variable: str, text: str) -> None:
         script = self._folder / f"{variable.lower()}.py"

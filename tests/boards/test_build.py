@@ -17,7 +17,7 @@ from boards.targets.board import BOARDS
 from boards.targets.prepare import convert
 from boards.tools import Tool, run_tools
 from boards.yosys import SynthesisError
-from tests.boards.fake_tools import NEXTPNR, FakeTools
+from tests.boards.fake_tools import FakeTools
 from tests.boards.targets.small import SmallSystem
 
 ULX3S = BOARDS["ulx3s"]
@@ -59,9 +59,16 @@ def test_a_real_bitstream(small, tmp_path):
     assert summary["board"] == "ulx3s" and summary["timing_met"]
     assert summary["fingerprint"] == f"{ULX3S.config.fingerprint():08x}"
     assert summary["versions"]["nextpnr-ecp5"].startswith("0.11")
-    path = summary["critical_path"]
-    assert path["ns"] == pytest.approx(1000 / summary["fmax_mhz"], abs=0.1)
-    assert "_TRELLIS_FF" not in path["from"] + path["to"]
+    system, memory = summary["clocks"]
+    assert (system["net"], system["mhz"]) == ("clk", 45)
+    assert (memory["net"], memory["mhz"]) == ("pll.o_memory", pytest.approx(675 / 7, abs=0.02))
+    assert 0 < summary["crossing_ns"] < 1000 / memory["mhz"]
+    for clock in (system, memory):
+        path = clock["critical_path"]
+        assert clock["fmax_mhz"] > clock["mhz"]
+        assert path["ns"] == pytest.approx(1000 / clock["fmax_mhz"], abs=0.1)
+        assert "_TRELLIS_FF" not in path["from"] + path["to"]
+    assert system["fmax_mhz"] == summary["fmax_mhz"]
     assert left(tmp_path / "out") == [SUMMARY, "ulx3s.bit"]
     shares = [done / total for text, done, total in seen if text.startswith("Placing")]
     assert shares == sorted(shares) and shares[0] == 0 and shares[-1] == 1
@@ -74,7 +81,7 @@ def test_the_best_seed_is_packed(fake, tmp_path):
     summary = json.loads((tmp_path / "out" / SUMMARY).read_text())
     assert summary["seeds"] == {"1": 61.5, "2": 70.25, "3": 66.0}
     assert summary["fmax_mhz"] == 70.25
-    assert str(result.placement.path) == (
+    assert str(result.placement.tightest.path) == (
         "core.matrix.rows.count -> core.vector.mode, 8.8 ns (8.0 of it routing), 1 levels of logic"
     )
     again, _ = build(ULX3S, ULX3S.config, tmp_path / "out", seeds=1)  # in the place of the first
@@ -99,6 +106,18 @@ def test_too_slow(fake, tmp_path):
     assert "100 MHz were asked for, the best of 3 seeds reaches 70.2 MHz" in text
     assert "core.matrix.rows.count -> core.vector.mode" in text and "--mhz 70 or less" in text
     assert left(tmp_path) == ["out"] and left(earlier) == [SUMMARY, "ulx3s.bit"]
+
+
+def test_too_slow_a_memory(fake, tmp_path):
+    fake.placer(memory_mhz=90.0)
+    text = r"the memory's clock is 100 MHz, the best of 3 seeds reaches 90\.0 MHz.*another --mhz"
+    with pytest.raises(TimingError, match=text):
+        build(ULX3S, ULX3S.config, tmp_path / "out")
+    fake.placer(crossing_ns=10.5)
+    with pytest.raises(TimingError, match=r"to the memory's it is 10\.5 ns in its only"):
+        build(ULX3S, ULX3S.config, tmp_path / "out", seeds=1)
+    fake.placer(crossing_ns=9.5)
+    build(ULX3S, ULX3S.config, tmp_path / "out", seeds=1)
 
 
 def test_tools_that_fail_or_are_missing(fake, tmp_path, monkeypatch):
@@ -146,7 +165,7 @@ if sys.argv[sys.argv.index("--seed") + 1] in SEEDS:
 
 
 def test_a_placer_that_is_stuck_is_given_up(fake, tmp_path):
-    fake.tool("NEXTPNR_ECP5", "SEEDS = ('2',)" + STUCK + NEXTPNR)
+    fake.placer("SEEDS = ('2',)" + STUCK)
     result, _ = build(ULX3S, ULX3S.config, tmp_path / "out")
     assert [placement.seed for placement in result.tried] == [1, 3]
     assert result.placement.seed == 3

@@ -1,6 +1,6 @@
 """A stand-in for `System` that writes its SDRAM and reads it back."""
 
-from amaranth import Cat, Module, Signal
+from amaranth import Cat, DomainRenamer, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -19,17 +19,20 @@ def word(beat):
 
 
 class MemoryCheck(wiring.Component):
-    """`interrupt`: done. `tx`: every word came back as it was written."""
+    """`interrupt`: done. `tx`: every word came back as it was written. One clock: the memory's."""
 
-    def __init__(self, config, memory, *, hz, baud, pad_cycles):
-        self._memory = SdramController(memory, hz=hz, data_bytes=BEAT_BYTES, pad_cycles=pad_cycles)
+    def __init__(self, config, memory, *, hz, memory_hz, baud, pad_cycles):
+        self._memory = SdramController(
+            memory, hz=memory_hz, data_bytes=BEAT_BYTES, pad_cycles=pad_cycles
+        )
         super().__init__(
             {"rx": In(1), "tx": Out(1), "interrupt": Out(1), "sdram": Out(SdramPins())}
         )
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.memory = memory = self._memory
+        memory = self._memory
+        m.submodules.memory = DomainRenamer("memory")(memory)
         wiring.connect(m, memory.pins, wiring.flipped(self.sdram))
         axi = memory.axi
         burst, beat = Signal(range(BURSTS)), Signal(range(BEATS))
@@ -53,12 +56,12 @@ class MemoryCheck(wiring.Component):
         ]
 
         def burst_done(last):
-            m.d.sync += [beat.eq(0), burst.eq(burst + 1), address.eq(address + STRIDE)]
+            m.d.memory += [beat.eq(0), burst.eq(burst + 1), address.eq(address + STRIDE)]
             with m.If(burst == BURSTS - 1):
-                m.d.sync += address.eq(0)
+                m.d.memory += address.eq(0)
                 m.next = last
 
-        with m.FSM():
+        with m.FSM(domain="memory"):
             with m.State("WRITE"):
                 m.d.comb += axi.awvalid.eq(1)
                 with m.If(axi.awready):
@@ -66,7 +69,7 @@ class MemoryCheck(wiring.Component):
             with m.State("WORDS"):
                 m.d.comb += axi.wvalid.eq(1)
                 with m.If(axi.wready):
-                    m.d.sync += beat.eq(beat + 1)
+                    m.d.memory += beat.eq(beat + 1)
                     with m.If(axi.wlast):
                         m.next = "ANSWER"
             with m.State("ANSWER"):
@@ -79,9 +82,9 @@ class MemoryCheck(wiring.Component):
                     m.next = "TAKE"
             with m.State("TAKE"):
                 with m.If(axi.rvalid):
-                    m.d.sync += beat.eq(beat + 1)
+                    m.d.memory += beat.eq(beat + 1)
                     with m.If((axi.rdata == word(number)) & (axi.rresp == Response.OKAY)):
-                        m.d.sync += right.eq(right + 1)
+                        m.d.memory += right.eq(right + 1)
                     with m.If(axi.rlast):
                         m.next = "READ"
                         burst_done("DONE")

@@ -5,15 +5,17 @@
 /* verilator lint_off TIMESCALEMOD */
 
 module EHXPLLL (input CLKI, CLKFB, RST, STDBY, PHASESEL0, PHASESEL1, PHASEDIR, PHASESTEP,
-                PHASELOADREG, output CLKOP, output reg CLKOS, CLKOS2, LOCK);
-    parameter CLKI_DIV = 1, CLKFB_DIV = 1, CLKOP_DIV = 1, CLKOS_DIV = 1, CLKOS2_DIV = 1;
-    parameter CLKOP_CPHASE = 0, CLKOS_CPHASE = 0, CLKOS2_CPHASE = 0;
-    parameter CLKOP_FPHASE = 0, CLKOS_FPHASE = 0, CLKOS2_FPHASE = 0;
-    parameter CLKOP_ENABLE = "", CLKOS_ENABLE = "", CLKOS2_ENABLE = "", FEEDBK_PATH = "";
+                PHASELOADREG, output CLKOP, output reg CLKOS, CLKOS2, CLKOS3, LOCK);
+    parameter CLKI_DIV = 1, CLKFB_DIV = 1;
+    parameter CLKOP_DIV = 1, CLKOS_DIV = 1, CLKOS2_DIV = 1, CLKOS3_DIV = 1;
+    parameter CLKOP_CPHASE = 0, CLKOS_CPHASE = 0, CLKOS2_CPHASE = 0, CLKOS3_CPHASE = 0;
+    parameter CLKOP_FPHASE = 0, CLKOS_FPHASE = 0, CLKOS2_FPHASE = 0, CLKOS3_FPHASE = 0;
+    parameter CLKOP_ENABLE = "", CLKOS_ENABLE = "", CLKOS2_ENABLE = "", CLKOS3_ENABLE = "";
+    parameter FEEDBK_PATH = "";
     localparam real STEP = 40.0 * CLKI_DIV / (CLKFB_DIV * CLKOP_DIV);  // from 25 MHz
     assign CLKOP = CLKI;
     initial begin
-        {CLKOS, CLKOS2, LOCK} = 0;
+        {CLKOS, CLKOS2, CLKOS3, LOCK} = 0;
         #100;
         fork
             #(STEP * (CLKOS_CPHASE - CLKOS_DIV + 1)) forever begin
@@ -21,6 +23,9 @@ module EHXPLLL (input CLKI, CLKFB, RST, STDBY, PHASESEL0, PHASESEL1, PHASEDIR, P
             end
             #(STEP * (CLKOS2_CPHASE - CLKOS2_DIV + 1)) forever begin
                 CLKOS2 = 1; #(STEP * CLKOS2_DIV / 2); CLKOS2 = 0; #(STEP * CLKOS2_DIV / 2);
+            end
+            #(STEP * (CLKOS3_CPHASE - CLKOS3_DIV + 1)) forever begin
+                CLKOS3 = 1; #(STEP * CLKOS3_DIV / 2); CLKOS3 = 0; #(STEP * CLKOS3_DIV / 2);
             end
             #500 LOCK = 1;
         join

@@ -9,7 +9,7 @@ from boards.memory.sdram_part import SdramPart
 
 
 class SmallSystem(wiring.Component):
-    def __init__(self, config, memory, *, hz, baud, pad_cycles):
+    def __init__(self, config, memory, *, hz, memory_hz, baud, pad_cycles):
         ports = {"rx": In(1), "tx": Out(1, init=1), "interrupt": Out(1)}
         if isinstance(memory, SdramPart):
             ports["sdram"] = Out(SdramPins())
@@ -21,6 +21,6 @@ class SmallSystem(wiring.Component):
         m.d.sync += [self.tx.eq(self.rx), sum_.eq(sum_ + self.rx + 1)]
         m.d.comb += self.interrupt.eq(sum_[-1])
         if hasattr(self, "sdram"):
-            m.d.sync += [self.sdram.dq_o.eq(self.sdram.dq_i), self.sdram.a.eq(sum_)]
-            m.d.sync += [self.sdram.dq_oe.eq(self.rx), self.sdram.cs.eq(self.rx)]
+            m.d.memory += [self.sdram.dq_o.eq(self.sdram.dq_i), self.sdram.a.eq(sum_)]
+            m.d.memory += [self.sdram.dq_oe.eq(self.rx), self.sdram.cs.eq(self.rx)]
         return m

@@ -75,20 +75,23 @@ def test_errors():
 
 
 def test_forms():
-    pll = Pll(25 * MHZ, 60 * MHZ, phase=0.25)
+    pll = Pll(25 * MHZ, 60 * MHZ, 101 * MHZ, phase=0.25)
     d = pll.dividers
-    ports = [pll.i, pll.o, pll.o_shifted]
+    assert (d.output, pll.memory_hz) == (10, 100 * MHZ)
+    ports = [pll.i, pll.o, pll.o_memory, pll.o_shifted]
     text = rtlil.convert(pll, platform=Technology.ECP5, ports=ports)
     assert text.count(r"cell \EHXPLLL") == 1
-    assert text.count(r"cell \DCCA") == 2
+    assert text.count(r"cell \DCCA") == 3
     for name, value in (
         ("CLKI_DIV", d.reference),
         ("CLKFB_DIV", d.feedback),
         ("CLKOP_DIV", d.loop),
         ("CLKOS_DIV", d.output),
-        ("CLKOS2_DIV", d.output),
+        ("CLKOS2_DIV", 6),
+        ("CLKOS3_DIV", 6),
         ("CLKOS_CPHASE", d.output - 1),
-        ("CLKOS2_CPHASE", d.output - 1 + round(d.output / 4)),
+        ("CLKOS2_CPHASE", 5 + 2),
+        ("CLKOS3_CPHASE", 5),
     ):
         assert f"parameter \\{name} {value}\n" in text, name
     plain = Pll(25 * MHZ, 60 * MHZ)

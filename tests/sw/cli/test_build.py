@@ -115,6 +115,9 @@ def test_synth_of_configurations_and_boards(weft, fake, tmp_path, monkeypatch):
     assert "16 multiply-accumulates a cycle: 20 LUT4 for each" in outcome.out
     assert "70.2 MHz by nextpnr's timing model" in outcome.out
     placed = json.loads((tmp_path / "board.json").read_text())["placed"]
-    assert placed["fmax_mhz"] == 70.25 and placed["critical_path"]["to"] == "core.vector.mode"
+    assert (
+        placed["fmax_mhz"] == 70.25
+        and placed["clocks"][0]["critical_path"]["to"] == "core.vector.mode"
+    )
     error = weft("synth", "nothing").error()
     assert "unknown configuration or board 'nothing'" in error and "ecpix5-45f" in error
