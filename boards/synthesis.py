@@ -55,9 +55,12 @@ STAGES = ("begin", "coarse", "map_ram", "map_ffram", "map_gates", "map_ffs", "ma
 KEEP = "setattr -set keep 1 a:keep %ci1:+[Q] t:$*ff* %i"
 """A signal with `keep` has a register of its own; equal ones are merged, and drive far too much."""
 
-ANY_COLLISION = "setparam -set COLLISION_X_MASK 1'1 t:$memrd_v2 r:CLK_ENABLE=1 %i"
+ANY_COLLISION = (
+    "setparam -set COLLISION_X_MASK 1'1 t:$memrd_v2 r:CLK_ENABLE=1 %i *.crossing.*/t:$memrd_v2 %d"
+)
 """What a read returns in the cycle of a write to the same word does not matter: no logic for it.
-Yosys' `-no-rw-check` says so only of memories that come from Verilog. All have one write port."""
+Yosys' `-no-rw-check` says so only of memories that come from Verilog. All have one write port. In a
+crossing the two ports have different clocks: no such cycle."""
 
 BOARD_UNITS = {"board memory": "memory", "host link": "link", "memory arbiter": "arbiter"}
 """Those around the accelerator."""

@@ -15,7 +15,10 @@ from boards.targets.board import Board
 from hw.cells.pll import Pll
 from hw.config import AcceleratorConfig
 
-__all__ = ["BoardTop"]
+__all__ = ["MEMORY_NET", "SYSTEM_NET", "BoardTop"]
+
+SYSTEM_NET, MEMORY_NET = "clk", "pll.o_memory"
+"""Names of the nets of the clocks, after synthesis without borders."""
 
 BLINK_HZ = 1
 GLOW_SECONDS = 1 / 16
