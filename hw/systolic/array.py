@@ -17,11 +17,36 @@ from hw.systolic.pe import ProcessingPair
 __all__ = ["SystolicArray"]
 
 
-def _register(m: Module, value: ValueLike, name: str) -> Any:
+GROUP = 4
+"""Columns that share copies of what all columns get. In an FPGA columns stand side by side across
+the whole device, and a register beside each group halves the ways."""
+
+
+def _register(m: Module, value: ValueLike, name: str, **options) -> Any:
     """`value` one cycle later, without reset."""
-    signal = Signal.like(value, name=name, reset_less=True)
+    signal = Signal.like(value, name=name, reset_less=True, **options)
     m.d.sync += signal.eq(value)
     return signal
+
+
+def _copies(m: Module, values: dict[str, Any], suffix: str) -> dict[str, Any]:
+    """Each value, or list of values, one cycle later, in registers that stay apart from others of
+    the same value."""
+
+    def copy(value: Any, name: str) -> Any:
+        if isinstance(value, list):
+            return [copy(part, f"{name}_{j}") for j, part in enumerate(value)]
+        return _register(m, value, f"{name}_{suffix}", attrs={"keep": 1})
+
+    return {name: copy(value, name) for name, value in values.items()}
+
+
+def _drive(m: Module, target: Any, value: Any) -> None:
+    """A port's member, or each of its members."""
+    if isinstance(value, list):
+        m.d.comb += [part.eq(v) for part, v in zip(target, value, strict=True)]
+    else:
+        m.d.comb += target.eq(value)
 
 
 class SystolicArray(wiring.Component):
@@ -79,8 +104,8 @@ class SystolicArray(wiring.Component):
 
     @property
     def latency(self) -> int:
-        """Input registers, skew to the last pair, then the pair."""
-        inputs = 2 if self.config.sparse else 1
+        """Input registers and those of the groups, skew to the last pair, then the pair."""
+        inputs = 3 if self.config.sparse else 2
         return inputs + (self.config.rows // 2 - 1) + ProcessingPair.latency
 
     def _operands(self, m: Module) -> list[Signal]:
@@ -150,40 +175,40 @@ class SystolicArray(wiring.Component):
             word = _register(m, word, "late_word")
             words = [word, _register(m, words[1], "late_word_1") if c.int4 else word]
 
-        # Stage 2 + p: pair p.
+        # Stage 2 + p: copies for pair p, which works with them a cycle later.
+        words = [_register(m, word, f"near_word_{j}") for j, word in enumerate(words)]
+        index = _register(m, entry.index, "near_index") if c.sparse else None
         column_bytes: list[Any] = [word[r].as_signed() for r in range(c.rows)]
         sums: list[ValueLike] = [0] * columns
         for p in range(pairs):
-            top = 2 * p
-            first = lanes * p
+            top, first = 2 * p, lanes * p
             a = operand[first : first + lanes]
             if c.sparse:  # selectors take their time
                 a = [_register(m, a[j], f"a_{first + j}") for j in range(lanes)]
+            broadcast = {
+                "a": a,
+                "swap": swaps[p + late],
+                "column_bytes": column_bytes[top : top + 2],
+                "capture_row": [row_captures[r] for r in (top, top + 1)],
+            }
+            captures = {"capture_column": column_captures[p + late]}
+            if c.sparse:
+                broadcast["index_swap"] = swaps[p]
+                broadcast["index_capture_row"] = [row_capture[r] for r in (top, top + 1)]
+                captures["index_capture_column"] = column_captures[p]
+            captures = _copies(m, captures, f"pair_{p}")
+            near: dict[str, Any] = {}
             for column in range(columns):
+                if column % GROUP == 0:
+                    near = _copies(m, broadcast, f"pair_{p}_{column // GROUP}")
                 pe = ProcessingPair(c.psum_bits, sparse=c.sparse)
                 m.submodules[f"pe_{p}_{column}"] = pe
-                m.d.comb += [pe.a[j].eq(a[j]) for j in range(lanes)]
-                m.d.comb += [
-                    pe.capture_column.eq(column_captures[p + late][column]),
-                    pe.swap.eq(swaps[p + late]),
-                    pe.i_psum.eq(sums[column]),
-                ]
-                for j in range(2):
-                    m.d.comb += [
-                        pe.row_byte[j].eq(words[j][column]),
-                        pe.column_bytes[j].eq(column_bytes[top + j]),
-                        pe.capture_row[j].eq(row_captures[top + j]),
-                    ]
-                    if c.sparse:
-                        m.d.comb += [
-                            pe.row_index[j].eq(entry.index[j][column]),
-                            pe.index_capture_row[j].eq(row_capture[top + j]),
-                        ]
-                if c.sparse:
-                    m.d.comb += [
-                        pe.index_capture_column.eq(column_captures[p][column]),
-                        pe.index_swap.eq(swaps[p]),
-                    ]
+                inputs = near | {name: capture[column] for name, capture in captures.items()}
+                inputs |= {"i_psum": sums[column], "row_byte": [word[column] for word in words]}
+                if index is not None:
+                    inputs["row_index"] = [part[column] for part in index]
+                for name, value in inputs.items():
+                    _drive(m, getattr(pe, name), value)
                 sums[column] = pe.o_psum
             if p < pairs - 1:
                 for i in range(first + lanes, len(operand)):
