@@ -14,9 +14,9 @@ NEXTPNR = """
 import json, sys
 from pathlib import Path
 args = dict(zip(sys.argv[1:], sys.argv[2:]))
-aims = Path(args["--lpf"]).read_text().split(";")
-assert float(aims[0].removeprefix('FREQUENCY NET "clk" ').removesuffix(" MHZ")) > 60, aims
-assert len(aims) < 3 or 'NET "pll.o_memory"' in aims[1], aims
+_, system, *memory = Path(args["--lpf"]).read_text().split("\\n")
+assert float(system.removeprefix('FREQUENCY NET "clk" ').removesuffix(" MHZ;")) > 60, system
+assert not memory or memory[0].startswith('FREQUENCY NET "pll.o_memory" 1'), memory
 mhz = {"1": 61.5, "2": 70.25, "3": 66.0}[args["--seed"]]
 def step(kind, cell, to, ns, **more):
     return {"type": kind, "delay": ns, "from": {"cell": cell}, "to": {"cell": to}, **more}
@@ -50,8 +50,13 @@ class FakeTools:
         self._monkeypatch, self._folder = monkeypatch, folder
         self.placer()
         self.tool("ECPPACK", ECPPACK)
-        monkeypatch.setattr(flow, "prepare", lambda *_: Path("top.lpf"))
+        monkeypatch.setattr(flow, "prepare", self._prepare)
         monkeypatch.setattr(flow, "synthesise_flat", self._synthesise)
+
+    @staticmethod
+    def _prepare(_board, _config, _mhz, folder: Path) -> Path:
+        (folder / "top.lpf").write_text("# without an end of line")
+        return Path("top.lpf")
 
     def _synthesise(self, _family, folder: Path, *_progress) -> Area:
         (folder / "top.json").write_text('{"modules": {}}')
