@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from amaranth import Cat, Module, Mux, Signal, Value
-from amaranth.lib import stream, wiring
+from amaranth import Cat, Module, Value
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.buffer import StreamBuffer
 from hw.dma.axi import Axi4Signature
 
-__all__ = ["AxiBuffer", "StreamBuffer", "axi_channels"]
+__all__ = ["AxiBuffer", "axi_channels"]
 
 CHANNELS = {
     "aw": ("id", "addr", "len", "size", "burst"),
@@ -56,42 +57,6 @@ def axi_channels(i, o) -> Iterator[AxiChannel]:
             )
         )
         yield AxiChannel(name, backward, *flow)
-
-
-class StreamBuffer(wiring.Component):
-    """Two registers, so that everything that leaves is a register: `valid`, `payload` and `ready`.
-
-    Not a FIFO of two words, whose output comes out of LUT memory and whose `ready` is a comparison.
-
-    Latency: 1 cycle. Throughput: a word a cycle. Flow control: streams.
-
-    Members
-    -------
-    i, o: words of `shape`.
-    """
-
-    def __init__(self, shape):
-        self._shape = shape
-        super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape))})
-
-    def elaborate(self, platform):
-        m = Module()
-        # The word that came when `o` stood still: `ready` could not tell in time.
-        spare = Signal(self._shape, reset_less=True)
-        full = Signal()
-        out = Signal(self._shape, reset_less=True)
-        m.d.comb += [self.i.ready.eq(~full), self.o.payload.eq(out)]
-        with m.If(~full):
-            m.d.sync += spare.eq(self.i.payload)
-        with m.If(~self.o.valid | self.o.ready):
-            m.d.sync += [
-                self.o.valid.eq(full | self.i.valid),
-                out.eq(Mux(full, spare, self.i.payload)),
-                full.eq(0),
-            ]
-        with m.Elif(self.i.valid):
-            m.d.sync += full.eq(1)
-        return m
 
 
 class AxiBuffer(wiring.Component):

@@ -6,11 +6,11 @@ from amaranth import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from boards.buffer import StreamBuffer
 from boards.link.bridge import Bridge
 from boards.link.framing import PAYLOAD, FrameReceiver, FrameTransmitter
 from boards.link.protocol import MAGIC, VERSION, Identity
 from boards.link.uart import UartReceiver, UartTransmitter
+from hw.buffer import StreamBuffer
 from hw.dma.axi import Axi4Signature, AxiLiteSignature
 
 __all__ = ["HostLink"]

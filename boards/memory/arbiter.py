@@ -6,7 +6,7 @@ from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import fifo, wiring
 from amaranth.lib.wiring import In, Out
 
-from boards.buffer import StreamBuffer
+from hw.buffer import StreamBuffer
 from hw.dma.axi import Axi4Signature
 
 __all__ = ["AxiArbiter"]

@@ -7,9 +7,9 @@ from amaranth.lib import data, fifo, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from hw.buffer import StreamBuffer
 from hw.config import AcceleratorConfig
 from hw.dma.axi import Axi4WriteSignature, Burst
-from hw.dma.offers import OfferQueue
 from hw.dma.transfer import (
     TransferFront,
     bank_in,
@@ -18,9 +18,9 @@ from hw.dma.transfer import (
     regions_layout,
     word_beats_log2,
 )
-from hw.dma.words import LoopWord
-from hw.interfaces import INDEX_BITS, ReadPort, UnitStatus, command_stream
+from hw.interfaces import ADDRESS_BITS, INDEX_BITS, ReadPort, UnitStatus, command_stream
 from hw.isa import ErrorCode, Memory, Opcode
+from hw.memory.banks import BANK_BITS, memory_words
 
 __all__ = ["StoreUnit"]
 
@@ -128,35 +128,39 @@ class StoreUnit(wiring.Component):
         room = Signal(range(self.words_ahead + 1), init=self.words_ahead)
         # A register behind the bank selectors: the memories are far from one another.
         arrived, arriving = Signal(entry, reset_less=True), Signal()
-        outside, used_up = Signal(), Signal()
-        # Addresses wait here for their memory, when there is room for what they bring: so a refusal
-        # does not reach back to the commands.
-        m.submodules.asking = asking = OfferQueue(LoopWord, len(SOURCES))
-        place, coming = asking.o, front.word.payload
-        accepted, beyond = (Signal(len(SOURCES), name=name) for name in ("accepted", "beyond"))
-        next_word = Signal()
-        m.d.comb += [
-            front.word.ready.eq(asking.room & (room != 0) & ~stopped),
-            next_word.eq(front.word.valid & front.word.ready),
-            asking.write.eq(next_word),
-            asking.i.eq(coming),
-            asking.i_bank.eq(bank_in(m, config, coming)),
-            asking.i_target.eq(Cat(coming.memory == source for source in SOURCES)),
-            asking.accepted.eq(accepted.any()),
-            asking.withdraw.eq(stop),
-            outside.eq(beyond.any()),
-        ]
+        used_up = Signal()
+        # Addresses wait here for their memory: so a refusal does not reach back to the commands.
+        # Words must come back in order: one memory at a time.
+        coming = front.word.payload
+        bank = bank_in(m, config, coming)
+        request = data.StructLayout({"addr": ADDRESS_BITS, "bank": BANK_BITS})
         ports = (self.activation_read, self.weight_read, self.residual_read)
+        waiting = [StreamBuffer(request) for _ in SOURCES]
+        taken, beyond, next_word = Signal(len(SOURCES)), Signal(), Signal()
         for i, (memory, port) in enumerate(zip(SOURCES, ports, strict=True)):
+            m.submodules[f"waiting_{memory.name.lower()}"] = own = waiting[i]
+            others = Cat(other.o.valid for other in waiting if other is not own)
+            chosen = coming.memory == memory
             m.d.comb += [
-                port.valid.eq(asking.offered[i]),
-                port.addr.eq(place.addr),
-                port.bank.eq(asking.bank),
-                accepted[i].eq(port.valid & port.ready),
-                beyond[i].eq(port.valid & port.ready & port.out_of_range),
+                taken[i].eq(chosen & own.i.ready & ~others.any()),
+                own.i.valid.eq(next_word & chosen),
+                own.i.payload.addr.eq(coming.addr),
+                own.i.payload.bank.eq(bank),
+                port.valid.eq(own.o.valid),
+                port.addr.eq(own.o.payload.addr),
+                port.bank.eq(own.o.payload.bank),
+                own.o.ready.eq(port.ready),
             ]
+            with m.If(chosen):
+                m.d.comb += beyond.eq(coming.addr >= memory_words(config, memory))
             with m.If(port.data_valid):
                 m.d.sync += [arrived.memory.eq(memory), arrived.data.eq(port.data)]
+        outside, outside_index = Signal(), Signal(INDEX_BITS)  # before the word can come back
+        m.d.comb += [
+            front.word.ready.eq(taken.any() & (room != 0) & ~stopped),
+            next_word.eq(front.word.valid & front.word.ready),
+        ]
+        m.d.sync += [outside.eq(next_word & beyond), outside_index.eq(coming.index)]
         with m.If(outside | (axi.bvalid & axi.bresp[1])):
             m.d.sync += failed.eq(1)
         m.d.sync += arriving.eq(Cat(port.data_valid for port in ports).any())
@@ -201,16 +205,14 @@ class StoreUnit(wiring.Component):
             answers.r_en.eq(axi.bvalid),
             self.quiet.eq(~axi.awvalid & ~lengths.r_rdy & ~axi.wvalid & ~answers.r_rdy),
             self.status.done.eq(axi.bvalid & answer.last & ~axi.bresp[1] & ~stop),
-            self.status.busy.eq(
-                front.busy | ~asking.empty | (room != self.words_ahead) | ~self.quiet
-            ),
+            self.status.busy.eq(front.busy | (room != self.words_ahead) | ~self.quiet),
         ]
         latch_first_error(
             m,
             self.status.error,
             [
                 (axi.bvalid & axi.bresp[1] & ~stop, ErrorCode.AXI_WRITE, answer.index),
-                (outside, ErrorCode.ONCHIP_RANGE, place.index),
+                (outside, ErrorCode.ONCHIP_RANGE, outside_index),
                 (front.error.valid, front.error.code, front.error.index),
             ],
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from amaranth import Module, Shape, Signal, unsigned
 from amaranth.hdl import ShapeLike
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
 from hw.interfaces import ADDRESS_BITS, ReadPort
@@ -17,7 +17,7 @@ __all__ = ["Prefetch", "RowPrefetch"]
 class Prefetch(wiring.Component):
     """Reads words ahead of their use; each request carries a tag that returns with its word.
 
-    Latency: 2 cycles and the memory's from request to word when the memory accepts at once.
+    Latency: 3 cycles and the memory's from request to word when the memory accepts at once.
     Throughput: a word a cycle. Flow control: a request takes an entry of the tag FIFO until its
     word is taken, so a word that arrives always finds room, and addresses wait for the memory in
     a FIFO of their own: neither what the memory accepts nor what is taken reaches back to who asks
@@ -26,7 +26,7 @@ class Prefetch(wiring.Component):
     Parameters
     ----------
     width: bits of a word. tag: shape of the tag. memory_words, banks: of the memory. depth: words
-    requested and not yet taken: two cycles and the memory's latency for a word a cycle, the rest
+    requested and not yet taken: three cycles and the memory's latency for a word a cycle, the rest
     for bank conflicts.
 
     Members
@@ -59,7 +59,8 @@ class Prefetch(wiring.Component):
         m = Module()
         port = self.port
         request = data.StructLayout({"addr": ADDRESS_BITS, "bank": BANK_BITS})
-        m.submodules.requests = requests = SyncFIFO(width=request.size, depth=self.depth)
+        # The first request is in registers: the memory's arbitration begins with it.
+        m.submodules.requests = requests = SyncFIFOBuffered(width=request.size, depth=self.depth)
         m.submodules.tags = tags = SyncFIFO(width=Shape.cast(self.tag).width, depth=self.depth)
         m.submodules.words = words = SyncFIFO(width=self.width, depth=self.depth)
         given, head = data.View(request, requests.w_data), data.View(request, requests.r_data)

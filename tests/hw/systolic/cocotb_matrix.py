@@ -26,7 +26,7 @@ SEED = int(os.environ.get("WEFT_TEST_SEED", "1"))
 COMMANDS = int(os.environ.get("WEFT_TEST_COMMANDS", "25"))
 
 R, C = CONFIG.rows, CONFIG.columns
-PREFETCH = 1 + Scratchpad.latency + 1
+PREFETCH = 2 + Scratchpad.latency + 1
 """Cycles from a request to its word: to the memory, through it, and into the FIFO of words."""
 START = PREFETCH + (WeightUnpacker.latency if CONFIG.sparse or CONFIG.int4 else 0)
 """From a command to its first word of weights, which is unpacked where weights can be packed."""
