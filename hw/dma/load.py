@@ -20,6 +20,7 @@ from hw.dma.transfer import (
 from hw.dma.words import LoopWord
 from hw.interfaces import UnitStatus, WritePort, command_stream
 from hw.isa import ErrorCode, Memory, Opcode
+from hw.memory.banks import memory_words
 
 __all__ = ["LoadUnit"]
 
@@ -31,6 +32,16 @@ TARGETS = (
     Memory.PARAM1,
     Memory.MASK,
 )
+
+
+def _is_beyond(m: Module, config: AcceleratorConfig, place) -> Signal:
+    """Whether a word (`LoopWord`) lies beyond its memory."""
+    result = Signal(name="is_beyond")
+    with m.Switch(place.memory):
+        for memory in TARGETS:
+            with m.Case(memory):
+                m.d.comb += result.eq(place.addr >= memory_words(config, memory))
+    return result
 
 
 class LoadUnit(wiring.Component):
@@ -117,7 +128,9 @@ class LoadUnit(wiring.Component):
         place = Signal(LoopWord)  # of the word in `word`
         full, broken = Signal(), Signal()
         # A word waits here for its memory: so a refusal does not reach back to the bus.
-        waiting_word = data.StructLayout({"place": LoopWord, "word": unsigned(bus_bits * slots)})
+        waiting_word = data.StructLayout(
+            {"place": LoopWord, "beyond": 1, "word": unsigned(bus_bits * slots)}
+        )
         m.submodules.words = words = OfferQueue(waiting_word, len(TARGETS))
         take = Signal()
         log2 = word_beats_log2(m, config, front.word.payload.memory)
@@ -130,6 +143,7 @@ class LoadUnit(wiring.Component):
             words.i.place.eq(place),
             words.i_bank.eq(bank_in(m, config, place)),
             words.i.word.eq(word),
+            words.i.beyond.eq(_is_beyond(m, config, place)),
             words.i_target.eq(Cat(place.memory == target for target in TARGETS)),
             words.withdraw.eq(stop),
         ]
@@ -150,8 +164,7 @@ class LoadUnit(wiring.Component):
         # --- writes: the first word is offered, to one of the memories ---------------------------
         head = words.o
         nonzero = Cat(head.word[8 * i : 8 * i + 8].any() for i in range(config.columns))
-        accepted, beyond = (Signal(len(TARGETS), name=name) for name in ("accepted", "beyond"))
-        written, outside = Signal(), Signal()
+        accepted, written = Signal(len(TARGETS)), Signal()
         ports = (
             self.activation_write,
             self.weight_write,
@@ -168,25 +181,23 @@ class LoadUnit(wiring.Component):
                 port.data.eq(nonzero if target == Memory.MASK else head.word),
                 port.mask.eq(~0),
                 accepted[i].eq(port.valid & port.ready),
-                beyond[i].eq(port.valid & port.out_of_range),
             ]
         m.d.comb += [
             written.eq(accepted.any()),
             words.accepted.eq(written),
-            outside.eq(beyond.any()),
         ]
-        with m.If(written & outside):
+        with m.If(written & head.beyond):
             m.d.sync += failed.eq(1)
 
         m.d.comb += [
-            self.status.done.eq(written & head.place.last & ~outside & ~failed),
+            self.status.done.eq(written & head.place.last & ~head.beyond & ~failed),
             self.status.busy.eq(front.busy | full | ~words.empty),
         ]
         latch_first_error(
             m,
             self.status.error,
             [
-                (written & outside, ErrorCode.ONCHIP_RANGE, head.place.index),
+                (written & head.beyond, ErrorCode.ONCHIP_RANGE, head.place.index),
                 (
                     take & self.data.payload.error & ~stop,
                     ErrorCode.AXI_READ,

@@ -7,6 +7,7 @@ from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from hw.buffer import StreamBuffer
 from hw.config import AcceleratorConfig
 from hw.dma.burst import BurstGenerator, burst_layout
 from hw.dma.words import LoopCommand, LoopWord, WordLoop
@@ -95,7 +96,7 @@ class TransferFront(wiring.Component):
     The two streams run apart: bursts of a command may be taken before words of the commands
     before it, up to `commands_ahead` commands.
 
-    Latency: 5 cycles from a command to its first burst, 2 to its first word. Throughput: a
+    Latency: 5 cycles from a command to its first burst, 3 to its first word. Throughput: a
     burst in two cycles, a word a cycle. Flow control: streams. With
     `i_halt` no command is taken and no burst is offered.
 
@@ -166,13 +167,15 @@ class TransferFront(wiring.Component):
             loop.i.valid.eq(waiting.r_rdy),
             waiting.r_en.eq(loop.i.ready),
         ]
-        wiring.connect(m, loop.o, wiring.flipped(self.word))
+        m.submodules.buffer = buffer = StreamBuffer(LoopWord)  # whoever takes words decides late
+        wiring.connect(m, loop.o, buffer.i)
+        wiring.connect(m, buffer.o, wiring.flipped(self.word))
 
         m.d.comb += [
             self.i_command.ready.eq(bursts.i.ready & waiting.w_rdy),
             bursts.i.valid.eq(self.i_command.valid & waiting.w_rdy),
             self.started.eq(self.i_command.valid & self.i_command.ready),
             waiting.w_en.eq(self.started),
-            self.busy.eq(waiting.r_rdy | loop.o.valid),
+            self.busy.eq(waiting.r_rdy | loop.o.valid | buffer.o.valid),
         ]
         return m
