@@ -24,7 +24,7 @@ __all__ = [
     "place",
 ]
 
-AIM = 1.5
+AIM = 1.3
 """Of what is wanted, what nextpnr is told: its placer rests when its estimate meets the clock, and
 then the routes make it slower. 50 MHz for an array of 8x16 gave an estimate of 50, 100 one of 60.
 """

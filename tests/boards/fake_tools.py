@@ -15,7 +15,7 @@ import json, sys
 from pathlib import Path
 args = dict(zip(sys.argv[1:], sys.argv[2:]))
 _, system, *memory = Path(args["--lpf"]).read_text().split("\\n")
-assert float(system.removeprefix('FREQUENCY NET "clk" ').removesuffix(" MHZ;")) > 60, system
+assert float(system.removeprefix('FREQUENCY NET "clk" ').removesuffix(" MHZ;")) > 55, system
 assert not memory or memory[0].startswith('FREQUENCY NET "pll.o_memory" 1'), memory
 mhz = {"1": 61.5, "2": 70.25, "3": 66.0}[args["--seed"]]
 def step(kind, cell, to, ns, **more):
