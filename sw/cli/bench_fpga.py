@@ -34,13 +34,18 @@ def area(only: str, fresh: bool) -> None:
     with steps() as step:
         if only in ("", areas.GUARD):
             known[areas.GUARD] = areas.guarded_areas(reporter(_named(step, areas.GUARD)))
-            areas.write_areas(known)
+            _save(known)
         for case in todo:
             report = reporter(_named(step, case.name))
             known[case.name], _ = areas.measure(case, {} if fresh else known, report)
-            areas.write_areas(known)
-    areas.PAGE.write_text(areas.with_table(areas.PAGE.read_text(), areas.table(known)))
+            _save(known)
     console.print(f"wrote {areas.AREAS} and {areas.PAGE}", highlight=False, soft_wrap=True)
+
+
+def _save(known) -> None:
+    """The file and the page: an interruption leaves them equal."""
+    areas.write_areas(known)
+    areas.PAGE.write_text(areas.with_table(areas.PAGE.read_text(), areas.table(known)))
 
 
 def _named(step, name: str):

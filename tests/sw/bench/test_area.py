@@ -90,3 +90,24 @@ def test_a_case_that_there_is_not():
     result = CliRunner().invoke(cli, ["bench", "area", "--only", "32x32"])
     assert isinstance(result.exception, CompileError)
     assert "--only '32x32' matches no case: 4x4 (`tiny`) -" in str(result.exception)
+
+
+def test_an_interruption_leaves_the_page_like_the_file(monkeypatch, tmp_path):
+    page, written = tmp_path / "page.md", []
+    page.write_text(f"{area.BEGIN}\n{area.END}\n")
+    found = {"total": vars(Area(12345, 2, 16, 0)), "luts_per_mac": 771.6}
+
+    def measure(case, *_):
+        if case is area.CASES[1]:
+            raise CompileError("interrupted")
+        return found, False
+
+    monkeypatch.setattr(area, "PAGE", page)
+    monkeypatch.setattr(area, "read_areas", lambda: {area.GUARD: {}})
+    monkeypatch.setattr(area, "write_areas", lambda areas: written.append(dict(areas)))
+    monkeypatch.setattr(area, "measure", measure)
+    result = CliRunner().invoke(cli, ["bench", "area", "--only", "4x4"])
+    assert "interrupted" in str(result.exception)
+    assert written == [{area.GUARD: {}, area.CASES[0].name: found}]
+    assert page.read_text() == area.with_table(page.read_text(), area.table(written[-1]))
+    assert "12,345" in page.read_text()
