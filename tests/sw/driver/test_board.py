@@ -102,17 +102,23 @@ def test_weft_run_on_the_board(board, tmp_path):
 
 def test_weft_bench_on_a_board_of_its_own():
     command = [sys.executable, "-m", "sw.cli.main", "simulate-board", "--config", "tiny"]
+    # A shell's background job ignores SIGINT, and so would its children.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        name = process.stdout.readline().strip()
-        arguments = ["bench", "gemm", "--shape", "6x12x8", "--config", "tiny", "--device", name]
-        result = CliRunner().invoke(cli, arguments)
-        assert result.exit_code == 0, result.output
-        assert re.search("equal to golden, every byte.*yes", result.output)
-        refused = CliRunner().invoke(cli, [*arguments, "--vcd", "x.vcd"])
-        assert "--trace and --vcd are for --device verilator" in str(refused.exception)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0
+        try:
+            assert process.stdout is not None
+            name = process.stdout.readline().strip()
+            arguments = ["bench", "gemm", "--shape", "6x12x8", "--config", "tiny", "--device", name]
+            result = CliRunner().invoke(cli, arguments)
+            assert result.exit_code == 0, result.output
+            assert re.search("equal to golden, every byte.*yes", result.output)
+            refused = CliRunner().invoke(cli, [*arguments, "--vcd", "x.vcd"])
+            assert "--trace and --vcd are for --device verilator" in str(refused.exception)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
+            signal.signal(signal.SIGINT, before)
 
 
 def test_cycle_limit(device):
