@@ -11,7 +11,6 @@ from hw.dma.axi import Axi4Signature
 
 __all__ = ["AxiCrossing"]
 
-
 DEPTHS = {"aw": 4, "w": 16, "b": 8, "ar": 4, "r": 16}
 """Words of each channel. 16 last for the way of the pointers there and back."""
 
@@ -25,7 +24,7 @@ class AxiCrossing(wiring.Component):
     one bit changes at a time, so it may be late but not wrong. That holds while its bits need less
     than a cycle of either clock on their way, which `boards.place` checks.
 
-    Latency: 1 cycle of the sender's clock and 3 of the receiver's in each channel. Throughput: a
+    Latency: 1 cycle of the sender's clock and 2 to 3 of the receiver's in each channel. Throughput: a
     burst or a beat in each cycle of the slower clock. Flow control: AXI4.
 
     Members

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import cocotb
 from cocotb.triggers import Event
 from cocotb.utils import get_sim_time
-from cocotbext.axi import AxiBus
+from cocotbext.axi import AxiBus, AxiRam
 from cocotbext.axi.axi_channels import (
     AxiARSource,
     AxiARTransaction,
@@ -23,7 +23,15 @@ from cocotbext.axi.axi_channels import (
 from hw.dma.axi import Burst, Response
 from tests.stream_helpers import PERIOD_NS, STALLS, with_limit
 
-__all__ = ["PAGE_BYTES", "Channels", "check_refused", "fill", "many_users", "pauses"]
+__all__ = [
+    "PAGE_BYTES",
+    "Channels",
+    "check_refused",
+    "fill",
+    "many_users",
+    "many_users_and_stalls",
+    "pauses",
+]
 
 PAGE_BYTES = 4096
 
@@ -213,6 +221,17 @@ async def many_users(
         for offset in range(0, PAGE_BYTES, step):
             got, _ = await with_limit(channels.read(page * PAGE_BYTES + offset, 64), 10_000)
             assert got == content[offset : offset + step], f"page {page}, offset {offset:#x}"
+
+
+async def many_users_and_stalls(memory: AxiRam, channels: Channels, rng: random.Random) -> None:
+    """`many_users` of a memory of cocotbext-axi, without stalls of its own and with them."""
+    write, read = memory.write_if, memory.read_if
+    for slave_stall, rounds in ((0.0, (10, 10, 1)), (0.4, (10, 5, 1))):
+        for channel in (
+            write.aw_channel, write.w_channel, write.b_channel, read.ar_channel, read.r_channel
+        ):  # fmt: skip
+            channel.set_pause_generator(pauses(random.Random(rng.random()), slave_stall))
+        await many_users(channels, rng, [0, 3, 6], rounds)
 
 
 async def check_refused(channels: Channels, rng: random.Random, size_bytes: int) -> None:

@@ -2,7 +2,6 @@
 order, whatever the clocks."""
 
 import os
-import random
 
 import cocotb
 from cocotb.clock import Clock
@@ -10,7 +9,7 @@ from cocotb.triggers import Timer
 from cocotbext.axi import AxiBus, AxiRam
 
 from hw.dma.axi import Response
-from tests.boards.memory.axi_bench import PAGE_BYTES, Channels, many_users, pauses
+from tests.boards.memory.axi_bench import PAGE_BYTES, Channels, many_users_and_stalls
 from tests.stream_helpers import PERIOD_NS, make_rng, start
 
 DATA_BYTES = int(os.environ["WEFT_DATA_BYTES"])
@@ -34,15 +33,8 @@ async def begin(dut, period_ps: int) -> tuple[AxiRam, Channels]:
 @cocotb.test()
 @cocotb.parametrize(period_ps=PERIODS_PS)
 async def random_traffic(dut, period_ps):
-    rng = make_rng()
     memory, master = await begin(dut, period_ps)
-    write, read = memory.write_if, memory.read_if
-    for slave_stall, rounds in ((0.0, (10, 10, 1)), (0.4, (10, 5, 1))):
-        for channel in (
-            write.aw_channel, write.w_channel, write.b_channel, read.ar_channel, read.r_channel
-        ):  # fmt: skip
-            channel.set_pause_generator(pauses(random.Random(rng.random()), slave_stall))
-        await many_users(master, rng, [0, 3, 6], rounds)
+    await many_users_and_stalls(memory, master, make_rng())
 
 
 @cocotb.test()
