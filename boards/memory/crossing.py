@@ -24,8 +24,8 @@ class AxiCrossing(wiring.Component):
     one bit changes at a time, so it may be late but not wrong. That holds while its bits need less
     than a cycle of either clock on their way, which `boards.place` checks.
 
-    Latency: 1 cycle of the sender's clock and 2 to 3 of the receiver's in each channel. Throughput: a
-    burst or a beat in each cycle of the slower clock. Flow control: AXI4.
+    Latency: 1 cycle of the sender's clock and 2 to 3 of the receiver's in each channel.
+    Throughput: a burst or a beat in each cycle of the slower clock. Flow control: AXI4.
 
     Members
     -------
