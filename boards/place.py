@@ -26,8 +26,7 @@ __all__ = [
 
 AIM = 1.3
 """Of what is wanted, what nextpnr is told: its placer rests when its estimate meets the clock, and
-then the routes make it slower. 50 MHz for an array of 8x16 gave an estimate of 50, 100 one of 60.
-"""
+then routes make it slower. 50 MHz for an array of 8x16 gave an estimate of 50, 100 one of 60."""
 
 AT_A_TIME = 2
 """Each takes up to a gigabyte."""
@@ -99,6 +98,7 @@ class Clock:
 
     @property
     def wanted(self) -> str:
+        """In MHz, for texts."""
         return f"{round(self.wanted_mhz, 1):g}"
 
     @property
@@ -151,7 +151,7 @@ def place(
     """Place and route `top.json` in `folder` once for each seed.
 
     constraints: file with the pins. wanted: clocks in MHz by the names of their nets, the system's
-    first. progress: called with (text,
+    first; nextpnr is told more (`AIM`), at the end of `constraints`. progress: called with (text,
     done, total). crowded: most of the device is used (`Family.routers`). Seeds that the placer
     comes to no end with are left out. Raises `SynthesisError`, also if all are; slower clocks than
     wanted are no error here.
