@@ -12,6 +12,7 @@ from hw.control.scoreboard import UNITS
 from hw.control.stalls import MATRIX_COUNTERS, Stalls
 from hw.dma.axi import Axi4Signature, connect_read, connect_write
 from hw.dma.load import LoadUnit
+from hw.dma.load_writer import LoadWriter
 from hw.dma.reader import Client, Reader
 from hw.dma.store import StoreUnit
 from hw.dma.transfer import regions_layout
@@ -64,8 +65,9 @@ class Core(wiring.Component):
     """Front end, units, memories and the bus master.
 
     ```
-    m_axi <- Reader <- FrontEnd, LoadUnit x 2      FrontEnd -> commands -> units
-    m_axi <- StoreUnit
+    m_axi -> Reader -> LoadUnit x 2 -> LoadWriter -> memories
+    m_axi -> Reader -> FrontEnd -> commands -> units
+    memories -> StoreUnit -> m_axi
     ACTIVATION  read: matrix, store     write: vector, loads     (sparse: matrix twice, 4 banks)
     WEIGHT      read: matrix, store     write: vector, loads
     RESIDUAL    read: vector, store     write: vector, loads
@@ -109,7 +111,7 @@ class Core(wiring.Component):
         )
 
     def _scratchpad(self, memory: Memory, width: int, depth: int, *, granules: int = 1):
-        """Memories that units write have two readers and three writers, tables one and two.
+        """Memories that units write have two readers and two writers, tables one of each.
 
         Each has a bank for every reader, so that none waits for another one of another bank.
         """
@@ -122,7 +124,7 @@ class Core(wiring.Component):
             depth,
             granules=granules,
             readers=1 if table else 2 + paired,
-            writers=2 if table else 3,
+            writers=1 if table else 2,
             banks=banks,
             poison_collisions=self._poison,
         )
@@ -135,11 +137,13 @@ class Core(wiring.Component):
         matrix, vector = MatrixUnit(c), VectorUnit(c)
         units = (load_weights, load_activations, matrix, vector, store)
         loads = (load_weights, load_activations)
+        load_writer = LoadWriter(c, len(loads))
         parts = {
             "front_end": front_end,
             "reader": reader,
             "load_weights": load_weights,
             "load_activations": load_activations,
+            "load_writer": load_writer,
             "matrix": matrix,
             "vector": vector,
             "store": store,
@@ -181,13 +185,18 @@ class Core(wiring.Component):
         connect(m, vector.param0, param0.read_0)
         connect(m, vector.param1, param1.read_0)
         connect(m, matrix.mask, mask.read_0)
+        connect(m, load_writer.activation_write, activation.write_1)
+        connect(m, load_writer.weight_write, weight.write_1)
+        connect(m, load_writer.residual_write, residual.write_1)
+        connect(m, load_writer.param0_write, param0.write_0)
+        connect(m, load_writer.param1_write, param1.write_0)
+        connect(m, load_writer.mask_write, mask.write_0)
         for i, load in enumerate(loads):
-            connect(m, load.activation_write, getattr(activation, f"write_{i + 1}"))
-            connect(m, load.weight_write, getattr(weight, f"write_{i + 1}"))
-            connect(m, load.residual_write, getattr(residual, f"write_{i + 1}"))
-            connect(m, load.param0_write, getattr(param0, f"write_{i}"))
-            connect(m, load.param1_write, getattr(param1, f"write_{i}"))
-            connect(m, load.mask_write, getattr(mask, f"write_{i}"))
+            connect(m, load.o, load_writer.i[i])
+            m.d.comb += [
+                load.written.eq(load_writer.written[i]),
+                load.waiting.eq(load_writer.waiting[i]),
+            ]
         connect(m, vector.acc_read, matrix.acc_read)
         connect(m, vector.row_max, matrix.row_max)
         connect(m, matrix.shift, vector.shift)

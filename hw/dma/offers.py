@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from amaranth import Module, Mux, Signal
 from amaranth.hdl import Shape
-from amaranth.lib import data, memory, wiring
+from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
-
-from hw.memory.banks import BANK_BITS
 
 __all__ = ["OfferQueue"]
 
 
 class OfferQueue(wiring.Component):
-    """FIFO in front of several takers, with short ways where one accepts or refuses: memories in
-    front of which accesses wait, clients in front of which beats do.
+    """FIFO in front of several takers, with short ways where one accepts or refuses.
 
-    That is decided late in a cycle. So whom each entry is for (and in which bank, where that is a
-    memory) stands in registers that move up when one is accepted, and all else stays where it is,
-    in a small memory: moving it would hang hundreds of registers on that decision.
+    That is decided late in a cycle. So whom each entry is for stands in registers that move up when
+    one is accepted, and all else stays where it is, in a small memory: moving it would hang a
+    hundred registers on that decision.
 
     Latency: a cycle from `write` to `offered`. Throughput: an entry a cycle. Flow control: write
     only with `room`; `offered` holds until `accepted`.
@@ -29,9 +26,9 @@ class OfferQueue(wiring.Component):
 
     Members
     -------
-    write, i, i_target, i_bank: an entry, one bit for its taker, and its bank there (memories).
+    write, i, i_target: an entry, and one bit for its taker.
     room: there is place for one more.
-    offered: whom the first entry is for, none if there is none. o, bank: the first entry.
+    offered: whom the first entry is for, none if there is none. o: the first entry.
     accepted: it is taken. withdraw: offer nothing any more (until reset). empty: nothing waits.
     """
 
@@ -46,10 +43,8 @@ class OfferQueue(wiring.Component):
                 "write": In(1),
                 "i": In(shape),
                 "i_target": In(targets),
-                "i_bank": In(BANK_BITS),
                 "room": Out(1),
                 "offered": Out(targets),
-                "bank": Out(BANK_BITS),
                 "o": Out(shape),
                 "accepted": In(1),
                 "withdraw": In(1),
@@ -76,16 +71,15 @@ class OfferQueue(wiring.Component):
             write.addr.eq(write.addr + self.write),
             read.addr.eq(read.addr + self.accepted),
         ]
-        layout = data.StructLayout({"target": self.targets, "bank": BANK_BITS})
-        waiting = [Signal(layout, name=f"waiting_{i}") for i in range(self.depth)]
+        waiting = [Signal(self.targets, name=f"waiting_{i}") for i in range(self.depth)]
         for i, entry in enumerate(waiting):
             behind = waiting[i + 1] if i + 1 < self.depth else 0
             is_next = Mux(self.accepted, count == i + 1, count == i)  # where a new one comes
             with m.If(self.write & is_next):
-                m.d.sync += [entry.target.eq(self.i_target), entry.bank.eq(self.i_bank)]
+                m.d.sync += entry.eq(self.i_target)
             with m.Elif(self.accepted):
                 m.d.sync += entry.eq(behind)
             with m.If(self.withdraw):
-                m.d.sync += entry.target.eq(0)
-        m.d.comb += [self.offered.eq(waiting[0].target), self.bank.eq(waiting[0].bank)]
+                m.d.sync += entry.eq(0)
+        m.d.comb += self.offered.eq(waiting[0])
         return m

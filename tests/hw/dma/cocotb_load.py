@@ -300,7 +300,7 @@ async def throughput(dut, commands):
 
 @cocotb.test()
 async def latency(dut):
-    """5 cycles from the command to `arvalid`."""
+    """7 cycles from the command to `arvalid`, of which two are the reader's."""
     rng = make_rng()
     windows = Windows(CONFIG, rng)
     await begin(dut, windows)

@@ -11,6 +11,7 @@ from amaranth.lib.wiring import In, Out
 from hw.config import AcceleratorConfig
 from hw.dma.axi import Axi4ReadSignature
 from hw.dma.load import LoadUnit
+from hw.dma.load_writer import LoadWriter
 from hw.dma.reader import Client, Reader
 from hw.dma.transfer import regions_layout
 from hw.interfaces import ReadPort, UnitStatus, WritePort, command_stream
@@ -83,7 +84,9 @@ class LoadBench(wiring.Component):
         m = Module()
         m.submodules.reader = reader = Reader(self._config)
         m.submodules.unit = unit = LoadUnit(self._config)
+        m.submodules.writer = writer = LoadWriter(self._config, 1)
         client = Client.LOAD_WEIGHTS
+        wiring.connect(m, unit.o, writer.i[0])
         wiring.connect(m, unit.request, reader.request[client])
         wiring.connect(m, reader.data[client], unit.data)
         wiring.connect(m, wiring.flipped(self.axi), reader.axi)
@@ -92,11 +95,14 @@ class LoadBench(wiring.Component):
         m.d.comb += [
             unit.regions.eq(self.regions),
             unit.i_halt.eq(self.i_halt),
+            unit.written.eq(writer.written),
+            unit.waiting.eq(writer.waiting),
+            writer.i_halt.eq(self.i_halt),
             reader.i_halt.eq(self.i_halt),
             self.quiet.eq(reader.quiet),
         ]
         for name, memory in self._memories.items():
             m.submodules[name] = memory
             connect_own_ports(m, self, name, memory)
-            wiring.connect(m, getattr(unit, f"{name}_write"), memory.write_1)
+            wiring.connect(m, getattr(writer, f"{name}_write"), memory.write_1)
         return m

@@ -21,7 +21,7 @@ def test_order(depth: int, put: float, get: float):
     rng = random.Random(SEED)
     print("seed", SEED)
     queue = OfferQueue(BITS, TARGETS, depth=depth)
-    waiting: deque[tuple[int, int, int]] = deque()
+    waiting: deque[tuple[int, int]] = deque()
     taken = full = 0
 
     async def main(ctx):
@@ -31,25 +31,24 @@ def test_order(depth: int, put: float, get: float):
             assert ctx.get(queue.empty) == (not waiting)
             full += len(waiting) == depth
             if waiting:
-                entry, target, bank = waiting[0]
+                entry, target = waiting[0]
                 assert ctx.get(queue.offered) == 1 << target
-                assert (ctx.get(queue.o), ctx.get(queue.bank)) == (entry, bank)
+                assert ctx.get(queue.o) == entry
             else:
                 assert ctx.get(queue.offered) == 0
             write = len(waiting) < depth and rng.random() < put
             accepted = bool(waiting) and rng.random() < get
-            entry, target, bank = rng.getrandbits(BITS), rng.randrange(TARGETS), rng.getrandbits(2)
+            entry, target = rng.getrandbits(BITS), rng.randrange(TARGETS)
             ctx.set(queue.write, write)
             ctx.set(queue.i, entry)
             ctx.set(queue.i_target, 1 << target)
-            ctx.set(queue.i_bank, bank)
             ctx.set(queue.accepted, accepted)
             await ctx.tick()
             if accepted:
                 waiting.popleft()
                 taken += 1
             if write:
-                waiting.append((entry, target, bank))
+                waiting.append((entry, target))
         # What was withdrawn is offered no more, whatever still comes.
         ctx.set(queue.accepted, 0)
         ctx.set(queue.withdraw, 1)

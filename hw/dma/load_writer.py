@@ -1,0 +1,151 @@
+"""Load writer: the one way of loaded words into the on-chip memories."""
+
+from __future__ import annotations
+
+from amaranth import Cat, Module, Mux, Signal, unsigned
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.buffer import StreamBuffer
+from hw.config import AcceleratorConfig
+from hw.dma.transfer import pitch
+from hw.interfaces import ADDRESS_BITS, WritePort
+from hw.isa import Memory
+from hw.memory.banks import BANK_BITS
+
+__all__ = ["TARGETS", "LoadWriter", "loaded_word"]
+
+TARGETS = (
+    Memory.ACTIVATION,
+    Memory.WEIGHT,
+    Memory.RESIDUAL,
+    Memory.PARAM0,
+    Memory.PARAM1,
+    Memory.MASK,
+)
+"""Memories that LOAD fills, in the order of the bits of `target`."""
+
+
+def loaded_word(config: AcceleratorConfig) -> data.StructLayout:
+    """A word on its way into a memory.
+
+    target: a bit for each of `TARGETS`. moves: the word before was for another one.
+    addr, bank: in that memory (`hw.memory.banks`). last: of its command.
+    data: of the widest memory, narrower words in the low bytes.
+    """
+    widest = max(pitch(config, memory) for memory in TARGETS)
+    return data.StructLayout(
+        {
+            "target": len(TARGETS),
+            "moves": 1,
+            "addr": ADDRESS_BITS,
+            "bank": BANK_BITS,
+            "last": 1,
+            "data": unsigned(8 * widest),
+        }
+    )
+
+
+class LoadWriter(wiring.Component):
+    """Takes the words of all load units, one a cycle, and writes them to the memories.
+
+    The load units share one read channel, so together they have at most a word a cycle, and one
+    way does for them. In front of each memory are registers: whether a memory accepts, which is
+    decided late in a cycle, goes no further. The words of a load unit are written in the order in
+    which they came: one for another memory waits until those before it are written.
+
+    Latency: 1 cycle from a word to its write port. Throughput: a word a cycle, as long as the
+    memories accept; two cycles more where a load unit changes memories. Flow control: streams and
+    `WritePort`; the first load unit goes before the second.
+
+    Members
+    -------
+    i: `loaded_word`, one stream for each load unit. activation_write, .., mask_write: the memories.
+    written: the last word of a command of that load unit is accepted by its memory in this cycle.
+    waiting: words of that load unit have not been written yet. i_halt: write nothing (until reset).
+    """
+
+    def __init__(self, config: AcceleratorConfig, loads: int):
+        self._config = config
+        self._loads = loads
+        self._word = loaded_word(config)
+        super().__init__(
+            {
+                "i": In(stream.Signature(self._word)).array(loads),
+                "activation_write": Out(
+                    WritePort(8 * config.rows, granules=config.groups_per_row_panel)
+                ),
+                "weight_write": Out(
+                    WritePort(8 * config.weight_bytes, granules=config.weight_bytes // config.lanes)
+                ),
+                "residual_write": Out(WritePort(8 * config.residual_pitch)),
+                "param0_write": Out(WritePort(8 * config.param_pitch)),
+                "param1_write": Out(WritePort(8 * config.param_pitch)),
+                "mask_write": Out(WritePort(config.columns)),
+                "written": Out(loads),
+                "waiting": Out(loads),
+                "i_halt": In(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        # Of each load unit: words on their way, all to one memory.
+        under_way = [Signal(range(3), name=f"under_way_{n}") for n in range(self._loads)]
+        word, source = Signal(self._word), Signal(self._loads)
+        ready = Signal()
+        for n in reversed(range(self._loads)):  # the first one counts most
+            may_come = ~self.i[n].payload.moves | (under_way[n] == 0)
+            before = Cat(other.valid for other in self.i[:n]).any()
+            m.d.comb += self.i[n].ready.eq(ready & may_come & ~before)
+            with m.If(self.i[n].valid):
+                m.d.comb += [
+                    word.eq(self.i[n].payload),
+                    source.eq(Mux(may_come, 1 << n, 0)),
+                ]
+
+        accepted = []
+        taken = Signal(len(TARGETS))
+        for i, memory in enumerate(TARGETS):
+            port = getattr(self, f"{memory.name.lower()}_write")
+            layout = data.StructLayout(
+                {
+                    "addr": ADDRESS_BITS,
+                    "bank": BANK_BITS,
+                    "last": 1,
+                    "source": self._loads,
+                    "data": len(port.data),
+                }
+            )
+            m.submodules[memory.name.lower()] = wait = StreamBuffer(layout)
+            given, head = wait.i.payload, wait.o.payload
+            m.d.comb += [
+                taken[i].eq(word.target[i] & wait.i.ready),
+                wait.i.valid.eq(word.target[i] & source.any()),
+                given.addr.eq(word.addr),
+                given.bank.eq(word.bank),
+                given.last.eq(word.last),
+                given.source.eq(source),
+                given.data.eq(self._data(memory, word.data)),
+                port.valid.eq(wait.o.valid & ~self.i_halt),
+                port.addr.eq(head.addr),
+                port.bank.eq(head.bank),
+                port.data.eq(head.data),
+                port.mask.eq(~0),
+                wait.o.ready.eq(port.ready & ~self.i_halt),
+            ]
+            accepted.append((wait.o.valid & wait.o.ready, head))
+        m.d.comb += ready.eq(taken.any())
+        for n in range(self._loads):
+            sent = self.i[n].valid & self.i[n].ready
+            gone = Cat(happens & head.source[n] for happens, head in accepted).any()
+            last = Cat(happens & head.source[n] & head.last for happens, head in accepted).any()
+            m.d.sync += under_way[n].eq(under_way[n] + sent - gone)
+            m.d.comb += [self.written[n].eq(last), self.waiting[n].eq(under_way[n] != 0)]
+        return m
+
+    def _data(self, memory: Memory, value):
+        """What a memory takes of a word: all, or of each byte whether it is not zero."""
+        if memory == Memory.MASK:
+            return Cat(value[8 * i : 8 * i + 8].any() for i in range(self._config.columns))
+        return value
