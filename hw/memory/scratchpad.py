@@ -22,9 +22,10 @@ class Scratchpad(wiring.Component):
     first, and port 0 is always ready.
 
     Latency: `latency` cycles from an accepted read to its data: a register in front of each bank,
-    which keeps arbitration off the long ways to its blocks, and those of `BlockRam`. Throughput:
-    one read per bank and one write per bank each cycle. Flow control: valid and ready on the
-    address; read data cannot be held.
+    which keeps arbitration off the long ways to its blocks, those of `BlockRam`, and one behind
+    the selectors of banks, where a reader is far from some of them. Throughput: one read per bank
+    and one write per bank each cycle. Flow control: valid and ready on the address; read data
+    cannot be held.
 
     Writes lie a register longer on their way to a bank than reads: first in one of their own,
     for writers are far away, then in the bank's.
@@ -46,7 +47,7 @@ class Scratchpad(wiring.Component):
     read_0, read_1, ..: `ReadPort(width)`. write_0, write_1, ..: `WritePort(width, granules)`.
     """
 
-    latency = 1 + BlockRam.latency
+    latency = 1 + BlockRam.latency + 1
 
     def __init__(
         self,
@@ -168,9 +169,12 @@ class Scratchpad(wiring.Component):
             accepted = DelayLine(m, port.valid & port.ready, f"accepted_{i}", reset=True)
             m.d.comb += port.data_valid.eq(accepted[self.latency])
             if self.banks == 1:
-                m.d.comb += port.data.eq(words[0])
+                word = words[0]
             else:
                 bank = DelayLine(m, self._bank(port), f"bank_of_read_{i}")
                 layout = data.ArrayLayout(self.width, self.banks)
-                m.d.comb += port.data.eq(layout(Cat(words))[bank[self.latency]])
+                word = layout(Cat(words))[bank[self.latency - 1]]
+            chosen = Signal(self.width, name=f"chosen_{i}", reset_less=True)
+            m.d.sync += chosen.eq(word)
+            m.d.comb += port.data.eq(chosen)
         return m

@@ -30,17 +30,19 @@ class AheadFIFO(wiring.Component):
 
     Parameters
     ----------
-    depth: a power of two. lag: cycles from `o.take` to its `o.payload`, one or more; meanwhile the
-    entry keeps its place.
+    depth: a power of two. lag: cycles from `o.take` to its `o.payload`, two or more, of which the
+    last is a register behind the memory; until then the entry keeps its place.
 
     Members
     -------
     write, i: an entry. o: the entries in order. freed: the place of one is free again.
     """
 
-    def __init__(self, shape, depth: int, *, lag: int = 1):
+    def __init__(self, shape, depth: int, *, lag: int = 2):
         if depth < 2 or depth & (depth - 1):
             raise ValueError(f"depth must be a power of two, got {depth}")
+        if lag < 2:
+            raise ValueError(f"lag must be 2 or more, got {lag}")
         self.shape = shape
         self.depth = depth
         self.lag = lag
@@ -54,17 +56,19 @@ class AheadFIFO(wiring.Component):
             shape=unsigned(len(self.i.as_value())), depth=self.depth, init=[]
         )
         write, read = cells.write_port(), cells.read_port(domain="comb")
+        first = Signal(len(self.i.as_value()), reset_less=True)
         count = Signal(range(self.depth + 1))
         more = Signal()  # than the one that may be taken in this cycle
         taken = DelayLine(m, self.o.take, "taken", reset=True)
         m.d.comb += [
-            self.freed.eq(taken[self.lag]),
+            self.freed.eq(taken[self.lag - 1]),
             write.en.eq(self.write),
             write.data.eq(self.i),
-            self.o.payload.eq(read.data),
+            self.o.payload.eq(first),
             more.eq(count > 1),
         ]
         m.d.sync += [
+            first.eq(read.data),
             count.eq(count + self.write - self.o.take),
             self.o.valid.eq(self.write | more | (self.o.valid & ~self.o.take)),
             write.addr.eq(write.addr + self.write),

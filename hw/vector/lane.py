@@ -24,19 +24,19 @@ class Stage:
     """
 
     READ = 1  # addresses of residual and first-stage parameters
-    MEMORY = READ + Scratchpad.latency  # 4: they arrive from memory
+    MEMORY = READ + Scratchpad.latency  # 5: they arrive from memory
     AHEAD = MEMORY - 1  # what was read ahead arrives: accumulator words and records of rows
     AHEAD_LAG = 1 + AHEAD  # from the cycle in which the sequencer takes it
     FIRST = MEMORY + 1  # scores of the softmax lane
-    FUNCTION = MEMORY + Affine.latency  # 9
+    FUNCTION = MEMORY + Affine.latency  # 10
     OCTAVE = FIRST + 2
     VALID = FIRST + 3
-    NARROW = FUNCTION + Activation.latency  # 14: results of functions, to INT16
-    ADD = NARROW + 1  # 15: residual addition; second-stage parameters arrive
+    NARROW = FUNCTION + Activation.latency  # 15: results of functions, to INT16
+    ADD = NARROW + 1  # 16: residual addition; second-stage parameters arrive
     LATE_READ = ADD - Scratchpad.latency  # 12: their addresses
-    SECOND = ADD + 1  # 16: operands of the second affine stage are in its registers
-    TERM = SECOND + 1  # 17: values for row sums
-    WRITE = ADD + Affine.latency  # 20: results
+    SECOND = ADD + 1  # 17: operands of the second affine stage are in its registers
+    TERM = SECOND + 1  # 18: values for row sums
+    WRITE = ADD + Affine.latency  # 21: results
 
 
 assert Stage.FIRST + SoftmaxLane.latency == Stage.NARROW

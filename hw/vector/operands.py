@@ -64,6 +64,8 @@ class WordReader(wiring.Component):
         rows_left = Signal(12)
         more = Signal()  # it is not 0
         groups_left = Signal(12, reset_less=True)
+        last = Signal(reset_less=True)  # the next word is the last one of its row
+        one_word = Signal(reset_less=True)  # rows have no more
         address = Signal(ADDRESS_BITS, reset_less=True)
         row_address = Signal(ADDRESS_BITS, reset_less=True)
         m.d.comb += [
@@ -86,7 +88,6 @@ class WordReader(wiring.Component):
         port = self.acc_read
         beyond = DelayLine(m, port.out_of_range, "beyond")
         free, offer = Signal(), Signal()
-        last = groups_left <= per_word
         m.d.comb += [free.eq(~port.valid | port.ready), offer.eq(more & room & free)]
         m.d.sync += [
             used.eq(used + offer - words.freed),
@@ -101,28 +102,32 @@ class WordReader(wiring.Component):
                     rows_left.eq(rows_left - 1),
                     more.eq(rows_left != 1),
                     groups_left.eq(work.groups),
+                    last.eq(one_word),
                     address.eq(advance(row_address, 1)),
                     row_address.eq(advance(row_address, 1)),
                 ]
             with m.Else():
                 m.d.sync += [
                     groups_left.eq(groups_left - per_word),
+                    last.eq(groups_left <= 2 * per_word),
                     address.eq(advance(address, work.acc_stride)),
                 ]
-        with m.If(self.i.valid & self.i.ready):
+        # All is loaded while there is room for a command: whether one is there, few bits say.
+        with m.If(~holding):
             command = self.i.payload
+            reads = command.read_acc & (command.error == 0)
             m.d.sync += [
                 work.eq(command),
-                holding.eq(1),
+                holding.eq(self.i.valid),
                 passed.eq(0),
-                rows_left.eq(0),
-                more.eq(0),
+                rows_left.eq(command.rows),
+                more.eq(self.i.valid & reads),
                 groups_left.eq(command.groups),
+                last.eq(command.groups <= per_word),
+                one_word.eq(command.groups <= per_word),
                 address.eq(command.acc_address),
                 row_address.eq(command.acc_address),
             ]
-            with m.If(command.read_acc & (command.error == 0)):
-                m.d.sync += [rows_left.eq(command.rows), more.eq(1)]
 
         # --- words --------------------------------------------------------------------------------
         m.d.comb += [

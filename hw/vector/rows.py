@@ -91,18 +91,18 @@ class RowEngine(wiring.Component):
             m.d.sync += passed.eq(1)
         with m.If(holding & (passed | going) & ~more & idle):
             m.d.sync += holding.eq(0)
-        with m.If(self.i.valid & self.i.ready):
+        # All is loaded while there is room for a command: whether one is there, few bits say.
+        with m.If(~holding):
             command = self.i.payload
+            works = command.row_records & (command.error == 0)
             m.d.sync += [
                 work.eq(command),
-                holding.eq(1),
+                holding.eq(self.i.valid),
                 passed.eq(0),
                 slot.eq(command.slot),
-                left.eq(0),
-                more.eq(0),
+                left.eq(command.rows),
+                more.eq(self.i.valid & works),
             ]
-            with m.If(command.row_records & (command.error == 0)):
-                m.d.sync += [left.eq(command.rows), more.eq(1)]
 
         # --- rows: stage 0 reads the state --------------------------------------------------------
         last = 1 + RowStep.latency
