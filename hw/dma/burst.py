@@ -210,13 +210,15 @@ class BurstGenerator(wiring.Component):
         with m.If(bad & ~failed):
             m.d.sync += [failed.eq(1), self.error.code.eq(code), self.error.index.eq(index_3)]
 
-        # A new command, when the last burst of the one before has left.
-        m.d.comb += self.i.ready.eq(~active & ~checked & ~self.i_halt)
+        # A new command, when the last burst of the one before has left. All registers are loaded
+        # while there is room for one: whether one is there, `active` says alone.
+        idle = Signal()
+        m.d.comb += [idle.eq(~active & ~checked), self.i.ready.eq(idle & ~self.i_halt)]
         unaligned = (transfer.offset[:shift] != 0) | (transfer.stride[:shift] != 0)
         start = transfer.offset[shift:]
-        with m.If(accept):
+        with m.If(idle):
             m.d.sync += [
-                active.eq(1),
+                active.eq(accept),
                 command.eq(transfer),
                 run_beats.eq(new_run_beats),
                 joined.eq(new_run_beats == transfer.stride[shift:]),

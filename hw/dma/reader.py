@@ -9,6 +9,7 @@ from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from hw.buffer import StreamBuffer
 from hw.config import AcceleratorConfig
 from hw.dma.axi import Axi4ReadSignature, Burst
 from hw.dma.offers import OfferQueue
@@ -56,10 +57,10 @@ class Reader(wiring.Component):
     So whoever may be held up by another client (`FETCH`, whose commands wait for loads) must
     request only what it has room for.
 
-    Latency: 1 cycle from `request` to `arvalid`, 1 cycle from `rvalid` to `data`. Throughput: one
-    burst and one beat a cycle; at most `max_outstanding` bursts are between acceptance of their
-    request and their last beat. Flow control: streams; a few beats are buffered, which takes the
-    clients' stalls off the bus.
+    Latency: 2 cycles from `request` to `arvalid`, 2 cycles from `rvalid` to `data`. Throughput: one
+    burst and one beat a cycle; at most `max_outstanding` bursts are on the bus. Flow control:
+    streams; a few beats are buffered, which takes the clients' stalls off the bus. Requests and
+    beats pass registers on the clients' side, which are far from one another.
 
     While `i_halt`, no request is accepted, an offered `arvalid` stays until it is taken, and
     every beat that arrives is discarded. A client must then be reset before it can go on.
@@ -91,6 +92,15 @@ class Reader(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        # Between the clients and what is below, registers each way.
+        requests = [StreamBuffer(self._request) for _ in Client]
+        answers = [StreamBuffer(self._data) for _ in Client]
+        for client in Client:
+            name = client.name.lower()
+            m.submodules[f"{name}_request"] = requests[client]
+            m.submodules[f"{name}_data"] = answers[client]
+            wiring.connect(m, wiring.flipped(self.request[client]), requests[client].i)
+            wiring.connect(m, answers[client].o, wiring.flipped(self.data[client]))
         client_bits = unsigned((len(Client) - 1).bit_length())
         axi = self.axi
 
@@ -100,7 +110,7 @@ class Reader(wiring.Component):
         )
         activations_next = Signal()  # the load that has waited longer
         choice = Signal(client_bits)
-        wants = Cat(self.request[client].valid for client in Client)
+        wants = Cat(requests[client].o.valid for client in Client)
         with m.If(wants[Client.FETCH]):
             m.d.comb += choice.eq(Client.FETCH)
         with m.Elif(
@@ -120,8 +130,8 @@ class Reader(wiring.Component):
         ]
         for client in Client:
             with m.If(choice == client):
-                m.d.comb += self.request[client].ready.eq(room)
-                m.d.comb += chosen.eq(self.request[client].payload)
+                m.d.comb += requests[client].o.ready.eq(room)
+                m.d.comb += chosen.eq(requests[client].o.payload)
 
         with m.If(accept):
             m.d.sync += [
@@ -154,7 +164,7 @@ class Reader(wiring.Component):
         ]
         taken = Signal(len(Client))
         for client in Client:
-            port = self.data[client]
+            port = answers[client].i
             m.d.comb += [
                 port.payload.eq(beats.o),
                 port.valid.eq(beats.offered[client] & ~self.i_halt),
