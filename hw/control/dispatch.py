@@ -88,8 +88,8 @@ class Dispatch(wiring.Component):
     A wait for a command that lies 1024 or more back is dropped: it is met, as no unit holds so
     many commands, and later its count could be half a turn away.
 
-    Latency: 2 cycles from `i` to `o`. Throughput: one command in three cycles, as fast as any
-    unit's queue takes them; BARRIER holds until every dispatched command has completed, HALT too.
+    Latency: 3 cycles from `i` to `o`. Throughput: one command in four cycles, faster than any
+    unit executes them; BARRIER holds until every dispatched command has completed, HALT too.
     Flow control: streams on both sides.
 
     Members
@@ -133,7 +133,7 @@ class Dispatch(wiring.Component):
         # at `i` is stored while there is room, as that is decided early; `full` says whether it
         # was a command. The command before has left a cycle ago or more, so it is counted.
         entry = Signal(CommandEntry)
-        full, settled = Signal(), Signal()
+        full, looked, settled = Signal(), Signal(), Signal()
         target = Signal(len(UNITS))
         fetched = Signal(4)  # code from fetch
         forms = legal_forms(self.i.payload.entry.word, self.config)
@@ -147,6 +147,7 @@ class Dispatch(wiring.Component):
             m.d.sync += [
                 entry.eq(self.i.payload.entry),
                 full.eq(self.i.valid),
+                looked.eq(0),
                 settled.eq(0),
                 target.eq(units),
                 legal.eq(forms),
@@ -161,26 +162,30 @@ class Dispatch(wiring.Component):
         with m.Elif(self.o_taken):
             m.d.sync += full.eq(0)
 
-        # Cycle 2: the verdict. The command goes to a unit, or to none (BARRIER, HALT), or stops
-        # the machine; behind HALT there is nothing.
-        settle = full & ~settled
-        unsatisfiable = Signal(WAIT_SLOTS)
+        # Cycle 2: what is wrong with it. Waits for what is long done are dropped.
+        illegal, unsatisfiable = Signal(), Signal()
+        ahead = [Signal(COUNT_BITS, name=f"ahead_{slot}") for slot in range(WAIT_SLOTS)]
         for slot in range(WAIT_SLOTS):
             wait = header(entry.word).waits[slot]
-            ahead = Signal(COUNT_BITS, name=f"ahead_{slot}")
-            m.d.comb += [
-                ahead.eq(counts[slot] - wait.count),
-                unsatisfiable[slot].eq(waits[slot] & ahead[COUNT_BITS - 1]),
-            ]
-            with m.If(settle & ahead[COUNT_BITS - 2]):
+            m.d.comb += ahead[slot].eq(counts[slot] - wait.count)
+            with m.If(full & ~looked & ahead[slot][COUNT_BITS - 2]):
                 m.d.sync += wait.unit.eq(Unit.NONE)
-        good = Signal()
-        m.d.comb += good.eq((fetched == ErrorCode.NONE) & legal.any() & ~unsatisfiable.any())
+        with m.If(full):
+            m.d.sync += looked.eq(1)
+        with m.If(~looked):
+            m.d.sync += [
+                illegal.eq(~legal.any()),
+                unsatisfiable.eq((waits & Cat(count[COUNT_BITS - 1] for count in ahead)).any()),
+            ]
+
+        # Cycle 3: the verdict. The command goes to a unit, or to none (BARRIER, HALT), or stops
+        # the machine; behind HALT there is nothing.
+        good = (fetched == ErrorCode.NONE) & ~illegal & ~unsatisfiable
         waiting = Signal(len(UNITS))
         alone = Signal()
         refused = Signal()
         code = Signal(4)  # if it is refused
-        with m.If(settle):
+        with m.If(looked & ~settled):
             m.d.sync += settled.eq(1)
             with m.If(~self.o_done):
                 m.d.sync += [
@@ -190,14 +195,14 @@ class Dispatch(wiring.Component):
                 ]
             with m.If(fetched != ErrorCode.NONE):
                 m.d.sync += code.eq(fetched)
-            with m.Elif(~legal.any()):
+            with m.Elif(illegal):
                 m.d.sync += code.eq(ErrorCode.ILLEGAL_COMMAND)
             with m.Else():
                 m.d.sync += code.eq(ErrorCode.WAIT_UNSATISFIABLE)
         with m.Elif(self.o_taken):
             m.d.sync += [waiting.eq(0), alone.eq(0)]
 
-        # Cycle 3: to its queue.
+        # Cycle 4: to its queue.
         room = Cat(self.o[i].ready for i in range(len(UNITS)))
         for i in range(len(UNITS)):
             m.d.comb += [

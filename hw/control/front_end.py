@@ -30,7 +30,7 @@ class FrontEnd(wiring.Component):
     A GEMM goes to two queues: the weight side is held back by wait slot 0, the stream side by
     slots 1 and 2. So weights of the next command load while its activations are still awaited.
 
-    Latency: 5 cycles from a fetched command to its unit. Throughput and flow control: see the
+    Latency: 6 cycles from a fetched command to its unit. Throughput and flow control: see the
     parts. It runs from the fall of `i_halt` after a reset until `o_done` or an error.
 
     Members

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth import Module, Signal
+from amaranth import Cat, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -65,13 +65,17 @@ class Sequencer(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        # The sources are all over the device: what they say is looked at a cycle later, and so is
+        # the end, which must not overtake an error.
+        done = Signal()
+        m.d.sync += done.eq(self.i_done)
         found = Signal()
         code = Signal(4)
         index = Signal(INDEX_BITS)
+        m.d.sync += found.eq(Cat(source.valid for source in self.error).any())
         for source in reversed(range(self._sources)):
             with m.If(self.error[source].valid):
-                m.d.comb += [
-                    found.eq(1),
+                m.d.sync += [
                     code.eq(self.error[source].code),
                     index.eq(self.error[source].index),
                 ]
@@ -119,7 +123,7 @@ class Sequencer(wiring.Component):
                 with m.Elif(resetting):
                     m.d.sync += free.eq(0)
                     m.next = "reset"
-                with m.Elif(self.i_done):
+                with m.Elif(done):
                     m.d.sync += [self.o_state.eq(State.DONE), free.eq(0)]
                     m.d.comb += self.o_finished.eq(1)
                     m.next = "ended"

@@ -64,6 +64,7 @@ def test_run_to_done_and_again():
             assert await until_running(ctx, s) == 2
             await ctx.tick().repeat(5)
             ctx.set(s.i_done, 1)
+            await ctx.tick()
             assert ctx.get(s.o_finished)
             await ctx.tick()
             ctx.set(s.i_done, 0)
@@ -97,6 +98,7 @@ def test_first_error_wins_and_waits_for_the_bus():
         ctx.set(s.error[2], {"valid": 0, "code": 0, "index": 0})
         ctx.set(s.error[0], {"valid": 1, "code": 3, "index": 5})
         ctx.set(s.i_done, 1)
+        await ctx.tick()
         for _ in range(20):
             assert ctx.get(s.o_halt) and state(ctx, s) == State.RUNNING
             await ctx.tick()
