@@ -40,7 +40,7 @@ class Family:
 
     command: of Yosys, with options. cells: what each type counts as, and how often.
     place, place_options: the tool that places and routes. routers: of it, for most designs (faster
-    results) and for crowded ones (the first comes to no end there). constraints, placed: its
+    results) and for crowded ones (`boards.build.CROWDED`). constraints, placed: its
     options for the file with the pins and for what it writes. aims: a line of that file for a
     clock that a PLL makes ("" where none can). pack, pack_options: the tool that makes the
     bitstream. suffix: of the bitstream.

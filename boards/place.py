@@ -152,9 +152,9 @@ def place(
 
     constraints: file with the pins. wanted: clocks in MHz by the names of their nets, the system's
     first; nextpnr is told more (`AIM`), at the end of `constraints`. progress: called with (text,
-    done, total). crowded: most of the device is used (`Family.routers`). Seeds that the placer
-    comes to no end with are left out. Raises `SynthesisError`, also if all are; slower clocks than
-    wanted are no error here.
+    done, total). crowded: chooses one of `Family.routers`. Seeds that the placer comes to no end
+    with are left out. Raises `SynthesisError`, also if all are; slower clocks than wanted are no
+    error here.
     """
     aims = {net: AIM * mhz for net, mhz in wanted.items()}
     if device.family.aims:
