@@ -12,11 +12,12 @@ from hw.sparse.formats import WeightFormatError
 from hw.sparse.packing import TileFormat
 from sw.compiler import layout as words
 from sw.compiler.allocate import Constants, DoesNotFit, Pool, RegionSpace
+from sw.compiler.caution import Caution
 from sw.compiler.emit import Emitter
 from sw.compiler.errors import CompileError
 from sw.compiler.graph import QuantGraph, QuantLinear, Tensor
 from sw.compiler.layout import Form, Layout
-from sw.compiler.steps import Steps
+from sw.compiler.steps import Step, Steps
 
 __all__ = ["Context", "Value"]
 
@@ -47,11 +48,19 @@ class Value:
 
 
 class Context:
-    """See the module. `caution` grows when a first, generous schedule did not fit."""
+    """See the module.
 
-    def __init__(self, graph: QuantGraph, config: AcceleratorConfig, steps: Steps, caution: int):
+    Members
+    -------
+    step: the one that is being lowered, None in front of the first.
+    """
+
+    def __init__(
+        self, graph: QuantGraph, config: AcceleratorConfig, steps: Steps, cautions: Caution
+    ):
         c = config
-        self.graph, self.config, self.steps, self.caution = graph, config, steps, caution
+        self.graph, self.config, self.steps, self.cautions = graph, config, steps, cautions
+        self.step: Step | None = None
         self.emitter = Emitter(config)
         self.activation = Pool("activation memory", c.activation_words)
         self.weight = Pool("weight memory", c.weight_words)
@@ -69,6 +78,11 @@ class Context:
         self.masks: dict[tuple[str, int], int] = {}
         self.resident: set[tuple[str, Form]] = set()
         self.staging: Pool | None = None
+
+    @property
+    def caution(self) -> int:
+        """Level of the step that is being lowered."""
+        return self.cautions.of(self.step) if self.step else 0
 
     # --- tensors ------------------------------------------------------------------------------
 

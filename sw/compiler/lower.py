@@ -13,6 +13,7 @@ import numpy as np
 
 from hw.config import AcceleratorConfig, get_config
 from sw.compiler.allocate import DoesNotFit
+from sw.compiler.caution import Caution
 from sw.compiler.context import Context
 from sw.compiler.emit import Item
 from sw.compiler.errors import CompileError
@@ -31,25 +32,27 @@ from sw.compiler.lower_norm import RowSource, lower_elementwise, lower_norm
 from sw.compiler.order import finish, merge
 from sw.compiler.placement import choose_resident
 from sw.compiler.program import InputPlace, OutputPlace, Program, mask_block_words
-from sw.compiler.steps import Step, Steps, make_steps
+from sw.compiler.steps import Step, make_steps
 
 __all__ = ["lower"]
 
-MOST_CAUTION = 3
-
 
 def lower(graph: QuantGraph, config: str | AcceleratorConfig) -> Program:
-    """Compile a quantised graph. Raises `CompileError` if the machine is too small for it."""
+    """Compile a quantised graph. Raises `CompileError` if the machine is too small for it.
+
+    Starts again, with more caution, when a step does not fit.
+    """
     config = get_config(config)
     _check(graph, config)
     steps = make_steps(graph)
-    for caution in range(MOST_CAUTION + 1):
+    cautions = Caution(steps)
+    while True:
+        context = Context(graph, config, steps, cautions)
         try:
-            return _attempt(graph, config, steps, caution)
+            return _attempt(context)
         except DoesNotFit:
-            if caution == MOST_CAUTION:
+            if context.step is None or not cautions.grow(context.step):
                 raise
-    raise AssertionError
 
 
 def _check(graph: QuantGraph, config: AcceleratorConfig) -> None:
@@ -95,8 +98,10 @@ def _check_tokens(graph: QuantGraph) -> None:
 def _feeds(context: Context, step: Step, following: Step | None) -> bool:
     """Whether a step is a norm that can be lowered row by row with the next one, which needs the
     memories that a norm uses for nothing else."""
-    op = step.ops[0]
-    if not isinstance(op, QuantNorm) or following is None or context.caution:
+    op, cautions = step.ops[0], context.cautions
+    if not isinstance(op, QuantNorm) or following is None:
+        return False
+    if cautions.of(step) or cautions.of(following):
         return False
     return (op.out8 or "", Form.A) in context.resident and all(
         isinstance(o, QuantLinear) and o.x == op.out8 and o.residual is None and o.out16 is None
@@ -134,12 +139,14 @@ def _place_input(context: Context, op: QuantInput) -> InputPlace:
     return InputPlace(name, masks=masks)
 
 
-def _attempt(graph: QuantGraph, config: AcceleratorConfig, steps: Steps, caution: int) -> Program:
-    context = Context(graph, config, steps, caution)
+def _attempt(context: Context) -> Program:
+    graph, config, steps = context.graph, context.config, context.steps
     inputs = tuple(_place_input(context, op) for op in steps.inputs)
-    context.resident = choose_resident(context)
+    if context.cautions.residents:
+        context.resident = choose_resident(context)
     source = None
     for index, (step, following) in enumerate(zip_longest(steps.steps, steps.steps[1:])):
+        context.step = step
         if _feeds(context, step, following):
             source = RowSource(context, step)
             continue

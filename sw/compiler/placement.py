@@ -126,7 +126,5 @@ def _stream(context: Context) -> Resident:
 
 
 def choose_resident(context: Context) -> Resident:
-    """Tensors and forms to keep on chip; nothing once a generous schedule did not fit."""
-    if context.caution:
-        return set()
+    """Tensors and forms to keep on chip."""
     return _activations(context) | _keys(context) | _stream(context)

@@ -28,7 +28,13 @@ from sw.compiler.graph import (
 )
 from sw.compiler.layout import Form
 
-__all__ = ["Step", "Steps", "make_steps"]
+__all__ = ["Kind", "Step", "Steps", "make_steps"]
+
+Shapes = frozenset[tuple[int, int, int]]
+"""Bits, features and tokens (0: the graph's) of tensors."""
+
+Kind = tuple[tuple[type[QuantOp], ...], Shapes, Shapes]
+"""Operations of a step, and what they read and write."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,16 @@ class Steps:
     heads: dict[str, int]
     last_use: dict[str, int]
     sparse_inputs: frozenset[str]
+
+    def kind(self, step: Step) -> Kind:
+        """What steps that need the same room have in common."""
+
+        def shapes(names: set[str]) -> Shapes:
+            tensors = [self.tensors[name] for name in names]
+            return frozenset((t.bits, t.features, t.tokens) for t in tensors)
+
+        ops = (*step.ops, step.norm) if step.norm else step.ops
+        return tuple(map(type, ops)), shapes(step.reads), shapes(step.writes)
 
 
 def _reads(op: QuantOp) -> list[tuple[str, Form]]:

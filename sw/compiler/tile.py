@@ -18,6 +18,7 @@ from sw.compiler.allocate import DoesNotFit
 from sw.compiler.layout import Layout, align, even_split, tile_words
 
 __all__ = [
+    "MOST_CAUTION",
     "AttentionPlan",
     "LinearPlan",
     "key_words",
@@ -39,6 +40,8 @@ TILE_PARTS = 4  # of an M tile of the input that must give way to the next one, 
 RAMP_PARTS = 4  # reduction parts of a step's first GEMM, which starts on the first of them
 LANES = 8  # attention streams at most
 LATENCY = 130  # cycles through scores, softmax and back, without their own work
+SHARES = (8, 7, 6, 4, 2, 1)  # eighths of the rows that are left at each level of caution
+MOST_CAUTION = len(SHARES) - 1
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,11 @@ class AttentionPlan:
     rows: int
     lanes: int
     resident: bool
+
+
+def careful_rows(rows: int, caution: int) -> int:
+    """Rows of a step at a level of caution, of as many as it may have."""
+    return rows * SHARES[caution] // SHARES[0]
 
 
 def _words(form: TileFormat) -> float:
@@ -98,14 +106,15 @@ def plan_linear(
     """Sizes of linear layers that share `x` and have these results and weight tiles.
 
     norm: a fused norm follows. whole_rows: the residual memory holds whole rows of the result.
-    last: nothing follows. caution: 0, or more after a first plan did not fit.
+    last: nothing follows. caution: 0 to `MOST_CAUTION`, one more each time the step did not fit;
+    from half of the rows on, buffers are only double.
     """
     words = max(_words(form) / form.panels for form in forms)  # for a panel of the input
     k_unit = math.lcm(*(form.panels * max(form.group, 1) for form in forms))
     least_rows = rows_for_bus(c, forms)
     unit = max(out.panel_unit for out in outs)
     block = unit * words * k_unit
-    depth = 4 if caution == 0 else 2
+    depth = 4 if SHARES[caution] > SHARES[0] // 2 else 2
     # Weights of one GEMM.
     budget = weight_free // depth
     if block > budget:
@@ -152,8 +161,7 @@ def plan_linear(
             f"{c.accumulator_words} accumulator words"
         )
     tile = _m_tile(rows, NORM_ROWS if norm else MOST_ROWS, least_rows, most)
-    if caution:
-        tile = max(1, tile >> caution)
+    tile = max(1, careful_rows(tile, caution))
     if not x_resident and tile < rows and 2 * tile * x.panels > activation_free:
         k_panels = min(k_panels, align(-(-x.panels // TILE_PARTS), k_unit))
     panels = []
@@ -207,11 +215,12 @@ def staging_words(free: int, rows: int, panels: int, x_words: int) -> int:
 
 
 def plan_rows(c: AcceleratorConfig, rows: int, groups: int, caution: int) -> int:
-    """Rows of one step of a norm that is not fused: short, to start what follows early."""
+    """Rows of one step of a norm that is not fused: short, to start what follows early.
+    caution: as in `plan_linear`."""
     most = min(c.residual_words // (3 * groups) or c.residual_words // groups, c.row_slots // 2)
     if most < 1:
         raise DoesNotFit(f"residual memory: {c.residual_words} words cannot hold {groups}")
-    most = max(1, min(most, NORM_ROWS // 2) >> caution)
+    most = max(1, careful_rows(min(most, NORM_ROWS // 2), caution))
     return even_split(rows, most)[0][1]
 
 
@@ -257,7 +266,11 @@ def plan_attention(
     weight_free: int,
     caution: int,
 ) -> AttentionPlan:
-    """Sizes of the attention of one head after another, for a sequence's queries and keys."""
+    """Sizes of the attention of one head after another, for a sequence's queries and keys.
+
+    caution: as in `plan_linear`; from the first level on, key blocks are loaded for each query
+    block, and with less than half of the rows a single stream is left.
+    """
     keys = min(key_block, key_count)
     padded = align(keys, c.rows)
     score_panels = align(padded, c.columns) // c.columns
@@ -271,14 +284,15 @@ def plan_attention(
     step = rows * (score_panels * head.head_panels + padded // c.rows * out_panels)
     softmax = min(queries, QUERY_ROWS) * padded // c.lanes
     wanted = 1 + -(-(LATENCY + softmax * 5 // 4) // step)
-    for lanes in range(min(max(wanted, 2), LANES), 0, -1) if caution < 2 else (1,):
+    single = SHARES[caution] < SHARES[0] // 2
+    for lanes in (1,) if single else range(min(max(wanted, 2), LANES), 0, -1):
         most = min(
             QUERY_ROWS,
             c.accumulator_words // (lanes * (score_panels + out_panels)),
             c.row_slots // lanes,
             activation_free // (lanes * row_words + max(lanes, 2) * passing * head.head_panels),
         )
-        most = max(0, most >> caution if caution else most)
+        most = careful_rows(max(0, most), caution)
         if most and (lanes == 1 or most >= min(queries, QUERY_ROWS if lanes > 2 else 4)):
             blocks = -(-key_count // keys)
             resident = blocks * (key + value) * 5 // 2 <= weight_free and caution == 0
