@@ -11,6 +11,7 @@ from hw.config import AcceleratorConfig
 from hw.delay import DelayLine
 from hw.interfaces import ReadPort, RowPort
 from hw.isa import MASKED_SCORE
+from hw.systolic.columns import GROUP, copies, register
 from hw.systolic.tags import delayed_tag, row_tag
 
 __all__ = ["SHIFT_BITS", "Accumulator"]
@@ -49,6 +50,7 @@ class Accumulator(wiring.Component):
     tag: of the row whose read begins in this cycle. psum: sums of the row `lead` cycles earlier.
     acc_read: the vector unit. shift: SHIFT, one cycle from slot to data.
     result, result_tag: what is written in this cycle (before registers), for the row maximum.
+    counts: columns below the `valid_keys` of that row, from registers.
 
     Source: rescaling by a power of two in the accumulator makes the online softmax correction
     free; the guard bit below rounds without a second addition.
@@ -70,32 +72,40 @@ class Accumulator(wiring.Component):
                 "shift": Out(RowPort(SHIFT_BITS)),
                 "result": Out(signed(32)).array(self.columns),
                 "result_tag": Out(self.tag_layout),
+                "counts": Out(self.columns),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        width = 32 * self.columns
-
         tags = [self.tag]
         for stage in range(1, self.lead + 1):
             tags.append(delayed_tag(m, tags[-1], f"tag_{stage}"))
-        m.d.comb += self.result_tag.eq(tags[-1])
+        before_write = tags[-2]
+        counts = Cat(c < before_write.valid_keys for c in range(self.columns))
+        m.d.comb += [
+            self.result_tag.eq(tags[-1]),
+            self.counts.eq(register(m, counts, "counts_register")),
+        ]
 
         # Stage 0: read addresses. The array goes first.
         array_reads = self.tag.valid & self.tag.read
         vector = self.acc_read
         banks = []
         for parity in range(2):
-            bank = BlockRam(width, self.words // 2)
+            bank = BlockRam(32 * self.columns, self.words // 2)
             m.submodules[f"bank_{parity}"] = bank
             array_takes = array_reads & (self.tag.address[0] == parity)
+            write = before_write.valid & before_write.write & (before_write.address[0] == parity)
+            write_en = Signal(name=f"write_en_{parity}")
+            m.d.sync += write_en.eq(write)
+            near = copies(m, {"write_addr": before_write.address[1:]}, str(parity))
             m.d.comb += [
                 bank.read_addr.eq(Mux(array_takes, self.tag.address[1:], vector.addr[1:])),
                 bank.read_en.eq(array_takes | (vector.valid & (vector.addr[0] == parity))),
-                bank.write_addr.eq(tags[-1].address[1:]),
+                bank.write_addr.eq(near["write_addr"]),
                 bank.data.eq(Cat(*self.result)),
-                bank.write_en.eq(tags[-1].valid & tags[-1].write & (tags[-1].address[0] == parity)),
+                bank.write_en.eq(write_en),
             ]
             banks.append(bank.o)
         vector_takes = DelayLine(m, vector.valid & vector.ready, "vector_takes", reset=True)
@@ -112,24 +122,24 @@ class Accumulator(wiring.Component):
         # shift to the left is a smaller one to the right; a guard bit below it becomes the
         # rounding bit.
         # Stage 2: coarse shift by a multiple of 8.
-        old = Signal(width)
-        right = Signal(SHIFT_BITS, reset_less=True)
-        fine = Signal(3, reset_less=True)
-        m.d.comb += old.eq(Mux(tags[2].address[0], banks[1], banks[0]))
-        m.d.sync += [
-            right.eq(LEFT + Mux(tags[1].rescale, self.shift.data.as_signed(), 0)),
-            fine.eq(right[:3]),
-        ]
+        # What all columns need has copies, made a cycle ahead.
+        right = LEFT + Mux(tags[1].rescale, self.shift.data.as_signed(), 0)
+        near = {}
         for c in range(self.columns):
+            if c % GROUP == 0:
+                group = str(c // GROUP)
+                near = copies(m, {"right": right[:SHIFT_BITS], "parity": tags[1].address[0]}, group)
+                near |= copies(m, {"fine": near["right"][:3], "read": tags[2].read}, group)
+            old = Mux(near["parity"], *(word[32 * c : 32 * (c + 1)] for word in banks[::-1]))
             coarse = Signal(signed(33 + LEFT), name=f"coarse_{c}", reset_less=True)
-            guarded = Cat(Const(0, 1 + LEFT), old[32 * c : 32 * (c + 1)]).as_signed()
-            m.d.sync += coarse.eq(guarded >> Cat(Const(0, 3), right[3:]))
+            guarded = Cat(Const(0, 1 + LEFT), old).as_signed()
+            m.d.sync += coarse.eq(guarded >> Cat(Const(0, 3), near["right"][3:]))
             # Stage 3: fine shift; nothing to add for an overwriting row.
             scaled = Signal(signed(33), name=f"scaled_{c}", reset_less=True)
-            m.d.sync += scaled.eq(Mux(tags[3].read, coarse >> fine, 0))
+            m.d.sync += scaled.eq(Mux(near["read"], coarse >> near["fine"], 0))
             # Stage 4: add, mask, write.
             total = Signal(signed(32), name=f"total_{c}")
-            masked = tags[4].row_max & ~tags[4].keep[c]
+            masked = register(m, before_write.row_max & ~before_write.keep[c], f"masked_{c}")
             m.d.comb += [
                 total.eq(scaled[1:].as_signed() + scaled[0] + self.psum[c]),
                 self.result[c].eq(Mux(masked, Const(MASKED_SCORE, signed(32)), total)),

@@ -12,33 +12,10 @@ from amaranth.lib.wiring import In, Out
 from hw.config import AcceleratorConfig
 from hw.sparse.formats import QUAD
 from hw.sparse.unpack import weight_entry
+from hw.systolic.columns import GROUP, copies, register
 from hw.systolic.pe import ProcessingPair
 
 __all__ = ["SystolicArray"]
-
-
-GROUP = 4
-"""Columns that share copies of what all columns get. In an FPGA columns stand side by side across
-the whole device, and a register beside each group halves the ways."""
-
-
-def _register(m: Module, value: ValueLike, name: str, **options) -> Any:
-    """`value` one cycle later, without reset."""
-    signal = Signal.like(value, name=name, reset_less=True, **options)
-    m.d.sync += signal.eq(value)
-    return signal
-
-
-def _copies(m: Module, values: dict[str, Any], suffix: str) -> dict[str, Any]:
-    """Each value, or list of values, one cycle later, in registers that stay apart from others of
-    the same value."""
-
-    def copy(value: Any, name: str) -> Any:
-        if isinstance(value, list):
-            return [copy(part, f"{name}_{j}") for j, part in enumerate(value)]
-        return _register(m, value, f"{name}_{suffix}", attrs={"keep": 1})
-
-    return {name: copy(value, name) for name, value in values.items()}
 
 
 def _drive(m: Module, target: Any, value: Any) -> None:
@@ -125,7 +102,7 @@ class SystolicArray(wiring.Component):
         result = []
         for i, byte in enumerate(chosen):
             operand = Cat(byte, byte[7] & ~self.is_unsigned).as_signed()
-            result.append(_register(m, operand, f"operand_{i}"))
+            result.append(register(m, operand, f"operand_{i}"))
         return result
 
     def _captures(self, m: Module) -> tuple[Signal, Signal]:
@@ -160,31 +137,31 @@ class SystolicArray(wiring.Component):
         operand = self._operands(m)
         lanes = len(operand) // pairs
         row_capture, column_capture = self._captures(m)
-        entry = _register(m, self.entry, "entry_register")
+        entry = register(m, self.entry, "entry_register")
         # What travels is delayed by a cycle a pair. Weights follow their indices by a cycle.
         late = 1 if c.sparse else 0
-        swaps = [_register(m, self.swap, "swap_0")]
+        swaps = [register(m, self.swap, "swap_0")]
         column_captures: list[Any] = [column_capture]
         for p in range(1, pairs + late):
-            swaps.append(_register(m, swaps[-1], f"swap_{p}"))
-            column_captures.append(_register(m, column_captures[-1], f"column_capture_{p}"))
+            swaps.append(register(m, swaps[-1], f"swap_{p}"))
+            column_captures.append(register(m, column_captures[-1], f"column_capture_{p}"))
         word, row_captures = entry.word, row_capture
         words = [word, entry.word_1 if c.int4 else word]
         if late:
-            row_captures = _register(m, row_capture, "late_row_capture")
-            word = _register(m, word, "late_word")
-            words = [word, _register(m, words[1], "late_word_1") if c.int4 else word]
+            row_captures = register(m, row_capture, "late_row_capture")
+            word = register(m, word, "late_word")
+            words = [word, register(m, words[1], "late_word_1") if c.int4 else word]
 
         # Stage 2 + p: copies for pair p, which works with them a cycle later.
-        words = [_register(m, word, f"near_word_{j}") for j, word in enumerate(words)]
-        index = _register(m, entry.index, "near_index") if c.sparse else None
+        words = [register(m, word, f"near_word_{j}") for j, word in enumerate(words)]
+        index = register(m, entry.index, "near_index") if c.sparse else None
         column_bytes: list[Any] = [word[r].as_signed() for r in range(c.rows)]
         sums: list[ValueLike] = [0] * columns
         for p in range(pairs):
             top, first = 2 * p, lanes * p
             a = operand[first : first + lanes]
             if c.sparse:  # selectors take their time
-                a = [_register(m, a[j], f"a_{first + j}") for j in range(lanes)]
+                a = [register(m, a[j], f"a_{first + j}") for j in range(lanes)]
             broadcast = {
                 "a": a,
                 "swap": swaps[p + late],
@@ -196,11 +173,11 @@ class SystolicArray(wiring.Component):
                 broadcast["index_swap"] = swaps[p]
                 broadcast["index_capture_row"] = [row_capture[r] for r in (top, top + 1)]
                 captures["index_capture_column"] = column_captures[p]
-            captures = _copies(m, captures, f"pair_{p}")
+            captures = copies(m, captures, f"pair_{p}")
             near: dict[str, Any] = {}
             for column in range(columns):
                 if column % GROUP == 0:
-                    near = _copies(m, broadcast, f"pair_{p}_{column // GROUP}")
+                    near = copies(m, broadcast, f"pair_{p}_{column // GROUP}")
                 pe = ProcessingPair(c.psum_bits, sparse=c.sparse)
                 m.submodules[f"pe_{p}_{column}"] = pe
                 inputs = near | {name: capture[column] for name, capture in captures.items()}
@@ -212,9 +189,9 @@ class SystolicArray(wiring.Component):
                 sums[column] = pe.o_psum
             if p < pairs - 1:
                 for i in range(first + lanes, len(operand)):
-                    operand[i] = _register(m, operand[i], f"operand_{i}_{p + 1}")
+                    operand[i] = register(m, operand[i], f"operand_{i}_{p + 1}")
                 for r in range(top + 2, c.rows):
-                    column_bytes[r] = _register(m, column_bytes[r], f"column_byte_{r}_{p + 1}")
+                    column_bytes[r] = register(m, column_bytes[r], f"column_byte_{r}_{p + 1}")
         for column in range(columns):
             m.d.comb += self.psum[column].eq(sums[column])
         return m

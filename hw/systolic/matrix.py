@@ -180,6 +180,7 @@ class MatrixUnit(wiring.Component):
             array.entry.eq(weights.o),
             array.entry_valid.eq(weights.o_valid),
             maxima.tag.eq(accumulator.result_tag),
+            maxima.counts.eq(accumulator.counts),
         ]
         for c in range(self.config.columns):
             m.d.comb += [

@@ -19,7 +19,7 @@ def _larger(left, right):
 
 
 class RowMax(wiring.Component):
-    """`ROW_MAX[slot] = max(first_panel ? MASKED_SCORE : ROW_MAX[slot], value[c], c < valid_keys)`.
+    """`ROW_MAX[slot] = max(first_panel ? MASKED_SCORE : ROW_MAX[slot], value[c] where counts[c])`.
 
     Number format: signed 32 bits. A row without a valid key has `MASKED_SCORE`.
 
@@ -31,7 +31,8 @@ class RowMax(wiring.Component):
 
     Members
     -------
-    tag: of the row whose results stand at `value` (before the accumulator's write).
+    tag: of the row whose results stand at `value` (before the accumulator's write). counts: the
+    columns that count, from registers, as what is compared comes late in the cycle.
     row_max: the vector unit's read port, one cycle from slot to data.
     done: the last row of a command, and everything before it, is written.
     """
@@ -43,6 +44,7 @@ class RowMax(wiring.Component):
         super().__init__(
             {
                 "tag": In(self.tag_layout),
+                "counts": In(self.columns),
                 "value": In(signed(32)).array(self.columns),
                 "row_max": In(RowPort(32)),
                 "done": Out(1),
@@ -61,8 +63,7 @@ class RowMax(wiring.Component):
         values = []
         for c in range(self.columns):
             value = Signal(signed(32), name=f"value_{c}", reset_less=True)
-            with m.If(self.tag.row_max):
-                m.d.sync += value.eq(Mux(c < self.tag.valid_keys, self.value[c], MASKED_SCORE))
+            m.d.sync += value.eq(Mux(self.counts[c], self.value[c], MASKED_SCORE))
             values.append(value)
 
         # A level of comparison each.

@@ -81,6 +81,7 @@ class Model:
                 total = np.where(keep, total, np.int32(MASKED_SCORE))
             results = [getattr(dut, f"result__{c}").value.to_signed() for c in range(C)]
             assert results == total.tolist()
+            assert int(dut.counts.value) == (1 << now["valid_keys"]) - 1
             if asked is not None and read == now["address"]:
                 asked = (WORDS, asked[1])  # a collision: anything may come
             self.memory[now["address"]] = total
@@ -117,6 +118,7 @@ async def random_rows(dut):
                 "row_max": rng.randrange(2),
                 "address": address,
                 "slot": rng.randrange(CONFIG.row_slots),
+                "valid_keys": rng.randint(0, C),
                 "keep": rng.getrandbits(C),  # MASKED_SCORE brings sums near the limits
             }
             tag["read"] = int(tag["read"])

@@ -28,6 +28,7 @@ def random_values(rng: random.Random) -> list[int]:
 async def random_rows(dut):
     rng = random.Random(5)
     dut.tag.value = 0
+    dut.counts.value = 0
     dut.row_max__slot.value = 0
     for c in range(C):
         getattr(dut, f"value__{c}").value = 0
@@ -40,6 +41,7 @@ async def random_rows(dut):
     for cycle in range(3000):
         tag: dict[int | str, int] = dict.fromkeys(LAYOUT.members, 0)
         values = random_values(rng)
+        counts = rng.choice([0, 1, (1 << C) - 1, (1 << rng.randint(0, C)) - 1, rng.getrandbits(C)])
         if rng.random() < 0.8 and cycle < 2950:
             slot = rng.randrange(SLOTS)
             if slot == previous_slot:  # the contract: the same slot at least two cycles apart
@@ -51,10 +53,9 @@ async def random_rows(dut):
                 "first_panel": rng.randrange(2),
                 "last": rng.randrange(2),
                 "slot": slot,
-                "valid_keys": rng.choice([0, 1, C, rng.randint(0, C)]),
             }
             if tag["write"] and tag["row_max"]:
-                valid = values[: tag["valid_keys"]]
+                valid = [value for c, value in enumerate(values) if counts >> c & 1]
                 writes[cycle + LATENCY] = (slot, tag["first_panel"], cycle, valid)
             if tag["last"]:
                 dones.add(cycle + LATENCY)
@@ -62,6 +63,7 @@ async def random_rows(dut):
         else:
             previous_slot = None
         dut.tag.value = LAYOUT.const(tag).as_bits()
+        dut.counts.value = counts
         for c in range(C):
             getattr(dut, f"value__{c}").value = values[c]
         slot = rng.randrange(SLOTS)
