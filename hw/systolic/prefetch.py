@@ -5,11 +5,12 @@ from __future__ import annotations
 from amaranth import Module, Shape, Signal, unsigned
 from amaranth.hdl import ShapeLike
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
+from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
 from hw.interfaces import ADDRESS_BITS, ReadPort
 from hw.memory.banks import BANK_BITS, bank_of
+from hw.systolic.fifo import CountedFifo
 
 __all__ = ["Prefetch", "RowPrefetch"]
 
@@ -61,8 +62,8 @@ class Prefetch(wiring.Component):
         request = data.StructLayout({"addr": ADDRESS_BITS, "bank": BANK_BITS})
         # The first request is in registers: the memory's arbitration begins with it.
         m.submodules.requests = requests = SyncFIFOBuffered(width=request.size, depth=self.depth)
-        m.submodules.tags = tags = SyncFIFO(width=Shape.cast(self.tag).width, depth=self.depth)
-        m.submodules.words = words = SyncFIFO(width=self.width, depth=self.depth)
+        m.submodules.tags = tags = CountedFifo(Shape.cast(self.tag).width, self.depth)
+        m.submodules.words = words = CountedFifo(self.width, self.depth)
         given, head = data.View(request, requests.w_data), data.View(request, requests.r_data)
         asked = self.i.valid & self.i.ready
         taken = self.o.valid & self.o.ready
