@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from amaranth import Module, Mux, Signal, signed, unsigned
-from amaranth.lib import data, enum, fifo, stream, wiring
+from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.config import AcceleratorConfig
 from hw.sparse.select import INDEX_BITS
+from hw.systolic.columns import GROUP, copies, register
+from hw.systolic.fifo import CountedFifo
 
 __all__ = ["WeightUnpacker", "WordKind", "packed_tag", "weight_entry"]
 
@@ -72,7 +74,7 @@ class WeightUnpacker(wiring.Component):
     i: `data`, `tag` (`packed_tag`). o: `weight_entry`.
     """
 
-    latency = 2
+    latency = 3
     depth = 8
 
     def __init__(self, config: AcceleratorConfig):
@@ -89,28 +91,39 @@ class WeightUnpacker(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         c = self.config
-        # A register in front, so that products have a cycle of their own.
-        given = Signal(self.i.payload.shape(), name="given", reset_less=True)
-        take, room = Signal(), Signal()
-        tag = given.tag
         layout = weight_entry(c)
-        entry = Signal(layout)
-        m.submodules.entries = entries = fifo.SyncFIFO(width=layout.size, depth=self.depth)
-        byte = [given.data[8 * i : 8 * i + 8] for i in range(c.weight_bytes)]
-        values = take & (tag.kind == WordKind.VALUES)
-        m.d.sync += [
-            # As it was a cycle ago: then two may have come, and one does now.
-            room.eq(entries.level < self.depth - 2),
-            take.eq(self.i.valid & self.i.ready),
-            given.eq(self.i.payload),
-        ]
+        m.submodules.entries = entries = CountedFifo(layout.size, self.depth)
+        room = Signal()
+        # As it was a cycle ago: then three may have come, and one does now.
+        m.d.sync += room.eq(entries.level < self.depth - 3)
+        take = self.i.valid & self.i.ready
+        kind = self.i.payload.tag.kind
         m.d.comb += [
             self.i.ready.eq(room),
-            entries.w_en.eq(values),
-            entries.w_data.eq(entry),
             self.o.valid.eq(entries.r_rdy),
             self.o.payload.eq(entries.r_data),
             entries.r_en.eq(self.o.ready),
+        ]
+
+        # Stage 1: a register in front, so that products have a cycle of their own, and what is to
+        # be done with the word, for each group of columns.
+        given = Signal(self.i.payload.shape(), name="given", reset_less=True)
+        values = Signal()
+        m.d.sync += [given.eq(self.i.payload), values.eq(take & (kind == WordKind.VALUES))]
+        tag = given.tag
+        byte = [given.data[8 * i : 8 * i + 8] for i in range(c.weight_bytes)]
+        kinds, flags = [], ["int4"]
+        if c.int4:
+            kinds, flags = [WordKind.MULTIPLIERS], [*flags, "scaled"]
+        if c.sparse:
+            kinds, flags = [*kinds, WordKind.INDICES, WordKind.VALUES], [*flags, "sparse"]
+        decisions = {flag: self.i.payload.tag[flag] for flag in flags}
+        decisions |= {word.name: take & (kind == word) for word in kinds}
+        near = [copies(m, decisions, str(group)) for group in range((c.columns - 1) // GROUP + 1)]
+
+        # Stage 2: the entry, and a register behind it.
+        entry = Signal(layout)
+        m.d.comb += [
             entry.first.eq(tag.first),
             entry.last.eq(tag.last),
             entry.by_column.eq(tag.by_column),
@@ -119,39 +132,41 @@ class WeightUnpacker(wiring.Component):
         if c.int4:
             m.d.comb += entry.two_rows.eq(tag.int4)
             m.d.comb += [entry.word_1[i].eq(byte[i]) for i in range(c.columns)]
-        if c.int4:
-            self._multiply(m, tag, entry, take, byte)
-        if c.sparse:
-            self._index(m, tag, entry, take, values, byte)
+        for i in range(c.columns):
+            if c.int4:
+                self._multiply(m, i, near[i // GROUP], entry, byte[i])
+            if c.sparse:
+                self._index(m, i, near[i // GROUP], entry, byte[i])
+        made = register(m, entry, "made")
+        m.d.sync += entries.w_en.eq(values)
+        m.d.comb += entries.w_data.eq(made)
         return m
 
-    def _multiply(self, m: Module, tag, entry, take, byte) -> None:
-        """INT4 values times their multipliers, two rows a word."""
-        for i in range(self.config.columns):
-            multiplier = Signal(NIBBLE + 1, name=f"multiplier_{i}", reset_less=True)
-            with m.If(take & (tag.kind == WordKind.MULTIPLIERS)):
-                m.d.sync += multiplier.eq(byte[i][:NIBBLE] + 1)
-            factor = Mux(tag.scaled, multiplier, 1)
-            for row, nibble in ((entry.word, byte[i][:NIBBLE]), (entry.word_1, byte[i][NIBBLE:])):
-                # Two small sums and one of them: half of what a row of additions takes, and a
-                # multiplier block would be wasted on 4 x 5 bits.
-                terms = [Mux(bit, factor, 0) for bit in nibble]
-                low, high = terms[0] + (terms[1] << 1), terms[2] - (terms[3] << 1)
-                product = Signal(signed(8), name="product")
-                m.d.comb += product.eq(low + (high << 2))
-                with m.If(tag.int4):
-                    m.d.comb += row[i].eq(product)
+    def _multiply(self, m: Module, i: int, near, entry, byte) -> None:
+        """INT4 values of column i times their multiplier, two rows a word."""
+        multiplier = Signal(NIBBLE + 1, name=f"multiplier_{i}", reset_less=True)
+        with m.If(near["MULTIPLIERS"]):
+            m.d.sync += multiplier.eq(byte[:NIBBLE] + 1)
+        factor = Mux(near["scaled"], multiplier, 1)
+        for row, nibble in ((entry.word, byte[:NIBBLE]), (entry.word_1, byte[NIBBLE:])):
+            # Two small sums and one of them: half of what a row of additions takes, and a
+            # multiplier block would be wasted on 4 x 5 bits.
+            terms = [Mux(bit, factor, 0) for bit in nibble]
+            low, high = terms[0] + (terms[1] << 1), terms[2] - (terms[3] << 1)
+            product = Signal(signed(8), name="product")
+            m.d.comb += product.eq(low + (high << 2))
+            with m.If(near["int4"]):
+                m.d.comb += row[i].eq(product)
 
-    def _index(self, m: Module, tag, entry, take, values, byte) -> None:
-        """Indices of the rows of a word; those of the next rows move up."""
-        for i in range(self.config.columns):
-            waiting = Signal(8, name=f"indices_{i}", reset_less=True)
-            with m.If(take & (tag.kind == WordKind.INDICES)):
-                m.d.sync += waiting.eq(byte[i])
-            with m.Elif(values):
-                m.d.sync += waiting.eq(waiting >> Mux(tag.int4, 2 * INDEX_BITS, INDEX_BITS))
-            low, high = waiting[:INDEX_BITS], waiting[INDEX_BITS : 2 * INDEX_BITS]
-            m.d.comb += [
-                entry.index[0][i].eq(Mux(tag.sparse, low, 0)),
-                entry.index[1][i].eq(Mux(tag.sparse, Mux(tag.int4, high, low), 0)),
-            ]
+    def _index(self, m: Module, i: int, near, entry, byte) -> None:
+        """Indices of the rows of a word, of column i; those of the next rows move up."""
+        waiting = Signal(8, name=f"indices_{i}", reset_less=True)
+        with m.If(near["INDICES"]):
+            m.d.sync += waiting.eq(byte)
+        with m.Elif(near["VALUES"]):
+            m.d.sync += waiting.eq(waiting >> Mux(near["int4"], 2 * INDEX_BITS, INDEX_BITS))
+        low, high = waiting[:INDEX_BITS], waiting[INDEX_BITS : 2 * INDEX_BITS]
+        m.d.comb += [
+            entry.index[0][i].eq(Mux(near["sparse"], low, 0)),
+            entry.index[1][i].eq(Mux(near["sparse"], Mux(near["int4"], high, low), 0)),
+        ]
