@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth import Module, Mux, Signal
+from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -41,7 +41,8 @@ class MatrixUnit(wiring.Component):
     word it reads entered less than `Accumulator.hazard_distance` cycles ago. From there to the
     accumulator nothing stalls, so distances in time are kept and (c) excludes every hazard, for
     any addresses, strides and sequences of commands; it costs nothing while tiles have at least
-    `hazard_distance` rows or words.
+    `hazard_distance` rows or words. All three are decided in the cycle before, for the cycle in
+    which they hold.
 
     Latency: `latency` cycles from the cycle in which the last row enters to `done`.
     Throughput: a row a cycle; a tile takes max(rows, words of the tile) cycles (one more for INT4
@@ -118,20 +119,25 @@ class MatrixUnit(wiring.Component):
         ]
 
         # --- the row at the door ------------------------------------------------------------------
-        # Rows that entered in the last hazard_distance - 1 cycles, and their distances to the row
-        # at the door, are looked at when it comes there: a cycle before it may enter.
-        coming = rows.o.payload
-        waiting = Signal()
-        door = Signal(coming.shape(), reset_less=True)
-        head = door.tag
-        enter = Signal()
-        come = Signal()
-        m.d.comb += [
-            rows.o.ready.eq(~waiting | enter),
-            come.eq(rows.o.valid & rows.o.ready),
-        ]
+        # A row waits in `coming`, then at the door. Whether it enters is decided a cycle ahead and
+        # ends in a few registers, as it moves everything behind it.
+        given = rows.o.payload
+        coming, door = (
+            Signal(given.shape(), name=name, reset_less=True) for name in ("coming", "door")
+        )
+        has_coming, waiting, enter, swap = (
+            Signal(name=name) for name in ("has_coming", "waiting", "enter", "swap")
+        )
+        # The door is empty, or its row enters. Once more for the rows themselves.
+        move, move_rows = Signal(init=1), Signal(init=1, attrs={"keep": 1})
+        m.d.comb += rows.o.ready.eq(~has_coming | move)
         with m.If(rows.o.ready):
-            m.d.sync += [waiting.eq(rows.o.valid), door.eq(coming)]
+            m.d.sync += has_coming.eq(rows.o.valid)
+        with m.If(~has_coming | move_rows):
+            m.d.sync += coming.eq(given)
+        with m.If(move_rows):
+            m.d.sync += door.eq(coming)
+        head, following = door.tag, coming.tag
 
         layout = row_tag(self.config)
         entering = Signal(layout)
@@ -139,36 +145,66 @@ class MatrixUnit(wiring.Component):
             if name in layout.members:
                 m.d.comb += entering[name].eq(head[name])
         distance = Accumulator.hazard_distance
-        recent = [(waiting, head.address)]  # by age; what waits enters before anything comes
+        recent = [(waiting, head.address)]  # by age
         tag = entering
         # The accumulator takes the tag `lead` cycles before the sums.
         delay = self.array.latency - Accumulator.lead
         if delay == 0:
             m.d.comb += accumulator.tag.eq(tag)
-        for stage in range(1, max(delay, distance - 2) + 1):
+        for stage in range(1, max(delay, distance - 3) + 1):
             tag = delayed_tag(m, tag, f"tag_{stage}")
-            if stage < distance - 1:
+            if stage < distance - 2:
                 recent.append((tag.valid, tag.address))
             if stage == delay:
                 m.d.comb += accumulator.tag.eq(tag)
-        # hazards[i]: the row at the door must wait for more than i cycles.
-        found = Signal(distance - 1)
-        for age, (is_valid, address) in enumerate(recent):
-            same = Signal(name=f"same_address_{age}")
-            m.d.comb += same.eq(is_valid & coming.tag.read & (address == coming.tag.address))
-            with m.If(same):
-                m.d.comb += found[: distance - 1 - age].eq(~0)
-        hazards = Signal(distance - 1)
-        m.d.sync += hazards.eq(Mux(come, found, hazards >> 1))
 
-        missing_weights = head.first & ~weights.tile_ready
-        missing_mask = head.masked & ~masks.o.valid
+        # The row in `coming` reads what is written by the one at the door, or by one that entered
+        # hits[age] cycles ago. Looked at when it comes there, and followed while it waits.
+        hits = Signal(distance - 1)
+        same = [
+            is_valid & given.tag.read & (address == given.tag.address)
+            for is_valid, address in [(has_coming, following.address), *recent]
+        ]
+        none = Const(0, 1)
+        with m.If(rows.o.ready):
+            m.d.sync += hits.eq(Mux(move, Cat(*same), Cat(same[1], none, *same[2:])))
+        with m.Else():
+            m.d.sync += hits.eq(Cat(hits[0], none, hits[1:]))
+        # hazards[i]: the row at the door must wait for more than i cycles.
+        hazards = Signal(distance - 1)
+        found = Cat(hits[: distance - 1 - i].any() for i in range(distance - 1))
+        m.d.sync += hazards.eq(Mux(move, found, hazards >> 1))
+
+        # The mask word at the door.
+        mask, mask_valid = Signal(self.config.columns, reset_less=True), Signal()
+        mask_taken = enter & head.masked & head.last_of_tile
+        m.d.comb += masks.o.ready.eq(~mask_valid | mask_taken)
+        with m.If(masks.o.ready):
+            m.d.sync += [mask_valid.eq(masks.o.valid), mask.eq(masks.o.payload.data)]
+
+        # The next cycle.
+        will_wait, may_enter, will_enter, will_swap = (
+            Signal(name=name) for name in ("will_wait", "may_enter", "will_enter", "will_swap")
+        )
+        first = Mux(move, following.first, head.first)
+        masked = Mux(move, following.masked, head.masked)
+        has_mask = masks.o.valid | (mask_valid & ~mask_taken)
         m.d.comb += [
-            enter.eq(waiting & ~missing_weights & ~missing_mask & ~hazards[0]),
+            will_wait.eq(~move | has_coming),
+            may_enter.eq(will_wait & ~Mux(move, found[0], hazards[1]) & ~(masked & ~has_mask)),
+            will_enter.eq(may_enter & ~(first & ~weights.will_be_ready)),
+            will_swap.eq(may_enter & first & weights.will_be_ready),
+            weights.will_swap.eq(will_swap),
             entering.valid.eq(enter),
-            entering.keep.eq(Mux(head.masked, masks.o.payload.data, ~0)),
-            masks.o.ready.eq(enter & head.masked & head.last_of_tile),
-            weights.swap.eq(enter & head.first),
+            entering.keep.eq(Mux(head.masked, mask, ~0)),
+        ]
+        will_move = ~will_wait | will_enter
+        m.d.sync += [
+            waiting.eq(will_wait),
+            enter.eq(will_enter),
+            swap.eq(will_swap),
+            move.eq(will_move),
+            move_rows.eq(will_move),
         ]
 
         # --- data path ----------------------------------------------------------------------------
@@ -176,7 +212,7 @@ class MatrixUnit(wiring.Component):
             *(array.activation[i].eq(door.data[i]) for i in range(len(self.activation))),
             array.is_unsigned.eq(head.is_unsigned),
             array.is_sparse.eq(head.is_sparse),
-            array.swap.eq(weights.swap),
+            array.swap.eq(swap),
             array.entry.eq(weights.o),
             array.entry_valid.eq(weights.o_valid),
             maxima.tag.eq(accumulator.result_tag),
@@ -202,9 +238,9 @@ class MatrixUnit(wiring.Component):
                 m.d.comb += self.status.error.eq(part.error)
         with m.If(enter):
             m.d.comb += self.state.eq(MatrixState.BUSY)
-        with m.Elif(waiting & missing_weights):
+        with m.Elif(waiting & head.first & ~weights.tile_ready):
             m.d.comb += self.state.eq(MatrixState.WEIGHTS)
-        with m.Elif(rows.active | rows.pending | waiting | self.i_stream.valid):
+        with m.Elif(rows.active | rows.pending | has_coming | waiting | self.i_stream.valid):
             m.d.comb += self.state.eq(MatrixState.ACTIVATIONS)
         with m.Else():
             m.d.comb += self.state.eq(MatrixState.IDLE)

@@ -33,17 +33,19 @@ class WeightLoader(wiring.Component):
     can enter the array in the very cycle in which the swap frees the shadow weights. Between the
     FIFO and the array is the unpacker, if the configuration has more than dense INT8 weights.
 
-    Latency: 4 cycles from the command to its first word in the array, 5 with the unpacker.
-    Throughput: a word a cycle, also from tile to tile and from command to command: a tile every W
-    cycles (and one more for multipliers). Flow control: words enter while the shadow weights are
-    free; `tile_ready` tells that a whole tile has entered, and holds until `swap`.
+    Latency: 4 cycles and the memory's from the command to its first word in the array, and the
+    unpacker's. Throughput: a word a cycle, also from tile to tile and from command to command: a
+    tile every W cycles (and one more for multipliers). Flow control: words enter while the shadow
+    weights are free; `tile_ready` tells that a whole tile has entered, and holds until a swap. Both
+    are known a cycle ahead, so that what depends on them begins with registers.
 
     Members
     -------
     i_command: commands whose weights may be read. weight: the weight memory.
-    o, o_valid: to `SystolicArray`. tile_ready, swap: a whole tile waits in the shadow weights; it
-    becomes active. busy: a command is being read, or its words wait. error: a weight address
-    beyond the memory. i_halt: take no command any more.
+    o, o_valid: to `SystolicArray`. tile_ready: a whole tile waits in the shadow weights.
+    will_be_ready: it does in the next cycle. will_swap: it becomes active in the next cycle.
+    busy: a command is being read, or its words wait. error: a weight address beyond the memory.
+    i_halt: take no command any more.
     """
 
     def __init__(self, config: AcceleratorConfig):
@@ -57,7 +59,8 @@ class WeightLoader(wiring.Component):
                 "o": Out(self.entry),
                 "o_valid": Out(1),
                 "tile_ready": Out(1),
-                "swap": In(1),
+                "will_be_ready": Out(1),
+                "will_swap": In(1),
                 "busy": Out(1),
                 "error": Out(UnitError),
                 "i_halt": In(1),
@@ -239,15 +242,14 @@ class WeightLoader(wiring.Component):
                 source.valid.eq(prefetch.o.valid),
                 prefetch.o.ready.eq(source.ready),
             ]
+        swap = Signal()
+        m.d.sync += [swap.eq(self.will_swap), self.tile_ready.eq(self.will_be_ready)]
         m.d.comb += [
-            source.ready.eq(~self.tile_ready | self.swap),
+            source.ready.eq(~self.tile_ready | swap),
             self.o_valid.eq(source.valid & source.ready),
             self.o.eq(source.payload),
+            # The last word enters with the swap only if it is the only one of the next tile.
+            self.will_be_ready.eq((self.o_valid & source.payload.last) | (self.tile_ready & ~swap)),
             self.busy.eq(active | prefetch.pending | source.valid),
         ]
-        # The last word enters with the swap only if it is the only one of the next tile.
-        with m.If(self.o_valid & source.payload.last):
-            m.d.sync += self.tile_ready.eq(1)
-        with m.Elif(self.swap):
-            m.d.sync += self.tile_ready.eq(0)
         return m

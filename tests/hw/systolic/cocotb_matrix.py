@@ -235,8 +235,8 @@ async def tiles_follow_each_other_without_a_gap(dut):
             assert ideal <= cycles <= ideal + wait + START, (cycles, ideal)
             waited = bench.states.get("ACTIVATIONS", 0)
             if rows >= max(*tiles, Accumulator.hazard_distance):  # never waits for a row
-                # The start of the machine, twice: four cycles and the memory.
-                assert waited <= 2 * (4 + PREFETCH), bench.states
+                # The start of the machine, twice: five cycles and the memory.
+                assert waited <= 2 * (5 + PREFETCH), bench.states
 
 
 @cocotb.test
@@ -291,7 +291,7 @@ async def weights_run_ahead(dut):
     bench.states.clear()
     await bench.run(2)
     assert "WEIGHTS" not in bench.states
-    rows_start = 4 + PREFETCH  # from the command to its first row
+    rows_start = 5 + PREFETCH  # from the command to its first row at the door
     limit = rows_start + values["rows"] + MatrixUnit(CONFIG).latency
     assert bench.done_cycles[-1] - bench.started_cycles[-1] <= limit
     await bench.check()
