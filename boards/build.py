@@ -28,8 +28,8 @@ Progress = Callable[[str, int, int], None]
 
 SEEDS = 3
 CROWDED = 0.52
-"""Share of the LUTs from which on nextpnr's first router comes to no end: 49% of an LFE5U-85F took it
-seven minutes, with 55% 484 of half a million connections were left after half an hour."""
+"""Share of the LUTs from which on nextpnr's first router comes to no end: 49% of an LFE5U-85F took
+it seven minutes, with 55% 484 of half a million connections were left after half an hour."""
 SUMMARY = "summary.json"
 PACKAGES = ("weft", "amaranth", "amaranth-boards", "pyosys")
 
