@@ -66,13 +66,16 @@ class Sequencer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         # The sources are all over the device: what they say is looked at a cycle later, and so is
-        # the end, which must not overtake an error.
-        done = Signal()
-        m.d.sync += done.eq(self.i_done)
-        found = Signal()
+        # the end, which must not overtake an error. Nothing of what a run leaves behind, until the
+        # reset of the next one has arrived, counts for that.
+        running = Signal()
+        done, found = Signal(), Signal()
         code = Signal(4)
         index = Signal(INDEX_BITS)
-        m.d.sync += found.eq(Cat(source.valid for source in self.error).any())
+        m.d.sync += [
+            done.eq(running & self.i_done),
+            found.eq(running & Cat(source.valid for source in self.error).any()),
+        ]
         for source in reversed(range(self._sources)):
             with m.If(self.error[source].valid):
                 m.d.sync += [
@@ -116,7 +119,7 @@ class Sequencer(wiring.Component):
                 m.d.sync += free.eq(1)
                 m.next = "run"
             with m.State("run"):
-                m.d.comb += self.o_running.eq(1)
+                m.d.comb += [self.o_running.eq(1), running.eq(1)]
                 with m.If(found):
                     m.d.sync += [self.o_code.eq(code), self.o_index.eq(index), free.eq(0)]
                     m.next = "stop"

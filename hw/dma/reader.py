@@ -62,7 +62,7 @@ class Reader(wiring.Component):
     streams; a few beats are buffered, which takes the clients' stalls off the bus. Requests and
     beats pass registers on the clients' side, which are far from one another.
 
-    While `i_halt`, no request is accepted, an offered `arvalid` stays until it is taken, and
+    While `i_halt`, no request goes on to the bus, an offered `arvalid` stays until it is taken, and
     every beat that arrives is discarded. A client must then be reset before it can go on.
 
     Members

@@ -43,14 +43,17 @@ async def until(ctx, sequencer, wanted, limit=50):
 
 
 async def until_running(ctx, s):
-    """Waits for the core to be reset and let go; returns the cycles that were counted before."""
+    """Waits for the core to be reset and let go; returns the cycles that were counted before.
+
+    The core is reset a cycle late, until then it says what it said of the program before."""
     await pulse(ctx, s.i_start)
     cycles = resets = 0
     while ctx.get(s.o_halt):
         assert ctx.get(s.o_running)
-        resets += ctx.get(s.o_core_reset)
         cycles += 1
+        resets += ctx.get(s.o_core_reset)
         await ctx.tick()
+    ctx.set(s.i_done, 0)
     assert resets == 1
     assert state(ctx, s) == State.RUNNING
     return cycles
@@ -67,7 +70,6 @@ def test_run_to_done_and_again():
             await ctx.tick()
             assert ctx.get(s.o_finished)
             await ctx.tick()
-            ctx.set(s.i_done, 0)
             assert state(ctx, s) == State.DONE
             assert ctx.get(s.o_halt) and not ctx.get(s.o_running)
             await ctx.tick().repeat(8)

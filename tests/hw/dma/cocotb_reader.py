@@ -166,10 +166,11 @@ async def halt(dut, pause):
     assert not int(dut.quiet.value)
     dut.i_halt.value = 1
     await RisingEdge(dut.clk)
-    accepted = port.accepted
+    issued = len(bursts)
     await wait_for(dut, lambda: int(dut.quiet.value))
-    assert port.accepted == accepted == len(bursts)
+    assert len(bursts) <= issued + 1  # the one that was offered
     for _ in range(50):
         await RisingEdge(dut.clk)
         assert int(dut.quiet.value) and not int(dut.axi__arvalid.value)
+    assert len(bursts) <= port.accepted <= len(bursts) + 2  # which wait in registers
     assert not port.beats
