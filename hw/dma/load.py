@@ -112,10 +112,13 @@ class LoadUnit(wiring.Component):
         slot = Signal(range(slots))
         place = Signal(LoopWord)  # of the word in `word`
         target, bank = Signal(len(TARGETS)), Signal(BANK_BITS)
-        moves, beyond = Signal(), Signal()
-        full, broken = Signal(), Signal()
+        moves = Signal()
+        # A word is here, one that lies in its memory is, one that does not.
+        full, good, beyond = Signal(), Signal(), Signal()
+        broken = Signal()
         take = Signal()
         coming = front.word.payload
+        outside = _is_beyond(m, config, coming)
         log2 = word_beats_log2(m, config, coming.memory)
         last_slot = slot == ((1 << log2) - 1)[: len(slot)]
         leave = Signal()
@@ -123,7 +126,7 @@ class LoadUnit(wiring.Component):
             self.data.ready.eq(stopped | (front.word.valid & (~full | leave))),
             take.eq(self.data.valid & front.word.valid & (~full | leave)),
             front.word.ready.eq(take & last_slot),
-            self.o.valid.eq(full & ~beyond & ~stop),
+            self.o.valid.eq(good),
             self.o.payload.target.eq(target),
             self.o.payload.moves.eq(moves),
             self.o.payload.addr.eq(place.addr),
@@ -133,7 +136,7 @@ class LoadUnit(wiring.Component):
             leave.eq(self.o.valid & self.o.ready),
         ]
         with m.If(leave):
-            m.d.sync += full.eq(0)
+            m.d.sync += [full.eq(0), good.eq(0)]
         with m.If(take):
             m.d.sync += slot.eq(slot + 1)
             for i in range(slots):
@@ -146,13 +149,12 @@ class LoadUnit(wiring.Component):
                     target.eq(Cat(coming.memory == memory for memory in TARGETS)),
                     bank.eq(bank_in(m, config, coming)),
                     moves.eq(coming.memory != place.memory),
-                    beyond.eq(_is_beyond(m, config, coming)),
                 ]
             with m.If(self.data.payload.error):
                 m.d.sync += broken.eq(1)
             with m.Elif(last_slot & ~broken):
-                m.d.sync += full.eq(1)
-        with m.If(full & beyond):
+                m.d.sync += [full.eq(1), good.eq(~outside), beyond.eq(outside)]
+        with m.If(beyond):  # it stays, and with it all behind it
             m.d.sync += failed.eq(1)
 
         m.d.comb += [
@@ -163,7 +165,7 @@ class LoadUnit(wiring.Component):
             m,
             self.status.error,
             [
-                (full & beyond & ~failed, ErrorCode.ONCHIP_RANGE, place.index),
+                (beyond & ~failed, ErrorCode.ONCHIP_RANGE, place.index),
                 (
                     take & self.data.payload.error & ~stop,
                     ErrorCode.AXI_READ,

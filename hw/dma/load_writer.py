@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth import Cat, Module, Mux, Signal, unsigned
+from amaranth import Cat, Module, Signal, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -54,7 +54,7 @@ class LoadWriter(wiring.Component):
     decided late in a cycle, goes no further. The words of a load unit are written in the order in
     which they came: one for another memory waits until those before it are written.
 
-    Latency: 1 cycle from a word to its write port. Throughput: a word a cycle, as long as the
+    Latency: 2 cycles from a word to its write port. Throughput: a word a cycle, as long as the
     memories accept; two cycles more where a load unit changes memories. Flow control: streams and
     `WritePort`; the first load unit goes before the second.
 
@@ -62,7 +62,7 @@ class LoadWriter(wiring.Component):
     -------
     i: `loaded_word`, one stream for each load unit. activation_write, .., mask_write: the memories.
     written: the last word of a command of that load unit is accepted by its memory in this cycle.
-    waiting: words of that load unit have not been written yet. i_halt: write nothing (until reset).
+    waiting: words of that load unit have not been written. i_halt: write nothing (until reset).
     """
 
     def __init__(self, config: AcceleratorConfig, loads: int):
@@ -90,19 +90,25 @@ class LoadWriter(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        # Of each load unit: words on their way, all to one memory.
-        under_way = [Signal(range(3), name=f"under_way_{n}") for n in range(self._loads)]
-        word, source = Signal(self._word), Signal(self._loads)
-        ready = Signal()
+        # First in registers of their own: the load units are far from here, and from one another.
+        entry = data.StructLayout({"word": self._word, "source": self._loads})
+        m.submodules.first = first = StreamBuffer(entry)
         for n in reversed(range(self._loads)):  # the first one counts most
-            may_come = ~self.i[n].payload.moves | (under_way[n] == 0)
             before = Cat(other.valid for other in self.i[:n]).any()
-            m.d.comb += self.i[n].ready.eq(ready & may_come & ~before)
+            m.d.comb += self.i[n].ready.eq(first.i.ready & ~before)
             with m.If(self.i[n].valid):
                 m.d.comb += [
-                    word.eq(self.i[n].payload),
-                    source.eq(Mux(may_come, 1 << n, 0)),
+                    first.i.payload.word.eq(self.i[n].payload),
+                    first.i.payload.source.eq(1 << n),
+                    first.i.valid.eq(1),
                 ]
+
+        # Of each load unit: words on their way from here, all to one memory.
+        under_way = [Signal(range(3), name=f"under_way_{n}") for n in range(self._loads)]
+        word, source = first.o.payload.word, first.o.payload.source
+        some = Cat(count != 0 for count in under_way)
+        may_go = Signal()
+        m.d.comb += may_go.eq(first.o.valid & ~(word.moves & (source & some).any()))
 
         accepted = []
         taken = Signal(len(TARGETS))
@@ -121,7 +127,7 @@ class LoadWriter(wiring.Component):
             given, head = wait.i.payload, wait.o.payload
             m.d.comb += [
                 taken[i].eq(word.target[i] & wait.i.ready),
-                wait.i.valid.eq(word.target[i] & source.any()),
+                wait.i.valid.eq(word.target[i] & may_go),
                 given.addr.eq(word.addr),
                 given.bank.eq(word.bank),
                 given.last.eq(word.last),
@@ -135,13 +141,21 @@ class LoadWriter(wiring.Component):
                 wait.o.ready.eq(port.ready & ~self.i_halt),
             ]
             accepted.append((wait.o.valid & wait.o.ready, head))
-        m.d.comb += ready.eq(taken.any())
+        goes = Signal()
+        m.d.comb += [goes.eq(may_go & taken.any()), first.o.ready.eq(goes)]
         for n in range(self._loads):
-            sent = self.i[n].valid & self.i[n].ready
             gone = Cat(happens & head.source[n] for happens, head in accepted).any()
             last = Cat(happens & head.source[n] & head.last for happens, head in accepted).any()
-            m.d.sync += under_way[n].eq(under_way[n] + sent - gone)
-            m.d.comb += [self.written[n].eq(last), self.waiting[n].eq(under_way[n] != 0)]
+            taken_over = self.i[n].valid & self.i[n].ready
+            unwritten = Signal(range(5), name=f"unwritten_{n}")
+            m.d.sync += [
+                under_way[n].eq(under_way[n] + (goes & source[n]) - gone),
+                unwritten.eq(unwritten + taken_over - gone),
+            ]
+            m.d.comb += [
+                self.written[n].eq(last),
+                self.waiting[n].eq(unwritten != 0),
+            ]
         return m
 
     def _data(self, memory: Memory, value):

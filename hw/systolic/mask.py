@@ -72,10 +72,9 @@ class MaskReader(wiring.Component):
         m.d.comb += [
             prefetch.i.valid.eq(self.active),
             prefetch.i.payload.addr.eq(address),
-            self.error.valid.eq(prefetch.out_of_range),
             self.error.code.eq(ErrorCode.ONCHIP_RANGE),
-            self.error.index.eq(index),
         ]
+        m.d.sync += [self.error.valid.eq(prefetch.out_of_range), self.error.index.eq(index)]
         with m.If(prefetch.i.valid & prefetch.i.ready):
             m.d.sync += [
                 address.eq(advance(address, 1)),

@@ -300,7 +300,7 @@ async def throughput(dut, commands):
 
 @cocotb.test()
 async def latency(dut):
-    """7 cycles from the command to `arvalid`, of which two are the reader's."""
+    """6 cycles from the command to `arvalid`, with the reader's."""
     rng = make_rng()
     windows = Windows(CONFIG, rng)
     await begin(dut, windows)
@@ -309,4 +309,4 @@ async def latency(dut):
     dut.i_command__valid.value = 1
     await RisingEdge(dut.clk)
     dut.i_command__valid.value = 0
-    assert await wait_for(dut, lambda: int(dut.axi__arvalid.value)) == 5
+    assert await wait_for(dut, lambda: int(dut.axi__arvalid.value)) == 6

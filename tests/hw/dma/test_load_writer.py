@@ -128,7 +128,7 @@ def test_halt():
     async def process(ctx):
         for port in ports(unit):
             ctx.set(port.ready, 1)
-        ctx.set(unit.i[0].payload, random_words(rng, unit, 1.0)[0])
+        ctx.set(unit.i[0].payload, random_words(rng, unit, 1.0)[0] | {"moves": 0})
         ctx.set(unit.i[0].valid, 1)
         await ctx.tick().repeat(5)
         assert any(ctx.get(port.valid) for port in ports(unit))
