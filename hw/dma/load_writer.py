@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth import Cat, Module, Signal, unsigned
+from amaranth import Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -24,6 +24,9 @@ TARGETS = (
     Memory.MASK,
 )
 """Memories that LOAD fills, in the order of the bits of `target`."""
+
+TABLES = (Memory.PARAM0, Memory.PARAM1, Memory.MASK)
+"""Those that nothing else writes."""
 
 
 def loaded_word(config: AcceleratorConfig) -> data.StructLayout:
@@ -51,7 +54,8 @@ class LoadWriter(wiring.Component):
 
     The load units share one read channel, so together they have at most a word a cycle, and one
     way does for them. In front of each memory are registers: whether a memory accepts, which is
-    decided late in a cycle, goes no further. The words of a load unit are written in the order in
+    decided late in a cycle, goes no further. (Not in front of tables, that is parameters and masks:
+    nobody else writes there.) The words of a load unit are written in the order in
     which they came: one for another memory waits until those before it are written.
 
     Latency: 2 cycles from a word to its write port. Throughput: a word a cycle, as long as the
@@ -62,7 +66,8 @@ class LoadWriter(wiring.Component):
     -------
     i: `loaded_word`, one stream for each load unit. activation_write, .., mask_write: the memories.
     written: the last word of a command of that load unit is accepted by its memory in this cycle.
-    waiting: words of that load unit have not been written. i_halt: write nothing (until reset).
+    waiting: words of that load unit have not been written. i_halt: write nothing
+    and forget what comes (until reset).
     """
 
     def __init__(self, config: AcceleratorConfig, loads: int):
@@ -110,50 +115,60 @@ class LoadWriter(wiring.Component):
         may_go = Signal()
         m.d.comb += may_go.eq(first.o.valid & ~(word.moves & (source & some).any()))
 
-        accepted = []
-        taken = Signal(len(TARGETS))
+        offered, ready = Signal(len(TARGETS)), Signal(len(TARGETS))
+        m.d.comb += offered.eq(Mux(may_go, word.target, 0))
+        accepted = []  # (happens, source, last) for each memory
         for i, memory in enumerate(TARGETS):
             port = getattr(self, f"{memory.name.lower()}_write")
-            layout = data.StructLayout(
-                {
-                    "addr": ADDRESS_BITS,
-                    "bank": BANK_BITS,
-                    "last": 1,
-                    "source": self._loads,
-                    "data": len(port.data),
-                }
-            )
-            m.submodules[memory.name.lower()] = wait = StreamBuffer(layout)
-            given, head = wait.i.payload, wait.o.payload
+            if memory in TABLES:
+                valid, head = offered[i], word
+                by, value, taken = source, self._data(memory, word.data), ready[i]
+            else:
+                layout = data.StructLayout(
+                    {
+                        "addr": ADDRESS_BITS,
+                        "bank": BANK_BITS,
+                        "last": 1,
+                        "source": self._loads,
+                        "data": len(port.data),
+                    }
+                )
+                m.submodules[memory.name.lower()] = wait = StreamBuffer(layout)
+                valid, head = wait.o.valid, wait.o.payload
+                by, value, taken = head.source, head.data, wait.o.ready
+                m.d.comb += [
+                    wait.i.valid.eq(offered[i]),
+                    ready[i].eq(wait.i.ready),
+                    wait.i.payload.addr.eq(word.addr),
+                    wait.i.payload.bank.eq(word.bank),
+                    wait.i.payload.last.eq(word.last),
+                    wait.i.payload.source.eq(source),
+                    wait.i.payload.data.eq(word.data),
+                ]
             m.d.comb += [
-                taken[i].eq(word.target[i] & wait.i.ready),
-                wait.i.valid.eq(word.target[i] & may_go),
-                given.addr.eq(word.addr),
-                given.bank.eq(word.bank),
-                given.last.eq(word.last),
-                given.source.eq(source),
-                given.data.eq(self._data(memory, word.data)),
-                port.valid.eq(wait.o.valid & ~self.i_halt),
+                port.valid.eq(valid & ~self.i_halt),
                 port.addr.eq(head.addr),
                 port.bank.eq(head.bank),
-                port.data.eq(head.data),
+                port.data.eq(value),
                 port.mask.eq(~0),
-                wait.o.ready.eq(port.ready & ~self.i_halt),
+                taken.eq(port.ready),
             ]
-            accepted.append((wait.o.valid & wait.o.ready, head))
+            accepted.append((valid & taken, by, head.last))
         goes = Signal()
-        m.d.comb += [goes.eq(may_go & taken.any()), first.o.ready.eq(goes)]
+        m.d.comb += [goes.eq((offered & ready).any()), first.o.ready.eq(goes)]
+        buffered = Cat(memory not in TABLES for memory in TARGETS)
         for n in range(self._loads):
-            gone = Cat(happens & head.source[n] for happens, head in accepted).any()
-            last = Cat(happens & head.source[n] & head.last for happens, head in accepted).any()
+            gone = Cat(happens & by[n] for happens, by, _ in accepted)
+            last = Cat(happens & by[n] & is_last for happens, by, is_last in accepted)
+            stays = goes & source[n] & (word.target & buffered).any()
             taken_over = self.i[n].valid & self.i[n].ready
             unwritten = Signal(range(5), name=f"unwritten_{n}")
             m.d.sync += [
-                under_way[n].eq(under_way[n] + (goes & source[n]) - gone),
-                unwritten.eq(unwritten + taken_over - gone),
+                under_way[n].eq(under_way[n] + stays - (gone & buffered).any()),
+                unwritten.eq(unwritten + taken_over - gone.any()),
             ]
             m.d.comb += [
-                self.written[n].eq(last),
+                self.written[n].eq(last.any() & ~self.i_halt),
                 self.waiting[n].eq(unwritten != 0),
             ]
         return m

@@ -128,17 +128,19 @@ class Scratchpad(wiring.Component):
             read_en, read_addr = Signal(name="read_en"), Signal.like(cells.read_addr)
             write_en, write_addr = Signal.like(cells.write_en), Signal.like(cells.write_addr)
             value = Signal(self.width)
-            # Later assignments win, so the lowest port number is assigned last.
+            # Later assignments win, so the lowest port number is assigned last. What is not read or
+            # written may be anything: the first assignment has no condition.
+            m.d.comb += read_addr.eq(self._place(readers[-1]))
             for port in reversed(readers):
                 with m.If(port.valid & (self._bank(port) == bank)):
                     m.d.comb += [read_en.eq(1), read_addr.eq(self._place(port))]
+            m.d.comb += [write_addr.eq(writes[0].place), value.eq(writes[0].data)]
             for write in writes:
                 with m.If(write.chosen[bank]):
-                    m.d.comb += [
-                        write_en.eq(write.mask),
-                        write_addr.eq(write.place),
-                        value.eq(write.data),
-                    ]
+                    m.d.comb += write_en.eq(write.mask)
+            for write in writes[1:]:
+                with m.If(write.chosen[bank]):
+                    m.d.comb += [write_addr.eq(write.place), value.eq(write.data)]
             reading = Signal(name=f"reading_{bank}")
             writing = Signal.like(write_en, name=f"writing_{bank}")
             read_place = Signal.like(read_addr, name=f"read_place_{bank}", reset_less=True)

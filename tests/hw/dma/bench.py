@@ -211,7 +211,8 @@ def break_command(
     assert kind == "range"
     onchip = (values["runs"] - 1) * values["run_stride"]
     onchip += (values["words"] - 1) * values["word_stride"]
-    values["address"] = depth(config, values["memory"]) - rng.randrange(onchip + 1)
+    words = depth(config, values["memory"])
+    values["address"] = words - rng.randrange(min(onchip, words) + 1)
     return ErrorCode.ONCHIP_RANGE
 
 
