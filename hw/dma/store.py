@@ -39,7 +39,7 @@ class StoreUnit(wiring.Component):
     the next one are read and its bursts issued while acknowledgements are outstanding, at most
     `max_outstanding` of them.
 
-    Latency: 6 cycles from a command to `awvalid`, 9 to `wvalid`. Throughput: a beat a cycle,
+    Latency: 6 cycles from a command to `awvalid`, 10 to `wvalid`. Throughput: a beat a cycle,
     also from command to command, where the memory delivers. Flow control: AXI4 and `ReadPort`.
 
     Errors: `DMA_WINDOW` (also for a read-only region), `ILLEGAL_COMMAND` (unaligned offset or
@@ -55,7 +55,7 @@ class StoreUnit(wiring.Component):
 
     commands_ahead = 2
     words_ahead = 16
-    """Words asked for and not yet on the bus: 8 for a word a cycle, the rest for bank conflicts."""
+    """Words asked for and not yet on the bus: 9 for a word a cycle, the rest for bank conflicts."""
 
     def __init__(self, config: AcceleratorConfig):
         self._config = config

@@ -291,7 +291,7 @@ async def throughput(dut, memory, commands):
 
 @cocotb.test()
 async def latency(dut):
-    """5 cycles from the command to `awvalid`; 8 to `wvalid`, which the memory is part of."""
+    """5 cycles from the command to `awvalid`; 9 to `wvalid`, which the memory is part of."""
     rng = make_rng()
     await start(dut, regions=Windows(CONFIG, rng).port())
     command = Command(Opcode.STORE, {"memory": 1, "words": 2, "runs": 1, "region": 2})
@@ -300,4 +300,4 @@ async def latency(dut):
     await RisingEdge(dut.clk)
     dut.i_command__valid.value = 0
     assert await wait_for(dut, lambda: int(dut.axi__awvalid.value)) == 5
-    assert await wait_for(dut, lambda: int(dut.axi__wvalid.value)) == 3
+    assert await wait_for(dut, lambda: int(dut.axi__wvalid.value)) == 4
