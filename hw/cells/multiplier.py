@@ -88,8 +88,8 @@ class Multiplier(wiring.Component):
             ports |= {f"i_A{i}": a[i], f"i_B{i}": b[i], f"i_C{i}": zero}
         for i in range(2 * DSP_BITS):
             ports[f"o_P{i}"] = product[i]
-        # Clocks, enables and resets that no register uses stay open: nextpnr would bring constants to
-        # them, over ways that in a full device hardly exist.
+        # Clocks, enables and resets that no register uses stay open: nextpnr would bring constants
+        # to them, over ways that in a full device hardly exist.
         m.submodules.dsp = Instance(
             "MULT18X18D",
             p_GSR="DISABLED",
