@@ -81,9 +81,9 @@ class SystolicArray(wiring.Component):
 
     @property
     def latency(self) -> int:
-        """Input registers and those of the groups, skew to the last pair, then the pair."""
+        """Input registers and those of the groups, skew to the last pair, the pair, the sums."""
         inputs = 3 if self.config.sparse else 2
-        return inputs + (self.config.rows // 2 - 1) + ProcessingPair.latency
+        return inputs + (self.config.rows // 2 - 1) + ProcessingPair.latency + 1
 
     def _operands(self, m: Module) -> list[Signal]:
         """Stage 1: the inputs of pair 0, of pair 1, .. as signed numbers, four or two each."""
@@ -192,6 +192,7 @@ class SystolicArray(wiring.Component):
                     operand[i] = register(m, operand[i], f"operand_{i}_{p + 1}")
                 for r in range(top + 2, c.rows):
                     column_bytes[r] = register(m, column_bytes[r], f"column_byte_{r}_{p + 1}")
+        # A register more, which may lie beside the accumulator.
         for column in range(columns):
-            m.d.comb += self.psum[column].eq(sums[column])
+            m.d.comb += self.psum[column].eq(register(m, sums[column], f"sum_{column}"))
         return m

@@ -75,17 +75,19 @@ class MaskReader(wiring.Component):
             self.error.code.eq(ErrorCode.ONCHIP_RANGE),
         ]
         m.d.sync += [self.error.valid.eq(prefetch.out_of_range), self.error.index.eq(index)]
-        with m.If(prefetch.i.valid & prefetch.i.ready):
+        # All is loaded while nothing is read (`i_start` comes only then): one bit says whether it
+        # was a command with masks.
+        with m.If(~self.active):
+            m.d.sync += [
+                self.active.eq(self.i_start & command.row_max & command.mask),
+                address.eq(command.mask_address),
+                words_left.eq(command.n_tiles),
+                index.eq(self.i_command.index),
+            ]
+        with m.Elif(prefetch.i.ready):
             m.d.sync += [
                 address.eq(advance(address, 1)),
                 words_left.eq(words_left - 1),
                 self.active.eq(words_left != 1),
-            ]
-        with m.If(self.i_start & command.row_max & command.mask):
-            m.d.sync += [
-                self.active.eq(1),
-                address.eq(command.mask_address),
-                words_left.eq(command.n_tiles),
-                index.eq(self.i_command.index),
             ]
         return m

@@ -65,13 +65,15 @@ class Prefetch(wiring.Component):
         m.submodules.tags = tags = CountedFifo(Shape.cast(self.tag).width, self.depth)
         m.submodules.words = words = CountedFifo(self.width, self.depth)
         given, head = data.View(request, requests.w_data), data.View(request, requests.r_data)
-        asked = self.i.valid & self.i.ready
+        # As it was a cycle ago: then one more may have been asked for, and one is now. Once for who
+        # asks, once for the FIFOs, which are elsewhere.
+        room = Signal(attrs={"keep": 1})
+        ready = Signal(attrs={"keep": 1})
+        m.d.sync += [room.eq(tags.level < self.depth - 1), ready.eq(tags.level < self.depth - 1)]
+        asked = self.i.valid & room
         taken = self.o.valid & self.o.ready
-        # As it was a cycle ago: then one more may have been asked for, and one is now.
-        room = Signal()
-        m.d.sync += room.eq(tags.level < self.depth - 1)
         m.d.comb += [
-            self.i.ready.eq(room),
+            self.i.ready.eq(ready),
             given.addr.eq(self.i.payload.addr),
             given.bank.eq(bank_of(self.i.payload.addr, self.banks)),
             requests.w_en.eq(asked),

@@ -6,6 +6,7 @@ from amaranth import Cat, Module, Signal, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.buffer import StreamBuffer
 from hw.cells.block_ram import BlockRam
 from hw.config import AcceleratorConfig
 from hw.delay import DelayLine
@@ -80,22 +81,23 @@ class WordReader(wiring.Component):
             m.d.sync += holding.eq(0)
 
         # --- requests -----------------------------------------------------------------------------
-        # An address is offered from a register, whose place the next one takes when it is accepted.
+        # Addresses wait for the accumulator in registers: what it decides reaches no further.
+        m.submodules.waiting = waiting = StreamBuffer(unsigned(ADDRESS_BITS))
         used = Signal(range(self.depth + 1))
-        room = (
-            Signal()
-        )  # as it was a cycle ago: then one more may have been offered, and one is now
+        # As it was a cycle ago: then one more may have been offered, and one is now.
+        room = Signal()
         port = self.acc_read
         beyond = DelayLine(m, port.out_of_range, "beyond")
-        free, offer = Signal(), Signal()
-        m.d.comb += [free.eq(~port.valid | port.ready), offer.eq(more & room & free)]
-        m.d.sync += [
-            used.eq(used + offer - words.freed),
-            room.eq(used < self.depth - 1),
-            port.valid.eq(offer | (port.valid & ~port.ready)),
+        offer = Signal()
+        m.d.comb += [
+            waiting.i.valid.eq(more & room),
+            waiting.i.payload.eq(address),
+            offer.eq(waiting.i.valid & waiting.i.ready),
+            port.valid.eq(waiting.o.valid),
+            port.addr.eq(waiting.o.payload),
+            waiting.o.ready.eq(port.ready),
         ]
-        with m.If(free):
-            m.d.sync += port.addr.eq(address)
+        m.d.sync += [used.eq(used + offer - words.freed), room.eq(used < self.depth - 1)]
         with m.If(offer):
             with m.If(last):
                 m.d.sync += [

@@ -29,7 +29,7 @@ def test_build_says_what_it_made(weft, fake, tmp_path):
     assert outcome.code == 0, outcome
     for text in (
         "ULX3S-85F: ulx3s without sparse",
-        "70.2 MHz by nextpnr's timing model, 45 wanted (seed 2; all: 61.5, 70.2, 66.0)",
+        "90.2 MHz by nextpnr's timing model, 80 wanted (seed 2; all: 81.5, 90.2, 86.0)",
         "from core.matrix.rows.count",
         "openFPGALoader -b ulx3s",
     ):
@@ -113,10 +113,10 @@ def test_synth_of_configurations_and_boards(weft, fake, tmp_path, monkeypatch):
     assert outcome.code == 0 and "ulx3s on ULX3S-85F" in outcome.out, outcome
     assert seen[-1][0][0].name == "ulx3s"
     assert "16 multiply-accumulates a cycle: 20 LUT4 for each" in outcome.out
-    assert "70.2 MHz by nextpnr's timing model" in outcome.out
+    assert "90.2 MHz by nextpnr's timing model" in outcome.out
     placed = json.loads((tmp_path / "board.json").read_text())["placed"]
     assert (
-        placed["fmax_mhz"] == 70.25
+        placed["fmax_mhz"] == 90.25
         and placed["clocks"][0]["critical_path"]["to"] == "core.vector.mode"
     )
     error = weft("synth", "nothing").error()
