@@ -18,6 +18,7 @@ from hw.dma.transfer import (
     regions_layout,
     word_beats_log2,
 )
+from hw.fifo import CountedFifo
 from hw.interfaces import ADDRESS_BITS, INDEX_BITS, ReadPort, UnitStatus, command_stream
 from hw.isa import ErrorCode, Memory, Opcode
 from hw.memory.banks import BANK_BITS, memory_words
@@ -97,19 +98,29 @@ class StoreUnit(wiring.Component):
         burst = front.burst.payload
         outstanding = config.max_outstanding
         acknowledged = data.StructLayout({"last": 1, "index": INDEX_BITS})
-        m.submodules.lengths = lengths = fifo.SyncFIFO(width=len(burst.beats), depth=outstanding)
-        m.submodules.answers = answers = fifo.SyncFIFO(width=acknowledged.size, depth=outstanding)
+        m.submodules.lengths = lengths = CountedFifo(len(burst.beats), max(2, outstanding))
+        m.submodules.answers = answers = CountedFifo(acknowledged.size, max(2, outstanding))
+        # Bursts that are not acknowledged: those whose beats have not been sent are among them.
+        unanswered, unanswered_next = (
+            Signal(range(outstanding + 1), name=name) for name in ("unanswered", "unanswered_next")
+        )
+        may_issue = Signal(init=1)
         offered = Signal()
         m.d.comb += [
-            front.burst.ready.eq((~axi.awvalid | axi.awready) & lengths.w_rdy & answers.w_rdy),
+            front.burst.ready.eq((~axi.awvalid | axi.awready) & may_issue),
             offered.eq(front.burst.valid & front.burst.ready),
             lengths.w_data.eq(burst.beats),
             lengths.w_en.eq(offered),
             answers.w_data.eq(Cat(burst.last, burst.index)),
             answers.w_en.eq(offered),
+            unanswered_next.eq(unanswered + offered - (axi.bvalid & answers.r_rdy)),
             axi.awid.eq(0),
             axi.awsize.eq(exact_log2(config.bus_bytes)),
             axi.awburst.eq(Burst.INCR),
+        ]
+        m.d.sync += [
+            unanswered.eq(unanswered_next),
+            may_issue.eq(unanswered_next != outstanding),
         ]
         with m.If(offered):
             m.d.sync += [

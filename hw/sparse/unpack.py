@@ -7,9 +7,9 @@ from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.config import AcceleratorConfig
+from hw.fifo import CountedFifo
 from hw.sparse.select import INDEX_BITS
 from hw.systolic.columns import GROUP, copies, register
-from hw.systolic.fifo import CountedFifo
 
 __all__ = ["WeightUnpacker", "WordKind", "packed_tag", "weight_entry"]
 

@@ -8,9 +8,9 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
+from hw.fifo import CountedFifo
 from hw.interfaces import ADDRESS_BITS, ReadPort
 from hw.memory.banks import BANK_BITS, bank_of
-from hw.systolic.fifo import CountedFifo
 
 __all__ = ["Prefetch", "RowPrefetch"]
 

@@ -6,7 +6,7 @@ from collections import deque
 import pytest
 from amaranth.sim import Simulator
 
-from hw.systolic.fifo import CountedFifo
+from hw.fifo import CountedFifo
 
 
 @pytest.mark.parametrize("depth", [2, 8, 16])
