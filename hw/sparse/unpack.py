@@ -6,10 +6,10 @@ from amaranth import Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.columns import GROUP, copies, register
 from hw.config import AcceleratorConfig
 from hw.fifo import CountedFifo
 from hw.sparse.select import INDEX_BITS
-from hw.systolic.columns import GROUP, copies, register
 
 __all__ = ["WeightUnpacker", "WordKind", "packed_tag", "weight_entry"]
 

@@ -7,11 +7,11 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.cells.block_ram import BlockRam
+from hw.columns import GROUP, copies, register
 from hw.config import AcceleratorConfig
 from hw.delay import DelayLine
 from hw.interfaces import ReadPort, RowPort
 from hw.isa import MASKED_SCORE
-from hw.systolic.columns import GROUP, copies, register
 from hw.systolic.tags import delayed_tag, row_tag
 
 __all__ = ["SHIFT_BITS", "Accumulator"]

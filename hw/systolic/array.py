@@ -9,10 +9,10 @@ from amaranth.hdl import ValueLike
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.columns import GROUP, copies, register
 from hw.config import AcceleratorConfig
 from hw.sparse.formats import QUAD
 from hw.sparse.unpack import weight_entry
-from hw.systolic.columns import GROUP, copies, register
 from hw.systolic.pe import ProcessingPair
 
 __all__ = ["SystolicArray"]

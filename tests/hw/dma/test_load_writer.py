@@ -52,6 +52,7 @@ def as_written(port, memory: Memory, word: dict) -> tuple[int, int, int, int]:
 @pytest.mark.parametrize("offer", [1.0, 0.4])
 @pytest.mark.parametrize("stay", [1.0, 0.8, 0.0])
 def test_order(accept, offer, stay):
+    print("seed", SEED)
     rng = random.Random(f"{SEED} {accept} {offer} {stay}")
     unit = LoadWriter(CONFIG, LOADS)
     sent = [random_words(rng, unit, stay) for _ in range(LOADS)]

@@ -31,11 +31,7 @@ from tests.sw.compiler.random_graphs import (
 def narrow(activation_words: int) -> AcceleratorConfig:
     """A machine that uses its activation memory up with layers of 384 and 1536 features."""
     return dataclasses.replace(
-        get_config("ulx3s"),
-        name="narrow",
-        lanes=2,
-        residual_words=12288,
-        activation_words=activation_words,
+        get_config("ulx3s"), name="narrow", activation_words=activation_words
     )
 
 
