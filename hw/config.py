@@ -238,6 +238,7 @@ PRESETS: dict[str, AcceleratorConfig] = {
             accumulator_words=512,
             param_words=512,
             bus_bytes=4,
+            queue_depth=16,
             burst_bytes=128,
             sparse=True,
             int4=True,

@@ -9,6 +9,11 @@ from amaranth.lib.wiring import In, Out
 __all__ = ["CountedFifo"]
 
 
+LUT_WORDS = 16
+"""Of the smallest memory in LUTs (ECP5). Its address has four bits in any case, and one that no
+pointer drives is a constant that has to be brought to every LUT."""
+
+
 class CountedFifo(wiring.Component):
     """First in, first out; whoever writes counts what is in it, so a write always finds room.
 
@@ -45,11 +50,12 @@ class CountedFifo(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        places = max(self.depth, LUT_WORDS)
         m.submodules.storage = storage = memory.Memory(
-            shape=unsigned(self.width), depth=self.depth, init=[]
+            shape=unsigned(self.width), depth=places, init=[]
         )
         write, read = storage.write_port(), storage.read_port(domain="comb")
-        produce, consume = Signal(range(self.depth)), Signal(range(self.depth))
+        produce, consume = Signal(range(places)), Signal(range(places))
         taken = self.r_rdy & self.r_en
         m.d.comb += [
             write.en.eq(self.w_en),

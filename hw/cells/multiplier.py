@@ -77,6 +77,11 @@ class Multiplier(wiring.Component):
         product = Signal(2 * DSP_BITS)
         m.d.comb += [a.eq(self.a), b.eq(self.b), self.o.eq(product[: len(self.o)])]
         zero, one = Const(0, 1), Const(1, 1)
+        # A LUT of its own for what must be 0 at pins: nextpnr brings all constants of a design from
+        # one place, over ways that hardly exist in a device whose multipliers are all used. Clocks,
+        # enables and resets that no register uses stay open for the same reason.
+        near_zero = Signal()
+        m.submodules.zero = Instance("LUT4", p_INIT=Const(0, 16), o_Z=near_zero)
         registers = {"INPUTA": self.a_enable, "INPUTB": self.b_enable, "OUTPUT": self.o_enable}
         ports: dict = {}
         for i, (name, enable) in enumerate(registers.items()):
@@ -88,17 +93,15 @@ class Multiplier(wiring.Component):
             ports |= {f"i_A{i}": a[i], f"i_B{i}": b[i], f"i_C{i}": zero}
         for i in range(2 * DSP_BITS):
             ports[f"o_P{i}"] = product[i]
-        # Clocks, enables and resets that no register uses stay open: nextpnr would bring constants
-        # to them, over ways that in a full device hardly exist.
         m.submodules.dsp = Instance(
             "MULT18X18D",
             p_GSR="DISABLED",
             i_CLK0=ClockSignal(),
-            i_RST0=zero,
+            i_RST0=near_zero,
             i_SIGNEDA=one,
             i_SIGNEDB=one,
-            i_SOURCEA=zero,
-            i_SOURCEB=zero,
+            i_SOURCEA=near_zero,
+            i_SOURCEB=near_zero,
             **ports,
         )
 

@@ -6,32 +6,20 @@ from __future__ import annotations
 import ctypes
 import json
 import random
-import re
 from pathlib import Path
 
-import pyosys
 import pytest
 
 from boards.yosys import run_yosys
 from sim.netlist import netlist_library
 from sim.netlist_cells import Netlist, NetlistError
 from sim.verilator import DRAFT_CXX_FLAGS, build_library
+from tests.cell_models import cell_models
 from tests.sim.rtl import SEED
 
 HARNESS = str(Path(__file__).with_name("cells.cpp"))
-ECP5 = Path(pyosys.__file__).parent / "share" / "ecp5"
-OWN = Path(__file__).parents[2] / "sim" / "cells" / "ecp5.v"
 INPUTS = 256
 STEPS = 3000
-
-
-def models() -> str:
-    """Yosys' models of what is simulated, and ours."""
-    yosys = "".join((ECP5 / name).read_text() for name in ("common_sim.vh", "ccu2c_sim.vh"))
-    wanted = "LUT4|LUT2|PFUMX|L6MUX21|CCU2C|TRELLIS_FF|TRELLIS_DPR16X4"
-    found = re.findall(rf"^module (?:{wanted}) ?\(.*?^endmodule$", yosys, re.M | re.S)
-    assert len(found) == 7
-    return "\n".join([*found, OWN.read_text()])
 
 
 class Circuit:
@@ -170,7 +158,7 @@ def test_cells_do_what_their_models_do(tmp_path: Path):
     words = netlist.words()
     found.netlist_load.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
     found.netlist_load(words.ctypes.data, words.size)
-    text = circuit.text + models()
+    text = circuit.text + cell_models()
     wanted = open_cells(build_library(text, HARNESS, "", cxx_flags=DRAFT_CXX_FLAGS)[0])
     sides = [(library, library.cells_make()) for library in (wanted, found)]
     size = -(-len(circuit.outputs) // 8) + 8

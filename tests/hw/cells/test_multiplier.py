@@ -1,27 +1,27 @@
 """The multiplier's forms against each other: plain RTL, and the DSP block of ECP5."""
 
 import gc
-from pathlib import Path
 
 import pytest
 
 from hw.cells.multiplier import Multiplier, WideMultiplier
 from hw.cells.technology import Technology, technology_of
+from tests.cell_models import cell_models
 from tests.cocotb_runner import run
-
-CELLS = Path(__file__).parents[3] / "sim" / "cells" / "ecp5.v"
 
 
 @pytest.mark.parametrize("technology", [Technology.PORTABLE, Technology.ECP5])
 @pytest.mark.parametrize(("a_bits", "b_bits"), [(9, 8), (18, 18), (32, 16)])
-def test_product(technology: Technology, a_bits: int, b_bits: int):
+def test_product(technology: Technology, a_bits: int, b_bits: int, tmp_path):
+    cells = tmp_path / "cells.v"
+    cells.write_text(cell_models())
     run(
         WideMultiplier(a_bits, b_bits),
         "tests.hw.cells.cocotb_multiplier",
         name=f"multiplier_{a_bits}_{b_bits}_{technology.value}",
         env={"WEFT_A_BITS": str(a_bits), "WEFT_B_BITS": str(b_bits)},
         platform=technology,
-        sources=[CELLS] if technology is Technology.ECP5 else [],
+        sources=[cells] if technology is Technology.ECP5 else [],
     )
 
 
