@@ -87,13 +87,18 @@ def _number(cell: Cell, key: str, default: str = "0") -> int:
 class _Reader:
     def __init__(self, module: dict[str, Any]):
         self._numbers: dict[int | str, int] = {"0": ZERO, "x": ZERO, "z": ZERO, "1": ONE}
+        cells = dict(sorted(module["cells"].items()))
+        # Zeros of multipliers (hw/cells/multiplier.py) are constants for who reads them.
+        zeros = [n for n, c in cells.items() if c["type"] == "LUT4" and not _number(c, "INIT")]
+        for name in zeros:
+            self._numbers[cells.pop(name)["connections"]["Z"][0]] = ZERO
         ports = {
             name: (port["direction"] == "input", self._nets(port["bits"]))
             for name, port in module["ports"].items()
         }
         self.netlist = Netlist(ports, 0)
         self._fresh = 0
-        for name, cell in sorted(module["cells"].items()):
+        for name, cell in cells.items():
             kind = cell["type"]
             if kind == "$scopeinfo":
                 continue

@@ -81,7 +81,8 @@ class Multiplier(wiring.Component):
         # one place, over ways that hardly exist in a device whose multipliers are all used. Clocks,
         # enables and resets that no register uses stay open for the same reason.
         near_zero = Signal()
-        m.submodules.zero = Instance("LUT4", p_INIT=Const(0, 16), o_Z=near_zero)
+        pins = {f"i_{pin}": zero for pin in "ABCD"}
+        m.submodules.zero = Instance("LUT4", p_INIT=Const(0, 16), **pins, o_Z=near_zero)
         registers = {"INPUTA": self.a_enable, "INPUTB": self.b_enable, "OUTPUT": self.o_enable}
         ports: dict = {}
         for i, (name, enable) in enumerate(registers.items()):
