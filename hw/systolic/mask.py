@@ -26,9 +26,9 @@ __all__ = ["MaskReader"]
 class MaskReader(wiring.Component):
     """Reads MASK[mask_address + n] for n in range(n_tiles) of each command that uses the mask.
 
-    Latency: 7 cycles from the command to its first word, less than the row streamer needs to its
-    first row, so that a masked command starts as fast as any. Throughput: a word a cycle.
-    Flow control: `o` is a FIFO; while `active`, no further command may start.
+    Latency: 4 cycles and the memory's from the command to its first word, less than the row
+    streamer needs to its first row, so that a masked command starts as fast as any. Throughput: a
+    word a cycle. Flow control: `o` is a FIFO; while `active`, no further command may start.
 
     Members
     -------

@@ -25,10 +25,10 @@ class RowStreamer(wiring.Component):
     ```
     A row of a SPARSE_GEMM has the words of two panels, `2*k` and `2*k + 1`, read together.
 
-    Latency: 9 cycles from a command to its first row. Throughput: a row a cycle, also from tile
-    to tile and from command to command, where tiles have two rows or more; the two words of a
-    sparse row may share a bank, as requests wait on their own. Flow control: `o` is a FIFO, so the
-    memory may hesitate.
+    Latency: 6 cycles and the memory's from a command to its first row. Throughput: a row a cycle,
+    also from tile to tile and from command to command, where tiles have two rows or more; the two
+    words of a sparse row may share a bank, as requests wait on their own. Flow control: `o` is a
+    FIFO, so the memory may hesitate.
 
     Ranges: an accumulator word beyond the memory, and row slots beyond `row_slots` in a command
     that uses them, are reported as `ONCHIP_RANGE`; the rows concerned carry `write = 0`.
