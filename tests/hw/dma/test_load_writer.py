@@ -106,6 +106,7 @@ def test_order(accept, offer, stay):
                 ends[n] += last[n]
             await ctx.tick()
             cycles += 1
+            assert cycles < 20 * LOADS * len(sent[0])
             waiting = ctx.get(unit.waiting)
             for n in range(LOADS):
                 assert waiting >> n & 1 == (accepted[n] > len(found[n]))
@@ -129,10 +130,10 @@ def test_halt():
     async def process(ctx):
         for port in ports(unit):
             ctx.set(port.ready, 1)
-        ctx.set(unit.i[0].payload, random_words(rng, unit, 1.0)[0] | {"moves": 0})
+        ctx.set(unit.i[0].payload, random_words(rng, unit, 1.0)[0] | {"moves": 0, "last": 1})
         ctx.set(unit.i[0].valid, 1)
         await ctx.tick().repeat(5)
-        assert any(ctx.get(port.valid) for port in ports(unit))
+        assert any(ctx.get(port.valid) for port in ports(unit)) and ctx.get(unit.written)
         ctx.set(unit.i_halt, 1)
         for _ in range(5):
             assert not any(ctx.get(port.valid) for port in ports(unit))
