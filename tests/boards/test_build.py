@@ -53,14 +53,14 @@ def test_a_real_bitstream(small, tmp_path):
     data = bitstream.read_bytes()
     # Comments of Project Trellis, then the preamble of ECP5's bitstreams.
     assert b"LFE5U-85F" in data[:200] and b"\xff\xff\xbd\xb3" in data[:400]
-    assert result.hz == 80e6 and result.placement.mhz > 80
+    assert result.hz == 100e6 and result.placement.mhz > 100
     assert 20 < result.area.ffs < 300 and result.area.multipliers == 0
     summary = json.loads((tmp_path / "out" / SUMMARY).read_text())
     assert summary["board"] == "ulx3s" and summary["timing_met"]
     assert summary["fingerprint"] == f"{ULX3S.config.fingerprint():08x}"
     assert summary["versions"]["nextpnr-ecp5"].startswith("0.11")
     system, memory = summary["clocks"]
-    assert (system["net"], system["mhz"]) == ("clk", 80)
+    assert (system["net"], system["mhz"]) == ("clk", 100)
     assert (memory["net"], memory["mhz"]) == ("pll.o_memory", 100)
     assert 0 < summary["crossing_ns"] < 1000 / memory["mhz"]
     for clock in (system, memory):
@@ -79,8 +79,8 @@ def test_the_best_seed_is_packed(fake, tmp_path):
     assert bitstream.read_text() == "packed, placed with seed 2"
     assert result.placement.seed == 2
     summary = json.loads((tmp_path / "out" / SUMMARY).read_text())
-    assert summary["seeds"] == {"1": 81.5, "2": 90.25, "3": 86.0}
-    assert summary["fmax_mhz"] == 90.25
+    assert summary["seeds"] == {"1": 101.5, "2": 110.25, "3": 106.0}
+    assert summary["fmax_mhz"] == 110.25
     assert str(result.placement.tightest.path) == (
         "core.matrix.rows.count -> core.vector.mode, 8.8 ns (8.0 of it routing), 1 levels of logic"
     )
@@ -101,10 +101,10 @@ def test_too_slow(fake, tmp_path):
     earlier = tmp_path / "out"
     build(ULX3S, ULX3S.config, earlier)
     with pytest.raises(TimingError) as caught:
-        build(ULX3S, ULX3S.config, earlier, mhz=100)
+        build(ULX3S, ULX3S.config, earlier, mhz=120)
     text = str(caught.value)
-    assert "100 MHz were asked for, the best of 3 seeds reaches 90.2 MHz" in text
-    assert "core.matrix.rows.count -> core.vector.mode" in text and "--mhz 90 or less" in text
+    assert "120 MHz were asked for, the best of 3 seeds reaches 110.2 MHz" in text
+    assert "core.matrix.rows.count -> core.vector.mode" in text and "--mhz 110 or less" in text
     assert left(tmp_path) == ["out"] and left(earlier) == [SUMMARY, "ulx3s.bit"]
 
 

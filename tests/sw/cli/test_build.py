@@ -29,7 +29,7 @@ def test_build_says_what_it_made(weft, fake, tmp_path):
     assert outcome.code == 0, outcome
     for text in (
         "ULX3S-85F: ulx3s without sparse",
-        "90.2 MHz by nextpnr's timing model, 80 wanted (seed 2; all: 81.5, 90.2, 86.0)",
+        "110.2 MHz by nextpnr's timing model, 100 wanted (seed 2; all: 101.5, 110.2, 106.0)",
         "from core.matrix.rows.count",
         "openFPGALoader -b ulx3s",
     ):
@@ -44,7 +44,7 @@ def test_build_refuses(weft, fake, tmp_path):
     for arguments, text in (
         (["ulx4"], "unknown board 'ulx4'; boards: ulx3s, ecpix5-45f, ecpix5-85f, icebreaker"),
         (["ulx3s", "--config", "huge"], "unknown configuration 'huge'"),
-        (["ulx3s", "--mhz", "100"], "ulx3s: timing is not met: 100 MHz were asked for"),
+        (["ulx3s", "--mhz", "120"], "ulx3s: timing is not met: 120 MHz were asked for"),
         (["ulx3s", "--mhz", "1000"], "clock: output of 1000 MHz; a PLL takes 6.25 to 400"),
         (["ulx3s", "--mhz", "0"], "0.0 is not in the range"),
         (["ulx3s", "--seeds", "0"], "0 is not in the range"),
@@ -113,10 +113,10 @@ def test_synth_of_configurations_and_boards(weft, fake, tmp_path, monkeypatch):
     assert outcome.code == 0 and "ulx3s on ULX3S-85F" in outcome.out, outcome
     assert seen[-1][0][0].name == "ulx3s"
     assert "16 multiply-accumulates a cycle: 20 LUT4 for each" in outcome.out
-    assert "90.2 MHz by nextpnr's timing model" in outcome.out
+    assert "110.2 MHz by nextpnr's timing model" in outcome.out
     placed = json.loads((tmp_path / "board.json").read_text())["placed"]
     assert (
-        placed["fmax_mhz"] == 90.25
+        placed["fmax_mhz"] == 110.25
         and placed["clocks"][0]["critical_path"]["to"] == "core.vector.mode"
     )
     error = weft("synth", "nothing").error()
