@@ -55,10 +55,10 @@ def timing_lines(result: Result) -> list[str]:
     system, *others = placement.clocks
     seeds = ", ".join(f"{p.mhz:.1f}" for p in result.tried)
     lines = [
-        f"{system.mhz:.1f} MHz by nextpnr's timing model, {system.wanted} wanted "
-        f"(seed {placement.seed}; all: {seeds})"
+        f"{system.mhz:.1f} MHz by nextpnr's timing model, {system.wanted} wanted",
+        *(f"memory: {clock.mhz:.1f} MHz, {clock.wanted} wanted" for clock in others),
+        f"seed {placement.seed} of {len(result.tried)}; all of them: {seeds} MHz",
     ]
-    lines += [f"memory: {clock.mhz:.1f} MHz, {clock.wanted} wanted" for clock in others]
     path = placement.tightest.path
     return [
         *lines,
