@@ -81,6 +81,7 @@ def run(
     testcase: str | Sequence[str] | None = None,
     sources: Sequence[Path] = (),
     platform: Any = None,
+    netlist: str = "",
 ) -> None:
     """Run every cocotb test of `test_module` on `component`, in each simulator.
 
@@ -95,11 +96,14 @@ def run(
     testcase: names of the tests to run; all of them by default.
     sources: Verilog files with modules that the component instantiates.
     platform: what `elaborate` gets, such as a `Technology`.
+    netlist: Verilog of the component as a synthesis made it, to run instead of Amaranth's.
 
     Raises `AssertionError` with the end of the log if a test failed or none ran, and
     `MissingToolError` if a simulator is not installed.
     """
-    text = verilog.convert(component, name=TOP, platform=platform, ports=ports, emit_src=False)
+    text = netlist or verilog.convert(
+        component, name=TOP, platform=platform, ports=ports, emit_src=False
+    )
     text = "\n".join([text, *(source.read_text() for source in sources)])
     digest = hashlib.sha256((RECIPE + text).encode()).hexdigest()[:16]
     folder = BUILD / f"{name}-{digest}"

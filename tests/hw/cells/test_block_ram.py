@@ -1,4 +1,5 @@
-"""The block RAM inferred and as cells of ECP5, against a list; and how these divide a memory."""
+"""The block RAM inferred, as cells of ECP5 and as Yosys infers it from cells of iCE40, against a
+list; and how those of ECP5 divide a memory."""
 
 import gc
 from pathlib import Path
@@ -7,6 +8,7 @@ import pytest
 
 from hw.cells.block_ram import MODES, BlockRam, pieces
 from hw.cells.technology import Technology
+from tests.cell_models import ICE40_CELLS, ice40_netlist
 from tests.cocotb_runner import run
 
 CELLS = Path(__file__).parents[3] / "sim" / "cells" / "ecp5.v"
@@ -35,6 +37,23 @@ def test_traffic(technology: Technology, width: int, depth: int, granules: int, 
         env={f"WEFT_{name}": str(value) for name, value in shape.items()},
         platform=technology,
         sources=[CELLS] if technology is Technology.ECP5 else [],
+    )
+
+
+@pytest.mark.parametrize(("width", "depth", "granules"), [(32, 512, 2), (5, 70, 1), (1, 2500, 1)])
+def test_traffic_in_cells_of_ice40(width: int, depth: int, granules: int):
+    shape = {"WIDTH": width, "DEPTH": depth, "GRANULES": granules}
+    component = BlockRam(width, depth, granules=granules)
+    netlist = ice40_netlist(component)
+    assert "SB_RAM40_4K" in netlist
+    run(
+        component,
+        "tests.hw.cells.cocotb_block_ram",
+        name=f"block_ram_{width}_{depth}_{granules}_ice40",
+        env={f"WEFT_{name}": str(value) for name, value in shape.items()},
+        simulators=("verilator",),  # Icarus does not read these models
+        netlist=netlist,
+        sources=[ICE40_CELLS],
     )
 
 

@@ -1,4 +1,5 @@
-"""The multiplier's forms against each other: plain RTL, and the DSP block of ECP5."""
+"""The multiplier's forms against each other: plain RTL, the DSP block of ECP5, and what Yosys makes
+of the plain one for iCE40, on Yosys' models of the cells."""
 
 import gc
 
@@ -6,7 +7,7 @@ import pytest
 
 from hw.cells.multiplier import Multiplier, WideMultiplier
 from hw.cells.technology import Technology, technology_of
-from tests.cell_models import cell_models
+from tests.cell_models import ICE40_CELLS, cell_models, ice40_netlist
 from tests.cocotb_runner import run
 
 
@@ -22,6 +23,22 @@ def test_product(technology: Technology, a_bits: int, b_bits: int, tmp_path):
         env={"WEFT_A_BITS": str(a_bits), "WEFT_B_BITS": str(b_bits)},
         platform=technology,
         sources=[cells] if technology is Technology.ECP5 else [],
+    )
+
+
+@pytest.mark.parametrize(("a_bits", "b_bits"), [(9, 8), (32, 16)])
+def test_product_in_cells_of_ice40(a_bits: int, b_bits: int):
+    component = WideMultiplier(a_bits, b_bits)
+    netlist = ice40_netlist(component)
+    assert "SB_MAC16" in netlist
+    run(
+        component,
+        "tests.hw.cells.cocotb_multiplier",
+        name=f"multiplier_{a_bits}_{b_bits}_ice40",
+        env={"WEFT_A_BITS": str(a_bits), "WEFT_B_BITS": str(b_bits)},
+        simulators=("verilator",),  # Icarus does not read these models
+        netlist=netlist,
+        sources=[ICE40_CELLS],
     )
 
 
