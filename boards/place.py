@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -152,8 +154,8 @@ def place(
 
     constraints: file with the pins. wanted: clocks in MHz by the names of their nets, the system's
     first; nextpnr is told more (`AIM`), at the end of `constraints`. progress: called with (text,
-    done, total). crowded: chooses one of `Family.routers`. Seeds that the placer comes to no end
-    with are left out. Raises `SynthesisError`, also if all are; slower clocks than wanted are no
+    done, total). crowded: chooses one of `Family.routers`. Seeds that come to no end (`_Run`) are
+    left out. Raises `SynthesisError`, also if all are; slower clocks than wanted are no
     error here.
     """
     aims = {net: AIM * mhz for net, mhz in wanted.items()}
@@ -171,21 +173,22 @@ def place(
          "--timing-allow-fail"]
         for seed in seeds
     ]  # fmt: skip
-    done, iterations = [0.0] * len(seeds), [0] * len(seeds)
     text = f"Placing and routing, seed {seeds[0]}" + (f" to {seeds[-1]}" if seeds[1:] else "")
+    runs = [_Run() for _ in seeds]
 
     def update(number: int, log: str) -> bool:
-        iterations[number] = max([iterations[number], *map(int, ITERATION.findall(log))])
-        stuck = iterations[number] > MOST_ITERATIONS
-        done[number] = 1 if stuck else max(done[number], _share_done(log))
+        runs[number].read(log)
+        soonest = min((run.seconds for run in runs if run.ended), default=math.inf)
+        runs[number].judge(PATIENCE * soonest)
         if progress is not None:
-            progress(text, round(1000 * sum(done)), 1000 * len(done))
-        return not stuck
+            done = sum(run.given_up or run.done for run in runs)
+            progress(text, round(1000 * done), 1000 * len(runs))
+        return not runs[number].given_up
 
     if progress is not None:
-        progress(text, 0, 1000 * len(done))
+        progress(text, 0, 1000 * len(runs))
     run_tools(commands, folder, update, at_a_time=min(AT_A_TIME, os.cpu_count() or 1))
-    ended = [seed for seed, n in zip(seeds, iterations, strict=True) if n <= MOST_ITERATIONS]
+    ended = [seed for seed, run in zip(seeds, runs, strict=True) if not run.given_up]
     if not ended:
         raise SynthesisError(
             f"nextpnr's placer comes to no end: {MOST_ITERATIONS:,} iterations and no seed of "
@@ -229,20 +232,49 @@ where most of the device's are used; 46,000 LUTs with 140 block RAMs did not cha
 PLACED, ROUTED = 0.6, 0.95
 """Shares of the whole, roughly."""
 
+PATIENCE = 3
+"""How many times as long as the soonest seed another one may take. The first router finds the last
+hundred of 340,000 connections in a minute or, with few seeds, not in half an hour."""
 
-def _share_done(log: str) -> float:
-    """How far nextpnr is, from the last lines of its log, as a share of the whole."""
-    share = 0.0
-    for line in log.splitlines():
-        if match := ITERATION.search(line):
-            share = PLACED * min(1.0, int(match[1]) / ITERATIONS)
-        elif "Routing.." in line:
-            share = PLACED
-        elif "Routing complete" in line:
-            share = ROUTED
-        elif "Program finished" in line:
-            share = 1.0
-    return share
+
+class _Run:
+    """How far nextpnr is with a seed, from what it writes.
+
+    done: share of the whole. seconds: since the first call of `read`. given_up: for good.
+    """
+
+    def __init__(self) -> None:
+        self.done = self.seconds = 0.0
+        self.given_up = False
+        self._began: float | None = None
+        self._iterations = 0
+        self._line = ""
+
+    @property
+    def ended(self) -> bool:
+        return self.done == 1
+
+    def read(self, log: str) -> None:
+        """log: what it wrote since the last call."""
+        if self._began is None:
+            self._began = time.monotonic()
+        self.seconds = time.monotonic() - self._began
+        *lines, self._line = (self._line + log).split("\n")
+        for line in lines:
+            if match := ITERATION.search(line):
+                self._iterations = max(self._iterations, int(match[1]))
+                self.done = PLACED * min(1.0, self._iterations / ITERATIONS)
+            elif "Routing.." in line:
+                self.done = PLACED
+            elif "Routing complete" in line:
+                self.done = ROUTED
+            elif "Program finished" in line:
+                self.done = 1.0
+
+    def judge(self, most_seconds: float) -> None:
+        """Give up a placer that is stuck, and what takes too long."""
+        stuck = self._iterations > MOST_ITERATIONS
+        self.given_up = not self.ended and (stuck or self.seconds > most_seconds)
 
 
 def _placement(folder: Path, seed: int, wanted: Mapping[str, float]) -> Placement:

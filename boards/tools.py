@@ -63,8 +63,8 @@ def run_tools(
 ) -> list[str]:
     """Run commands in `folder`, some at a time; returns what each wrote.
 
-    progress: called with a command's number and the new part of what it writes, now and then. It
-    tells whether to go on: if not, the command is ended, which is no failure.
+    progress: called now and then, with the number of a command and what it wrote since, which may
+    be nothing. It tells whether to go on: if not, the command is ended, which is no failure.
     Raises `SynthesisError` if one fails. None is left running.
     """
     waiting = list(enumerate(commands))
@@ -77,7 +77,7 @@ def run_tools(
             file.seek(read[number])
             new = file.read()
         read[number] += len(new)
-        return not new or progress is None or progress(number, new.decode(errors="replace"))
+        return progress is None or progress(number, new.decode(errors="replace"))
 
     try:
         while waiting or running:

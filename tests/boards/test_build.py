@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -175,6 +176,31 @@ def test_a_placer_that_is_stuck_is_given_up(fake, tmp_path):
     assert left(tmp_path) == ["out"]
 
 
+SLOW = """
+import sys, time
+print("Info: Routing..", flush=True)
+if sys.argv[sys.argv.index("--seed") + 1] == "2":
+    time.sleep(60)
+time.sleep(0.5)
+print("Info: Program fin", end="", flush=True)
+time.sleep(0.5)
+print("ished normally.", flush=True)
+"""
+
+
+def test_a_router_that_takes_too_long_is_given_up(fake, tmp_path):
+    fake.placer(SLOW)
+    seen = []
+    began = time.monotonic()
+    result, _ = build(
+        ULX3S, ULX3S.config, tmp_path / "out", progress=lambda *args: seen.append(args)
+    )
+    assert time.monotonic() - began < 30
+    assert [placement.seed for placement in result.tried] == [1, 3]
+    shares = [done for text, done, of in seen if "seed" in text]
+    assert shares == sorted(shares) and shares[-1] == 3000
+
+
 def test_other_peoples_folders_stay(fake, tmp_path):
     other = tmp_path / "photos"
     other.mkdir()
@@ -194,7 +220,8 @@ def test_an_interrupted_tool_is_ended(tmp_path):
     heard = set()
 
     def stop(number: int, new: str) -> bool:
-        heard.add(number)
+        if new:
+            heard.add(number)
         if len(heard) == 2:
             raise KeyboardInterrupt
         return True
