@@ -48,7 +48,8 @@ GOOD = "right=1 code=0 unsteady=0"
 
 
 @pytest.mark.parametrize(
-    ("mhz", "memory_mhz"), [(45, 45), (60, 60), (80, 80), (45, 100), (50, 100), (90, 100)]
+    ("mhz", "memory_mhz"),
+    [(45, 45), (60, 60), (80, 80), (45, 100), (50, 100), (90, 100), (100, 100)],
 )
 def test_every_word_comes_back(mhz, memory_mhz, tmp_path, monkeypatch):
     monkeypatch.setattr(top, "System", MemoryCheck)
