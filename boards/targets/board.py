@@ -73,14 +73,14 @@ class Board:
         """
         wanted = round((self.mhz if mhz is None else mhz) * MHZ)
         sdram = self.memory if isinstance(self.memory, SdramPart) else None
-        if wanted == self.oscillator_hz and sdram is None:
+        if self.device.family.technology is not Technology.ECP5:
+            if wanted != self.oscillator_hz:
+                raise ConfigError(
+                    f"{self.title}: only its oscillator's {self.oscillator_hz / MHZ:g} MHz, "
+                    f"not {wanted / MHZ:g}"
+                )
             clocks = Clocks(Fraction(wanted))
-        elif self.device.family.technology is not Technology.ECP5:
-            raise ConfigError(
-                f"{self.title}: only its oscillator's {self.oscillator_hz / MHZ:g} MHz, "
-                f"not {wanted / MHZ:g}"
-            )
-        else:
+        else:  # a PLL even for the oscillator's frequency: its lock is where clocks begin
             dividers = find_dividers(self.oscillator_hz, wanted)
             clocks = Clocks(dividers.output_hz(self.oscillator_hz), wanted)
             if sdram is not None:
@@ -184,7 +184,7 @@ BOARDS: dict[str, Board] = {
             platform="amaranth_boards.ecpix5:ECPIX545Platform",
             device=LFE5UM5G_45F,
             oscillator_hz=100 * MHZ,
-            mhz=60,
+            mhz=100,
             config=PRESETS["tiny"],
             memory=128 * 1024,
             program="openFPGALoader -b ecpix5",
@@ -195,7 +195,7 @@ BOARDS: dict[str, Board] = {
             platform="amaranth_boards.ecpix5:ECPIX585Platform",
             device=LFE5UM5G_85F,
             oscillator_hz=100 * MHZ,
-            mhz=60,
+            mhz=100,
             config=PRESETS["tiny"],
             memory=256 * 1024,
             program="openFPGALoader -b ecpix5",
