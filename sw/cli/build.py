@@ -53,11 +53,12 @@ def timing_lines(result: Result) -> list[str]:
     """How fast a placed design is, and its slowest path."""
     placement = result.placement
     system, *others = placement.clocks
-    seeds = ", ".join(f"{p.mhz:.1f}" for p in result.tried)
+    # Seeds that came to no end are missing here.
+    seeds = ", ".join(f"{p.seed}: {p.mhz:.1f}" for p in result.tried)
     lines = [
         f"{system.mhz:.1f} MHz by nextpnr's timing model, {system.wanted} wanted",
         *(f"memory: {clock.mhz:.1f} MHz, {clock.wanted} wanted" for clock in others),
-        f"seed {placement.seed} of {len(result.tried)}; all of them: {seeds} MHz",
+        f"seed {placement.seed}, the best of {seeds} MHz",
     ]
     path = placement.tightest.path
     return [

@@ -41,6 +41,17 @@ Path(sys.argv[-1]).write_text("packed, " + Path(sys.argv[-2]).read_text())
 """
 
 
+def stuck(*seeds: str) -> str:
+    """What a placer does before that comes to no end with these seeds."""
+    return f"""
+import sys, time
+if sys.argv[sys.argv.index("--seed") + 1] in {seeds}:
+    for i in range(2000):
+        print("Info: iter=%d steplen=1.0" % i, flush=True)
+    time.sleep(60)
+"""
+
+
 class FakeTools:
     """Tools that write what real ones might (seeds 1, 2 and 3 reach 101.5, 110.25 and 106 MHz; see
     `placer`), and a synthesis that finds `area`."""

@@ -18,7 +18,7 @@ from boards.targets.board import BOARDS
 from boards.targets.prepare import convert
 from boards.tools import Tool, run_tools
 from boards.yosys import SynthesisError
-from tests.boards.fake_tools import FakeTools
+from tests.boards.fake_tools import FakeTools, stuck
 from tests.boards.targets.small import SmallSystem
 
 ULX3S = BOARDS["ulx3s"]
@@ -156,21 +156,12 @@ def test_interrupted_nothing_is_left(fake, tmp_path, monkeypatch):
     assert (earlier / "ulx3s.bit").read_text() == "packed, placed with seed 2"
 
 
-STUCK = """
-import sys, time
-if sys.argv[sys.argv.index("--seed") + 1] in SEEDS:
-    for i in range(2000):
-        print(f"Info: iter={i} steplen=1.0", flush=True)
-    time.sleep(60)
-"""
-
-
 def test_a_placer_that_is_stuck_is_given_up(fake, tmp_path):
-    fake.placer("SEEDS = ('2',)" + STUCK)
+    fake.placer(stuck("2"))
     result, _ = build(ULX3S, ULX3S.config, tmp_path / "out")
     assert [placement.seed for placement in result.tried] == [1, 3]
     assert result.placement.seed == 3
-    fake.tool("NEXTPNR_ECP5", "SEEDS = ('1', '2', '3')" + STUCK)
+    fake.placer(stuck("1", "2", "3"))
     with pytest.raises(SynthesisError, match=r"no end: 1,000 iterations and no seed of 3 placed"):
         build(ULX3S, ULX3S.config, tmp_path / "new")
     assert left(tmp_path) == ["out"]

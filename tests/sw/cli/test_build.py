@@ -15,7 +15,7 @@ import pytest
 from boards.family import Area
 from boards.synthesis import Report
 from sw.cli import synth
-from tests.boards.fake_tools import FakeTools
+from tests.boards.fake_tools import FakeTools, stuck
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_build_says_what_it_made(weft, fake, tmp_path):
     for text in (
         "ULX3S-85F: ulx3s without sparse",
         "110.2 MHz by nextpnr's timing model, 100 wanted",
-        "seed 2 of 3; all of them: 101.5, 110.2, 106.0 MHz",
+        "seed 2, the best of 1: 101.5, 2: 110.2, 3: 106.0 MHz",
         "from core.matrix.rows.count",
         "openFPGALoader -b ulx3s",
     ):
@@ -39,6 +39,12 @@ def test_build_says_what_it_made(weft, fake, tmp_path):
     assert summary["config"] == "ulx3s without sparse"
     assert weft("build", "ecpix5-45f", "--config", "tiny", "--seeds", "1").code == 0
     assert (tmp_path / "build" / "ecpix5-45f" / "ecpix5-45f.bit").exists()
+
+
+def test_a_seed_that_is_left_out_is_not_listed(weft, fake, tmp_path):
+    fake.placer(stuck("2"))
+    outcome = weft("build", "ulx3s", "-o", tmp_path / "here")
+    assert "seed 3, the best of 1: 101.5, 3: 106.0 MHz" in outcome.out, outcome
 
 
 def test_build_refuses(weft, fake, tmp_path):
