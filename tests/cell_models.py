@@ -17,7 +17,8 @@ SHARE = Path(pyosys.__file__).parent / "share"
 ECP5 = SHARE / "ecp5"
 ICE40_CELLS = SHARE / "ice40" / "cells_sim.v"
 """Yosys' models of all cells of iCE40."""
-OWN = Path(__file__).parents[1] / "sim" / "cells" / "ecp5.v"
+ECP5_CELLS = Path(__file__).parents[1] / "sim" / "cells" / "ecp5.v"
+"""Ours, of block RAMs and multipliers, of which Yosys has only the pins."""
 
 
 def cell_models() -> str:
@@ -26,7 +27,7 @@ def cell_models() -> str:
     wanted = "LUT4|LUT2|PFUMX|L6MUX21|CCU2C|TRELLIS_FF|TRELLIS_DPR16X4"
     found = re.findall(rf"^module (?:{wanted}) ?\(.*?^endmodule$", yosys, re.M | re.S)
     assert len(found) == 7
-    return "\n".join([*found, OWN.read_text()])
+    return "\n".join([*found, ECP5_CELLS.read_text()])
 
 
 def ice40_netlist(component) -> str:

@@ -2,16 +2,13 @@
 list; and how those of ECP5 divide a memory."""
 
 import gc
-from pathlib import Path
 
 import pytest
 
 from hw.cells.block_ram import MODES, BlockRam, pieces
 from hw.cells.technology import Technology
-from tests.cell_models import ICE40_CELLS, ice40_netlist
+from tests.cell_models import ECP5_CELLS, ICE40_CELLS, ice40_netlist
 from tests.cocotb_runner import run
-
-CELLS = Path(__file__).parents[3] / "sim" / "cells" / "ecp5.v"
 
 
 @pytest.mark.parametrize("technology", [Technology.PORTABLE, Technology.ECP5])
@@ -36,7 +33,7 @@ def test_traffic(technology: Technology, width: int, depth: int, granules: int, 
         name=f"block_ram_{width}_{depth}_{granules}_{technology.value}",
         env={f"WEFT_{name}": str(value) for name, value in shape.items()},
         platform=technology,
-        sources=[CELLS] if technology is Technology.ECP5 else [],
+        sources=[ECP5_CELLS] if technology is Technology.ECP5 else [],
     )
 
 
