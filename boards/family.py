@@ -122,7 +122,7 @@ class Device:
 
 
 NAMES = {
-    "luts": ("LUTs", "fewer rows, columns or lanes, or leave out sparse or int4"),
+    "luts": ("LUTs", "fewer rows, columns or lanes", "no sparse or int4 where it has them"),
     "ffs": ("registers", "fewer rows, columns or lanes"),
     "multipliers": ("multipliers", "fewer rows, columns or lanes"),
     "block_rams": ("block RAMs", "smaller memories (the configuration's *_words)"),
@@ -132,14 +132,14 @@ NAMES = {
 def check_capacity(area: Area, device: Device, design: str) -> None:
     """Raises `CapacityError` if there is too much of anything. design: its name, for the text."""
     excess, advice = [], []
-    for field, (name, mend) in NAMES.items():
+    for field, (name, *mends) in NAMES.items():
         used, available = getattr(area, field), getattr(device.capacity, field)
         if used > available:
             excess.append(
                 f"{used:,} {name} of {available:,} ({used - available:,} too many, "
                 f"{used / available:.0%})"
             )
-            advice.append(mend)
+            advice += mends
     if excess:
         raise CapacityError(
             f"{design} does not fit the {device.name}: {'; '.join(excess)}. Take "
