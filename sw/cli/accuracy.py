@@ -48,9 +48,10 @@ def accuracy(onnx: bool, weights: str | None, json_file: str | None) -> None:
             for kind, other in zip(KINDS, np.split(others, ends[:-1]), strict=True):
                 found["onnxruntime"].append(compare(kind, exact[kind], other))
     table = Table(title="all-MiniLM-L6-v2: cosine to float32")
-    for column in ("texts", "number", "tokens", "engine", "mean", "least", "same nearest"):
-        left = column in ("texts", "engine")
-        table.add_column(column, justify="left" if left else "right", no_wrap=left)
+    # 80 columns wide, to the last one.
+    for column in ("kind", "texts", "tokens", "engine", "mean", "least", "same\nnearest"):
+        left = column in ("kind", "engine")
+        table.add_column(column, justify="left" if left else "right", no_wrap=True)
     for number, kind in enumerate(KINDS):
         for engine in (e for e in found if found[e]):
             a = found[engine][number]
@@ -58,8 +59,8 @@ def accuracy(onnx: bool, weights: str | None, json_file: str | None) -> None:
             table.add_row(
                 *(sizes if engine == "weft" else ("", "", "")),
                 engine,
-                f"{a.mean:.5f}",
-                f"{a.minimum:.5f}",
+                f"{a.mean:.4f}",
+                f"{a.minimum:.4f}",
                 f"{a.neighbours:.1%}",
             )
     console.print(table)
