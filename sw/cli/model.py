@@ -7,12 +7,11 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sw.cli.common import load_exported
+from sw.compiler.array_file import read_array
 from sw.compiler.errors import CompileError, InputError
 
-__all__ = ["MINILM", "MODEL_HELP", "load_array", "load_model"]
+__all__ = ["MINILM", "MODEL_HELP", "load_model"]
 
 MINILM = "all-MiniLM-L6-v2"
 MODEL_HELP = """
@@ -20,16 +19,6 @@ MODEL_HELP = """
     its calibration data (--calibration, a .npy file with a batch per entry), or `FILE.py:NAME`
     or `PACKAGE.MODULE:NAME`, a function that returns (module, example_inputs, calibration).
     """
-
-
-def load_array(path: str, role: str) -> np.ndarray:
-    """A .npy file of numbers. role: what to call it in an `InputError`."""
-    try:
-        return np.load(path, allow_pickle=False)
-    except OSError as error:
-        raise InputError(f"{role} {path}: {error.strerror or error}") from None
-    except ValueError as error:
-        raise InputError(f"{role} {path} is not a .npy file of numbers: {error}") from None
 
 
 def _from_function(spec: str) -> tuple[Any, Any, Any]:
@@ -67,8 +56,10 @@ def load_model(model: str, calibration: str | None) -> tuple[Any, Any, list[Any]
     if model.endswith(".pt2"):
         exported = load_exported(model)
         args, kwargs = exported.example_inputs or ((), {})
-        batches = None if calibration is None else list(load_array(calibration, "calibration"))
-        return exported, args or kwargs, batches
+        batches = None if calibration is None else read_array(calibration, "calibration")
+        if batches is not None and batches.ndim == 0:
+            raise InputError(f"calibration {calibration} is a single number, not batches")
+        return exported, args or kwargs, batches if batches is None else list(batches)
     if ":" in model:
         return _from_function(model)
     raise CompileError(f"unknown model {model!r}: give {MINILM}, a .pt2 file, or FILE.py:FUNCTION")

@@ -18,7 +18,8 @@ from sw.cli.common import (
     steps,
     weights_option,
 )
-from sw.cli.model import MINILM, MODEL_HELP, load_array, load_model
+from sw.cli.model import MINILM, MODEL_HELP, load_model
+from sw.compiler.array_file import read_array
 from sw.compiler.compile import compile_module
 from sw.compiler.disassemble import disassemble as disassembly
 from sw.compiler.errors import CompileError, InputError
@@ -94,7 +95,7 @@ def run(
 ) -> None:
     """Run a program file on a device."""
     program = Program.load(file)
-    arrays = [load_array(path, "input") for path in inputs]
+    arrays = [read_array(path, "input") for path in inputs]
     count = len(program.outputs)
     if outputs and len(outputs) != count:
         raise InputError(f"the program has {count} outputs, {len(outputs)} --output given")

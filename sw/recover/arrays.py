@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
+from sw.compiler.array_file import read_arrays
 from sw.compiler.errors import InputError
 
 __all__ = ["ArrayBatches", "load_inputs"]
@@ -25,32 +26,22 @@ def load_inputs(path: str, program: ExportedProgram) -> list[Inputs]:
 
     Arrays are [entries, *shape of the example input]. Raises `InputError`.
     """
-    examples = dict(
-        zip(
-            program.graph_signature.user_inputs,
-            pytree.tree_leaves(program.example_inputs),
-            strict=True,
-        )
-    )
-    try:
-        found = np.load(path, allow_pickle=False)
-    except OSError as error:
-        raise InputError(f"inputs {path}: {error.strerror or error}") from None
-    except ValueError as error:
-        raise InputError(f"inputs {path} is not a .npy or .npz file of numbers: {error}") from None
+    names = map(str, program.graph_signature.user_inputs)
+    examples = dict(zip(names, pytree.tree_leaves(program.example_inputs), strict=True))
+    found = read_arrays(path, "inputs")
     if isinstance(found, np.ndarray):
         if len(examples) != 1:
             raise InputError(
                 f"inputs {path} is one array, the model has {len(examples)} inputs: give a .npz "
-                f"with {', '.join(map(str, examples))}"
+                f"with {', '.join(examples)}"
             )
         arrays = {next(iter(examples)): found}
     else:
-        arrays = {name: found[name] for name in found.files}
+        arrays = found
         if set(arrays) != set(examples):
             raise InputError(
                 f"inputs {path} has {', '.join(sorted(arrays))}; the model's inputs are "
-                f"{', '.join(sorted(map(str, examples)))}"
+                f"{', '.join(sorted(examples))}"
             )
     columns = [_column(path, name, arrays[name], example) for name, example in examples.items()]
     counts = {name: len(array) for name, array in arrays.items()}
@@ -62,7 +53,7 @@ def load_inputs(path: str, program: ExportedProgram) -> list[Inputs]:
     return list(zip(*columns, strict=True))
 
 
-def _column(path: str, name: object, array: np.ndarray, example: object) -> list[Tensor]:
+def _column(path: str, name: str, array: np.ndarray, example: object) -> list[Tensor]:
     """Entries of one input as tensors of the example's type."""
     assert isinstance(example, Tensor), f"input {name} is not a tensor"
     if array.shape[1:] != tuple(example.shape) or array.ndim == 0:

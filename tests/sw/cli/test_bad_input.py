@@ -142,7 +142,7 @@ def test_inputs_of_a_program(weft, program, tmp_path):
     text = weft("run", program, "--input", "nowhere.npy").error()
     assert text == "input nowhere.npy: No such file or directory"
     text = weft("run", program, "--input", program).error()
-    assert "is not a .npy file of numbers" in text
+    assert "is not a .npy or .npz file of numbers" in text
     outputs = ("--output", tmp_path / "a.npy", "--output", tmp_path / "b.npy")
     text = weft("run", program, "--input", tmp_path / "0.npy", *outputs).error()
     assert text == "the program has 1 outputs, 2 --output given"
