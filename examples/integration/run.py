@@ -23,7 +23,7 @@ from torch import nn
 from hw.isa import Region
 from sw.cli.export import export
 from sw.compiler import compile_module
-from sw.compiler.program import Program
+from sw.compiler.program.program import Program
 from sw.driver import open_device
 
 CONFIG = "tiny"

@@ -1,7 +1,7 @@
 """Embeddings of all-MiniLM-L6-v2 in integers against float32, beside ONNX Runtime's INT8.
 
-The integers are those of `sw/compiler/reference.py`, which the golden model and the RTL equal bit
-for bit (`tests/sw/models/`); executing whole matrices, it takes a minute instead of hours.
+The integers are those of `sw/compiler/graph/reference.py`, which the golden model and the RTL equal
+bit for bit (`tests/sw/models/`); executing whole matrices, it takes a minute instead of hours.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sw.compiler.graph import QuantGraph
-from sw.compiler.reference import from_integers, run_reference_rows
-from sw.compiler.rows import Rows
+from sw.compiler.graph.operations import QuantGraph
+from sw.compiler.graph.reference import from_integers, run_reference_rows
+from sw.compiler.graph.rows import Rows
 from sw.models import minilm
 from sw.models.corpus import evaluation_texts
 

@@ -24,7 +24,7 @@ from sim.verilator import DRAFT_CXX_FLAGS
 from sw.bench.cases import Workload, random_inputs
 from sw.bench.measure import STALLS, Step, silent, written
 from sw.compiler.errors import CompileError
-from sw.compiler.program import Program
+from sw.compiler.program.program import Program
 from sw.driver import BoardDevice, MemorySizeError, open_device
 
 __all__ = ["predict"]

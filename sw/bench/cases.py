@@ -11,10 +11,10 @@ from hw.config import PRESETS, AcceleratorConfig
 from hw.sparse.formats import DENSE, WeightFormat
 from sw.bench import workloads
 from sw.compiler.errors import CompileError
-from sw.compiler.graph import QuantGraph, QuantInput
-from sw.compiler.lower import lower
-from sw.compiler.program import Program
-from sw.compiler.retarget import with_shape
+from sw.compiler.graph.operations import QuantGraph, QuantInput
+from sw.compiler.graph.retarget import with_shape
+from sw.compiler.lower.lower import lower
+from sw.compiler.program.program import Program
 
 __all__ = ["Attention", "Case", "Encoder", "Gemm", "MiniLM", "Workload", "random_inputs"]
 

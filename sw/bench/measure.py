@@ -11,9 +11,9 @@ import numpy as np
 from hw.isa import COMMAND_BYTES, Region
 from sim.trace import write_chrome_trace
 from sw.bench.cases import Case, random_inputs
-from sw.compiler.lower import lower
-from sw.compiler.plan import make_plan
-from sw.compiler.program import Program
+from sw.compiler.lower.lower import lower
+from sw.compiler.program.plan import make_plan
+from sw.compiler.program.program import Program
 from sw.driver import DeviceOptionError, VerilatorDevice, open_device
 from sw.driver.device import Device
 

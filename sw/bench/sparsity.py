@@ -22,13 +22,13 @@ from sim.cache import write_atomically
 from sw.bench.accuracy import compare, integer_embeddings
 from sw.bench.cases import random_inputs
 from sw.bench.measure import measure_program
-from sw.compiler.assign import average_bits, sparse_share, weight_bytes
 from sw.compiler.errors import CompileError
-from sw.compiler.graph import FloatLinear, QuantGraph
-from sw.compiler.lower import lower
+from sw.compiler.graph.operations import FloatLinear, QuantGraph
+from sw.compiler.graph.retarget import with_shape
+from sw.compiler.lower.lower import lower
 from sw.compiler.quantise import QuantOptions, quantise
-from sw.compiler.retarget import with_shape
-from sw.compiler.tune import Tuner
+from sw.compiler.tune.assign import average_bits, sparse_share, weight_bytes
+from sw.compiler.tune.tune import Tuner
 from sw.models import minilm
 from sw.models.corpus import evaluation_texts
 from sw.models.tuning import subject

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sw.bench.pictures import BLUE, GREY, INK, RED, pyplot
-from sw.compiler.assign import Plan
-from sw.compiler.tune import Measured
+from sw.compiler.tune.assign import Plan
+from sw.compiler.tune.tune import Measured
 
 __all__ = ["draw_front"]
 

@@ -15,7 +15,7 @@ import numpy as np
 from hw.isa import SCORE_FRACTION_BITS, Function
 from hw.sparse.formats import DENSE, KEPT, LARGEST_MULTIPLIER, WeightFormat, quads
 from hw.vector.golden import MUL_BITS, Affine
-from sw.compiler.graph import (
+from sw.compiler.graph.operations import (
     FloatInput,
     QuantAttention,
     QuantGraph,

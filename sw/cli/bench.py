@@ -18,7 +18,7 @@ from sw.cli.bench_fpga import area, board
 from sw.cli.bench_suite import all_rows, baseline, sparsity, table
 from sw.cli.common import OUTPUT_FILE, config_option, console, memory_options, steps, write_json
 from sw.compiler.errors import CompileError
-from sw.compiler.program_file import load_program
+from sw.compiler.program.program_file import load_program
 
 __all__ = ["bench"]
 

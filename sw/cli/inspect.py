@@ -9,8 +9,8 @@ import click
 from rich.table import Table
 
 from sw.cli.common import OUTPUT_FILE, console, write_json
-from sw.compiler.plan import Plan, Stage, Traffic, make_plan
-from sw.compiler.program import Program
+from sw.compiler.program.plan import Plan, Stage, Traffic, make_plan
+from sw.compiler.program.program import Program
 
 __all__ = ["inspect", "plan_record"]
 

@@ -25,7 +25,7 @@ from sw.cli.recover import recover
 from sw.cli.synth import synth
 from sw.cli.tune import tune
 from sw.compiler.errors import CompileError, InputError
-from sw.compiler.program import ProgramError
+from sw.compiler.program.program import ProgramError
 from sw.driver import DeviceError
 
 __all__ = ["main"]

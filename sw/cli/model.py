@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from sw.cli.common import load_exported
-from sw.compiler.array_file import read_array
 from sw.compiler.errors import CompileError, InputError
+from sw.compiler.program.array_file import read_array
 
 __all__ = ["MINILM", "MODEL_HELP", "load_model"]
 

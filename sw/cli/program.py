@@ -19,11 +19,11 @@ from sw.cli.common import (
     weights_option,
 )
 from sw.cli.model import MINILM, MODEL_HELP, load_model
-from sw.compiler.array_file import read_array
 from sw.compiler.compile import compile_module
-from sw.compiler.disassemble import disassemble as disassembly
 from sw.compiler.errors import CompileError, InputError
-from sw.compiler.program import Program
+from sw.compiler.program.array_file import read_array
+from sw.compiler.program.disassemble import disassemble as disassembly
+from sw.compiler.program.program import Program
 from sw.driver import open_device
 
 __all__ = ["compile_", "disassemble", "run"]

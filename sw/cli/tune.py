@@ -13,10 +13,10 @@ from hw.config import get_config
 from hw.sparse.formats import DENSE, WeightFormat, WeightFormatError
 from sw.cli.common import OUTPUT_FILE, config_option, console, steps, write_json
 from sw.cli.model import MINILM, MODEL_HELP, load_model
-from sw.compiler.assign import Plan, within
+from sw.compiler.capture.frontend import import_module
 from sw.compiler.errors import CompileError
-from sw.compiler.frontend import import_module
-from sw.compiler.tune import Measured, Subject, Tuner
+from sw.compiler.tune.assign import Plan, within
+from sw.compiler.tune.tune import Measured, Subject, Tuner
 
 __all__ = ["tune"]
 

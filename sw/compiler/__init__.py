@@ -6,18 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sw.compiler.compile import compile_module
-    from sw.compiler.lower import lower
-    from sw.compiler.program import Program, ProgramError
+    from sw.compiler.program.program import Program, ProgramError
     from sw.compiler.quantise import QuantOptions
 
-__all__ = ["Program", "ProgramError", "QuantOptions", "compile_module", "lower"]
+__all__ = ["Program", "ProgramError", "QuantOptions", "compile_module"]
 
 _HOMES = {
-    "Program": "program",
-    "ProgramError": "program",
+    "Program": "program.program",
+    "ProgramError": "program.program",
     "QuantOptions": "quantise",
     "compile_module": "compile",
-    "lower": "lower",
 }
 
 

@@ -8,10 +8,10 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from hw.config import AcceleratorConfig, get_config
+from sw.compiler.capture.frontend import import_module
 from sw.compiler.errors import CompileError
-from sw.compiler.frontend import import_module
-from sw.compiler.lower import lower
-from sw.compiler.program import Program
+from sw.compiler.lower.lower import lower
+from sw.compiler.program.program import Program
 from sw.compiler.quantise import Progress, QuantOptions, given_formats, quantise
 
 __all__ = ["compile_module"]

@@ -126,7 +126,7 @@ def describe_command(word: bytes) -> str:
     """A command as text, or why it is none."""
     if not word:
         return "none"
-    from sw.compiler.disassemble import disassemble_command
+    from sw.compiler.program.disassemble import disassemble_command
 
     try:
         return disassemble_command(isa.decode(word))

@@ -13,12 +13,12 @@ import numpy as np
 from hw.config import AcceleratorConfig, get_config
 from sim.cache import cache_folder, locked, source_digest
 from sw.compiler.errors import CompileError
-from sw.compiler.graph import QuantGraph
-from sw.compiler.graph_file import load_graph, save_graph
-from sw.compiler.lower import lower
-from sw.compiler.program import Program, ProgramError
+from sw.compiler.graph.graph_file import load_graph, save_graph
+from sw.compiler.graph.operations import QuantGraph
+from sw.compiler.graph.retarget import with_shape
+from sw.compiler.lower.lower import lower
+from sw.compiler.program.program import Program, ProgramError
 from sw.compiler.quantise import QuantOptions, given_formats, quantise
-from sw.compiler.retarget import with_shape
 from sw.driver import Device, open_device
 from sw.models import minilm
 

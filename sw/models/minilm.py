@@ -18,9 +18,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from sw.compiler.capture.frontend import import_module
 from sw.compiler.errors import CompileError
-from sw.compiler.frontend import import_module
-from sw.compiler.graph import FloatGraph
+from sw.compiler.graph.operations import FloatGraph
 from sw.models.corpus import calibration_texts
 
 __all__ = [

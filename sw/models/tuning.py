@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from sw.compiler.rows import Rows
-from sw.compiler.tune import Subject
+from sw.compiler.graph.rows import Rows
+from sw.compiler.tune.tune import Subject
 from sw.models import minilm
 
 __all__ = ["embedding_cosines", "subject"]

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
-from sw.compiler.array_file import read_arrays
 from sw.compiler.errors import InputError
+from sw.compiler.program.array_file import read_arrays
 
 __all__ = ["ArrayBatches", "load_inputs"]
 

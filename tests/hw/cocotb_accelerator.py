@@ -10,8 +10,8 @@ from hw.config import PRESETS
 from hw.isa import Command, Memory, Opcode, Region, Unit, Wait
 from hw.registers import State
 from hw.vector.golden import Affine, pack_params
-from sw.compiler.lower import lower
-from sw.compiler.reference import run_reference
+from sw.compiler.graph.reference import run_reference
+from sw.compiler.lower.lower import lower
 from sw.golden.machine import GoldenMachine
 from tests.hw.machine import Machine
 from tests.hw.programs import RandomProgram, assemble, program_image

@@ -18,9 +18,9 @@ from hw.config import AcceleratorConfig
 from hw.isa import NO_LIMIT, Command, Memory, Opcode, Region
 from hw.sparse.packing import tile_format
 from hw.vector.golden import Affine, pack_params
-from sw.compiler.access import pitch_of
-from sw.compiler.emit import UNITS, Emitter, Item
-from sw.compiler.order import finish
+from sw.compiler.stream.access import pitch_of
+from sw.compiler.stream.emit import UNITS, Emitter, Item
+from sw.compiler.stream.order import finish
 
 __all__ = [
     "REGION_BYTES",

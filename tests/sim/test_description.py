@@ -11,7 +11,7 @@ from hw import isa, registers
 from hw.config import PRESETS
 from hw.isa import Command, Opcode, Region, Unit, Wait
 from sim.description import describe, memories
-from sw.compiler.access import pitch_of
+from sw.compiler.stream.access import pitch_of
 
 SEED = 5
 TINY = PRESETS["tiny"]

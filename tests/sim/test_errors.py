@@ -16,8 +16,8 @@ import pytest
 from hw import isa
 from hw.isa import Command, ErrorCode, Memory, Opcode, Region, overlaps_itself
 from sw.bench.workloads import gemm
-from sw.compiler.lower import lower
-from sw.compiler.reference import run_reference
+from sw.compiler.graph.reference import run_reference
+from sw.compiler.lower.lower import lower
 from sw.driver import Device, MachineError
 from tests.hw.programs import RandomProgram, assemble, program_image
 from tests.sim.rtl import CONFIGS, SEED, Pair, open_pair

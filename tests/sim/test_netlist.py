@@ -19,7 +19,7 @@ from sim.netlist import built_model, synthesised_accelerator
 from sim.netlist_cells import Netlist
 from sw.bench.cases import random_inputs
 from sw.bench.workloads import encoder
-from sw.compiler.lower import lower
+from sw.compiler.lower.lower import lower
 from sw.driver import Device, DeviceError, open_device
 from tests.hw.programs import RandomProgram, assemble
 from tests.sim.rtl import SEED

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from hw.config import AcceleratorConfig
-from sw.compiler.graph import QuantGraph
-from sw.compiler.lower import lower
-from sw.compiler.reference import run_reference
+from sw.compiler.graph.operations import QuantGraph
+from sw.compiler.graph.reference import run_reference
+from sw.compiler.lower.lower import lower
 from tests.sim.rtl import CONFIGS, MEMORY, SEED, Pair, open_pair
 from tests.sw.compiler.random_graphs import (
     formats_of,

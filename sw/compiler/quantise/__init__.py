@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sw.compiler.graph import FloatGraph, QuantGraph
+from sw.compiler.graph.operations import FloatGraph, QuantGraph
 from sw.compiler.quantise.driver import Quantiser
 from sw.compiler.quantise.given import given_formats
 from sw.compiler.quantise.named import formats_by_name

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hw.isa import SCORE_FRACTION_BITS
-from sw.compiler.graph import FloatAttention
+from sw.compiler.graph.operations import FloatAttention
 from sw.compiler.quantise.ranges import LEVELS, Range, windows
 from sw.compiler.quantise.stages import LinearStage
 

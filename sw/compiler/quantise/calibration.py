@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from sw.compiler.errors import CompileError
-from sw.compiler.graph import FloatGraph, FloatInput
-from sw.compiler.rows import Feeds, Rows
+from sw.compiler.graph.operations import FloatGraph, FloatInput
+from sw.compiler.graph.rows import Feeds, Rows
 
 __all__ = ["calibration_rows"]
 

@@ -12,10 +12,9 @@ import numpy as np
 
 from hw.isa import GELU_FRACTION_BITS, NORM_FRACTION_BITS, SCALE_FRACTION_BITS, Function
 from hw.sparse.formats import DENSE, WeightFormat
-from sw.compiler.builder import operands
 from sw.compiler.errors import CompileError
-from sw.compiler.float_executor import run_float_op
-from sw.compiler.graph import (
+from sw.compiler.graph.float_executor import run_float_op
+from sw.compiler.graph.operations import (
     FloatEmbedding,
     FloatGraph,
     FloatInput,
@@ -29,7 +28,9 @@ from sw.compiler.graph import (
     QuantOp,
     QuantOutput,
     Tensor,
+    operands,
 )
+from sw.compiler.graph.reference import from_integers, run_reference_op
 from sw.compiler.quantise.affines import make_affine
 from sw.compiler.quantise.attention import operand_ranges, score_shifts
 from sw.compiler.quantise.calibration import calibration_rows
@@ -55,7 +56,6 @@ from sw.compiler.quantise.stages import (
     plan_stages,
 )
 from sw.compiler.quantise.weights import QuantisedWeight, quantise_weight
-from sw.compiler.reference import from_integers, run_reference_op
 
 __all__ = ["Quantiser"]
 

@@ -7,9 +7,15 @@ from dataclasses import replace
 import numpy as np
 
 from hw.sparse.formats import KEPT, WeightFormat, WeightFormatError, check_weights, quads
-from sw.compiler.builder import operands
 from sw.compiler.errors import CompileError
-from sw.compiler.graph import FloatAttention, FloatGraph, FloatLinear, FloatOp, FloatQuantise
+from sw.compiler.graph.operations import (
+    FloatAttention,
+    FloatGraph,
+    FloatLinear,
+    FloatOp,
+    FloatQuantise,
+    operands,
+)
 from sw.compiler.quantise.ranges import STEPS, Range
 
 __all__ = ["given_formats", "given_weight", "one_scale", "take_levels"]

@@ -17,7 +17,7 @@ import numpy as np
 from hw.sparse.formats import WeightFormat
 from hw.vector.golden import Affine
 from sw.compiler.errors import CompileError
-from sw.compiler.graph import FloatGraph, FloatLinear, QuantLinear
+from sw.compiler.graph.operations import FloatGraph, FloatLinear, QuantLinear
 from sw.compiler.quantise.affines import make_affine
 from sw.compiler.quantise.given import take_levels
 from sw.compiler.quantise.named import sites

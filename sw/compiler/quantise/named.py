@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from hw.sparse.formats import WeightFormat
 from sw.compiler.errors import CompileError
-from sw.compiler.graph import FloatGraph, FloatLinear
+from sw.compiler.graph.operations import FloatGraph, FloatLinear
 
 __all__ = ["formats_by_name", "place_name", "sites"]
 

@@ -14,14 +14,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from hw.sparse.formats import DENSE, QUAD, WeightFormat
-from sw.compiler.builder import operands
-from sw.compiler.float_executor import run_float
-from sw.compiler.graph import (
+from sw.compiler.graph.float_executor import run_float
+from sw.compiler.graph.operations import (
     FloatActivation,
     FloatAttention,
     FloatGraph,
     FloatLinear,
     FloatOp,
+    operands,
 )
 from sw.compiler.quantise.calibration import calibration_rows
 from sw.compiler.quantise.sparse import given_mask

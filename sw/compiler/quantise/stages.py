@@ -11,8 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from hw.isa import Function
-from sw.compiler.builder import operands
-from sw.compiler.graph import (
+from sw.compiler.graph.operations import (
     FloatActivation,
     FloatAdd,
     FloatAttention,
@@ -22,6 +21,7 @@ from sw.compiler.graph import (
     FloatLayerNorm,
     FloatLinear,
     FloatOp,
+    operands,
 )
 
 __all__ = [

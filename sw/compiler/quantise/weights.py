@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hw.sparse.formats import DENSE, WeightFormat
-from sw.compiler.graph import FloatLinear
+from sw.compiler.graph.operations import FloatLinear
 from sw.compiler.quantise.compress import compress
 from sw.compiler.quantise.given import given_weight
 from sw.compiler.quantise.gptq import Factor, damped, gptq_round

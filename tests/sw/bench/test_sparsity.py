@@ -25,7 +25,7 @@ from sw.bench.sparsity import (
     share_plan,
 )
 from sw.compiler.errors import CompileError
-from sw.compiler.graph import FloatLinear
+from sw.compiler.graph.operations import FloatLinear
 
 SPARSE, INT4 = WeightFormat.parse("2:4 int8"), WeightFormat.parse("int4/32")
 SIZES = {"a": 8, "b": 32, "c": 8, "d": 16}

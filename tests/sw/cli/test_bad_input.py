@@ -8,7 +8,7 @@ import torch
 
 from sim import compiler
 from sw.compiler import compile_module
-from sw.compiler.program import Program
+from sw.compiler.program.program import Program
 
 MODELS = """
 import torch

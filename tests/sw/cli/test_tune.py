@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from sw.compiler.program import Program
+from sw.compiler.program.program import Program
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as functional
 from torch import nn
 
-from sw.compiler.frontend import import_module
-from sw.compiler.graph import QuantGraph
+from sw.compiler.capture.frontend import import_module
+from sw.compiler.graph.operations import QuantGraph
 from sw.compiler.quantise import QuantOptions, quantise
 
 __all__ = ["Block", "example", "example_inputs", "example_module"]

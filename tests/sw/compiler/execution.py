@@ -6,7 +6,7 @@ import numpy as np
 
 from hw.config import AcceleratorConfig
 from hw.isa import Region
-from sw.compiler.program import Program
+from sw.compiler.program.program import Program
 from sw.golden.machine import GoldenMachine
 
 __all__ = ["CONFIGS", "machine_for", "run_golden"]

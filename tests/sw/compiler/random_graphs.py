@@ -13,7 +13,7 @@ from hw.isa import Function
 from hw.sparse.formats import DENSE, QUAD, WeightFormat
 from hw.vector.golden import Affine
 from sw.bench.workloads import random_weights
-from sw.compiler.graph import (
+from sw.compiler.graph.operations import (
     FloatInput,
     QuantAttention,
     QuantElementwise,

@@ -16,8 +16,8 @@ import numpy as np
 
 from hw import isa
 from hw.isa import Command, Memory, Opcode, Region, Unit
-from sw.compiler.access import Access, Space, accesses, weight_accesses
-from sw.compiler.program import Program
+from sw.compiler.program.program import Program
+from sw.compiler.stream.access import Access, Space, accesses, weight_accesses
 from sw.golden.machine import GoldenMachine
 from tests.sw.compiler.execution import machine_for
 

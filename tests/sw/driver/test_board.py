@@ -21,7 +21,7 @@ from hw.registers import Register, State
 from sim.board import simulated_board
 from sim.verilator import DRAFT_CXX_FLAGS
 from sw.cli.main import cli
-from sw.compiler.lower import lower
+from sw.compiler.lower.lower import lower
 from sw.driver import (
     BoardDevice,
     BusError,

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from sw.compiler.errors import CompileError
-from sw.compiler.graph import FloatLinear
+from sw.compiler.graph.operations import FloatLinear
 from sw.models import minilm
 from sw.recover.result import save_minilm
 from sw.recover.student import Model

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sw.compiler.reference import run_reference
-from sw.compiler.retarget import with_shape
+from sw.compiler.graph.reference import run_reference
+from sw.compiler.graph.retarget import with_shape
 from sw.models import minilm
 from tests.sim.rtl import open_pair
 

@@ -1,0 +1,1 @@
+"""From an ordinary `nn.Module` or exported program to the float graph."""

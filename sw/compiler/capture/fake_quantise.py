@@ -1,0 +1,158 @@
+"""Fake quantisation in an exported graph: weights and activations whose levels training chose.
+
+The steps of a weight travel with it through constant operations (views, masks) to the linear that
+reads it. Of an activation the importer makes a `FloatQuantise`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sw.compiler.capture.symbolic import VIEWS
+from sw.compiler.graph.operations import FloatQuantise
+
+if TYPE_CHECKING:
+    from sw.compiler.capture.aten import Importer
+
+__all__ = ["OPERATIONS", "FakeQuantisation"]
+
+aten = torch.ops.aten
+
+SINGLE = (
+    aten.fake_quantize_per_tensor_affine.default,
+    aten.fake_quantize_per_tensor_affine.tensor_qparams,
+)
+CHANNELS = aten.fake_quantize_per_channel_affine.default
+OBSERVED = aten.fused_moving_avg_obs_fake_quant.default
+OPERATIONS = {*SINGLE, CHANNELS, OBSERVED}
+
+
+@dataclass(frozen=True)
+class Levels:
+    """`scale * (clamp(round(x / scale) + zero_point, lowest, highest) - zero_point)`.
+
+    scale, zero_point: one number, or one for each place along `axis`. enabled: it does anything.
+    observing: the levels would still change.
+    """
+
+    scale: Tensor
+    zero_point: Tensor
+    lowest: int
+    highest: int
+    axis: int | None = None
+    enabled: bool = True
+    observing: bool = False
+
+    @classmethod
+    def of(cls, target: object, args: tuple) -> Levels:
+        """Levels of one of `OPERATIONS` with these arguments, the operand first."""
+        if target is OBSERVED:
+            _, observer, fake, _, _, scale, zero, _, lowest, highest, axis = args[:11]
+            by_row = bool(args[11]) if len(args) > 11 else False
+            enabled, observing = bool(fake.item()), bool(observer.item())
+            chosen = axis if by_row else None
+            return cls(scale, zero, lowest, highest, chosen, enabled, observing)
+        if target is CHANNELS:
+            _, scale, zero, axis, lowest, highest = args
+            return cls(scale, zero, lowest, highest, axis)
+        _, scale, zero, lowest, highest = args
+        return cls(torch.as_tensor(scale), torch.as_tensor(zero), lowest, highest)
+
+    @property
+    def is_symmetric_int8(self) -> bool:
+        """Whether integers are INT8 and real 0 is integer 0: what weights need."""
+        return not self.zero_point.any() and self.lowest >= -128 and self.highest <= 127
+
+    def apply(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """(fake-quantised weight, the step of each of its elements)."""
+        scale = self.scale.detach().float()
+        if self.axis is not None and scale.numel() > 1:
+            shape = [1] * weight.dim()
+            shape[self.axis] = -1
+            scale = scale.reshape(shape)
+        integers = torch.clamp(torch.round(weight / scale), self.lowest, self.highest)
+        return integers * scale, scale.expand_as(weight).clone()
+
+
+class FakeQuantisation:
+    """What the importer knows of fake quantisation: steps of constants, by node."""
+
+    def __init__(self, importer: Importer) -> None:
+        self.importer = importer
+        self.steps: dict[torch.fx.Node, Tensor | None] = {}
+        """A step for each element; None: lost in an operation that may change the levels."""
+
+    def _levels(self, node: torch.fx.Node, args: tuple) -> Levels:
+        levels = Levels.of(node.target, args)
+        if levels.enabled and levels.observing:
+            raise self.importer.refuse(
+                node, "it still observes: apply torch.ao.quantization.disable_observer first"
+            )
+        return levels
+
+    def constant(self, node: torch.fx.Node, args: tuple) -> Tensor:
+        """Value of a fake-quantised weight."""
+        levels = self._levels(node, args)
+        if not levels.enabled:
+            return args[0]
+        if not levels.is_symmetric_int8:
+            raise self.importer.refuse(node, "weights must be INT8 with zero points of 0")
+        value, self.steps[node] = levels.apply(args[0])
+        return value
+
+    def carry(self, node: torch.fx.Node, value: object, args: tuple, kwargs: dict) -> None:
+        """Note the steps of an operation's result: a view's move along, a mask's stay."""
+        sources = [n for n in node.all_input_nodes if n in self.steps]
+        if not sources:
+            return
+        alone = len(sources) == 1 and isinstance(value, Tensor)
+        steps = self.steps[sources[0]] if alone else None
+        if steps is not None:
+            moved = steps if steps.shape == value.shape else None  # pyright: ignore
+            if node.target in VIEWS:
+                moved = node.target(steps, *args[1:], **kwargs)  # pyright: ignore
+            steps = moved
+        self.steps[node] = steps
+
+    def steps_of(self, node: torch.fx.Node, weight: Tensor) -> np.ndarray | None:
+        """Step of each output [N] of a linear's `weight` [N, K], if it is quantised already."""
+        known = [n for n in node.all_input_nodes if n in self.steps]
+        sources = [n for n in known if self.importer.values[n].dim() == 2]  # pyright: ignore
+        if not sources:
+            return None
+        steps = self.steps[sources[-1]]
+        if steps is not None:
+            steps = steps if node.target is aten.linear.default else steps.t()
+            rows = steps[:, 0].double()
+            integers = weight.double() / rows[:, None]
+            exact = (integers - integers.round()).abs() < 1e-3
+            fits = (integers.round() >= -128) & (integers.round() <= 127)
+            one = steps == steps[:, :1]
+            if bool((exact & fits & one).all()):
+                return rows.numpy()
+        raise self.importer.refuse(
+            node,
+            "its quantised weights are not INT8 times one scale for each output: they change "
+            "after their quantisation, or have scales along their inputs",
+        )
+
+    def activation(self, node: torch.fx.Node, args: tuple, place: str) -> object:
+        """The value with levels of its own."""
+        levels = self._levels(node, args)
+        if not levels.enabled:
+            return args[0]
+        refuse = self.importer.refuse
+        value = self.importer.as_activation(node, args[0])
+        if levels.axis is not None or levels.scale.numel() != 1:
+            raise refuse(node, "activations must have one scale")
+        span = levels.highest - levels.lowest
+        if span > 255:
+            raise refuse(node, f"activations have 8 bits, not {span + 1} levels")
+        zero = int(levels.zero_point) - levels.lowest - 128
+        op = FloatQuantise(node.name, value.name, float(levels.scale), zero, span - 128, place)
+        return replace(value, name=self.importer.builder.put(op))

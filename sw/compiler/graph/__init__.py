@@ -1,0 +1,1 @@
+"""The two graphs, float and quantised: their operations, executors and files."""

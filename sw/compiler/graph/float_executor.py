@@ -1,0 +1,98 @@
+"""Execute a float graph in float32: what quantisation is calibrated against, and a check of the
+front end against the module itself."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as functional
+
+from hw.isa import Function
+from sw.compiler.graph.operations import (
+    FloatActivation,
+    FloatAdd,
+    FloatAttention,
+    FloatEmbedding,
+    FloatGraph,
+    FloatInput,
+    FloatLayerNorm,
+    FloatLinear,
+    FloatOp,
+    FloatQuantise,
+)
+from sw.compiler.graph.rows import Feeds, Rows
+
+__all__ = ["float_activation", "run_float", "run_float_op"]
+
+
+def float_activation(x: np.ndarray, function: Function) -> np.ndarray:
+    """ReLU or GELU in float32."""
+    tensor = torch.from_numpy(np.ascontiguousarray(x))
+    if function == Function.RELU:
+        return functional.relu(tensor).numpy()
+    if function == Function.NONE:
+        return x
+    approximate = "tanh" if function == Function.GELU_TANH else "none"
+    return functional.gelu(tensor, approximate=approximate).numpy()
+
+
+def _attention(op: FloatAttention, values: Feeds, rows: Rows) -> np.ndarray:
+    q, k, v = (torch.from_numpy(values[name]) for name in (op.q, op.k, op.v))
+    result = torch.empty_like(v)
+    for length, numbers in rows.groups:
+        index = torch.from_numpy(numbers.reshape(-1))
+
+        def split(x: torch.Tensor, index=index, length=length) -> torch.Tensor:
+            return x[index].reshape(-1, length, op.heads, x.shape[1] // op.heads).transpose(1, 2)
+
+        seen = torch.ones(length, length, dtype=torch.bool)
+        seen = (seen.tril() if op.causal else seen)[None, None]
+        if op.mask is not None:
+            keys = torch.from_numpy(values[op.mask].astype(bool))[index].reshape(-1, 1, 1, length)
+            seen = seen & keys
+        out = functional.scaled_dot_product_attention(
+            split(q), split(k), split(v), seen, scale=op.scale
+        )
+        # A query without a visible key is NaN here; the accelerator gives 0.
+        out = torch.where(seen.any(-1, keepdim=True), out, 0.0)
+        result[index] = out.transpose(1, 2).reshape(len(index), -1)
+    return result.numpy()
+
+
+def run_float_op(op: FloatOp, values: Feeds, rows: Rows) -> np.ndarray:
+    """Result of one operation; `values` has what it reads."""
+    if isinstance(op, FloatInput):
+        return values[op.name]
+    if isinstance(op, FloatEmbedding):
+        total = 0.0 if op.source is None else values[op.source]
+        for table, index in zip(op.tables, op.indices, strict=True):
+            chosen = values[index] if isinstance(index, str) else index[rows.positions]
+            total = total + table[chosen]
+        if op.constant is not None:
+            total = total + op.constant[rows.positions]
+        return np.asarray(total, dtype=np.float32)
+    if isinstance(op, FloatLinear):
+        bias = None if op.bias is None else torch.from_numpy(op.bias)
+        x = torch.from_numpy(values[op.x])
+        return functional.linear(x, torch.from_numpy(op.weight), bias).numpy()
+    if isinstance(op, FloatLayerNorm):
+        gain, bias = torch.from_numpy(op.gain), torch.from_numpy(op.bias)
+        x = torch.from_numpy(values[op.x])
+        return functional.layer_norm(x, gain.shape, gain, bias, op.epsilon).numpy()
+    if isinstance(op, FloatActivation):
+        return float_activation(values[op.x], op.function)
+    if isinstance(op, FloatQuantise):
+        integers = np.clip(np.rint(values[op.x] / op.scale) + op.zero, -128, op.highest)
+        return (op.scale * (integers - op.zero)).astype(np.float32)
+    if isinstance(op, FloatAdd):
+        return values[op.x] + values[op.y]
+    return _attention(op, values, rows)
+
+
+def run_float(graph: FloatGraph, feeds: Feeds, rows: Rows) -> Feeds:
+    """Every value of the graph by name."""
+    values = dict(feeds)
+    with torch.no_grad():
+        for op in graph.ops:
+            values[op.name] = run_float_op(op, values, rows)
+    return values

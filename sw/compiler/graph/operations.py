@@ -1,0 +1,380 @@
+"""The two graphs of the compiler: float, as the front end reads it, and quantised, fused.
+
+Both are lists of operations in execution order; values are named, and defined exactly once.
+Every activation is a matrix of `rows` x `features`: rows are `batch * tokens`, sequence by
+sequence. Only tensors that say so have another number of tokens: the keys of cross-attention. The
+quantised graph is complete: with `hw/isa.py` it defines every bit of the result
+(`sw/compiler/graph/reference.py` executes it; the command stream must give the same).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from hw.isa import Function
+from hw.sparse.formats import DENSE, KEPT, QUAD, WeightFormat
+from hw.vector.golden import Affine
+
+__all__ = [
+    "FloatActivation",
+    "FloatAdd",
+    "FloatAttention",
+    "FloatEmbedding",
+    "FloatGraph",
+    "FloatInput",
+    "FloatLayerNorm",
+    "FloatLinear",
+    "FloatOp",
+    "FloatQuantise",
+    "QuantAttention",
+    "QuantElementwise",
+    "QuantGraph",
+    "QuantInput",
+    "QuantLinear",
+    "QuantNorm",
+    "QuantOp",
+    "QuantOutput",
+    "Tensor",
+    "low_stage",
+    "operands",
+]
+
+
+# --- float graph ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FloatInput:
+    """A module input. kind: "tokens" (integers), "float" (activations), "mask" (0 = ignored)."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    place: str = ""
+
+
+@dataclass(frozen=True)
+class FloatEmbedding:
+    """`sum_i table_i[index_i] + constant`; an index is an input's name or fixed positions.
+
+    `constant` has shape [tokens, features] (position embeddings, biases) or is None. With no
+    tables and a float input this is `input + constant`.
+    """
+
+    name: str
+    tables: tuple[np.ndarray, ...]
+    indices: tuple[str | np.ndarray, ...]
+    constant: np.ndarray | None = None
+    source: str | None = None
+    place: str = ""
+
+
+@dataclass(frozen=True)
+class FloatLinear:
+    """`x @ weight.T + bias`; weight [N, K].
+
+    steps: of weights that are quantised already: weight = steps * INT8, [N]; may be negative.
+    """
+
+    name: str
+    x: str
+    weight: np.ndarray
+    bias: np.ndarray | None
+    place: str = ""
+    steps: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class FloatQuantise:
+    """The nearest `scale * (integer - zero)`: levels that an activation was trained with.
+
+    Integers are -128 .. highest; in the accelerator INT8, so with a smaller `highest` values above
+    saturate later than in training.
+    """
+
+    name: str
+    x: str
+    scale: float
+    zero: int
+    highest: int = 127
+    place: str = ""
+
+
+@dataclass(frozen=True)
+class FloatLayerNorm:
+    """Over the features of each row."""
+
+    name: str
+    x: str
+    gain: np.ndarray
+    bias: np.ndarray
+    epsilon: float
+    place: str = ""
+
+
+@dataclass(frozen=True)
+class FloatActivation:
+    """ReLU or GELU."""
+
+    name: str
+    x: str
+    function: Function
+    place: str = ""
+
+
+@dataclass(frozen=True)
+class FloatAdd:
+    """`x + y`, same shape."""
+
+    name: str
+    x: str
+    y: str
+    place: str = ""
+
+
+@dataclass(frozen=True)
+class FloatAttention:
+    """`softmax(q k^T * scale + mask) v` for each head; q, k, v are [batch*tokens, heads*dim]."""
+
+    name: str
+    q: str
+    k: str
+    v: str
+    heads: int
+    scale: float
+    causal: bool = False
+    mask: str | None = None
+    place: str = ""
+
+
+FloatOp = (
+    FloatInput
+    | FloatEmbedding
+    | FloatLinear
+    | FloatLayerNorm
+    | FloatActivation
+    | FloatAdd
+    | FloatAttention
+    | FloatQuantise
+)
+
+
+def operands(op: FloatOp) -> tuple[str, ...]:
+    """Names of the values an operation reads."""
+    if isinstance(op, FloatInput):
+        return ()
+    if isinstance(op, FloatEmbedding):
+        names = tuple(index for index in op.indices if isinstance(index, str))
+        return names + ((op.source,) if op.source else ())
+    if isinstance(op, FloatAttention):
+        return (op.q, op.k, op.v) + ((op.mask,) if op.mask else ())
+    if isinstance(op, FloatAdd):
+        return (op.x, op.y)
+    return (op.x,)
+
+
+@dataclass
+class FloatGraph:
+    """`batch` sequences of `tokens` rows each; `outputs` name values and their final shapes."""
+
+    batch: int
+    tokens: int
+    ops: list[FloatOp] = field(default_factory=list)
+    outputs: list[tuple[str, tuple[int, ...]]] = field(default_factory=list)
+
+
+# --- quantised graph --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An integer value: INT8 activation or INT16 residual stream.
+
+    real value = scale * integer + centre, both per feature for INT8 ([features]) and one
+    scalar scale with centre 0 for INT16. Lowering needs only `bits` and `features`.
+    heads > 0: features are `heads` groups (Q, K or V), which lowering may pad one by one.
+    tokens: rows of each sequence, 0 for as many as the graph has.
+    """
+
+    name: str
+    bits: int
+    features: int
+    scale: np.ndarray
+    centre: np.ndarray
+    heads: int = 0
+    tokens: int = 0
+
+
+@dataclass(frozen=True)
+class QuantInput:
+    """What the host computes, in integers, before the program starts.
+
+    kind "embedding": out = saturate16(sum_i tables[i][index_i] + constant), INT16 tables;
+    kind "float": out = saturate(rint((x - centre) / scale)) of a float input (+ constant, INT16
+    units), kind "mask": key mask, batch x tokens.
+    """
+
+    out: str
+    kind: str
+    source: tuple[str | np.ndarray, ...]
+    tables: tuple[np.ndarray, ...] = ()
+    constant: np.ndarray | None = None
+
+
+def low_stage(second: Affine) -> Affine:
+    """The stage that gives the 16-bit integers of which `second` gives the high bytes, rounded."""
+    shift = second.shift - 8
+    return Affine(second.mul, second.offset - (np.int64(128) << shift), shift)
+
+
+@dataclass(frozen=True)
+class QuantLinear:
+    """GEMM + VECTOR. `h = function(sat18(affine(x @ weight.T, first)))`, then
+
+    with `residual`: h = sat16(sat16(h) + round(residual, residual_shift));
+    out16 = sat16(h); out8 = sat8(affine(h, second)), or sat8(h) when `second` is None;
+    low8 = the low 8 bits, signed, of affine(h, low_stage(second)): 256 out8 + low8 is that value
+    where it does not saturate. Only without `residual` and beside `out8` and `second`.
+    weight: INT8 [N, K]. `first`, `second`: [N]. The last `copied_outputs` of N and
+    `copied_inputs` of K are copies of channels, made for precision; they are not useful work.
+    format: how the weights are stored; `multipliers`: of INT4 groups, see `hw/sparse/formats.py`.
+    """
+
+    x: str
+    weight: np.ndarray
+    first: Affine
+    function: Function = Function.NONE
+    residual: str | None = None
+    residual_shift: int = 0
+    second: Affine | None = None
+    out16: str | None = None
+    out8: str | None = None
+    low8: str | None = None
+    place: str = ""
+    copied_outputs: int = 0
+    copied_inputs: int = 0
+    format: WeightFormat = DENSE
+    multipliers: np.ndarray | None = None
+
+    @property
+    def useful_macs_per_row(self) -> int:
+        """Multiply-accumulates without copies; of 2:4 weights those that are kept."""
+        outputs, inputs = self.weight.shape
+        inputs -= self.copied_inputs
+        if self.format.sparse:
+            inputs = inputs // QUAD * KEPT + min(inputs % QUAD, KEPT)
+        return (outputs - self.copied_outputs) * inputs
+
+
+@dataclass(frozen=True)
+class QuantElementwise:
+    """VECTOR from residual memory: as `QuantLinear` with the INT16 value in place of the sum."""
+
+    x: str
+    first: Affine
+    function: Function = Function.NONE
+    second: Affine | None = None
+    out16: str | None = None
+    out8: str | None = None
+    low8: str | None = None
+    place: str = ""
+
+
+@dataclass(frozen=True)
+class QuantNorm:
+    """NORM of an INT16 value; `to16` and `to8` map z (2^-12) to the two results."""
+
+    x: str
+    features: int
+    epsilon: int
+    to16: Affine | None = None
+    to8: Affine | None = None
+    out16: str | None = None
+    out8: str | None = None
+    place: str = ""
+
+
+@dataclass(frozen=True)
+class QuantAttention:
+    """GEMM, SOFTMAX, GEMM over key blocks of `key_block` keys from key 0, then SCALE.
+
+    q, k, v: INT8 [batch*tokens, heads*dim], k and v maybe of other tokens than q (not if causal);
+    score_shift: one per head; `second`: [heads*dim], from units of 2^-9 of v's integers. mask:
+    name of a "mask" input over the keys, or None.
+    """
+
+    q: str
+    k: str
+    v: str
+    heads: int
+    score_shift: tuple[int, ...]
+    second: Affine
+    out8: str
+    causal: bool = False
+    mask: str | None = None
+    key_block: int = 64
+    place: str = ""
+
+
+@dataclass(frozen=True)
+class QuantOutput:
+    """A module output: `Tensor` by name, given back as float in this shape."""
+
+    name: str
+    shape: tuple[int, ...]
+
+
+QuantOp = QuantInput | QuantLinear | QuantElementwise | QuantNorm | QuantAttention
+
+
+@dataclass
+class QuantGraph:
+    """Operations in order, all integer tensors by name, and the outputs.
+
+    inputs: names, shapes and kinds of the module's inputs, in call order.
+    useful_macs of the graph: multiply-accumulates of linears and attention that count.
+    """
+
+    batch: int
+    tokens: int
+    inputs: list[FloatInput] = field(default_factory=list)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    ops: list[QuantOp] = field(default_factory=list)
+    outputs: list[QuantOutput] = field(default_factory=list)
+
+    @property
+    def rows(self) -> int:
+        return self.batch * self.tokens
+
+    def tokens_of(self, name: str) -> int:
+        """Rows of each sequence of a tensor or a mask."""
+        if name in self.tensors:
+            return self.tensors[name].tokens or self.tokens
+        op = next(op for op in self.ops if isinstance(op, QuantInput) and op.out == name)
+        shape = next(item.shape for item in self.inputs if item.name == op.source[0])
+        return math.prod(shape) // self.batch
+
+    @property
+    def linears(self) -> list[QuantLinear]:
+        """Linear layers, each once: without the second passes, those over low bytes."""
+        low = {getattr(op, "low8", None) for op in self.ops}
+        return [op for op in self.ops if isinstance(op, QuantLinear) and op.x not in low]
+
+    @property
+    def useful_macs(self) -> int:
+        """Multiply-accumulates without padding, copies, second passes and pruned weights; of causal
+        attention, valid pairs."""
+        total = 0
+        for op in self.linears:
+            total += self.batch * self.tokens_of(op.x) * op.useful_macs_per_row
+        for op in self.ops:
+            if isinstance(op, QuantAttention):
+                queries, keys = self.tokens_of(op.q), self.tokens_of(op.k)
+                pairs = queries * keys
+                if op.causal:
+                    pairs = queries * (queries + 1) // 2
+                total += 2 * self.batch * pairs * self.tensors[op.q].features
+        return total

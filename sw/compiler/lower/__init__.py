@@ -1,0 +1,1 @@
+"""From a quantised graph to commands: tiles, memories and the order of the work."""

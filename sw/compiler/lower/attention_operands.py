@@ -1,0 +1,215 @@
+"""Operands of attention on chip: query blocks, key blocks shared by them, masks and limits."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+
+from hw.isa import Memory, Opcode, Region
+from sw.compiler.graph.operations import QuantAttention
+from sw.compiler.lower.context import ACTIVATIONS_QUEUE, Context
+from sw.compiler.lower.params import Params
+from sw.compiler.lower.tile import AttentionPlan, plan_attention
+from sw.compiler.program.program import mask_block_words
+from sw.compiler.stream.allocate import Pool
+from sw.compiler.stream.layout import Form, align, even_split
+
+__all__ = ["Attention", "Job"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One query block of one head of one sequence: rows from `start` of the sequence."""
+
+    bundle: int
+    batch: int
+    head: int
+    start: int
+    rows: int
+
+
+class Shared:
+    """Buffers that several jobs read: loaded at the first use, freed after the last."""
+
+    def __init__(self, pool: Pool):
+        self.pool = pool
+        self._at: dict[Hashable, int] = {}
+        self.uses: Counter[Hashable] = Counter()
+
+    def get(self, key: Hashable, size: int, load: Callable[[int], None]) -> int:
+        if key not in self._at:
+            self._at[key] = self.pool.take(size)
+            load(self._at[key])
+        return self._at[key]
+
+    def used(self, key: Hashable) -> None:
+        self.uses[key] -= 1
+        if not self.uses[key]:
+            self.pool.give_back(self._at.pop(key))
+
+
+def key_blocks(tokens: int, size: int) -> list[tuple[int, int]]:
+    """Key blocks (start, size): all of full size but the last, as the graph prescribes."""
+    return [(start, min(size, tokens - start)) for start in range(0, tokens, size)]
+
+
+class Attention:
+    """State of one attention operation."""
+
+    def __init__(self, context: Context, op: QuantAttention):
+        c = self.c = context.config
+        self.context, self.op = context, op
+        self.q, self.k, self.v = (context.values[n] for n in (op.q, op.k, op.v))
+        self.queries = self.q.rows // context.graph.batch  # of a sequence
+        self.key_count = self.k.rows // context.graph.batch
+        self.out = context.define(op.out8)
+        self.head = self.out.layout
+        self.key_block = min(op.key_block, self.key_count)
+        self.plan = self._make_plan()
+        self.score_panels = mask_block_words(c.rows, c.columns, self.key_count, op.key_block)
+        self.out_panels = self.head.head_columns // c.columns
+        self.scale = Params(
+            context, Memory.PARAM1, op.second, self.head.word_order(), self.head.features
+        )
+        self.keys = Shared(context.weight)
+        self.masks = Shared(context.mask)
+        self.blocks = key_blocks(self.key_count, self.key_block)
+        per_sequence = len(self.blocks) * self.score_panels
+        self.masks_stay = 2 * per_sequence <= c.mask_words
+
+    def _make_plan(self) -> AttentionPlan:
+        context = self.context
+        return plan_attention(
+            self.c,
+            self.queries,
+            self.key_count,
+            self.out.layout,
+            self.key_block,
+            q_resident=Form.A in self.q.chip,
+            out_resident=Form.A in self.out.chip,
+            activation_free=context.activation.largest_gap,
+            weight_free=context.weight.largest_gap,
+            caution=context.caution,
+        )
+
+    def jobs(self) -> list[Job]:
+        """All query blocks, in order; `lanes` consecutive ones form a bundle."""
+        if self.op.causal:  # no query block may straddle key blocks, see `limit`
+            queries = [
+                (start + first, rows)
+                for start, size in self.blocks
+                for first, rows in even_split(size, self.plan.rows)
+            ]
+        else:
+            queries = even_split(self.queries, self.plan.rows)
+        jobs = []
+        for batch in range(self.context.graph.batch):
+            for head in range(self.op.heads):
+                for start, rows in queries:
+                    bundle = len(jobs) // self.plan.lanes
+                    jobs.append(Job(bundle, batch, head, start, rows))
+        return jobs
+
+    def blocks_of(self, job: Job) -> list[int]:
+        """Key blocks that a query block sees."""
+        if not self.op.causal:
+            return list(range(len(self.blocks)))
+        return [j for j, (start, _) in enumerate(self.blocks) if start < job.start + job.rows]
+
+    def key_of(self, kind: str, job: Job, block: int) -> Hashable:
+        """Who shares a block of K or V, or of the mask."""
+        if kind == "mask":
+            sharing = -1 if self.masks_stay else job.bundle
+            return kind, sharing, job.batch, block
+        sharing = -1 if self.plan.resident else job.bundle
+        return kind, sharing, job.batch, job.head, block
+
+    def keys_seen(self, job: Job, block: int) -> int:
+        """Keys of a block that any row of the job sees."""
+        start, size = self.blocks[block]
+        return min(size, job.start + job.rows - start) if self.op.causal else size
+
+    def limit(self, job: Job, block: int) -> dict[str, int]:
+        """Fields that cut invalid keys. A job lies within one key block, so a block that needs
+        the causal limit never lets it pass the block's own end."""
+        start, size = self.blocks[block]
+        if self.op.causal and start + size > job.start + 1:
+            return {"limit": job.start - start + 1, "causal": 1}
+        return {"limit": size}
+
+    # --- operands -----------------------------------------------------------------------------
+
+    def key_words(self, job: Job, block: int) -> tuple[int, int]:
+        """(address, words between panels) of a block of K."""
+        start, size = self.blocks[block]
+        stride, panels = align(align(size, self.c.rows), self.c.columns), self.head.head_panels
+        if Form.K in self.k.chip:
+            rows = self.k.rows
+            first = job.head * panels * rows + job.batch * self.key_count + start
+            return self.k.chip[Form.K] + first, rows
+
+        def load(address: int) -> None:
+            rows = (job.batch * self.key_count + start, size)
+            self.context.move_panels(
+                Opcode.LOAD, self.k, Form.K, (job.head * panels, panels), rows, address, stride
+            )
+
+        return self.keys.get(self.key_of("k", job, block), panels * stride, load), stride
+
+    def value_words(self, job: Job, block: int) -> tuple[int, int]:
+        """(address, words between panels) of a block of V."""
+        start, size = self.blocks[block]
+        stride, panels = align(size, self.c.rows), self.out_panels
+        if Form.V in self.v.chip:
+            rows = self.v.rows
+            first = job.head * panels * rows + job.batch * self.key_count + start
+            return self.v.chip[Form.V] + first, rows
+
+        def load(address: int) -> None:
+            rows = (job.batch * self.key_count + start, size)
+            self.context.move_panels(
+                Opcode.LOAD, self.v, Form.V, (job.head * panels, panels), rows, address, stride
+            )
+
+        return self.keys.get(self.key_of("v", job, block), panels * stride, load), stride
+
+    def mask_word(self, job: Job, block: int) -> int:
+        """Address of the mask words of a key block."""
+        assert self.op.mask is not None
+        base = self.context.masks[self.op.mask, self.op.key_block]
+        count = self.score_panels
+
+        def load(address: int) -> None:
+            index = (job.batch * len(self.blocks) + block) * count
+            self.context.emitter.emit(
+                Opcode.LOAD,
+                region=Region.IO,
+                queue=ACTIVATIONS_QUEUE,
+                memory=Memory.MASK,
+                offset=base + index * self.c.mask_pitch,
+                words=count,
+                runs=1,
+                address=address,
+                word_stride=1,
+            )
+
+        return self.masks.get(self.key_of("mask", job, block), count, load)
+
+    def query_words(self, job: Job) -> tuple[int, int, bool]:
+        """(address, words between panels, whether to free it) of a query block."""
+        panels, row = self.head.head_panels, job.batch * self.queries + job.start
+        if Form.A in self.q.chip:
+            stride = self.q.stride
+            return self.q.chip[Form.A] + job.head * panels * stride + row, stride, False
+        address = self.context.activation.take(panels * job.rows)
+        self.context.move_panels(
+            Opcode.LOAD,
+            self.q,
+            Form.A,
+            (job.head * panels, panels),
+            (row, job.rows),
+            address,
+            job.rows,
+        )
+        return address, job.rows, True

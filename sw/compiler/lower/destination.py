@@ -1,0 +1,66 @@
+"""Destinations of INT8 results: the tensor on chip, or a buffer and a store to DRAM."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hw.isa import Memory, Opcode
+from sw.compiler.lower.context import Context, Value
+from sw.compiler.stream.layout import Form
+
+__all__ = ["Bytes"]
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """An INT8 destination of a vector command: `fields` for the command, then `store`."""
+
+    context: Context
+    value: Value
+    form: Form
+    panels: tuple[int, int]
+    rows: tuple[int, int]
+    address: int
+    stride: int
+    staged: bool
+
+    @classmethod
+    def take(
+        cls,
+        context: Context,
+        value: Value,
+        form: Form,
+        panels: tuple[int, int],
+        rows: tuple[int, int],
+    ) -> Bytes:
+        """Panels (first, count) of these rows: in the resident tensor, or in a new buffer."""
+        if form in value.chip:
+            stride = value.stride if form == Form.A else value.rows
+            address = value.chip[form] + panels[0] * stride + rows[0]
+            return cls(context, value, form, panels, rows, address, stride, False)
+        address = context.staging_pool(form).take(panels[1] * rows[1])
+        return cls(context, value, form, panels, rows, address, rows[1], True)
+
+    @property
+    def fields(self) -> dict[str, int]:
+        return {
+            "dst_memory": Memory.ACTIVATION if self.form == Form.A else Memory.WEIGHT,
+            "dst_by_column": int(self.form == Form.V),
+            "dst_address": self.address,
+            "dst_stride": self.stride,
+        }
+
+    def store(self) -> None:
+        """To DRAM, if the tensor is kept there; the buffer is free for later commands."""
+        if self.form in self.value.dram:
+            self.context.move_panels(
+                Opcode.STORE,
+                self.value,
+                self.form,
+                self.panels,
+                self.rows,
+                self.address,
+                self.stride,
+            )
+        if self.staged:
+            self.context.staging_pool(self.form).give_back(self.address)

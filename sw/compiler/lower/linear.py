@@ -1,0 +1,271 @@
+"""Lower linear layers: GEMM and VECTOR by tiles, with residual add and a norm fused behind."""
+
+from __future__ import annotations
+
+from hw.isa import Memory, Opcode, Region
+from hw.sparse.formats import WeightFormatError
+from hw.sparse.packing import TileFormat
+from sw.compiler.errors import CompileError
+from sw.compiler.graph.operations import QuantLinear, low_stage
+from sw.compiler.lower.context import WEIGHTS_QUEUE, Context, Value
+from sw.compiler.lower.norm import FusedNorm, RowSource
+from sw.compiler.lower.params import Params, keep_if_room
+from sw.compiler.lower.results import Results
+from sw.compiler.lower.steps import Step
+from sw.compiler.lower.tile import (
+    RAMP_PARTS,
+    LinearPlan,
+    plan_linear,
+    reduction_parts,
+    row_tiles,
+    staging_words,
+)
+from sw.compiler.stream.layout import (
+    Form,
+    Layout,
+    even_split,
+    pack_weights,
+)
+
+__all__ = ["lower_linear"]
+
+
+class _InputTile:
+    """Reduction chunks of the input's M tile, on chip from first to last use.
+
+    If `keep` is false, every use loads its chunk again.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        value: Value,
+        rows: tuple[int, int],
+        chunks: list[tuple[int, int]],
+        keep: bool,
+    ):
+        self.context, self.value, self.rows = context, value, rows
+        self.chunks, self.keep = chunks, keep
+        self._at: dict[int, int] = {}
+        self._loaded: dict[int, int] = {}  # panels of each chunk
+
+    def get(self, chunk: int, skip: int, count: int, cold: bool) -> tuple[int, int]:
+        """(address, stride) of the chunk's panel `skip`, `count` panels from there.
+
+        cold: nothing runs yet, so the weights queue fetches the chunks between the weights that
+        they are for, instead of both queues sharing the bus.
+        """
+        first, size = self.chunks[chunk]
+        if Form.A in self.value.chip:
+            stride = self.value.stride
+            return self.value.chip[Form.A] + (first + skip) * stride + self.rows[0], stride
+        name = self.value.tensor.name
+        stride = self.context.panel_stride(name, self.rows[1])
+        if chunk not in self._at:
+            panels = self.context.read_panels(name, size)
+            self._at[chunk] = self.context.activation.take(panels * stride)
+            self._loaded[chunk] = 0
+        address, loaded = self._at[chunk], self._loaded[chunk]
+        if skip + count > loaded:
+            panels = (first + loaded, skip + count - loaded)
+            self.context.move_panels(
+                Opcode.LOAD,
+                self.value,
+                Form.A,
+                panels,
+                self.rows,
+                address + loaded * stride,
+                stride,
+                WEIGHTS_QUEUE if cold else None,
+            )
+            self._loaded[chunk] = skip + count
+        return address + skip * stride, stride
+
+    def used(self, chunk: int, last: bool) -> None:
+        """All GEMMs of a part are emitted; `last`: no other part will need this chunk."""
+        if Form.A not in self.value.chip and (last or not self.keep):
+            self.context.activation.give_back(self._at.pop(chunk))
+
+
+class _Layer:
+    """One linear layer of a step: constants and parameters."""
+
+    def __init__(self, context: Context, op: QuantLinear, x: Layout, panels: int):
+        self.op = op
+        name = op.out8 or op.out16
+        assert name is not None
+        self.layout = context.layout(name)
+        self.panels = panels
+        self.x_panels = x.panels
+        try:
+            self.packed = pack_weights(
+                context.config, op.weight, self.layout, x, op.format, op.multipliers
+            )
+        except WeightFormatError as error:
+            raise CompileError(f"{op.place or name}: {error}") from None
+        self.weights = context.constants.add(self.packed.image)
+        order, features = self.layout.column_order(), self.layout.features
+        self.first = Params(context, Memory.PARAM0, op.first, order, features, op.function)
+        self.second = self.low = None
+        if op.second is not None and op.out8 is not None:
+            self.second = Params(context, Memory.PARAM1, op.second, order, features)
+            if op.low8 is not None:
+                low = low_stage(op.second)
+                self.low = Params(context, Memory.PARAM1, low, order, features)
+
+    @property
+    def params(self) -> list[Params]:
+        return [p for p in (self.first, self.second, self.low) if p is not None]
+
+
+def _load_weights(context: Context, layer: _Layer, n: tuple[int, int], k: tuple[int, int]) -> int:
+    """Tiles of outputs n and panels k as [output tile][reduction tile][word]; returns their weight
+    word."""
+    packed, pitch = layer.packed, context.config.weight_pitch
+    size, whole = packed.words_of(k[1]), k[1] == layer.x_panels
+    address = context.weight.take(n[1] * size)
+    context.emitter.emit(
+        Opcode.LOAD,
+        region=Region.CONSTANT,
+        queue=WEIGHTS_QUEUE,
+        memory=Memory.WEIGHT,
+        offset=layer.weights + (n[0] * packed.words + packed.words_of(k[0])) * pitch,
+        words=size * (n[1] if whole else 1),
+        runs=1 if whole else n[1],
+        dram_stride=packed.words * pitch,
+        address=address,
+        word_stride=1,
+        run_stride=size,
+    )
+    return address
+
+
+def _plan(
+    context: Context,
+    step: Step,
+    x: Value,
+    layouts: tuple[Layout, ...],
+    forms: list[TileFormat],
+) -> LinearPlan:
+    return plan_linear(
+        context.config,
+        x.rows,
+        x.layout,
+        layouts,
+        forms,
+        x_resident=Form.A in x.chip,
+        norm=step.norm is not None,
+        whole_rows=step.norm is not None,
+        last=step is context.steps.steps[-1],
+        activation_free=context.activation.largest_gap,
+        weight_free=context.weight.largest_gap,
+        caution=context.caution,
+    )
+
+
+def lower_linear(context: Context, step: Step, source: RowSource | None = None) -> None:
+    """Emit one step: linear layers with a common input, and a fused norm. source: makes the rows
+    of the input, each M tile's under the products of the one before."""
+    ops = [op for op in step.ops if isinstance(op, QuantLinear)]
+    x = context.values[ops[0].x]
+    for op in ops:
+        for name in (op.out16, op.out8, op.low8):
+            if context.forms(name):
+                assert name is not None
+                context.define(name)
+    norm = FusedNorm(context, step.norm) if step.norm else None
+    layouts = tuple(context.layout(op.out8 or op.out16 or "") for op in ops)
+    forms = context.weight_forms(ops)
+    plan = _plan(context, step, x, layouts, forms)
+    layers = [
+        _Layer(context, op, x.layout, panels) for op, panels in zip(ops, plan.panels, strict=True)
+    ]
+    chunks = even_split(x.layout.panels, plan.k_panels, plan.k_unit)
+    params = [p for layer in layers for p in layer.params] + (norm.params if norm else [])
+    keep_if_room(params, context.config.param_words)
+    widest = max(norm.widest if norm else 0, *(_widest(context, layer) for layer in layers))
+    if widest:
+        free, height = context.activation.largest_gap, plan.rows
+        x_words = context.panel_stride(x.tensor.name, height) * x.layout.panels
+        words = staging_words(free, height, widest, 0 if Form.A in x.chip else x_words)
+        context.staging = context.activation.reserve(words) if words else None
+    columns = sum(layer.layout.column_panels for layer in layers)
+    ramp = True
+    for rows in row_tiles(context.config, x.rows, plan.rows, forms, source is not None):
+        tile = _InputTile(context, x, rows, chunks, plan.keep_x)
+        done = 0
+        for layer in layers:
+            parts = even_split(layer.layout.column_panels, layer.panels, layer.layout.panel_unit)
+            results = Results(
+                context, layer.op, layer.first, layer.second, layer.low, rows, norm, parts
+            )
+            for part in parts:
+                if source is not None:
+                    ahead = min(plan.rows, x.rows - sum(rows))
+                    source.reach(sum(rows) + ahead * done // columns)
+                context.emitter.place(layer.op.place)
+                last = layer is layers[-1] and part is parts[-1]
+                _gemm_part(context, layer, tile, results, part, plan.k_unit, last, ramp)
+                ramp = False
+                done += part[1]
+            results.finish()
+    for item in params:
+        item.free_all()
+    if context.staging is not None:
+        context.activation.dissolve(context.staging)
+        context.staging = None
+
+
+def _widest(context: Context, layer: _Layer) -> int:
+    """Panels of the largest INT8 result that goes through a buffer."""
+    names = [n for n in (layer.op.out8, layer.op.low8) if n and Form.A in context.forms(n)]
+    if all(Form.A in context.values[name].chip for name in names):
+        return 0
+    c, layout = context.config, layer.layout
+    return -(-layer.panels * c.columns // c.rows) if layout.contiguous else layout.head_panels
+
+
+def _gemm_part(
+    context: Context,
+    layer: _Layer,
+    tile: _InputTile,
+    results: Results,
+    n: tuple[int, int],
+    k_unit: int,
+    last: bool,
+    ramp: bool,
+) -> None:
+    """Some output tiles of one M tile: all reduction chunks, then the vector unit.
+
+    k_unit: parts of the reduction are a multiple of so many panels. ramp: the first of a step, so
+    begin with what little of its operands is there.
+    """
+    rows, packed = tile.rows[1], layer.packed
+    form = packed.form
+    accumulator = context.accumulator.take(rows * n[1])
+    for index, (first, size) in enumerate(tile.chunks):
+        for skip, count in reduction_parts(layer.x_panels, size, k_unit, ramp):
+            weights = _load_weights(context, layer, n, (first + skip, count))
+            cold = ramp and context.emitter.matrix_commands < RAMP_PARTS
+            address, stride = tile.get(index, skip, count, cold)
+            context.emitter.emit(
+                Opcode.SPARSE_GEMM if form.sparse else Opcode.GEMM,
+                rows=rows,
+                k_tiles=packed.tiles_of(count),
+                n_tiles=n[1],
+                a_address=address,
+                a_stride=stride,
+                w_address=weights,
+                w_by_column=form.by_column,
+                w_int4=form.int4,
+                w_group=form.group,
+                w_k_stride=form.words,
+                w_n_stride=packed.words_of(count),
+                acc_address=accumulator,
+                acc_stride=rows,
+                accumulate=first + skip > 0,
+            )
+            context.weight.give_back(weights)
+        tile.used(index, last)
+    results.part(accumulator, n)
+    context.accumulator.give_back(accumulator)

@@ -1,0 +1,190 @@
+"""From a quantised graph to a program for one configuration.
+
+Lowering walks the steps in order and emits commands (emit.py) that would be correct one after
+another; `order.merge` then lets the units run ahead of each other as far as the data allows.
+Tensors live in the DRAM workspace, INT8 activations stay on chip while there is room.
+"""
+
+from __future__ import annotations
+
+from itertools import zip_longest
+
+import numpy as np
+
+from hw.config import AcceleratorConfig, get_config
+from sw.compiler.errors import CompileError
+from sw.compiler.graph.operations import (
+    QuantAttention,
+    QuantElementwise,
+    QuantGraph,
+    QuantInput,
+    QuantLinear,
+    QuantNorm,
+)
+from sw.compiler.lower.attention import lower_attention
+from sw.compiler.lower.caution import Caution
+from sw.compiler.lower.context import Context
+from sw.compiler.lower.linear import lower_linear
+from sw.compiler.lower.norm import RowSource, lower_elementwise, lower_norm
+from sw.compiler.lower.placement import choose_resident
+from sw.compiler.lower.steps import Step, make_steps
+from sw.compiler.program.program import InputPlace, OutputPlace, Program, mask_block_words
+from sw.compiler.stream.allocate import DoesNotFit
+from sw.compiler.stream.emit import Item
+from sw.compiler.stream.layout import Form
+from sw.compiler.stream.order import finish, merge
+
+__all__ = ["lower"]
+
+
+def lower(graph: QuantGraph, config: str | AcceleratorConfig) -> Program:
+    """Compile a quantised graph. Raises `CompileError` if the machine is too small for it.
+
+    Starts again, with more caution, when a step does not fit.
+    """
+    config = get_config(config)
+    _check(graph, config)
+    steps = make_steps(graph)
+    cautions = Caution(steps)
+    while True:
+        context = Context(graph, config, steps, cautions)
+        try:
+            return _attempt(context)
+        except DoesNotFit:
+            if context.step is None or not cautions.grow(context.step):
+                raise
+
+
+def _check(graph: QuantGraph, config: AcceleratorConfig) -> None:
+    for tensor in graph.tensors.values():
+        if -(-tensor.features // config.lanes) > 4095 - config.rows:
+            raise CompileError(
+                f"tensor {tensor.name!r}: {tensor.features} features are more than commands "
+                f"can address with {config.lanes} lanes"
+            )
+    for op in graph.ops:
+        if isinstance(op, QuantLinear | QuantElementwise) and op.low8 is not None:
+            residual = isinstance(op, QuantLinear) and op.residual is not None
+            if residual or op.out8 is None or op.second is None:
+                raise CompileError(
+                    f"{op.place or op.low8}: low bytes need high ones with a second stage, and no "
+                    "residual"
+                )
+    _check_tokens(graph)
+
+
+def _check_tokens(graph: QuantGraph) -> None:
+    """Only the keys of attention may have other rows than what they meet."""
+    for op in graph.ops:
+        if isinstance(op, QuantInput):
+            continue
+        if isinstance(op, QuantAttention):
+            together = {"queries and results": [op.q, op.out8], "keys": [op.k, op.v, op.mask]}
+            if op.causal:
+                together["causal queries and keys"] = [op.q, op.k]
+        else:
+            residual = op.residual if isinstance(op, QuantLinear) else None
+            low = None if isinstance(op, QuantNorm) else op.low8
+            together = {"operands and results": [op.x, residual, op.out16, op.out8, low]}
+        for what, names in together.items():
+            tokens = {name: graph.tokens_of(name) for name in names if name is not None}
+            if len(set(tokens.values())) > 1:
+                found = ", ".join(f"{name!r} has {count}" for name, count in tokens.items())
+                raise CompileError(
+                    f"{op.place or 'graph'}: {what} need the same number of tokens: {found}"
+                )
+
+
+def _feeds(context: Context, step: Step, following: Step | None) -> bool:
+    """Whether a step is a norm that can be lowered row by row with the next one, which needs the
+    memories that a norm uses for nothing else."""
+    op, cautions = step.ops[0], context.cautions
+    if not isinstance(op, QuantNorm) or following is None:
+        return False
+    if cautions.of(step) or cautions.of(following):
+        return False
+    return (op.out8 or "", Form.A) in context.resident and all(
+        isinstance(o, QuantLinear) and o.x == op.out8 and o.residual is None and o.out16 is None
+        for o in following.ops
+    )
+
+
+def _lower_step(context: Context, step: Step, source: RowSource | None) -> None:
+    op = step.ops[0]
+    context.emitter.place(step.place)
+    if isinstance(op, QuantLinear):
+        lower_linear(context, step, source)
+    elif isinstance(op, QuantAttention):
+        lower_attention(context, step)
+    elif isinstance(op, QuantElementwise):
+        lower_elementwise(context, step)
+    else:
+        lower_norm(context, step)
+
+
+def _place_input(context: Context, op: QuantInput) -> InputPlace:
+    name = op.out
+    if op.kind != "mask":
+        value = context.define_input(name)
+        places = {form: offset for form, (_, offset) in value.dram.items()}
+        return InputPlace(name, context.steps.heads.get(name, 0), places)
+    c, tokens = context.config, context.graph.tokens_of(name)
+    readers = (op for step in context.steps.steps for op in step.ops)
+    blocks = {o.key_block for o in readers if isinstance(o, QuantAttention) and o.mask == name}
+    masks = {}
+    for block in sorted(blocks):
+        words = mask_block_words(c.rows, c.columns, tokens, block) * -(-tokens // block)
+        masks[block] = context.io.take(context.graph.batch * words * c.mask_pitch)
+        context.masks[name, block] = masks[block]
+    return InputPlace(name, masks=masks)
+
+
+def _attempt(context: Context) -> Program:
+    graph, config, steps = context.graph, context.config, context.steps
+    inputs = tuple(_place_input(context, op) for op in steps.inputs)
+    if context.cautions.residents:
+        context.resident = choose_resident(context)
+    source = None
+    for index, (step, following) in enumerate(zip_longest(steps.steps, steps.steps[1:])):
+        context.step = step
+        if _feeds(context, step, following):
+            source = RowSource(context, step)
+            continue
+        _lower_step(context, step, source)
+        if source is not None:
+            source.finish()
+            context.release_after(index - 1)
+            source = None
+        context.release_after(index)
+    timeline: list[tuple[Item, float, int]] = []
+    stream, estimate = merge(context.emitter, timeline=timeline)
+    outputs = []
+    for output in graph.outputs:
+        form = Form.A if steps.tensors[output.name].bits == 8 else Form.S
+        _, offset = context.values[output.name].dram[form]
+        outputs.append(OutputPlace(output.name, steps.heads.get(output.name, 0), form, offset))
+    names = {op.out for op in graph.ops if isinstance(op, QuantInput)}
+    names |= {output.name for output in graph.outputs}
+    return Program(
+        config=config,
+        commands=np.frombuffer(finish(stream), np.uint8).copy(),
+        constants=context.constants.image(),
+        workspace_bytes=context.workspace.size,
+        io_bytes=context.io.size,
+        graph=QuantGraph(
+            batch=graph.batch,
+            tokens=graph.tokens,
+            inputs=list(graph.inputs),
+            tensors={n: t for n, t in graph.tensors.items() if n in names},
+            ops=[op for op in graph.ops if isinstance(op, QuantInput)],
+            outputs=list(graph.outputs),
+        ),
+        inputs=inputs,
+        outputs=tuple(outputs),
+        useful_macs=graph.useful_macs,
+        places=tuple(context.emitter.places),
+        command_place=np.array([item.place for item in stream] + [0], np.uint16),
+        command_start=np.array([start for _, start, _ in timeline] + [estimate.cycles], np.uint32),
+        command_work=np.array([work for _, _, work in timeline] + [0], np.uint32),
+        estimated_cycles=estimate.cycles,
+    )

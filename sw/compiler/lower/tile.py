@@ -1,0 +1,308 @@
+"""Tile sizes: all policy that decides speed, not results, is in this file.
+
+A schedule is correct for any sizes; these aim at: weights loaded no faster than the bus can,
+every buffer at least double, at least two M tiles so that the norm of one hides under the next,
+and commands long enough that fetching them does not matter.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hw.config import AcceleratorConfig
+from hw.isa import COMMAND_BYTES
+from hw.sparse.packing import TileFormat
+from sw.compiler.stream.allocate import DoesNotFit
+from sw.compiler.stream.layout import Layout, align, even_split, tile_words
+
+__all__ = [
+    "MOST_CAUTION",
+    "AttentionPlan",
+    "LinearPlan",
+    "key_words",
+    "plan_attention",
+    "plan_groups",
+    "plan_linear",
+    "plan_rows",
+]
+
+WEIGHT_BUS_SHARE = 0.7  # of the bus while a GEMM runs, at most, by choice of the M tile
+MOST_ROWS = 64  # M tile; more only saves bus traffic
+COLD_ROWS = 32  # first M tile when the array waits for its rows
+NORM_ROWS = 32  # M tile in front of a fused norm
+QUERY_ROWS = 32
+MOST_PANELS = 4  # output tiles of one GEMM
+STRIPS = 8  # of the residual rows in front of a norm, at most
+NORM_GROUPS = 20  # the row parameters of a norm take 18 cycles a row
+TILE_PARTS = 4  # of an M tile of the input that must give way to the next one, at least
+RAMP_PARTS = 4  # reduction parts of a step's first GEMM, which starts on the first of them
+LANES = 8  # attention streams at most
+LATENCY = 130  # cycles through scores, softmax and back, without their own work
+SHARES = (8, 7, 6, 4, 2, 1)  # eighths of the rows that are left at each level of caution
+MOST_CAUTION = len(SHARES) - 1
+
+
+@dataclass(frozen=True)
+class LinearPlan:
+    """rows: M tile. k_panels: panels of the input for one GEMM, a multiple of `k_unit`. panels:
+    output tiles of one GEMM, for each operation. keep_x: a whole M tile of the input is on chip."""
+
+    rows: int
+    k_panels: int
+    k_unit: int
+    panels: tuple[int, ...]
+    keep_x: bool
+
+
+@dataclass(frozen=True)
+class AttentionPlan:
+    """rows: query block. lanes: streams that alternate. resident: all keys of a head stay."""
+
+    rows: int
+    lanes: int
+    resident: bool
+
+
+def careful_rows(rows: int, caution: int) -> int:
+    """Rows of a step at a level of caution, of as many as it may have."""
+    return rows * SHARES[caution] // SHARES[0]
+
+
+def _words(form: TileFormat) -> float:
+    """Words of a tile and its share of the multipliers."""
+    return form.words + (1 / form.group if form.group else 0)
+
+
+def rows_for_bus(c: AcceleratorConfig, forms: Sequence[TileFormat]) -> int:
+    """Fewest rows of a GEMM at which its weights use no more than their share of the bus."""
+    words = max(map(_words, forms))
+    beats = words * c.weight_pitch / c.bus_bytes
+    return max(math.ceil(words), int(beats / WEIGHT_BUS_SHARE))
+
+
+def _m_tile(rows: int, target: int, least: int, most: int) -> int:
+    """Even split into tiles of about `target`, two at least if the bus allows, `most` at most."""
+    target = min(max(target, least), most)
+    parts = max(2 if rows >= 2 * least else 1, -(-rows // target))
+    return min(-(-rows // parts), most)
+
+
+def plan_linear(
+    c: AcceleratorConfig,
+    rows: int,
+    x: Layout,
+    outs: tuple[Layout, ...],
+    forms: Sequence[TileFormat],
+    x_resident: bool,
+    norm: bool,
+    whole_rows: bool,
+    last: bool,
+    activation_free: int,
+    weight_free: int,
+    caution: int,
+) -> LinearPlan:
+    """Sizes of linear layers that share `x` and have these results and weight tiles.
+
+    norm: a fused norm follows. whole_rows: the residual memory holds whole rows of the result.
+    last: nothing follows. caution: 0 to `MOST_CAUTION`, one more each time the step did not fit;
+    from half of the rows on, buffers are only double.
+    """
+    words = max(_words(form) / form.panels for form in forms)  # for a panel of the input
+    k_unit = math.lcm(*(form.panels * max(form.group, 1) for form in forms))
+    least_rows = rows_for_bus(c, forms)
+    unit = max(out.panel_unit for out in outs)
+    block = unit * words * k_unit
+    depth = 4 if SHARES[caution] > SHARES[0] // 2 else 2
+    # Weights of one GEMM.
+    budget = weight_free // depth
+    if block > budget:
+        budget = weight_free // 2
+    if block > budget:
+        raise DoesNotFit(
+            f"weight memory: {weight_free} free words cannot hold two blocks of {math.ceil(block)}"
+        )
+    if last and rows < least_rows:
+        tiles = last_tiles(c, x.panels * sum(out.column_panels for out in outs), words)
+        budget = int(max(block, min(budget, tiles * words)))
+    most_panels = min(int(budget / (unit * words)), 1023)
+    k_panels = even_split(x.panels, max(most_panels, k_unit), k_unit)[0][1]
+
+    most = min(c.accumulator_words // (2 * unit), 4095)
+    if norm:
+        most = min(most, c.row_slots // 2)
+    if whole_rows:
+        groups = outs[0].groups
+        part = max(unit, min(MOST_PANELS, int(budget / (k_panels * words))))
+        room = groups + -(-groups // strip_count(groups)) + part * c.groups_per_column_panel
+        most = min(most, c.residual_words // room or c.residual_words // groups)
+    stage = unit * c.columns // c.rows + 1
+    keep = True
+    if x_resident:
+        most = min(most, activation_free // (2 * stage))
+    else:
+        # A word more for each panel: strides may be made odd.
+        free = activation_free - 2 * x.panels * (k_unit > 1)
+        whole = free // (x.panels + min(k_panels, x.panels) + 3 * stage)
+        if whole < min(rows, least_rows):
+            whole = free // (x.panels + 2 * stage)
+        keep = whole >= min(rows, most, least_rows) // 2 and whole > 0
+        if not keep:
+            whole = free // (2 * k_panels + 2 * stage)
+            while whole < min(rows, tile_words(c)) and k_panels > k_unit:
+                k_panels = align(-(-k_panels // 2), k_unit)
+                whole = free // (2 * k_panels + 2 * stage)
+        most = min(most, whole)
+    if most < 1:
+        raise DoesNotFit(
+            f"a single row of {x.features} -> {outs[0].features} features does not fit: "
+            f"{activation_free} activation, {c.residual_words} residual and "
+            f"{c.accumulator_words} accumulator words"
+        )
+    tile = _m_tile(rows, NORM_ROWS if norm else MOST_ROWS, least_rows, most)
+    tile = max(1, careful_rows(tile, caution))
+    if not x_resident and tile < rows and 2 * tile * x.panels > activation_free:
+        k_panels = min(k_panels, align(-(-x.panels // TILE_PARTS), k_unit))
+    panels = []
+    for out in outs:
+        least = out.panel_unit
+        fit = min(
+            int(budget / (k_panels * words)),
+            c.accumulator_words // (depth * tile) or c.accumulator_words // (2 * tile),
+            activation_free // (4 * tile) * c.rows // c.columns,
+            max(MOST_PANELS, least),
+        )
+        panels.append(max(least, fit // least * least))
+    return LinearPlan(tile, k_panels, k_unit, tuple(panels), keep)
+
+
+def row_tiles(
+    c: AcceleratorConfig, rows: int, size: int, forms: Sequence[TileFormat], wait: bool
+) -> list[tuple[int, int]]:
+    """M tiles (start, size) of at most `size`. wait: the vector unit makes them meanwhile, so the
+    first one is small if the bus allows."""
+    least = rows_for_bus(c, forms)
+    if not wait or size <= COLD_ROWS or rows < 2 * COLD_ROWS or COLD_ROWS < least:
+        return even_split(rows, size)
+    rest = even_split(rows - COLD_ROWS, size)
+    return [(0, COLD_ROWS), *((COLD_ROWS + start, count) for start, count in rest)]
+
+
+def last_tiles(c: AcceleratorConfig, tiles: int, words: float) -> int:
+    """Weight tiles of one GEMM in a last step of so many of `words`, all of which waits for the
+    bus.
+
+    The array works on the last GEMM when the bus is done; but each one more takes the bus for
+    two commands, and the array about as long to begin. This has the least sum.
+    """
+    overhead = 2 * 2 * COMMAND_BYTES / c.bus_bytes
+    return max(1, round(math.sqrt(tiles * overhead / words)))
+
+
+def reduction_parts(panels: int, size: int, unit: int, ramp: bool) -> list[tuple[int, int]]:
+    """Parts of a chunk of `size` of all `panels` of the input, one GEMM each."""
+    return even_split(size, max(unit, -(-panels // RAMP_PARTS)), unit) if ramp else [(0, size)]
+
+
+def staging_words(free: int, rows: int, panels: int, x_words: int) -> int:
+    """Words to set aside for results of `panels` words a row that wait for their store, beside
+    two M tiles of the input, of `x_words` each, if possible; 0 if there is no room to set aside
+    anything."""
+    piece = rows * panels
+    words = min(8 * piece, max(free - 2 * x_words, 3 * piece))
+    return words if words <= free - x_words * 5 // 4 else 0
+
+
+def plan_rows(c: AcceleratorConfig, rows: int, groups: int, caution: int) -> int:
+    """Rows of one step of a norm that is not fused: short, to start what follows early.
+    caution: as in `plan_linear`."""
+    most = min(c.residual_words // (3 * groups) or c.residual_words // groups, c.row_slots // 2)
+    if most < 1:
+        raise DoesNotFit(f"residual memory: {c.residual_words} words cannot hold {groups}")
+    most = max(1, careful_rows(min(most, NORM_ROWS // 2), caution))
+    return even_split(rows, most)[0][1]
+
+
+def strip_count(groups: int) -> int:
+    """Strips (strips.py) of residual rows of this many groups."""
+    return min(max(1, groups // NORM_GROUPS), STRIPS)
+
+
+def plan_groups(
+    c: AcceleratorConfig, rows: int, panels: int, activation_free: int
+) -> tuple[int, int]:
+    """(rows, panels) of one step of an elementwise operation."""
+    most = min(
+        panels,
+        c.param_words // 4 // c.groups_per_row_panel,
+        c.residual_words // (3 * c.groups_per_row_panel),
+        activation_free // 3,
+    )
+    if most < 1:
+        raise DoesNotFit("an elementwise operation does not fit parameter or residual memory")
+    tall = min(
+        c.residual_words // (3 * most * c.groups_per_row_panel), activation_free // (3 * most)
+    )
+    return even_split(rows, max(1, min(tall, NORM_ROWS)))[0][1], most
+
+
+def key_words(c: AcceleratorConfig, head: Layout, keys: int) -> tuple[int, int]:
+    """Weight words of a key block: K and V of one head, padded for whole tiles."""
+    padded = align(keys, c.rows)
+    columns = align(padded, c.columns)
+    return head.head_panels * columns, head.head_columns // c.columns * padded
+
+
+def plan_attention(
+    c: AcceleratorConfig,
+    queries: int,
+    key_count: int,
+    head: Layout,
+    key_block: int,
+    q_resident: bool,
+    out_resident: bool,
+    activation_free: int,
+    weight_free: int,
+    caution: int,
+) -> AttentionPlan:
+    """Sizes of the attention of one head after another, for a sequence's queries and keys.
+
+    caution: as in `plan_linear`; from the first level on, key blocks are loaded for each query
+    block, and with less than half of the rows a single stream is left.
+    """
+    keys = min(key_block, key_count)
+    padded = align(keys, c.rows)
+    score_panels = align(padded, c.columns) // c.columns
+    out_panels = head.head_columns // c.columns
+    # Activation words of a query row: P, and Q and the result if they pass through.
+    row_words = padded // c.rows
+    passing = (0 if q_resident else 2) + (0 if out_resident else 2)
+    key, value = key_words(c, head, keys)
+    # Enough streams that the others' products cover one's softmax and the latencies around it.
+    rows = max(min(queries, QUERY_ROWS), tile_words(c))
+    step = rows * (score_panels * head.head_panels + padded // c.rows * out_panels)
+    softmax = min(queries, QUERY_ROWS) * padded // c.lanes
+    wanted = 1 + -(-(LATENCY + softmax * 5 // 4) // step)
+    single = SHARES[caution] < SHARES[0] // 2
+    for lanes in (1,) if single else range(min(max(wanted, 2), LANES), 0, -1):
+        most = min(
+            QUERY_ROWS,
+            c.accumulator_words // (lanes * (score_panels + out_panels)),
+            c.row_slots // lanes,
+            activation_free // (lanes * row_words + max(lanes, 2) * passing * head.head_panels),
+        )
+        most = careful_rows(max(0, most), caution)
+        if most and (lanes == 1 or most >= min(queries, QUERY_ROWS if lanes > 2 else 4)):
+            blocks = -(-key_count // keys)
+            resident = blocks * (key + value) * 5 // 2 <= weight_free and caution == 0
+            if not resident and key + value > weight_free:
+                raise DoesNotFit(
+                    f"weight memory: {weight_free} words cannot hold {keys} keys and values of "
+                    f"{head.dim} features ({key + value} words)"
+                )
+            return AttentionPlan(even_split(queries, most)[0][1], lanes, resident)
+    raise DoesNotFit(
+        f"attention over {keys} keys of {head.dim} features does not fit the accumulator "
+        f"({c.accumulator_words} words), activation ({activation_free} words) or row memory"
+    )

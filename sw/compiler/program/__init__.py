@@ -1,0 +1,1 @@
+"""The compiled program: what a device runs and how its host feeds it."""

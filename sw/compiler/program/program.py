@@ -1,0 +1,206 @@
+"""A compiled program: commands, constants, and how the host packs inputs and unpacks outputs.
+
+Programs are kept as one safetensors file with JSON metadata, never as code or pickle.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from hw.config import AcceleratorConfig, get_config
+from hw.isa import COMMAND_BYTES, ISA_VERSION
+from sw.compiler.errors import InputError
+from sw.compiler.graph.operations import QuantGraph, QuantInput
+from sw.compiler.graph.reference import encode_input, feeds_of, from_integers
+from sw.compiler.graph.rows import Rows
+from sw.compiler.stream.layout import Form, layout_of, pack_tensor, unpack_tensor
+
+__all__ = ["InputPlace", "OutputPlace", "Program", "ProgramError"]
+
+
+class ProgramError(ValueError):
+    """A program file that cannot be used, or a machine it was not compiled for."""
+
+
+@dataclass(frozen=True)
+class InputPlace:
+    """Where the host writes one `QuantInput` in the IO region.
+
+    forms: offset of each form of a tensor, padded for `heads` heads. masks: offset for each
+    size of key block, for a mask.
+    """
+
+    name: str
+    heads: int = 0
+    forms: dict[Form, int] = field(default_factory=dict)
+    masks: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class OutputPlace:
+    """Where the host finds one output in the IO region."""
+
+    name: str
+    heads: int
+    form: Form
+    offset: int
+
+
+@dataclass(frozen=True)
+class Program:
+    """What a device needs to run a module, and what its host needs to feed it.
+
+    Attributes
+    ----------
+    config: the machine it was compiled for. commands, constants: contents of regions PROGRAM
+    and CONSTANT. workspace_bytes, io_bytes: sizes of the other two. graph: inputs, outputs and
+    their tensors, without the operations between them. useful_macs: without padding.
+    places, command_place: `places[command_place[i]]` is the part of the module that command i
+    belongs to. command_start, command_work: the cycle in which the cost model expects command i
+    to start, and the cycles that it keeps its unit or the bus busy. estimated_cycles: how long
+    the model expects the whole program to take.
+    """
+
+    config: AcceleratorConfig
+    commands: np.ndarray
+    constants: np.ndarray
+    workspace_bytes: int
+    io_bytes: int
+    graph: QuantGraph
+    inputs: tuple[InputPlace, ...]
+    outputs: tuple[OutputPlace, ...]
+    useful_macs: int
+    places: tuple[str, ...]
+    command_place: np.ndarray
+    command_start: np.ndarray
+    command_work: np.ndarray
+    estimated_cycles: int = 0
+    isa_version: int = ISA_VERSION
+
+    @property
+    def fingerprint(self) -> int:
+        return self.config.fingerprint()
+
+    @property
+    def command_count(self) -> int:
+        return len(self.commands) // COMMAND_BYTES
+
+    def require(self, config: str | AcceleratorConfig) -> None:
+        """Raises `ProgramError` unless this is the configuration it was compiled for."""
+        config = get_config(config)
+        if config.fingerprint() == self.fingerprint:
+            return
+        mine, other = dataclasses.asdict(self.config), dataclasses.asdict(config)
+        differences = ", ".join(
+            f"{key} {mine[key]} / {other[key]}"
+            for key in mine
+            if key != "name" and mine[key] != other[key]
+        )
+        raise ProgramError(
+            f"the program was compiled for configuration {self.config.name!r}, the machine is "
+            f"{config.name!r}; they differ in {differences}: compile it again"
+        )
+
+    # --- host side ----------------------------------------------------------------------------
+
+    def prepare_inputs(self, *inputs: object) -> np.ndarray:
+        """The IO region's bytes for these inputs (numpy or torch, in call order).
+
+        Raises `InputError` for a wrong number, shape or type, NaN, or indices out of range.
+        """
+        feeds = feeds_of(self.graph, self._checked(inputs))
+        rows = Rows.uniform(self.graph.batch, self.graph.tokens)
+        image = np.zeros(self.io_bytes, np.uint8)
+        places = {place.name: place for place in self.inputs}
+        for op in self.graph.ops:
+            assert isinstance(op, QuantInput)
+            values = encode_input(op, self.graph, feeds, rows)
+            if op.kind == "mask":
+                feeds[op.out] = values
+            place = places.get(op.out)
+            if place is None:
+                continue
+            for block, offset in place.masks.items():
+                self._put(image, offset, self._mask_bytes(values, block))
+            for form, offset in place.forms.items():
+                layout = layout_of(self.config, self.graph.tensors[op.out].features, place.heads)
+                self._put(image, offset, pack_tensor(self.config, values, layout, form))
+        return image
+
+    @staticmethod
+    def _put(image: np.ndarray, offset: int, data: np.ndarray) -> None:
+        image[offset : offset + len(data)] = data
+
+    def _checked(self, inputs: Sequence[object]) -> list[np.ndarray]:
+        if len(inputs) != len(self.graph.inputs):
+            raise InputError(f"{len(self.graph.inputs)} inputs are needed, got {len(inputs)}")
+        arrays = []
+        for item, value in zip(self.graph.inputs, inputs, strict=True):
+            detach = getattr(value, "detach", None)  # a torch tensor, maybe with gradients
+            array = np.asarray(detach().cpu() if detach else value)
+            kinds = {"tokens": "iu", "float": "fiu", "mask": "biuf"}[item.kind]
+            if array.dtype.kind not in kinds:
+                raise InputError(f"input {item.name!r} ({item.kind}) cannot be {array.dtype}")
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise InputError(f"input {item.name!r} holds NaN or infinity")
+            arrays.append(array)
+        return arrays
+
+    def _mask_bytes(self, mask: np.ndarray, key_block: int) -> np.ndarray:
+        """One byte a key, each key block padded to whole mask words."""
+        c, tokens = self.config, mask.size // self.graph.batch
+        words = mask_block_words(c.rows, c.columns, tokens, key_block)
+        blocks = -(-tokens // key_block)
+        keys = mask.reshape(self.graph.batch, tokens).astype(np.uint8)
+        keys = np.pad(keys, ((0, 0), (0, blocks * key_block - tokens)))
+        keys = keys.reshape(self.graph.batch, blocks, key_block)
+        keys = np.pad(keys, ((0, 0), (0, 0), (0, max(0, words * c.columns - key_block))))
+        image = np.zeros((self.graph.batch, blocks, words, c.mask_pitch), np.uint8)
+        shape = (*image.shape[:3], c.columns)
+        image[..., : c.columns] = keys[..., : words * c.columns].reshape(shape)
+        return image.ravel()
+
+    def read_integers(self, io: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Integer outputs [rows, features] from the IO region."""
+        results = []
+        for place in self.outputs:
+            layout = layout_of(self.config, self.graph.tensors[place.name].features, place.heads)
+            rows = self.graph.batch * self.graph.tokens_of(place.name)
+            zeros = np.zeros((rows, layout.features), np.int64)
+            size = len(pack_tensor(self.config, zeros, layout, place.form))
+            part = io[place.offset : place.offset + size]
+            results.append(unpack_tensor(self.config, part, rows, layout, place.form))
+        return tuple(results)
+
+    def read_outputs(self, io: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Outputs as float32, in the module's shapes, from the IO region."""
+        return tuple(
+            from_integers(values, self.graph.tensors[item.name]).reshape(item.shape)
+            for item, values in zip(self.graph.outputs, self.read_integers(io), strict=True)
+        )
+
+    # --- files --------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> None:
+        """Write a program file."""
+        from sw.compiler.program.program_file import save_program
+
+        save_program(self, Path(path))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Program:
+        """Read a program file. Raises `ProgramError`."""
+        from sw.compiler.program.program_file import load_program
+
+        return load_program(Path(path))
+
+
+def mask_block_words(rows: int, columns: int, tokens: int, key_block: int) -> int:
+    """Mask words that one key block takes: keys padded to activation words of P."""
+    keys = -(-min(tokens, key_block) // rows) * rows
+    return -(-keys // columns)

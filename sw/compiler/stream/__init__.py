@@ -1,0 +1,1 @@
+"""The command stream: words in memory, allocation, waits and the merged order."""

@@ -1,0 +1,1 @@
+"""Which weight format each linear gets: what it costs in accuracy and in cycles."""

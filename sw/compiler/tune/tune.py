@@ -1,0 +1,278 @@
+"""Trade accuracy for cycles and bytes: a model's plans, measured in integers, each kept.
+
+Everything that takes minutes is kept in the cache by what it depends on: sensitivities (an
+interrupted run goes on where it was) and the quantised graph of every plan that was measured.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+
+import numpy as np
+
+from hw.config import AcceleratorConfig
+from hw.sparse.formats import DENSE, WeightFormat, WeightFormatError
+from sim.cache import cache_folder, source_digest, write_atomically
+from sw.compiler.errors import CompileError
+from sw.compiler.graph.float_executor import run_float
+from sw.compiler.graph.graph_file import load_graph, save_graph
+from sw.compiler.graph.operations import FloatGraph, QuantGraph
+from sw.compiler.graph.reference import from_integers, run_reference_rows
+from sw.compiler.graph.retarget import with_shape
+from sw.compiler.lower.lower import lower
+from sw.compiler.program.program import Program
+from sw.compiler.quantise import Progress, QuantOptions, quantise
+from sw.compiler.quantise.calibration import calibration_rows
+from sw.compiler.quantise.named import sites
+from sw.compiler.stream.layout import weight_form
+from sw.compiler.tune.assign import Cost, Plan, front, plan_cost, within
+from sw.compiler.tune.sensitivity import Judge, row_cosines, sensitivities, split
+
+__all__ = ["FORMATS", "Measured", "Subject", "Tuner"]
+
+FORMATS = tuple(
+    WeightFormat.parse(name) for name in ("int8", "int8 x int16", "2:4 int8", "int4/32")
+)
+"""Formats that a plan may use where nothing else is asked for."""
+
+SOURCES = (
+    "sw/compiler/quantise",
+    "sw/compiler/graph/reference.py",
+    "sw/compiler/tune/sensitivity.py",
+)
+SENSITIVITY_BATCHES = 100
+"""Calibration batches that sensitivities are taken from, about: they only rank."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to tune.
+
+    Attributes
+    ----------
+    name: for its files in the cache. graph: in float. calibration: batches of inputs. judge:
+        cosines of the first output with that of float. tokens: of the program to write.
+    """
+
+    name: str
+    graph: FloatGraph
+    calibration: Sequence[object]
+    judge: Judge = row_cosines
+    tokens: int = 0
+
+    @property
+    def rows(self) -> int:
+        return self.graph.batch * (self.tokens or self.graph.tokens)
+
+    def digest(self) -> str:
+        """Of the model and the calibration data."""
+        digest = hashlib.sha256()
+
+        def add(value: object) -> None:
+            if isinstance(value, np.ndarray):
+                digest.update(value.tobytes())
+            elif isinstance(value, tuple):
+                for item in value:
+                    add(item)
+            else:
+                digest.update(repr(value).encode())
+
+        for op in self.graph.ops:
+            for item in fields(op):
+                add(getattr(op, item.name))
+        feeds, rows = calibration_rows(self.graph, self.calibration)
+        add((rows.lengths, *feeds.values()))
+        return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A plan with its cosines to float on batches that nothing was fitted to.
+
+    cycles: of its program, by the compiler's model of the machine.
+    """
+
+    plan: Plan
+    mean: float
+    least: float
+    cycles: int
+
+
+def _possible(
+    formats: Sequence[WeightFormat], config: AcceleratorConfig
+) -> tuple[WeightFormat, ...]:
+    """Formats asked for, or those of `FORMATS` that the configuration has; dense is one."""
+
+    def refusal(format: WeightFormat) -> str:
+        try:
+            weight_form(config, format)
+        except WeightFormatError as error:
+            return str(error)
+        return ""
+
+    for text in filter(None, map(refusal, formats)):
+        raise CompileError(text)
+    found = [f for f in formats or FORMATS if f != DENSE and not refusal(f)]
+    if not found:
+        raise CompileError("int8 is what every linear may have: name another format")
+    return (DENSE, *found)
+
+
+@dataclass
+class Tuner:
+    """Sensitivities, front and measured plans of one subject on one configuration.
+
+    formats: that a linear may have; by default those of `FORMATS` that the configuration has.
+    """
+
+    subject: Subject
+    config: AcceleratorConfig
+    formats: Sequence[WeightFormat] = ()
+    options: QuantOptions = field(default_factory=QuantOptions)
+
+    def __post_init__(self) -> None:
+        self.formats = _possible(self.formats, self.config)
+        code = source_digest("hw/sparse", "hw/vector", "hw/softmax", *SOURCES)
+        self.folder = cache_folder("tuning") / f"{self.subject.name}-{self.subject.digest()}-{code}"
+        self.folder.mkdir(exist_ok=True)
+        self.places = sites(self.subject.graph)
+
+    # --- prediction ---------------------------------------------------------------------------
+
+    def errors(self, progress: Progress | None = None) -> dict[str, dict[WeightFormat, float]]:
+        """Error by place and format."""
+        path = self.folder / "sensitivities.json"
+        known = json.loads(path.read_text()) if path.exists() else {}
+        batches = self.subject.calibration
+        return sensitivities(
+            self.subject.graph,
+            batches[:: max(1, len(batches) // SENSITIVITY_BATCHES)],
+            self.formats,
+            judge=self.subject.judge,
+            known=known,
+            progress=progress,
+            save=lambda found: write_atomically(path, json.dumps(found, indent=1).encode()),
+        )
+
+    def front(
+        self,
+        errors: Mapping[str, Mapping[WeightFormat, float]],
+        *,
+        by_bytes: bool = False,
+        rest: float = 0.0,
+    ) -> list[Plan]:
+        """Plans from the most accurate to the fewest cycles, or bytes; see `assign.front`.
+
+        16-bit inputs cost cycles but no bytes, so a front of bytes is without them.
+
+        rest: cycles of what is not a linear, for the plans' costs.
+        """
+
+        if by_bytes:
+            errors = {
+                place: {f: error for f, error in found.items() if f.inputs == 8}
+                for place, found in errors.items()
+            }
+
+        def cost(place: str, format: WeightFormat) -> float:
+            found = self.cost({place: format}, [place])
+            return found.bytes if by_bytes else found.cycles
+
+        return front(errors, cost, lambda formats: self.cost(formats) + Cost(rest, 0))
+
+    def cost(
+        self, formats: Mapping[str, WeightFormat], places: Iterable[str] | None = None
+    ) -> Cost:
+        """Predicted cost of the linears at these places, by default of all."""
+        chosen = {p: self.places[p] for p in (self.places if places is None else places)}
+        return plan_cost(chosen, formats, self.subject.rows, self.config)
+
+    def rest(self, progress: Progress | None = None) -> float:
+        """Predicted cycles of the dense program that are not its linears'."""
+        program = self.program({}, progress)
+        return max(program.estimated_cycles - self.cost({}).cycles, 0.0)
+
+    def program(
+        self, formats: Mapping[str, WeightFormat], progress: Progress | None = None
+    ) -> Program:
+        """The program of a plan."""
+        tokens = self.subject.tokens or self.subject.graph.tokens
+        graph = with_shape(self.quantised(formats, progress), self.subject.graph.batch, tokens)
+        return lower(graph, self.config)
+
+    # --- measurement --------------------------------------------------------------------------
+
+    def quantised(
+        self, formats: Mapping[str, WeightFormat], progress: Progress | None = None
+    ) -> QuantGraph:
+        """The quantised graph of a plan, fitted to the batches that do not judge."""
+        chosen = {place: f for place, f in sorted(formats.items()) if f != DENSE}
+        options = replace(self.options, formats=chosen)
+        path = self._file(options)
+        if not path.exists():
+            fit, _ = split(self.subject.calibration)
+            save_graph(quantise(self.subject.graph, fit, options, progress), path)
+        return load_graph(path)
+
+    def _file(self, options: QuantOptions) -> Path:
+        named = {place: format.name for place, format in options.formats.items()}
+        text = repr(replace(options, formats={})) + json.dumps(named)
+        return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.safetensors"
+
+    def measure(self, plan: Plan, progress: Progress | None = None) -> Measured:
+        """Cosines of the plan's integers on the batches held out."""
+        graph = self.quantised(plan.formats, progress)
+        _, held = split(self.subject.calibration)
+        feeds, rows = calibration_rows(self.subject.graph, held)
+        name = self.subject.graph.outputs[0][0]
+        exact = run_float(self.subject.graph, feeds, rows)[name]
+        output = graph.outputs[0].name
+        values = run_reference_rows(graph, feeds, rows)
+        found = from_integers(values[output], graph.tensors[output])
+        cosines = self.subject.judge(found, exact, rows)
+        cycles = self.program(plan.formats).estimated_cycles
+        return Measured(plan, float(cosines.mean()), float(np.min(cosines)), cycles)
+
+    @staticmethod
+    def within(plans: Sequence[Plan], measure: Callable[[Plan], Measured], cycles: int) -> Measured:
+        """The most accurate plan whose program keeps to `cycles`. Raises `CompileError`."""
+        budget: float = cycles
+        while True:
+            found = measure(plans[within(plans, cycles=budget)])
+            if found.cycles <= cycles:
+                return found
+            budget = found.plan.cost.cycles - max(found.cycles - cycles, 1)
+
+    @staticmethod
+    def search(
+        plans: Sequence[Plan],
+        accuracy: float,
+        measure: Callable[[Plan], Measured],
+        most: int = 6,
+    ) -> tuple[Measured | None, list[Measured]]:
+        """(the cheapest plan measured whose mean cosine is `accuracy` or more, all measured).
+
+        plans: a front, from the most accurate on. measure: called at most `most` times; after each
+        time the ratio of measured to predicted error says which plan is tried next, between the
+        last good and the first bad one.
+        """
+        base = measure(plans[0])
+        found, best, ratio = [base], base if base.mean >= accuracy else None, 1.0
+        good, bad, first = 0, len(plans), plans[0].error
+        while best is not None and bad - good > 1 and len(found) < most:
+            room = (base.mean - accuracy) / ratio
+            aim = max(n for n, plan in enumerate(plans) if n == 0 or plan.error - first <= room)
+            number = min(max(aim, good + 1), bad - 1)
+            result = measure(plans[number])
+            found.append(result)
+            predicted = plans[number].error - first
+            ratio = max((base.mean - result.mean) / max(predicted, 1e-12), 1e-3)
+            if result.mean >= accuracy:
+                good, best = number, result
+            else:
+                bad = number
+        return best, found
