@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import nn
 from torch.export import ExportedProgram
@@ -10,6 +10,7 @@ from torch.export import ExportedProgram
 from hw.config import AcceleratorConfig, get_config
 from sw.compiler.capture.frontend import import_module
 from sw.compiler.errors import CompileError
+from sw.compiler.graph.operations import FloatGraph
 from sw.compiler.lower.lower import lower
 from sw.compiler.program.program import Program
 from sw.compiler.quantise import Progress, QuantOptions, given_formats, quantise
@@ -21,7 +22,7 @@ def compile_module(
     module: nn.Module | ExportedProgram,
     example_inputs: object = (),
     config: str | AcceleratorConfig = "base",
-    calibration: Sequence[object] | None = None,
+    calibration: Iterable[object] | None = None,
     quantization: QuantOptions | None = None,
     *,
     example_kwargs: Mapping[str, object] | None = None,
@@ -49,12 +50,31 @@ def compile_module(
     runs, and `ConfigError` for an impossible configuration.
     """
     chosen = get_config(config)
-    if calibration is None:
-        calibration = [example_inputs if example_inputs != () else dict(example_kwargs or {})]
-    if len(calibration) == 0:
+    batches = None if calibration is None else list(calibration)
+    if batches == []:
         raise CompileError("calibration is empty: give at least one batch of module inputs")
     graph = import_module(module, example_inputs, example_kwargs, outputs=outputs)
+    if batches is None:
+        batches = [_example_batch(module, graph, example_inputs, example_kwargs)]
     if quantization is None:
         formats = given_formats(graph, sparse=chosen.sparse, int4=chosen.int4)
         quantization = QuantOptions(formats=formats)
-    return lower(quantise(graph, calibration, quantization, progress), chosen)
+    return lower(quantise(graph, batches, quantization, progress), chosen)
+
+
+def _example_batch(
+    module: nn.Module | ExportedProgram,
+    graph: FloatGraph,
+    inputs: object,
+    kwargs: Mapping[str, object] | None,
+) -> dict[str, object]:
+    """The example inputs by the graph's names."""
+    named = dict(kwargs or {})
+    if inputs == () and not named and isinstance(module, ExportedProgram):
+        inputs, named = module.example_inputs or ((), {})
+    if isinstance(inputs, Mapping):
+        named, inputs = {**named, **inputs}, ()
+    given = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
+    placed = [item for item in given if item is not None]
+    names = [item.name for item in graph.inputs]
+    return {**dict(zip(names, placed, strict=False)), **named}

@@ -30,7 +30,8 @@ def _is_torch(value: object) -> bool:
 
 
 class Executable:
-    """Call it with the module's inputs, torch or numpy; outputs come back in the same kind.
+    """Call it with the module's inputs, torch or numpy, in order or by name; what the module
+    returns comes back in the same kind.
 
     One output comes back by itself, more of them as a tuple. Several executables can share a
     device: calling one moves its program into memory if another one ran in between.
@@ -78,11 +79,16 @@ class Executable:
         )
         return self.device.read(Region.IO, 0, self.program.io_bytes)
 
-    def __call__(self, *inputs: Any) -> Any:
-        io = self.run_io(as_bytes(self.program.prepare_inputs(*inputs)))
-        outputs = tuple(self.program.read_outputs(io))
-        if any(_is_torch(value) for value in inputs):
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
+        io = self.run_io(as_bytes(self.program.prepare_inputs(*inputs, **named)))
+        results = self.program.results(io, *inputs, **named)
+        if any(_is_torch(value) for value in (*inputs, *named.values())):
             import torch
 
-            outputs = tuple(torch.from_numpy(np.ascontiguousarray(value)) for value in outputs)
-        return outputs[0] if len(outputs) == 1 else outputs
+            results = tuple(
+                torch.from_numpy(np.ascontiguousarray(value))
+                if isinstance(value, np.ndarray)
+                else value
+                for value in results
+            )
+        return results[0] if len(results) == 1 else results

@@ -1,23 +1,21 @@
 """Modules that another tool has prepared, as ones that `torch.export` and the importer know.
 
 Masks (`torch.nn.utils.prune`, `torch.ao.pruning`, any parametrisation) need nothing: the exported
-graph multiplies them into the weights, which is constant. What does need something is done on a
-copy: compressed 2:4 weights (`torch.sparse`) are expanded, and fake quantisation that still looks
-at its own switches (`torch.ao.quantization.FakeQuantize`) becomes the plain operation.
+graph multiplies them into the weights, which is constant. What does need something: compressed 2:4
+weights (`torch.sparse`) are expanded, and fake quantisation that still looks at its own switches
+(`torch.ao.quantization.FakeQuantize`) becomes the plain operation.
 """
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
-from torch.ao.quantization import FakeQuantizeBase, FusedMovingAvgObsFakeQuantize
+from torch.ao.quantization import FakeQuantizeBase
 from torch.sparse import SparseSemiStructuredTensor
 
 from sw.compiler.errors import CompileError, first_line
 
-__all__ = ["adapted"]
+__all__ = ["adapt"]
 
 
 class _FixedLevels(nn.Module):
@@ -42,44 +40,35 @@ class _FixedLevels(nn.Module):
         )
 
 
-def _switches(module: nn.Module) -> bool:
-    fused = isinstance(module, FusedMovingAvgObsFakeQuantize)
-    return isinstance(module, FakeQuantizeBase) and not fused
-
-
-def adapted(module: nn.Module) -> nn.Module:
-    """`module`, or a copy of it where something must change.
+def adapt(module: nn.Module) -> None:
+    """Change what must change in `module`, a private copy.
 
     Raises `CompileError` naming the place of what cannot.
     """
-    compressed = [
-        name
-        for name, tensor in module.named_parameters()
-        if isinstance(tensor, SparseSemiStructuredTensor)
-    ]
-    if not compressed and not any(_switches(part) for part in module.modules()):
-        return module
-    result = copy.deepcopy(module)
-    for name in compressed:
-        owner, _, leaf = name.rpartition(".")
-        try:
-            dense = result.get_parameter(name).to_dense()
-        except Exception as error:  # whatever its kernels raise where there is no GPU
-            raise CompileError(
-                f"parameter {name!r} holds compressed 2:4 weights that PyTorch cannot expand "
-                f"here ({first_line(error)}): give it as a dense tensor with zeros"
-            ) from None
-        setattr(result.get_submodule(owner), leaf, nn.Parameter(dense, requires_grad=False))
-    for name, part in list(result.named_modules()):
-        if not _switches(part):
+    for name, tensor in list(module.named_parameters()):
+        if isinstance(tensor, SparseSemiStructuredTensor):
+            _expand(module, name, tensor)
+    for name, part in list(module.named_modules()):
+        if not isinstance(part, FakeQuantizeBase):
             continue
-        if int(part.observer_enabled[0]):  # pyright: ignore
+        enabled = int(part.fake_quant_enabled[0])  # pyright: ignore
+        if enabled and int(part.observer_enabled[0]):  # pyright: ignore
             raise CompileError(
                 f"the fake quantisation {name!r} still observes: apply "
                 "torch.ao.quantization.disable_observer to the module first"
             )
         owner, _, leaf = name.rpartition(".")
-        enabled = int(part.fake_quant_enabled[0])  # pyright: ignore
         fixed = _FixedLevels(part) if enabled else nn.Identity()
-        setattr(result.get_submodule(owner), leaf, fixed)
-    return result
+        setattr(module.get_submodule(owner), leaf, fixed)
+
+
+def _expand(module: nn.Module, name: str, tensor: SparseSemiStructuredTensor) -> None:
+    try:
+        dense = tensor.to_dense()
+    except Exception as error:  # whatever its kernels raise where there is no GPU
+        raise CompileError(
+            f"parameter {name!r} holds compressed 2:4 weights that PyTorch cannot expand "
+            f"here ({first_line(error)}): give it as a dense tensor with zeros"
+        ) from None
+    owner, _, leaf = name.rpartition(".")
+    setattr(module.get_submodule(owner), leaf, nn.Parameter(dense, requires_grad=False))

@@ -11,6 +11,7 @@ from torch import Tensor
 from sw.compiler.capture.symbolic import Activation, split_rows
 from sw.compiler.errors import CompileError
 from sw.compiler.graph.operations import (
+    FloatAdd,
     FloatEmbedding,
     FloatGraph,
     FloatInput,
@@ -38,6 +39,7 @@ class GraphBuilder:
         self.shape: tuple[int, int] | None = None
         self.settled = False
         self._taken: set[str] = set()
+        self._closed: dict[str, str] = {}
 
     @property
     def batch(self) -> int:
@@ -58,6 +60,11 @@ class GraphBuilder:
                 f"input {name!r} has batch x tokens = {batch} x {tokens}, "
                 f"an earlier one {self.shape[0]} x {self.shape[1]}"
             )
+
+    def replace_shape(self, source: str, tokens: int) -> None:
+        """Give sequences another length; nothing may read the float input `source` from now on."""
+        self.shape = (self.batch, tokens)
+        self._closed[source] = "it is used with and without constant rows joined to it"
 
     def settle(self, tokens: int) -> None:
         """Take the sequence length that attention shows, unless it is known already.
@@ -110,6 +117,18 @@ class GraphBuilder:
         index = (rows[:, None] * width + torch.arange(width)).reshape(value.index.shape)
         return Activation(name, width, index), rows
 
+    def part(self, value: Activation, place: str) -> Activation | None:
+        """The value as all elements, in any order, of the linear that makes only its features."""
+        rows, columns = value.index // value.features, value.index % value.features
+        used = torch.unique(columns)
+        if len(used) * self.batch * self.tokens != value.index.numel():
+            return None
+        name = self.columns(value.name, used, value.features, place)
+        if name is None:
+            return None
+        index = rows * len(used) + torch.searchsorted(used, columns.contiguous())
+        return Activation(name, len(used), index, value.taken)
+
     def _spread(self, value: Activation, constant: Tensor) -> np.ndarray | None:
         """Constant per element, brought to the matrix layout [batch, tokens, features]."""
         count = self.batch * self.tokens * value.features
@@ -131,6 +150,8 @@ class GraphBuilder:
             return None
         op, table = self.ops[value.name], wide[0]
         self.settled |= bool((table != table[:1]).any())
+        if isinstance(op, FloatAdd):
+            return self._add_behind(value, op, constant, place)
         if isinstance(op, FloatInput | FloatEmbedding):
             if isinstance(op, FloatInput):
                 op = FloatEmbedding(f"{op.name}_sum", (), (), None, op.name, place)
@@ -145,8 +166,24 @@ class GraphBuilder:
             return replace(value, name=self.put(replace(op, bias=op.bias + table[0])))
         return None
 
+    def _add_behind(
+        self, value: Activation, op: FloatAdd, constant: Tensor, place: str
+    ) -> Activation | None:
+        """A constant added to a sum, folded into whichever operand takes it."""
+        for name, other in ((op.y, op.x), (op.x, op.y)):
+            if isinstance(self.ops[name], FloatEmbedding | FloatLinear):
+                part = self.add_constant(replace(value, name=name), constant, place)
+                if part is not None:
+                    return replace(value, name=self.put(replace(op, x=other, y=part.name)))
+        return None
+
     def scale(self, value: Activation, factor: Tensor, place: str) -> Activation | None:
-        """`value * factor` (constant per feature) folded into the producer, or None."""
+        """`value * factor` (constant per feature) folded into the producer, or None.
+
+        Of a part of a linear's features, such as the Q of a fused projection, the part is made a
+        linear of its own.
+        """
+        value = self.part(value, place) or value
         wide = self._spread(value, factor)
         if wide is None or (wide != wide[:1, :1]).any():
             return None
@@ -229,4 +266,7 @@ class GraphBuilder:
             if op.name in needed or isinstance(op, FloatInput):
                 kept.append(op)
                 needed.update(operands(op))
+        for name, reason in self._closed.items():
+            if name in needed:
+                raise CompileError(f"input {name!r}: {reason}")
         return FloatGraph(self.batch, self.tokens, kept[::-1], outputs)

@@ -7,17 +7,15 @@ reads it. Of an activation the importer makes a `FloatQuantise`.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sw.compiler.capture.symbolic import VIEWS
+from sw.compiler.capture.builder import GraphBuilder
+from sw.compiler.capture.nodes import place_of, refuse
+from sw.compiler.capture.symbolic import VIEWS, Activation
 from sw.compiler.graph.operations import FloatQuantise
-
-if TYPE_CHECKING:
-    from sw.compiler.capture.aten import Importer
 
 __all__ = ["OPERATIONS", "FakeQuantisation"]
 
@@ -28,16 +26,14 @@ SINGLE = (
     aten.fake_quantize_per_tensor_affine.tensor_qparams,
 )
 CHANNELS = aten.fake_quantize_per_channel_affine.default
-OBSERVED = aten.fused_moving_avg_obs_fake_quant.default
-OPERATIONS = {*SINGLE, CHANNELS, OBSERVED}
+OPERATIONS = {*SINGLE, CHANNELS}
 
 
 @dataclass(frozen=True)
 class Levels:
     """`scale * (clamp(round(x / scale) + zero_point, lowest, highest) - zero_point)`.
 
-    scale, zero_point: one number, or one for each place along `axis`. enabled: it does anything.
-    observing: the levels would still change.
+    scale, zero_point: one number, or one for each place along `axis`.
     """
 
     scale: Tensor
@@ -45,18 +41,10 @@ class Levels:
     lowest: int
     highest: int
     axis: int | None = None
-    enabled: bool = True
-    observing: bool = False
 
     @classmethod
     def of(cls, target: object, args: tuple) -> Levels:
         """Levels of one of `OPERATIONS` with these arguments, the operand first."""
-        if target is OBSERVED:
-            _, observer, fake, _, _, scale, zero, _, lowest, highest, axis = args[:11]
-            by_row = bool(args[11]) if len(args) > 11 else False
-            enabled, observing = bool(fake.item()), bool(observer.item())
-            chosen = axis if by_row else None
-            return cls(scale, zero, lowest, highest, chosen, enabled, observing)
         if target is CHANNELS:
             _, scale, zero, axis, lowest, highest = args
             return cls(scale, zero, lowest, highest, axis)
@@ -80,28 +68,22 @@ class Levels:
 
 
 class FakeQuantisation:
-    """What the importer knows of fake quantisation: steps of constants, by node."""
+    """What is known of fake quantisation: steps of constants, by node.
 
-    def __init__(self, importer: Importer) -> None:
-        self.importer = importer
+    builder: takes the levels of activations. values: of all nodes so far.
+    """
+
+    def __init__(self, builder: GraphBuilder, values: dict[torch.fx.Node, object]) -> None:
+        self.builder = builder
+        self.values = values
         self.steps: dict[torch.fx.Node, Tensor | None] = {}
         """A step for each element; None: lost in an operation that may change the levels."""
 
-    def _levels(self, node: torch.fx.Node, args: tuple) -> Levels:
-        levels = Levels.of(node.target, args)
-        if levels.enabled and levels.observing:
-            raise self.importer.refuse(
-                node, "it still observes: apply torch.ao.quantization.disable_observer first"
-            )
-        return levels
-
     def constant(self, node: torch.fx.Node, args: tuple) -> Tensor:
         """Value of a fake-quantised weight."""
-        levels = self._levels(node, args)
-        if not levels.enabled:
-            return args[0]
+        levels = Levels.of(node.target, args)
         if not levels.is_symmetric_int8:
-            raise self.importer.refuse(node, "weights must be INT8 with zero points of 0")
+            raise refuse(node, "weights must be INT8 with zero points of 0")
         value, self.steps[node] = levels.apply(args[0])
         return value
 
@@ -122,7 +104,7 @@ class FakeQuantisation:
     def steps_of(self, node: torch.fx.Node, weight: Tensor) -> np.ndarray | None:
         """Step of each output [N] of a linear's `weight` [N, K], if it is quantised already."""
         known = [n for n in node.all_input_nodes if n in self.steps]
-        sources = [n for n in known if self.importer.values[n].dim() == 2]  # pyright: ignore
+        sources = [n for n in known if self.values[n].dim() == 2]  # pyright: ignore
         if not sources:
             return None
         steps = self.steps[sources[-1]]
@@ -135,24 +117,21 @@ class FakeQuantisation:
             one = steps == steps[:, :1]
             if bool((exact & fits & one).all()):
                 return rows.numpy()
-        raise self.importer.refuse(
+        raise refuse(
             node,
             "its quantised weights are not INT8 times one scale for each output: they change "
             "after their quantisation, or have scales along their inputs",
         )
 
-    def activation(self, node: torch.fx.Node, args: tuple, place: str) -> object:
-        """The value with levels of its own."""
-        levels = self._levels(node, args)
-        if not levels.enabled:
-            return args[0]
-        refuse = self.importer.refuse
-        value = self.importer.as_activation(node, args[0])
+    def activation(self, node: torch.fx.Node, value: Activation, args: tuple) -> Activation:
+        """The value with levels of its own; args: of the operation, the operand first."""
+        levels = Levels.of(node.target, args)
         if levels.axis is not None or levels.scale.numel() != 1:
             raise refuse(node, "activations must have one scale")
         span = levels.highest - levels.lowest
         if span > 255:
             raise refuse(node, f"activations have 8 bits, not {span + 1} levels")
         zero = int(levels.zero_point) - levels.lowest - 128
-        op = FloatQuantise(node.name, value.name, float(levels.scale), zero, span - 128, place)
-        return replace(value, name=self.importer.builder.put(op))
+        scale, place = float(levels.scale), place_of(node)
+        op = FloatQuantise(node.name, value.name, scale, zero, span - 128, place)
+        return replace(value, name=self.builder.put(op))

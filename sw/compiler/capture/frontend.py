@@ -5,22 +5,18 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
-from sw.compiler.capture.adapt import adapted
-from sw.compiler.capture.aten import Importer, operation_name, place_of
-from sw.compiler.capture.builder import GraphBuilder
-from sw.compiler.capture.symbolic import Activation, Derived
-from sw.compiler.errors import (
-    CompileError,
-    UnsupportedOperation,
-    UnsupportedOutputWarning,
-    first_line,
-)
+from sw.compiler.capture.functional import functional_program
+from sw.compiler.capture.importer import run_node
+from sw.compiler.capture.nodes import refuse
+from sw.compiler.capture.state import Capture
+from sw.compiler.capture.symbolic import Activation, Derived, Hosted, Pointwise
+from sw.compiler.errors import CompileError, UnsupportedOperation, UnsupportedOutputWarning
+from sw.compiler.graph.host import Ref
 from sw.compiler.graph.operations import FloatAttention, FloatGraph, FloatInput, operands
 
 __all__ = ["import_module"]
@@ -49,69 +45,23 @@ def import_module(
     UnsupportedOperation: names the first such operation, and its place in the module.
     CompileError: the inputs or weights cannot be compiled.
     """
-    if isinstance(module, ExportedProgram):
-        _check_parameters(module)
-        program = module
-    else:
-        args, kwargs = _example(example_inputs, example_kwargs)
-        module = adapted(module)
-        _check_parameters(module)
-        program = _export(module, args, kwargs)
-    builder = GraphBuilder()
-    importer = Importer(builder)
-    failures = _interpret(program, importer)
-    graph = _select(program, importer, failures, outputs)
-    _finish_inputs(program, importer, graph)
+    program, examples = functional_program(module, example_inputs, example_kwargs)
+    capture = Capture()
+    failures = _interpret(program, capture, examples)
+    results = _select(program, capture, failures, outputs)
+    host = capture.host.finish(program.graph, results)
+    if not capture.host.outputs:
+        raise CompileError("the module has no output that can be compiled")
+    graph = capture.builder.finish(capture.host.outputs)
+    graph.host = host
+    _finish_inputs(program, capture, graph)
     return graph
 
 
-def _tensor(value: object) -> object:
-    if isinstance(value, np.ndarray):
-        return torch.from_numpy(np.ascontiguousarray(value))
-    return value
-
-
-def _example(inputs: object, kwargs: Mapping[str, object] | None) -> tuple[tuple, dict]:
-    named = dict(kwargs or {})
-    if isinstance(inputs, Mapping):
-        named.update(inputs)
-        inputs = ()
-    elif isinstance(inputs, Tensor | np.ndarray):
-        inputs = (inputs,)
-    args = tuple(_tensor(item) for item in inputs)  # pyright: ignore
-    named = {key: _tensor(item) for key, item in named.items()}
-    for label, item in [*enumerate(args), *named.items()]:
-        if isinstance(item, Tensor) and item.is_floating_point() and not item.isfinite().all():
-            raise CompileError(f"example input {label!r} holds NaN or infinity")
-    if not args and not named:
-        raise CompileError("example inputs are needed: their shapes fix the program's shapes")
-    return args, named
-
-
-def _check_parameters(module: nn.Module | ExportedProgram) -> None:
-    # Not buffers: those of additive masks hold -inf on purpose.
-    for name, tensor in module.named_parameters():
-        if not tensor.isfinite().all():
-            raise CompileError(f"parameter {name!r} holds NaN or infinity")
-
-
-def _export(module: nn.Module, args: tuple, kwargs: dict) -> ExportedProgram:
-    training = module.training
-    try:
-        module.eval()
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.export.export(module, args, kwargs or None, strict=False)
-    except Exception as error:
-        raise CompileError(
-            f"torch.export refuses {type(module).__name__}: {first_line(error)}"
-        ) from error
-    finally:
-        module.train(training)
-
-
-def _interpret(program, importer: Importer) -> dict[torch.fx.Node, UnsupportedOperation]:
-    """Fill `importer.values`; nodes that cannot be compiled, each with the first cause."""
+def _interpret(
+    program: ExportedProgram, capture: Capture, examples: list
+) -> dict[torch.fx.Node, UnsupportedOperation]:
+    """Fill `capture.values`; nodes that cannot be compiled, each with the first cause."""
     signature = program.graph_signature
     state = {
         **{name: program.state_dict[key] for name, key in signature.inputs_to_parameters.items()},
@@ -125,92 +75,106 @@ def _interpret(program, importer: Importer) -> dict[torch.fx.Node, UnsupportedOp
         },
     }
     failures: dict[torch.fx.Node, UnsupportedOperation] = {}
+    given = iter(examples)
     with torch.no_grad():
         for node in program.graph.nodes:
             if node.op == "placeholder":
                 if node.name in state:
-                    importer.values[node] = state[node.name].detach()
+                    capture.values[node] = state[node.name].detach()
                 else:
-                    importer.values[node] = _input(node, importer)
+                    capture.values[node] = _input(node, capture, next(given))
             elif node.op == "call_function":
                 cause = next((failures[n] for n in node.all_input_nodes if n in failures), None)
                 if cause is not None:
                     failures[node] = cause
                     continue
                 try:
-                    importer.values[node] = importer.run(node)
+                    capture.values[node] = run_node(capture, node)
                 except UnsupportedOperation as error:
                     failures[node] = error
-            elif node.op == "get_attr":
-                raise UnsupportedOperation(operation_name(node), place_of(node), "control flow")
     return failures
 
 
-def _input(node: torch.fx.Node, importer: Importer) -> object:
+def _input(node: torch.fx.Node, capture: Capture, example: object) -> object:
     value = node.meta.get("val")
     if not isinstance(value, Tensor):
         return value  # None or a number, fixed by the example
     shape = tuple(int(size) for size in value.shape)
     if not value.dtype.is_floating_point:
-        importer.inputs[node] = shape
+        capture.inputs[node] = shape
+        assert isinstance(example, Tensor)
+        capture.examples[node] = example
         return Derived(node)
     if len(shape) not in (2, 3):
         raise CompileError(
             f"input {node.name!r} has shape {shape}; float inputs are [tokens, features] or "
             "[batch, tokens, features]"
         )
-    builder = importer.builder
+    builder = capture.builder
     batch, tokens = (1, *shape)[-3:-1]
     builder.set_shape(batch, tokens, node.name)
     name = builder.put(FloatInput(node.name, "float", shape))
     return Activation.whole(name, shape)
 
 
-def _select(program, importer: Importer, failures: dict, wanted) -> FloatGraph:
-    """Build the graph of the wanted outputs."""
+# --- outputs ----------------------------------------------------------------------------------
+
+
+def _select(program: ExportedProgram, capture: Capture, failures: dict, wanted) -> tuple:
+    """The wanted results: values of the accelerator or the host, or constants."""
     node = next(n for n in program.graph.nodes if n.op == "output")
-    results = pytree.tree_leaves(node.args[0])
-    names = _output_names(program, len(results))
+    changes = len(program.graph_signature.output_specs) - len(program.graph_signature.user_outputs)
+    leaves = pytree.tree_leaves(node.args[0])[changes:]
+    names = _output_names(program, len(leaves))
     if wanted is None:
-        chosen = list(range(len(results)))
+        chosen = list(range(len(leaves)))
     else:
         chosen = [names.index(w) if w in names else w for w in wanted]
         for item in chosen:
-            if not isinstance(item, int) or not 0 <= item < len(results):
+            if not isinstance(item, int) or not 0 <= item < len(leaves):
                 raise CompileError(f"no output {item!r}; the module has {', '.join(names)}")
-    found: list[tuple[str, tuple[int, ...]]] = []
+    found: list = []
     refused: list[tuple[str, UnsupportedOperation]] = []
     for position in chosen:
-        result = results[position]
-        if result is None:
+        leaf = leaves[position]
+        if leaf is None:
             continue
-        if result in failures:
-            refused.append((names[position], failures[result]))
-            continue
-        value = importer.values[result]
-        if not isinstance(value, Activation):
-            raise CompileError(
-                f"output {names[position]!r} does not depend on activations: they come from float "
-                "inputs and embeddings, other integer inputs can only be masks"
-            )
-        order = value.index.reshape(-1)
-        count = importer.builder.batch * importer.builder.tokens * value.features
-        if order.numel() != count or not torch.equal(order, torch.arange(count)):
-            error = UnsupportedOperation(
-                operation_name(result),
-                place_of(result),
-                "an output must be a whole value, in order",
-            )
+        try:
+            found.append(_result(capture, failures, leaf, names[position]))
+        except UnsupportedOperation as error:
             refused.append((names[position], error))
-            continue
-        found.append((value.name, tuple(value.index.shape)))
-    if refused and (wanted is not None or not found):
+    if refused and (wanted is not None or not any(isinstance(item, Ref) for item in found)):
         raise refused[0][1]
     for name, error in refused:
-        warnings.warn(f"output {name!r} is left out: {error}", UnsupportedOutputWarning, 3)
-    if not found:
-        raise CompileError("the module has no output that can be compiled")
-    return importer.builder.finish(found)
+        warnings.warn(f"output {name!r} is left out: {error}", UnsupportedOutputWarning, 4)
+    return tuple(found)
+
+
+def _result(capture: Capture, failures: dict, leaf: object, name: str) -> object:
+    """One result; raises `UnsupportedOperation`."""
+    if not isinstance(leaf, torch.fx.Node):
+        return leaf  # a number or a text that the module returns
+    if leaf in failures:
+        raise failures[leaf]
+    value = capture.values[leaf]
+    if isinstance(value, Tensor):
+        value = Hosted(leaf, True)  # a constant; the host has it
+    if isinstance(value, Pointwise):
+        raise value.error
+    if isinstance(value, Activation):
+        if value.is_whole(capture.builder.batch * capture.builder.tokens):
+            return capture.host.output(value.name, tuple(value.index.shape))
+        if value.taken:
+            return capture.host.result(leaf)
+        raise refuse(leaf, "an output must be a whole value, in order")
+    if isinstance(value, Hosted) and value.pooled:
+        return capture.host.result(leaf)
+    if isinstance(value, Derived):
+        raise CompileError(
+            f"output {name!r} does not depend on activations: they come from float "
+            "inputs and embeddings, other integer inputs can only be masks"
+        )
+    raise refuse(leaf, "it is no output of the accelerator, nor of what follows pooled rows")
 
 
 def _output_names(program, count: int) -> list[str]:
@@ -223,21 +187,32 @@ def _output_names(program, count: int) -> list[str]:
     return [f"output {i}" for i in range(count)]
 
 
-def _finish_inputs(program, importer: Importer, graph: FloatGraph) -> None:
-    """Put every input into the graph, masks too, in call order."""
+# --- inputs -----------------------------------------------------------------------------------
+
+
+def _finish_inputs(program, capture: Capture, graph: FloatGraph) -> None:
+    """Put every input into the graph, masks too, in call order, and the host's feeds behind."""
     masks = {op.mask for op in graph.ops if isinstance(op, FloatAttention)}
     present = {op.name: op for op in graph.ops if isinstance(op, FloatInput)}
-    ordered = []
-    for node in program.graph.nodes:
-        if node.name in present:
-            ordered.append(present[node.name])
-        elif node in importer.inputs:
-            kind = "mask" if node.name in masks else "tokens"
-            ordered.append(FloatInput(str(node.name), kind, importer.inputs[node]))
     rest = [op for op in graph.ops if not isinstance(op, FloatInput)]
     used = {name for op in rest for name in operands(op)}
     used |= {name for name, _ in graph.outputs}
-    for op in ordered:
-        if op.name not in used:
-            warnings.warn(f"input {op.name!r} has no effect", UserWarning, 3)
-    graph.ops[:] = [*ordered, *rest]
+    host = graph.host.names_read if graph.host else set()
+    ordered = []
+    for node in program.graph.nodes:
+        name = node.name
+        if node.op != "placeholder":
+            continue
+        if name in present:
+            op = present[name]
+            reader = name in used or name not in host
+            ordered.append(op if reader else FloatInput(name, "host", op.shape))
+        elif node in capture.inputs:
+            kind = "mask" if name in masks else "host"
+            ordered.append(FloatInput(str(name), kind, capture.inputs[node]))
+        else:
+            continue
+        if name not in used and name not in host:
+            warnings.warn(f"input {name!r} has no effect", UserWarning, 3)
+    feeds = graph.host.feeds if graph.host else ()
+    graph.ops[:] = [*ordered, *feeds, *rest]

@@ -1,27 +1,28 @@
 """What an attention mask means, found by executing it.
 
-Libraries build attention masks from the key mask by many different chains of small integer
-operations. Instead of matching the chains, the front end executes the exported nodes on probe
-masks and compares: the result must be "key j is visible", with or without causal order.
+Libraries build attention masks by many different chains of small operations, from key masks, token
+numbers or nothing. Instead of matching the chains, the front end executes the exported nodes and
+looks at the result: it must be "key j is visible", with or without causal order. If that is one
+of the module's inputs as it is, the input becomes the key mask; else the host computes it for each
+call, and looks again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from sw.compiler.capture.state import Capture
 from sw.compiler.capture.symbolic import Derived, Hidden
+from sw.compiler.graph.host import key_mask, seen
 
-__all__ = ["Visibility", "evaluate", "interpret_mask"]
-
-HIDDEN = -1e4
-"""An additive mask hides a key by at most this; everything above but 0 is not a mask."""
+__all__ = ["Visibility", "interpret_mask"]
 
 PROBES = 6
+SEVERAL = "the mask is not a key mask [batch, tokens], with or without causal order"
 
 
 @dataclass(frozen=True)
@@ -32,103 +33,97 @@ class Visibility:
     source: str | None
 
 
-def evaluate(node: torch.fx.Node, known: Mapping[torch.fx.Node, object], memo: dict) -> object:
-    """Execute `node` and what it depends on; `known` holds constants and probe inputs."""
-    order: list[torch.fx.Node] = []
-    stack = [node]
-    while stack:
-        current = stack.pop()
-        if current in known or current in memo:
-            continue
-        order.append(current)
-        stack.extend(current.all_input_nodes)
-
-    def value(item: torch.fx.Node) -> Any:
-        return known[item] if item in known else memo[item]
-
-    for current in reversed(order):
-        if current not in memo:
-            args = torch.fx.map_arg(current.args, value)
-            kwargs = torch.fx.map_arg(current.kwargs, value)
-            memo[current] = current.target(*args, **kwargs)  # pyright: ignore
-    return value(node)
-
-
-def _visible(mask: Tensor) -> Tensor | None:
-    """Boolean mask of a boolean or additive one; None if it is neither."""
-    if mask.dtype == torch.bool:
-        return mask
-    if mask.is_floating_point() and bool(((mask == 0) | (mask <= HIDDEN)).all()):
-        return mask == 0
-    return None
-
-
-def interpret_mask(
-    parts: tuple[object, ...],
-    inputs: Mapping[torch.fx.Node, tuple[int, ...]],
-    execute: Callable[[torch.fx.Node, Mapping], object],
-    batch: int,
-    tokens: int,
-) -> Visibility | str:
+def interpret_mask(c: Capture, parts: Sequence, shape: tuple[int, int]) -> Visibility | str:
     """The meaning of a mask (all `parts` together), or the reason why it has none.
 
     parts: constant tensors or `Derived` values, for scores [batch, heads, tokens, tokens];
         `Hidden(part)` is a boolean one that is true where a key is hidden.
-    inputs: integer, boolean or mask inputs by node, with their shapes.
-    execute: `(node, probe values of inputs) -> tensor`.
+    shape: batch and tokens.
     """
-    derived = [p for p in (getattr(part, "mask", part) for part in parts) if isinstance(p, Derived)]
-    sources = {node for part in derived for node in _inputs_of(part.node, inputs)}
-    if len(sources) > 1:
-        names = ", ".join(sorted(node.name for node in sources))
-        return f"the mask depends on several inputs ({names})"
+    if not parts:
+        return Visibility(False, None)
+    plain = [part.mask if isinstance(part, Hidden) else part for part in parts]
+    hidden = tuple(isinstance(part, Hidden) for part in parts)
+    derived = [part for part in plain if isinstance(part, Derived)]
+    sources = {node for part in derived for node in _inputs_of(part.node, c.inputs)}
+
+    def execute(values: dict[torch.fx.Node, Tensor]) -> Tensor | str:
+        found = [c.execute(p.node, values) if isinstance(p, Derived) else p for p in plain]
+        return seen(found, hidden, *shape)
+
+    visible = execute({node: c.examples[node] for node in sources})
+    if isinstance(visible, str):
+        return visible
+    options = [causal for causal in (False, True) if key_mask(visible, causal) is not None]
+    if not options:
+        return SEVERAL
+    if not sources and bool(key_mask(visible, options[0]).all()):
+        return Visibility(options[0], None)
     source = next(iter(sources), None)
-    if source is not None and inputs[source] != (batch, tokens):
-        return f"mask input {source.name} has shape {inputs[source]}, not {(batch, tokens)}"
+    plain_mask = len(sources) == 1 and source not in _embedded(c, source)
+    if plain_mask and c.inputs[source] == shape:  # pyright: ignore
+        for causal in options:
+            if all(_agrees(execute, source, keys, causal) for keys in _probes(source, shape)):
+                return Visibility(causal, source.name)  # pyright: ignore
+    causal = options[0] if len(options) == 1 else _decide(execute, c, sources)
+    return Visibility(causal, c.host.mask(plain, hidden, causal, shape))
 
+
+def _probes(source, shape: tuple[int, int]) -> list[Tensor]:
+    """Key masks, some with other numbers than 1 where keys are visible if the type has them."""
     generator = torch.Generator().manual_seed(0)
-    lower = torch.ones(tokens, tokens, dtype=torch.bool).tril()
-    causal: bool | None = None
-    for probe in range(PROBES if source is not None else 1):
-        keys = torch.ones(batch, tokens, dtype=torch.bool)
-        if probe:
-            keys = torch.rand(batch, tokens, generator=generator) < 0.6
-            keys[:, 0] = True  # a query that sees nothing at all is left undefined
-        seen = torch.ones(batch, 1, tokens, tokens, dtype=torch.bool)
-        for item in parts:
-            part = item.mask if isinstance(item, Hidden) else item
-            tensor = part
-            if isinstance(part, Derived):
-                dtype = source.meta["val"].dtype if source is not None else torch.bool
-                tensor = execute(part.node, {source: keys.to(dtype)} if source is not None else {})
-            visible = _visible(tensor) if isinstance(tensor, Tensor) else None
-            if isinstance(item, Hidden) and visible is not None:
-                visible = ~visible
-            if visible is None:
-                return "the mask is not boolean and not 0 or very negative"
-            try:
-                seen = seen & visible
-            except RuntimeError:
-                return f"the mask's shape {tuple(visible.shape)} does not fit the scores"
-        expected = keys[:, None, None, :].expand(batch, 1, tokens, tokens)
-        matches = {
-            option: bool((seen == (expected & lower if option else expected)).all())
-            for option in (False, True)
-        }
-        if causal is None:
-            causal = matches[True] and not matches[False]
-        if not matches[causal]:
-            return "the mask is not a key mask [batch, tokens], with or without causal order"
-    return Visibility(bool(causal), source.name if source is not None else None)
+    dtype = source.meta["val"].dtype
+    largest = 2 if dtype == torch.bool else 9
+    found = [torch.ones(shape, dtype=dtype)]
+    for number in range(1, PROBES):
+        keys = torch.rand(shape, generator=generator) < 0.6
+        keys[:, 0] = True  # a query that sees nothing at all is left undefined
+        values = torch.randint(1, 2 if number % 2 else largest, shape, generator=generator)
+        found.append((keys * values).to(dtype))
+    return found
 
 
-def _inputs_of(node: torch.fx.Node, inputs: Mapping[torch.fx.Node, object]) -> set[torch.fx.Node]:
-    found, stack, seen = set(), [node], set()
+def _agrees(execute, source, keys: Tensor, causal: bool) -> bool:
+    """Whether the mask of this input is the input itself."""
+    try:
+        visible = execute({source: keys})
+    except (RuntimeError, IndexError):
+        return False
+    found = None if isinstance(visible, str) else key_mask(visible, causal)
+    return found is not None and torch.equal(found, keys.bool())
+
+
+def _decide(execute, c: Capture, sources: set[torch.fx.Node]) -> bool:
+    """Whether masks that these inputs make are causal, where the example does not show it."""
+    for fill in (1, 2, 0):
+        try:
+            values = {node: torch.full_like(c.examples[node], fill) for node in sources}
+            visible = execute(values)
+        except (RuntimeError, IndexError):
+            continue
+        if not isinstance(visible, str):
+            options = [o for o in (False, True) if key_mask(visible, o) is not None]
+            if len(options) == 1:
+                return options[0]
+    return False
+
+
+def _embedded(c: Capture, source) -> set[torch.fx.Node]:
+    """Inputs that embeddings read: those are token numbers, whatever else they are."""
+    found: set[torch.fx.Node] = set()
+    for node in source.graph.nodes:
+        if node.target is torch.ops.aten.embedding.default:
+            found |= _inputs_of(node.args[1], c.inputs)
+    return found
+
+
+def _inputs_of(node: torch.fx.Node, inputs) -> set[torch.fx.Node]:
+    found, stack, done = set(), [node], set()
     while stack:
         current = stack.pop()
-        if current in seen:
+        if current in done:
             continue
-        seen.add(current)
+        done.add(current)
         if current in inputs:
             found.add(current)
         stack.extend(current.all_input_nodes)

@@ -19,6 +19,8 @@ __all__ = [
     "Activation",
     "Derived",
     "Hidden",
+    "Hosted",
+    "Pointwise",
     "Probabilities",
     "Scores",
     "Value",
@@ -35,17 +37,22 @@ VIEWS = {
     aten.unflatten.int, aten.select.int, aten.slice.Tensor, aten.split.Tensor,
     aten.split_with_sizes.default, aten.chunk.default, aten.unbind.int, aten.expand.default,
     aten.t.default, aten.movedim.int, aten.swapaxes.default, aten.narrow.default,
-    aten.numpy_T.default, aten.mT.default,
+    aten.numpy_T.default, aten.mT.default, aten.lift_fresh_copy.default, aten.alias.default,
+    aten.unsqueeze_copy.default,
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Activation:
-    """Elements `index` of the matrix `name` with `features` columns."""
+    """Elements `index` of the matrix `name` with `features` columns.
+
+    taken: only some of the rows of each sequence are left, as a class token.
+    """
 
     name: str
     features: int
     index: Tensor
+    taken: bool = False
 
     @classmethod
     def whole(cls, name: str, shape: tuple[int, ...]) -> Activation:
@@ -58,12 +65,37 @@ class Activation:
     def viewed(self, index: Tensor) -> Activation:
         return replace(self, index=index)
 
+    def is_whole(self, rows: int) -> bool:
+        """Whether these are all elements of a matrix of so many rows, in order."""
+        flat = self.index.reshape(-1)
+        count = rows * self.features
+        return flat.numel() == count and torch.equal(flat, torch.arange(count))
+
 
 @dataclass(frozen=True)
 class Derived:
     """A value computed from integer or mask inputs only; known by executing its node."""
 
     node: torch.fx.Node
+
+
+@dataclass(frozen=True)
+class Hosted:
+    """A value that the host computes from the accelerator's results.
+
+    pooled: rows of whole sequences are merged or left out; only then may more than a mask follow.
+    """
+
+    node: torch.fx.Node
+    pooled: bool
+
+
+@dataclass(frozen=True)
+class Pointwise:
+    """A function of each element of one activation, not known yet; `error` if it stays so."""
+
+    node: torch.fx.Node
+    error: Exception
 
 
 @dataclass(frozen=True)

@@ -19,16 +19,22 @@ from hw.isa import Function
 from hw.sparse.formats import WeightFormat
 from hw.vector.golden import Affine
 from sw.compiler.errors import CompileError
+from sw.compiler.graph import host
 from sw.compiler.graph import operations as ir
 
 __all__ = ["GRAPH_VERSION", "load_graph", "save_graph"]
 
-GRAPH_VERSION = 3
+GRAPH_VERSION = 4
 
 _CLASSES: dict[str, type] = {
     cls.__name__: cls
     for cls in (
         Affine,
+        host.HostCall,
+        host.HostGraph,
+        host.HostMask,
+        host.Ref,
+        host.TorchName,
         ir.FloatInput,
         ir.QuantAttention,
         ir.QuantElementwise,

@@ -17,6 +17,8 @@ import numpy as np
 from hw.isa import Function
 from hw.sparse.formats import DENSE, KEPT, QUAD, WeightFormat
 from hw.vector.golden import Affine
+from sw.compiler.graph.host import HostGraph
+from sw.compiler.graph.inputs import FloatInput
 
 __all__ = [
     "FloatActivation",
@@ -44,16 +46,6 @@ __all__ = [
 
 
 # --- float graph ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class FloatInput:
-    """A module input. kind: "tokens" (integers), "float" (activations), "mask" (0 = ignored)."""
-
-    name: str
-    kind: str
-    shape: tuple[int, ...]
-    place: str = ""
 
 
 @dataclass(frozen=True)
@@ -178,12 +170,22 @@ def operands(op: FloatOp) -> tuple[str, ...]:
 
 @dataclass
 class FloatGraph:
-    """`batch` sequences of `tokens` rows each; `outputs` name values and their final shapes."""
+    """`batch` sequences of `tokens` rows each; `outputs` name values and their final shapes.
+
+    host: what the host computes before and after, or None.
+    """
 
     batch: int
     tokens: int
     ops: list[FloatOp] = field(default_factory=list)
     outputs: list[tuple[str, tuple[int, ...]]] = field(default_factory=list)
+    host: HostGraph | None = None
+
+    @property
+    def inputs(self) -> list[FloatInput]:
+        """The module's inputs, in call order."""
+        feeds = {item.name for item in self.host.feeds} if self.host else set()
+        return [op for op in self.ops if isinstance(op, FloatInput) and op.name not in feeds]
 
 
 # --- quantised graph --------------------------------------------------------------------------
@@ -334,7 +336,8 @@ QuantOp = QuantInput | QuantLinear | QuantElementwise | QuantNorm | QuantAttenti
 class QuantGraph:
     """Operations in order, all integer tensors by name, and the outputs.
 
-    inputs: names, shapes and kinds of the module's inputs, in call order.
+    inputs: names, shapes and kinds of the module's inputs, in call order. host: as in the float
+    graph.
     useful_macs of the graph: multiply-accumulates of linears and attention that count.
     """
 
@@ -344,6 +347,12 @@ class QuantGraph:
     tensors: dict[str, Tensor] = field(default_factory=dict)
     ops: list[QuantOp] = field(default_factory=list)
     outputs: list[QuantOutput] = field(default_factory=list)
+    host: HostGraph | None = None
+
+    @property
+    def feeds(self) -> list[FloatInput]:
+        """The module's inputs, then what the host computes from them."""
+        return [*self.inputs, *(self.host.feeds if self.host else ())]
 
     @property
     def rows(self) -> int:
@@ -354,7 +363,7 @@ class QuantGraph:
         if name in self.tensors:
             return self.tensors[name].tokens or self.tokens
         op = next(op for op in self.ops if isinstance(op, QuantInput) and op.out == name)
-        shape = next(item.shape for item in self.inputs if item.name == op.source[0])
+        shape = next(item.shape for item in self.feeds if item.name == op.source[0])
         return math.prod(shape) // self.batch
 
     @property

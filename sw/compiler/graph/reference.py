@@ -28,13 +28,15 @@ from sw.compiler.graph.operations import (
     Tensor,
     low_stage,
 )
-from sw.compiler.graph.rows import Feeds, Rows
+from sw.compiler.graph.rows import Feeds, Rows, as_array
 
 __all__ = [
     "encode_input",
     "exact_product",
     "feeds_of",
     "from_integers",
+    "named_inputs",
+    "results_of",
     "run_reference",
     "run_reference_op",
     "run_reference_rows",
@@ -84,30 +86,54 @@ def from_integers(x: np.ndarray, tensor: Tensor) -> np.ndarray:
     return (x * tensor.scale + tensor.centre).astype(np.float32)
 
 
+def named_inputs(
+    graph: QuantGraph, inputs: Sequence[object] | Mapping[str, object]
+) -> Mapping[str, object]:
+    """Inputs by name, given so or in call order."""
+    if isinstance(inputs, Mapping):
+        return inputs
+    if len(inputs) != len(graph.inputs):
+        raise InputError(f"{len(graph.inputs)} inputs are needed, got {len(inputs)}")
+    return {item.name: value for item, value in zip(graph.inputs, inputs, strict=True)}
+
+
 def feeds_of(graph: QuantGraph, inputs: Sequence[object] | Mapping[str, object]) -> Feeds:
     """Inputs of the module, as given, one row for each token."""
-    if not isinstance(inputs, Mapping):
-        if len(inputs) != len(graph.inputs):
-            raise InputError(f"{len(graph.inputs)} inputs are needed, got {len(inputs)}")
-        inputs = {item.name: value for item, value in zip(graph.inputs, inputs, strict=True)}
-    feeds: Feeds = {}
+    inputs = named_inputs(graph, inputs)
+    arrays: Feeds = {}
     for item in graph.inputs:
         if item.name not in inputs:
             raise InputError(f"input {item.name!r} is missing")
-        value = np.asarray(inputs[item.name])
+        value = arrays[item.name] = as_array(inputs[item.name])
         if tuple(value.shape) != tuple(item.shape):
             raise InputError(f"input {item.name!r} has shape {value.shape}, not {item.shape}")
+        if item.kind == "float" and not np.isfinite(value).all():
+            raise InputError(f"input {item.name!r} holds NaN or infinity")
+    if graph.host is not None:
+        arrays |= graph.host.before(arrays)
+    feeds: Feeds = {}
+    for item in graph.feeds:
+        value = arrays[item.name]
         if item.kind == "float":
-            if not np.isfinite(value).all():
-                raise InputError(f"input {item.name!r} holds NaN or infinity")
             readers = (op for op in graph.ops if isinstance(op, QuantInput))
             tokens = {graph.tokens_of(op.out) for op in readers if item.name in op.source}
             rows = graph.batch * max(tokens, default=graph.tokens)
             feeds[item.name] = value.reshape(rows, -1).astype(np.float32)
-        else:
+        elif item.kind != "host":
             flat = value.reshape(-1)
             feeds[item.name] = flat.astype(bool) if item.kind == "mask" else flat.astype(np.int64)
     return feeds
+
+
+def results_of(
+    graph: QuantGraph,
+    inputs: Sequence[object] | Mapping[str, object],
+    outputs: tuple[np.ndarray, ...],
+) -> tuple:
+    """The module's results, from its inputs and what the accelerator gives."""
+    if graph.host is None:
+        return outputs
+    return graph.host.after(named_inputs(graph, inputs), outputs)
 
 
 def encode_input(op: QuantInput, graph: QuantGraph, feeds: Feeds, rows: Rows) -> np.ndarray:
@@ -256,7 +282,8 @@ def run_reference(
     """Outputs as float32, for the module's inputs (numpy or torch) in call order or by name."""
     rows = Rows.uniform(graph.batch, graph.tokens)
     values = run_reference_rows(graph, feeds_of(graph, inputs), rows)
-    return [
+    outputs = tuple(
         from_integers(values[item.name], graph.tensors[item.name]).reshape(item.shape)
         for item in graph.outputs
-    ]
+    )
+    return list(results_of(graph, inputs, outputs))

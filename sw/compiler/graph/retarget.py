@@ -29,6 +29,11 @@ def with_shape(graph: QuantGraph, batch: int, tokens: int) -> QuantGraph:
             f"{graph.tokens} tokens"
         )
 
+    if graph.host is not None:
+        raise CompileError(
+            "its host computes masks, positions or results for exactly "
+            f"{graph.batch} x {graph.tokens} tokens: quantise each length"
+        )
     if any(tensor.tokens for tensor in graph.tensors.values()):
         raise CompileError("sequences of two lengths cannot be cut together: quantise each length")
 

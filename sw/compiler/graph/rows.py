@@ -8,13 +8,23 @@ that is how calibration texts of all lengths go through it without padding.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-__all__ = ["Feeds", "Rows"]
+__all__ = ["Feeds", "Rows", "as_array"]
 
 Feeds = dict[str, np.ndarray]
 """Input values by name, one row for each token: [rows] or [rows, features]; masks are boolean."""
+
+
+def as_array(value: Any) -> np.ndarray:
+    """The NumPy array of an array-like, or of a tensor of PyTorch wherever it is."""
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+        if value.dtype.is_floating_point and value.element_size() < 4:
+            value = value.float()  # NumPy has no bfloat16
+    return np.asarray(value)
 
 
 @dataclass(frozen=True)

@@ -178,6 +178,7 @@ def _attempt(context: Context) -> Program:
             tensors={n: t for n, t in graph.tensors.items() if n in names},
             ops=[op for op in graph.ops if isinstance(op, QuantInput)],
             outputs=list(graph.outputs),
+            host=graph.host,
         ),
         inputs=inputs,
         outputs=tuple(outputs),

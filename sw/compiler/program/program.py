@@ -6,7 +6,7 @@ Programs are kept as one safetensors file with JSON metadata, never as code or p
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,8 +16,14 @@ from hw.config import AcceleratorConfig, get_config
 from hw.isa import COMMAND_BYTES, ISA_VERSION
 from sw.compiler.errors import InputError
 from sw.compiler.graph.operations import QuantGraph, QuantInput
-from sw.compiler.graph.reference import encode_input, feeds_of, from_integers
-from sw.compiler.graph.rows import Rows
+from sw.compiler.graph.reference import (
+    encode_input,
+    feeds_of,
+    from_integers,
+    named_inputs,
+    results_of,
+)
+from sw.compiler.graph.rows import Rows, as_array
 from sw.compiler.stream.layout import Form, layout_of, pack_tensor, unpack_tensor
 
 __all__ = ["InputPlace", "OutputPlace", "Program", "ProgramError"]
@@ -108,12 +114,13 @@ class Program:
 
     # --- host side ----------------------------------------------------------------------------
 
-    def prepare_inputs(self, *inputs: object) -> np.ndarray:
-        """The IO region's bytes for these inputs (numpy or torch, in call order).
+    def prepare_inputs(self, *inputs: object, **named: object) -> np.ndarray:
+        """The IO region's bytes for these inputs (numpy or torch, in call order or by name).
 
-        Raises `InputError` for a wrong number, shape or type, NaN, or indices out of range.
+        Raises `InputError` for a wrong number, shape or type, NaN, indices out of range, or a mask
+        that is none of keys.
         """
-        feeds = feeds_of(self.graph, self._checked(inputs))
+        feeds = feeds_of(self.graph, self._checked(inputs, named))
         rows = Rows.uniform(self.graph.batch, self.graph.tokens)
         image = np.zeros(self.io_bytes, np.uint8)
         places = {place.name: place for place in self.inputs}
@@ -136,14 +143,20 @@ class Program:
     def _put(image: np.ndarray, offset: int, data: np.ndarray) -> None:
         image[offset : offset + len(data)] = data
 
-    def _checked(self, inputs: Sequence[object]) -> list[np.ndarray]:
-        if len(inputs) != len(self.graph.inputs):
-            raise InputError(f"{len(self.graph.inputs)} inputs are needed, got {len(inputs)}")
+    def _checked(self, inputs: Sequence[object], named: Mapping[str, object]) -> list[np.ndarray]:
+        given = dict(named)
+        for item, value in zip(self.graph.inputs, inputs, strict=False):
+            if item.name in given:
+                raise InputError(f"input {item.name!r} is given twice, by place and by name")
+            given[item.name] = value
+        names = [item.name for item in self.graph.inputs]
+        if len(inputs) > len(names) or set(given) != set(names):
+            found = [*map(str, range(len(inputs))), *named] if named else len(inputs)
+            raise InputError(f"{len(names)} inputs are needed ({', '.join(names)}), got {found}")
         arrays = []
-        for item, value in zip(self.graph.inputs, inputs, strict=True):
-            detach = getattr(value, "detach", None)  # a torch tensor, maybe with gradients
-            array = np.asarray(detach().cpu() if detach else value)
-            kinds = {"tokens": "iu", "float": "fiu", "mask": "biuf"}[item.kind]
+        for item in self.graph.inputs:
+            array = as_array(given[item.name])
+            kinds = {"tokens": "iu", "float": "fiu", "mask": "biuf", "host": "biuf"}[item.kind]
             if array.dtype.kind not in kinds:
                 raise InputError(f"input {item.name!r} ({item.kind}) cannot be {array.dtype}")
             if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -177,8 +190,19 @@ class Program:
             results.append(unpack_tensor(self.config, part, rows, layout, place.form))
         return tuple(results)
 
+    def results(self, io: np.ndarray, *inputs: object, **named: object) -> tuple:
+        """The module's results, from the IO region and the inputs: what the host computes too.
+
+        Arrays, and whatever else the module returns, as it was when it was compiled.
+        """
+        outputs = self.read_outputs(io)
+        if self.graph.host is None:
+            return outputs
+        arrays = self._checked(inputs, named)
+        return results_of(self.graph, named_inputs(self.graph, arrays), outputs)
+
     def read_outputs(self, io: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Outputs as float32, in the module's shapes, from the IO region."""
+        """The accelerator's outputs as float32, in the module's shapes, from the IO region."""
         return tuple(
             from_integers(values, self.graph.tensors[item.name]).reshape(item.shape)
             for item, values in zip(self.graph.outputs, self.read_integers(io), strict=True)

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from sw.compiler.errors import CompileError
+from sw.compiler.errors import CompileError, InputError
 from sw.compiler.graph.operations import FloatGraph, FloatInput
-from sw.compiler.graph.rows import Feeds, Rows
+from sw.compiler.graph.rows import Feeds, Rows, as_array
 
 __all__ = ["calibration_rows"]
 
@@ -34,9 +34,11 @@ def calibration_rows(graph: FloatGraph, batches: Sequence[object]) -> tuple[Feed
 
     Raises `CompileError` on wrong shapes, NaN or infinity.
     """
-    inputs = [op for op in graph.ops if isinstance(op, FloatInput)]
-    mask = next((op.name for op in inputs if op.kind == "mask"), None)
-    parts: dict[str, list[np.ndarray]] = {item.name: [] for item in inputs}
+    inputs = graph.inputs
+    host = graph.host
+    feeds = [op for op in graph.ops if isinstance(op, FloatInput) and op.kind != "host"]
+    masks = [op.name for op in feeds if op.kind == "mask"]
+    parts: dict[str, list[np.ndarray]] = {item.name: [] for item in feeds}
     lengths: list[int] = []
     for number, batch in enumerate(batches):
         if not isinstance(batch, Mapping):
@@ -50,13 +52,27 @@ def calibration_rows(graph: FloatGraph, batches: Sequence[object]) -> tuple[Feed
         for item in inputs:
             if item.name not in batch:
                 raise CompileError(f"calibration batch {number} lacks input {item.name!r}")
-            array = _sequences(np.asarray(batch[item.name]), item)
+            array = as_array(batch[item.name])
+            if host is not None and array.shape != tuple(item.shape):
+                raise CompileError(
+                    f"calibration batch {number}, input {item.name!r} has shape {array.shape}, not "
+                    f"{item.shape}: what the host computes from it has that shape only"
+                )
+            if item.kind != "host":
+                array = _sequences(array, item)
             if item.kind == "float" and not np.isfinite(array).all():
                 raise CompileError(
                     f"calibration batch {number}, input {item.name!r} holds NaN or infinity"
                 )
             arrays[item.name] = array
-        shapes = {array.shape[:2] for array in arrays.values()}
+        if host is not None:
+            try:
+                before = host.before({item.name: as_array(batch[item.name]) for item in inputs})
+            except InputError as error:
+                raise CompileError(f"calibration batch {number}: {error}") from None
+            for item in host.feeds:
+                arrays[item.name] = _sequences(before[item.name], item)
+        shapes = {arrays[item.name].shape[:2] for item in feeds}
         if len(shapes) != 1:
             raise CompileError(f"calibration batch {number}: inputs differ in batch or tokens")
         count, tokens = shapes.pop()
@@ -66,17 +82,17 @@ def calibration_rows(graph: FloatGraph, batches: Sequence[object]) -> tuple[Feed
             )
         for index in range(count):
             length = tokens
-            if mask is not None:
-                visible = np.flatnonzero(arrays[mask][index])
+            if masks:
+                visible = np.flatnonzero(np.any([arrays[mask][index] for mask in masks], axis=0))
                 length = int(visible[-1]) + 1 if len(visible) else 0
             if length == 0:
                 continue
             lengths.append(length)
-            for item in inputs:
+            for item in feeds:
                 row = arrays[item.name][index, :length]
                 dtype = {"float": np.float32, "mask": bool}.get(item.kind, np.int64)
                 parts[item.name].append(row.astype(dtype))
     if not lengths:
         raise CompileError("calibration needs at least one sequence")
-    feeds = {name: np.concatenate(rows) for name, rows in parts.items()}
-    return feeds, Rows(tuple(lengths))
+    values = {name: np.concatenate(rows) for name, rows in parts.items()}
+    return values, Rows(tuple(lengths))

@@ -17,7 +17,6 @@ from sw.compiler.graph.float_executor import run_float_op
 from sw.compiler.graph.operations import (
     FloatEmbedding,
     FloatGraph,
-    FloatInput,
     FloatLinear,
     QuantAttention,
     QuantElementwise,
@@ -85,20 +84,18 @@ class Quantiser:
         self.formats = formats_by_name(self.float_graph, options.formats)
         self.halved = halved_values(self.plan, self.formats, self.levels)
         self.by_name = {op.name: op for op in self.float_graph.ops}
-        inputs = [op for op in graph.ops if isinstance(op, FloatInput)]
-        self.graph = QuantGraph(graph.batch, graph.tokens, inputs)
+        self.graph = QuantGraph(graph.batch, graph.tokens, graph.inputs, host=graph.host)
         self.seen = self._visible_rows(feeds)
         self.ranges: dict[str, Range] = {}
         self.stage_of = {s.linear.name: s for s in self.plan.stages if isinstance(s, LinearStage)}
         self._last_use = self._last_uses()
 
     def _visible_rows(self, feeds) -> np.ndarray | slice:
-        for item in self.graph.inputs:
-            if item.kind == "mask":
-                self.emit(QuantInput(item.name, "mask", (item.name,)))
-                if not feeds[item.name].all():
-                    return np.flatnonzero(feeds[item.name])
-        return slice(None)
+        masks = [item.name for item in self.graph.feeds if item.kind == "mask"]
+        for name in masks:
+            self.emit(QuantInput(name, "mask", (name,)))
+        seen = np.any([feeds[name] for name in masks], axis=0)
+        return np.flatnonzero(seen) if masks and not seen.all() else slice(None)
 
     # --- execution ----------------------------------------------------------------------------
 
@@ -112,7 +109,7 @@ class Quantiser:
             else:
                 names += [n for n in operands(stage.op)]
             last.update(dict.fromkeys(names, number))
-        last.update({item.name: len(self.plan.stages) for item in self.graph.inputs})
+        last.update({item.name: len(self.plan.stages) for item in self.graph.feeds})
         return last
 
     def _forget(self, number: int) -> None:

@@ -89,7 +89,7 @@ def take_levels(graph: FloatGraph) -> tuple[FloatGraph, dict[str, FloatQuantise]
         }
         kept.append(replace(op, **names))
     outputs = [(source.get(name, name), shape) for name, shape in graph.outputs]
-    return FloatGraph(graph.batch, graph.tokens, kept, outputs), levels
+    return replace(graph, ops=kept, outputs=outputs), levels
 
 
 def one_scale(x: np.ndarray) -> Range:

@@ -162,4 +162,4 @@ def permute(
         new[reader.name] = replace(reader, weight=reader.weight[:, order])
         new[writer.name] = replace(writer, weight=writer.weight[order], bias=bias, steps=steps)
     ops = [new[op.name] for op in graph.ops]
-    return FloatGraph(graph.batch, graph.tokens, ops, graph.outputs)
+    return replace(graph, ops=ops)

@@ -157,7 +157,7 @@ def legalise(graph: FloatGraph) -> FloatGraph:
                 op = replace(op, x=identity(op.x, f"{op.name}.identity", op.place))
         by_name[op.name] = op
         result.append(op)
-    return FloatGraph(graph.batch, graph.tokens, result, graph.outputs)
+    return replace(graph, ops=result)
 
 
 def _feature_counts(graph: FloatGraph) -> dict[str, int]:

@@ -147,7 +147,7 @@ class Emitter:
 
     def place(self, text: str) -> None:
         """Commands from here on belong to this part of the module, given by its path and class;
-        a source line behind them (`aten.place_of`) is left out."""
+        a source line behind them (`nodes.place_of`) is left out."""
         text = text.partition(", File ")[0]
         if text not in self.places:
             self.places.append(text)

@@ -1,0 +1,166 @@
+"""What the host is to compute, collected while a graph is imported, as one `HostGraph`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sw.compiler.capture.builder import GraphBuilder
+from sw.compiler.capture.nodes import place_of
+from sw.compiler.capture.symbolic import Activation
+from sw.compiler.graph.host import HostCall, HostGraph, HostMask, Ref, TorchName
+from sw.compiler.graph.inputs import FloatInput
+
+__all__ = ["HostPart"]
+
+
+class HostPart:
+    """Feeds that the accelerator reads, and results that the host makes of its outputs.
+
+    Members
+    -------
+    feeds: by name. outputs: values that the accelerator gives, with the shape in which the host
+    sees them.
+    """
+
+    def __init__(self, builder: GraphBuilder, values: dict[torch.fx.Node, object]) -> None:
+        self.builder = builder
+        self.values = values
+        self.feeds: dict[str, FloatInput] = {}
+        self.outputs: list[tuple[str, tuple[int, ...]]] = []
+        self._masks: dict[tuple, HostMask] = {}
+        self._wanted: list[torch.fx.Node] = []
+        self._constants: dict[str, np.ndarray] = {}
+        self._own: list[HostCall] = []
+
+    # --- feeds --------------------------------------------------------------------------------
+
+    def feed(self, node: torch.fx.Node, kind: str, shape: tuple[int, ...]) -> str:
+        """Name of the feed with the values of a node that depends on integer inputs only."""
+        if node.name not in self.feeds:
+            item = FloatInput(node.name, kind, shape, place_of(node))
+            self.feeds[node.name] = item
+            self._wanted.append(node)
+            self.builder.put(item)
+        return node.name
+
+    def mask(
+        self, parts: Sequence, hidden: tuple[bool, ...], causal: bool, shape: tuple[int, int]
+    ) -> str:
+        """Name of the key mask that these parts make; each a `Derived` value or a constant."""
+        nodes = [getattr(part, "node", None) for part in parts]
+        key = (*[id(p) if n is None else n for p, n in zip(parts, nodes, strict=True)], hidden)
+        if key not in self._masks:
+            name = self.builder.fresh("key_mask")
+            refs = tuple(
+                self._constant(part, f"{name}.{i}") if node is None else Ref(node.name)
+                for i, (part, node) in enumerate(zip(parts, nodes, strict=True))
+            )
+            self._wanted += [node for node in nodes if node is not None]
+            self._masks[key] = HostMask(name, refs, hidden, causal)
+            self.feeds[name] = FloatInput(name, "mask", shape)
+        return self._masks[key].name
+
+    def padded(self, source: FloatInput, front: int, back: int) -> FloatInput:
+        """A float input with rows of zeros around each sequence: room for constant rows."""
+        name = self.builder.fresh(f"{source.name}_padded")
+        *batch, tokens, features = source.shape
+        shape = (*batch, tokens + front + back, features)
+        args = (Ref(source.name), [0, 0, front, back])
+        self._own.append(HostCall(name, "aten.constant_pad_nd.default", args, {}))
+        self.feeds[name] = FloatInput(name, "float", shape)
+        return self.feeds[name]
+
+    # --- results ------------------------------------------------------------------------------
+
+    def output(self, name: str, shape: tuple[int, ...]) -> Ref:
+        """The accelerator's output of this value."""
+        item = (name, shape)
+        if item not in self.outputs:
+            self.outputs.append(item)
+        return Ref(f"output {self.outputs.index(item)}")
+
+    def result(self, node: torch.fx.Node) -> Ref:
+        """A value that the host computes."""
+        self._wanted.append(node)
+        return Ref(node.name)
+
+    # --- the graph ----------------------------------------------------------------------------
+
+    def finish(self, graph: torch.fx.Graph, results: tuple) -> HostGraph | None:
+        """Everything collected; None if there is nothing to do.
+
+        results: of the module, each a `Ref` or a constant.
+        """
+        needed = self._needed()
+        calls = [self._call(node) for node in graph.nodes if node in needed]
+        plain = tuple(Ref(f"output {i}") for i in range(len(self.outputs)))
+        if not calls and not self.feeds and results == plain:
+            return None
+        dtypes = {
+            node.name: str(node.meta["val"].dtype).removeprefix("torch.")
+            for node in graph.nodes
+            if node.op == "placeholder" and isinstance(node.meta.get("val"), Tensor)
+            if not isinstance(self.values.get(node), Tensor)
+        }
+        return HostGraph(
+            (*self._own, *calls),
+            self._constants,
+            dtypes,
+            tuple(self.feeds.values()),
+            tuple(self._masks.values()),
+            None if results == plain else results,
+        )
+
+    def _is_boundary(self, node: torch.fx.Node) -> bool:
+        """Whether the host gets the value rather than computing it."""
+        value = self.values[node]
+        if isinstance(value, Activation):
+            return value.is_whole(self.builder.batch * self.builder.tokens)
+        return isinstance(value, Tensor) or node.op == "placeholder"
+
+    def _needed(self) -> set[torch.fx.Node]:
+        """Nodes that the host executes."""
+        found: set[torch.fx.Node] = set()
+        stack = list(self._wanted)
+        while stack:
+            node = stack.pop()
+            if node not in found and not self._is_boundary(node):
+                found.add(node)
+                stack += node.all_input_nodes
+        return found
+
+    def _constant(self, tensor: Tensor, name: str) -> Ref:
+        if tensor.is_floating_point():
+            tensor = tensor.float()  # NumPy has no bfloat16
+        self._constants[name] = tensor.detach().cpu().numpy()
+        return Ref(name)
+
+    def _argument(self, value: Any) -> Any:
+        if isinstance(value, torch.fx.Node):
+            found = self.values[value]
+            if isinstance(found, Tensor):
+                return self._constant(found, value.name)
+            if isinstance(found, Activation) and self._is_boundary(value):
+                return self.output(found.name, tuple(value.meta["val"].shape))
+            return Ref(value.name)
+        if isinstance(value, torch.dtype | torch.layout | torch.memory_format):
+            return TorchName(str(value))
+        if isinstance(value, torch.device):
+            return TorchName("cpu")
+        if isinstance(value, dict):
+            return {key: self._argument(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            items = [self._argument(item) for item in value]
+            return tuple(items) if type(value) is tuple else items
+        return value
+
+    def _call(self, node: torch.fx.Node) -> HostCall:
+        own = getattr(node.target, "__name__", "") == "getitem"
+        target = "getitem" if own else str(node.target)
+        args, kwargs = self._argument(tuple(node.args)), self._argument(dict(node.kwargs))
+        return HostCall(node.name, target, args, kwargs, place_of(node).split(", File")[0])

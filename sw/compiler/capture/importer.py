@@ -1,0 +1,135 @@
+"""From exported ATen operations to the float graph, node by node.
+
+Values that do not depend on the module's inputs are simply executed (constant folding); values
+that depend on integer or mask inputs only stay unexecuted (`Derived`) until an embedding or an
+attention asks what they are; views run on index maps (`symbolic.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sw.compiler.capture import attention, elementwise, linears, rows
+from sw.compiler.capture.epilogue import hosted, takes_rows
+from sw.compiler.capture.fake_quantise import OPERATIONS
+from sw.compiler.capture.nodes import refuse
+from sw.compiler.capture.state import Capture
+from sw.compiler.capture.symbolic import (
+    VIEWS,
+    Activation,
+    Derived,
+    Hosted,
+    Pointwise,
+    Probabilities,
+    Scores,
+)
+
+__all__ = ["run_node"]
+
+aten = torch.ops.aten
+
+SAME = {aten.detach.default, aten.alias.default, aten.lift_fresh_copy.default}
+CASTS = {
+    aten.to.dtype, aten.to.device, aten.to.dtype_layout, aten.to.other, aten._to_copy.default,
+    aten.type_as.default,
+}  # fmt: skip
+CHECKS = {
+    aten._assert_tensor_metadata.default, aten._assert_async.msg, aten.sym_constrain_range.default,
+    aten._assert_scalar.default,
+}  # fmt: skip
+PARTS = {
+    aten.slice_scatter.default, aten.select_scatter.default, aten.index_put.default,
+    aten.copy.default, aten.fill.Tensor, aten.fill.Scalar, aten.diagonal_scatter.default,
+}  # fmt: skip
+"""What in-place changes of a part of a value become."""
+HANDLERS: dict[object, Callable] = {
+    **linears.HANDLERS,
+    **elementwise.HANDLERS,
+    **attention.HANDLERS,
+    **rows.HANDLERS,
+}
+
+
+def _dropout(node, x, p=0.5, train=False):
+    if train and p:
+        raise refuse(node, "dropout is active: call module.eval() first")
+    return x
+
+
+def _arguments(c: Capture, node: torch.fx.Node) -> tuple[Any, Any]:
+    """Arguments of a node with symbolic values in place of nodes."""
+    value: Any = c.values.__getitem__
+    return torch.fx.map_arg(node.args, value), torch.fx.map_arg(node.kwargs, value)
+
+
+def run_node(c: Capture, node: torch.fx.Node) -> object:
+    """Symbolic value of a `call_function` node. Raises `UnsupportedOperation`."""
+    if node.target in CHECKS:
+        return None
+    flat = []
+    for item in (c.values[item] for item in node.all_input_nodes):
+        flat += item if isinstance(item, list | tuple) else [item]
+    if all(isinstance(item, Tensor) for item in flat):
+        return _constant(c, node)
+    known = all(isinstance(item, Tensor | Derived) for item in flat)
+    if known and node.target is not aten.embedding.default:
+        return Derived(node)
+    args, kwargs = _arguments(c, node)
+    value = args[0] if args else None
+    if node.target is aten.dropout.default:
+        return _dropout(node, *args, **kwargs)
+    if node.target in SAME:
+        return value
+    if node.target in CASTS and not isinstance(value, Hosted | Derived):
+        if node.meta["val"].dtype.is_floating_point:
+            return value
+        raise refuse(node, "activations cannot become integers")
+    if node.target in VIEWS and isinstance(value, Activation):
+        return _view(c, node, value, args, kwargs)
+    on_host = hosted(c, node, flat)
+    if on_host is not None:
+        return on_host
+    if node.target in OPERATIONS:
+        return c.fake.activation(node, c.as_activation(node, value), args)
+    handler = HANDLERS.get(node.target)
+    if handler is not None:
+        return handler(c, node, *args, **kwargs)
+    if getattr(node.target, "__name__", "") == "getitem":
+        return args[0][args[1]]
+    if node.target in VIEWS and isinstance(value, Scores | Probabilities):
+        if node.target in (aten.clone.default, aten.contiguous.default):
+            return value
+    for item in flat:
+        if isinstance(item, Pointwise):
+            raise item.error
+    if node.target in PARTS:
+        raise refuse(node, "a part of a value is changed in place: compute the whole value instead")
+    raise refuse(node)
+
+
+def _constant(c: Capture, node: torch.fx.Node) -> object:
+    """Execute a node of constants."""
+    args, kwargs = _arguments(c, node)
+    if node.target in OPERATIONS:
+        return c.fake.constant(node, args)
+    value = node.target(*args, **kwargs)  # pyright: ignore
+    c.fake.carry(node, value, args, kwargs)
+    return value
+
+
+def _view(c: Capture, node: torch.fx.Node, value: Activation, args, kwargs) -> object:
+    """A view, executed on the index map."""
+    target: Any = node.target
+    if target is aten.view.default:
+        target = aten.reshape.default  # an index map may lie in memory in another order
+    moved = target(value.index, *args[1:], **kwargs)
+
+    def result(index: Tensor) -> Activation:
+        after = value.viewed(index)
+        return Activation(after.name, after.features, index, takes_rows(c, node, value, after))
+
+    return result(moved) if isinstance(moved, Tensor) else [result(item) for item in moved]

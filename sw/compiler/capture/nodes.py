@@ -1,0 +1,34 @@
+"""Nodes of an exported graph, as messages name them."""
+
+from __future__ import annotations
+
+import torch
+
+from sw.compiler.errors import UnsupportedOperation
+
+__all__ = ["operation_name", "place_of", "refuse"]
+
+
+def operation_name(node: torch.fx.Node) -> str:
+    return str(node.target)
+
+
+def place_of(node: torch.fx.Node) -> str:
+    """Module path, class and source line of a node, as `torch.export` recorded them."""
+    stack = node.meta.get("nn_module_stack") or {}
+    place = ""
+    if stack:
+        path, kind = list(stack.values())[-1]
+        kind = getattr(kind, "__name__", str(kind).rsplit(".", 1)[-1])
+        place = f"{path} ({kind})" if path else kind
+    lines = [line.strip() for line in (node.meta.get("stack_trace") or "").splitlines()]
+    frames = [i for i, line in enumerate(lines) if line.startswith("File ")]
+    if frames:
+        source = "; ".join(lines[frames[-1] : frames[-1] + 2])
+        place = f"{place}, {source}" if place else source
+    return place
+
+
+def refuse(node: torch.fx.Node, reason: str = "") -> UnsupportedOperation:
+    """The error that says that this node cannot be compiled."""
+    return UnsupportedOperation(operation_name(node), place_of(node), reason)

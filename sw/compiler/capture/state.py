@@ -1,0 +1,53 @@
+"""What the import of one exported graph knows so far; every handler of an operation gets it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from sw.compiler.capture.builder import GraphBuilder
+from sw.compiler.capture.evaluate import evaluate
+from sw.compiler.capture.fake_quantise import FakeQuantisation
+from sw.compiler.capture.host_part import HostPart
+from sw.compiler.capture.nodes import refuse
+from sw.compiler.capture.symbolic import Activation, Hosted, Pointwise
+
+__all__ = ["Capture"]
+
+
+class Capture:
+    """Symbolic values of the nodes so far, and the graph that they make.
+
+    Members
+    -------
+    values: symbolic value of each node (`symbolic.py`). inputs: shapes of the module's integer
+    inputs. examples: values of those. host: what the host is to compute.
+    """
+
+    def __init__(self) -> None:
+        self.builder = GraphBuilder()
+        self.values: dict[torch.fx.Node, object] = {}
+        self.inputs: dict[torch.fx.Node, tuple[int, ...]] = {}
+        self.examples: dict[torch.fx.Node, Tensor] = {}
+        self.fake = FakeQuantisation(self.builder, self.values)
+        self.host = HostPart(self.builder, self.values)
+
+    @property
+    def constants(self) -> dict[torch.fx.Node, Tensor]:
+        return {n: v for n, v in self.values.items() if isinstance(v, Tensor)}
+
+    def execute(self, node: torch.fx.Node, probes: Mapping[torch.fx.Node, Tensor]) -> object:
+        """Value of a node that depends on integer inputs only, for these inputs."""
+        return evaluate(node, {**self.constants, **probes}, {})
+
+    def as_activation(self, node: torch.fx.Node, value: object) -> Activation:
+        """The operand of a node as an activation of the accelerator; refuses others."""
+        if isinstance(value, Activation):
+            return value
+        if isinstance(value, Pointwise):
+            raise value.error
+        if isinstance(value, Hosted):
+            raise refuse(node, "its operand is computed on the host, behind the accelerator")
+        raise refuse(node, "its operand is not an activation")
