@@ -18,7 +18,7 @@ from sw.compiler.graph.operations import FloatAttention, QuantAttention
 from sw.compiler.quantise.affines import make_affine
 from sw.compiler.quantise.names import narrow_name
 from sw.compiler.quantise.ranges import LEVELS, Range, windows
-from sw.compiler.quantise.results import declare_narrow
+from sw.compiler.quantise.result_tensors import declare_narrow
 from sw.compiler.quantise.stages import AttentionStage, LinearStage
 from sw.compiler.quantise.state import State
 

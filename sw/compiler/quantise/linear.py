@@ -14,7 +14,7 @@ from sw.compiler.quantise.affines import make_affine
 from sw.compiler.quantise.attention import declare_operand
 from sw.compiler.quantise.names import narrow_name, wide_name
 from sw.compiler.quantise.passes import emit_passes, input_integers
-from sw.compiler.quantise.results import declare_results, function_unit, row_weight
+from sw.compiler.quantise.result_tensors import declare_results, function_unit, row_weight
 from sw.compiler.quantise.stages import LinearStage
 from sw.compiler.quantise.state import State
 from sw.compiler.quantise.weights import QuantisedWeight, quantise_weight

@@ -9,7 +9,7 @@ from sw.compiler.errors import CompileError
 from sw.compiler.graph.operations import FloatEmbedding, QuantElementwise, QuantInput, QuantNorm
 from sw.compiler.quantise.affines import make_affine
 from sw.compiler.quantise.names import narrow_name, wide_name
-from sw.compiler.quantise.results import declare_narrow, declare_results, function_unit
+from sw.compiler.quantise.result_tensors import declare_narrow, declare_results, function_unit
 from sw.compiler.quantise.stages import ElementStage, InputStage, NormStage
 from sw.compiler.quantise.state import State
 
