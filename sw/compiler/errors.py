@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "CalibrationWarning",
     "CompileError",
     "InputError",
     "UnsupportedOperation",
@@ -33,6 +34,10 @@ class UnsupportedOperation(CompileError):
         self.place = place
         text = f"unsupported operation {operation} at {place or 'the top of the module'}"
         super().__init__(f"{text}: {reason}" if reason else text)
+
+
+class CalibrationWarning(UserWarning):
+    """The calibration data says little about other inputs; the text says what to give."""
 
 
 class UnsupportedOutputWarning(UserWarning):
