@@ -65,11 +65,11 @@ def explain(state: State, stage: Stage, error: CompileError) -> CompileError:
             continue
         if _is_constant(state.visible(op.name)):
             if isinstance(op, FloatInput):
-                return CompileError(
-                    f"{error}: all calibration rows of {op.name!r} are alike; {GIVE}"
+                reason = f"all calibration rows of {op.name!r} are alike; {GIVE}"
+            else:
+                reason = (
+                    f"all calibration rows are alike behind {op.place or op.name}; leave it out if "
+                    f"its weights are zero, else {GIVE}"
                 )
-            return CompileError(
-                f"{error}: all calibration rows are alike behind {op.place or op.name}; leave it out "
-                f"if its weights are zero, else {GIVE}"
-            )
+            return CompileError(f"{error}: {reason}")
     return error
