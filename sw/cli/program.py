@@ -8,6 +8,7 @@ from rich.table import Table
 
 from hw.config import get_config
 from hw.isa import COMMAND_BYTES
+from sim.files import write_atomically
 from sw.cli.common import (
     OUTPUT_FILE,
     config_option,
@@ -19,7 +20,7 @@ from sw.cli.common import (
     weights_option,
 )
 from sw.cli.model import MINILM, MODEL_HELP, load_model
-from sw.compiler.array_file import read_array
+from sw.compiler.array_file import array_bytes, read_array
 from sw.compiler.compile import compile_module
 from sw.compiler.disassemble import disassemble as disassembly
 from sw.compiler.errors import CompileError, InputError
@@ -106,7 +107,7 @@ def run(
             results = results if isinstance(results, tuple) else (results,)
             counters = opened.counters()
     for path, result in zip(outputs, results, strict=False):
-        np.save(path, np.asarray(result))
+        write_atomically(path, array_bytes(np.asarray(result)))
     for number, result in enumerate(results):
         value = np.asarray(result)
         console.print(f"output {number}: {value.dtype} {list(value.shape)}", highlight=False)

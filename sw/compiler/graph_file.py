@@ -1,4 +1,4 @@
-"""Quantised graphs as files: arrays in safetensors, structure as JSON in its metadata.
+"""Quantised graphs as files: one sealed safetensors file, structure as JSON in its metadata.
 
 Quantising takes minutes, lowering a second; so the quantised graph is what is worth keeping.
 """
@@ -6,24 +6,22 @@ Quantising takes minutes, lowering a second; so the quantised graph is what is w
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from hw.isa import Function
 from hw.sparse.formats import WeightFormat
 from hw.vector.golden import Affine
 from sw.compiler import graph as ir
 from sw.compiler.errors import CompileError
+from sw.compiler.tensor_file import TensorFileError, read_tensors, tensor_bytes
 
-__all__ = ["GRAPH_VERSION", "load_graph", "save_graph"]
+__all__ = ["GRAPH_VERSION", "graph_bytes", "load_graph"]
 
-GRAPH_VERSION = 3
+FORMAT = "weft-quantised-graph"
+GRAPH_VERSION = 4
 
 _CLASSES: dict[str, type] = {
     cls.__name__: cls
@@ -95,31 +93,17 @@ def _restore(value: Any, arrays: dict[str, np.ndarray]) -> Any:
     return {k: _restore(v, arrays) for k, v in value["dict"].items()}
 
 
-def save_graph(graph: ir.QuantGraph, path: str | Path) -> None:
-    """Write a quantised graph; the file appears whole or not at all."""
+def graph_bytes(graph: ir.QuantGraph) -> bytes:
+    """Content of the file of a quantised graph."""
     arrays: dict[str, np.ndarray] = {}
-    structure = json.dumps(_flatten(graph, arrays))
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    metadata = {"format": "weft-quantised-graph", "version": str(GRAPH_VERSION)}
-    save_file(arrays, partial, metadata={**metadata, "graph": structure})
-    partial.replace(path)
+    header = {"graph": _flatten(graph, arrays)}
+    return tensor_bytes(arrays, header, FORMAT, GRAPH_VERSION)
 
 
 def load_graph(path: str | Path) -> ir.QuantGraph:
-    """Read what `save_graph` wrote. Raises `CompileError` for anything else."""
+    """Read a file of `graph_bytes`. Raises `CompileError` for anything else."""
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != "weft-quantised-graph":
-                raise CompileError(f"{path} is not a quantised graph")
-            if metadata.get("version") != str(GRAPH_VERSION):
-                raise CompileError(
-                    f"{path} has graph version {metadata.get('version')}, this is {GRAPH_VERSION}: "
-                    "quantise again"
-                )
-            arrays = {key: file.get_tensor(key) for key in file.keys()}
-    except SafetensorError as error:
-        raise CompileError(f"{path} is damaged: {error}") from None
-    return _restore(json.loads(metadata["graph"]), arrays)
+        header, arrays = read_tensors(path, FORMAT, GRAPH_VERSION, "quantise again")
+    except TensorFileError as error:
+        raise CompileError(str(error)) from None
+    return _restore(header["graph"], arrays)

@@ -1,42 +1,35 @@
-"""Program files: one safetensors file, structure as JSON in its metadata, sealed by a SHA-256."""
+"""Program files: one sealed safetensors file, structure as JSON in its metadata."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
-import os
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from hw.config import AcceleratorConfig, ConfigError
 from hw.isa import COMMAND_BYTES, ISA_VERSION
+from sim.files import write_atomically
 from sw.compiler.graph_file import _flatten, _restore
 from sw.compiler.layout import Form
 from sw.compiler.program import InputPlace, OutputPlace, Program, ProgramError
+from sw.compiler.tensor_file import TensorFileError, read_tensors, tensor_bytes
 
-__all__ = ["PROGRAM_VERSION", "load_program", "save_program"]
+__all__ = ["PROGRAM_VERSION", "load_program", "program_bytes", "save_program"]
 
 FORMAT = "weft-program"
 PROGRAM_VERSION = 2
 _BIG = ("commands", "constants", "command_place", "command_start", "command_work")
 
 
-def _digest(header: str, arrays: dict[str, np.ndarray]) -> str:
-    """Over the header and every array with its name, type and shape."""
-    digest = hashlib.sha256(header.encode())
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
-
-
 def save_program(program: Program, path: Path) -> None:
-    """Write a program; the file appears whole or not at all."""
+    """Write a program; the file appears whole or not at all. Raises `OSError`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, program_bytes(program))
+
+
+def program_bytes(program: Program) -> bytes:
+    """Content of a program file."""
     arrays: dict[str, np.ndarray] = {}
     header = {
         "isa_version": program.isa_version,
@@ -63,49 +56,15 @@ def save_program(program: Program, path: Path) -> None:
         "graph": _flatten(program.graph, arrays),
     }
     arrays |= {name: getattr(program, name) for name in _BIG}
-    text = json.dumps(header)
-    metadata = {
-        "format": FORMAT,
-        "version": str(PROGRAM_VERSION),
-        "header": text,
-        "sha256": _digest(text, arrays),
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    save_file(arrays, partial, metadata=metadata)
-    partial.replace(path)
-
-
-def _read(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
-    """(header, arrays) of an intact file of a version that is known here."""
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise ProgramError(f"{path} is not a program file")
-            version = metadata.get("version", "")
-            if version != str(PROGRAM_VERSION):
-                newer = version.isdigit() and int(version) > PROGRAM_VERSION
-                raise ProgramError(
-                    f"{path} has program version {version}, this is {PROGRAM_VERSION}: "
-                    + ("update this software" if newer else "compile it again")
-                )
-            arrays = {key: file.get_tensor(key) for key in file.keys()}
-    except FileNotFoundError:
-        raise
-    except (SafetensorError, OSError, ValueError) as error:
-        if isinstance(error, ProgramError):
-            raise
-        raise ProgramError(f"{path} is damaged or no program file: {error}") from None
-    text = metadata.get("header", "")
-    if _digest(text, arrays) != metadata.get("sha256"):
-        raise ProgramError(f"{path} is damaged: its contents do not match its SHA-256")
-    return json.loads(text), arrays
+    return tensor_bytes(arrays, header, FORMAT, PROGRAM_VERSION)
 
 
 def load_program(path: Path) -> Program:
     """Read what `save_program` wrote. Raises `ProgramError` for anything else."""
-    header, arrays = _read(path)
+    try:
+        header, arrays = read_tensors(path, FORMAT, PROGRAM_VERSION, "compile it again")
+    except TensorFileError as error:
+        raise ProgramError(str(error)) from None
     if header["isa_version"] != ISA_VERSION:
         raise ProgramError(
             f"{path} uses command stream version {header['isa_version']}, "
