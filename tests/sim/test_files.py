@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import subprocess
 import sys
 import threading
@@ -27,15 +26,6 @@ def stop(*_):
 os.fsync = stop
 files.write_atomically(Path(sys.argv[1]), b"half of it")
 """
-
-
-@pytest.fixture
-def full_disk():
-    """No file may grow beyond 1,000 bytes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @contextlib.contextmanager
