@@ -273,10 +273,11 @@ def test_a_noisy_line_is_told_from_a_silent_board():
         link.read(0, 100)  # which connects anew
     # What came before the last answer says nothing of what is wrong now.
     line._to_host = bytes
-    link.write(0, bytes(100))
-    line.up = False
+    link.connect()
+    parts = iter([flipped, bytes])
+    line._to_host = lambda data: next(parts, lambda _: b"")(data)
     with pytest.raises(LinkError, match=r"stopped answering \(7 attempts, nothing came\)"):
-        link.read(0, 100)
+        link.write(0, bytes([1]) * 60000)
 
 
 def test_requests_that_do_not_arrive_but_answers_do():
