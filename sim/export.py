@@ -29,7 +29,7 @@ from amaranth.lib import wiring
 
 from hw.cells.technology import Technology
 from hw.config import AcceleratorConfig
-from sim.cache import cache_folder, write_atomically
+from sim.cache import kept
 
 __all__ = ["TOP", "ExportError", "component_verilog", "exported", "to_verilog"]
 
@@ -87,25 +87,20 @@ def exported(
     with (text, steps done, steps) if it takes time. Raises `ExportError`.
     """
     call = json.dumps([factory, arguments, technology.value], sort_keys=True)
-    path = cache_folder("verilog") / f"{_source_hash(folders, call)}.v"
-    if path.exists():
-        return path.read_text()
-    if progress is not None:
-        progress("Converting to Verilog", 0, 1)
-    environment = {**os.environ, "PYTHONHASHSEED": "0"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(_ROOT), *filter(None, sys.path)])
-    result = subprocess.run(
-        [sys.executable, "-m", "sim.export", call],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if result.returncode:
-        tail = "\n".join(result.stderr.splitlines()[-15:])
-        raise ExportError(f"the conversion to Verilog failed:\n{tail}")
-    write_atomically(path, result.stdout.encode())
-    return result.stdout
+
+    def make(_work: Path) -> bytes:
+        if progress is not None:
+            progress("Converting to Verilog", 0, 1)
+        environment = {**os.environ, "PYTHONHASHSEED": "0"}
+        environment["PYTHONPATH"] = os.pathsep.join([str(_ROOT), *filter(None, sys.path)])
+        command = [sys.executable, "-m", "sim.export", call]
+        result = subprocess.run(command, env=environment, capture_output=True, check=False)
+        if result.returncode:
+            tail = "\n".join(result.stderr.decode(errors="replace").splitlines()[-15:])
+            raise ExportError(f"the conversion to Verilog failed:\n{tail}")
+        return result.stdout
+
+    return kept("verilog", f"{_source_hash(folders, call)}.v", make).read_text()
 
 
 def _source_hash(folders: list[str], call: str) -> str:

@@ -64,17 +64,23 @@ class Model:
         built.prepare(self._lib)
         # xorshift must not start at zero, which here means "no stalls".
         seed = 0 if stall_seed is None else (stall_seed * 2 + 1) * 0x9E3779B97F4A7C15 % 2**64
-        self._handle = self._lib.weft_create(memory_latency, memory_width, outstanding, seed)
+        self._open = self._lib.weft_create(memory_latency, memory_width, outstanding, seed)
         self._lib.weft_record(self._handle, int(record))
 
     def close(self) -> None:
-        """Free the model. May be called more than once."""
-        if self._handle:
-            self._lib.weft_destroy(self._handle)
-            self._handle = None
+        """Free the model. May be called more than once; anything else raises `ModelError` then."""
+        if self._open:
+            self._lib.weft_destroy(self._open)
+            self._open = None
+
+    @property
+    def _handle(self) -> int:
+        if self._open is None:
+            raise ModelError("the model is closed")
+        return self._open
 
     def __del__(self) -> None:
-        if getattr(self, "_handle", None):
+        if getattr(self, "_open", None):
             self.close()
 
     def set_memory(self, data: NDArray[np.uint8]) -> None:

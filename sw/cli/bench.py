@@ -18,7 +18,7 @@ from sw.cli.bench_fpga import area, board
 from sw.cli.bench_suite import all_rows, baseline, sparsity, table
 from sw.cli.common import OUTPUT_FILE, config_option, console, memory_options, steps, write_json
 from sw.compiler.errors import CompileError
-from sw.compiler.program.program_file import load_program
+from sw.compiler.program.program import Program
 
 __all__ = ["bench"]
 
@@ -193,7 +193,7 @@ def program_(
     file: str, json_file: str | None, memory_latency: int, memory_width: int, **files: Any
 ) -> None:
     """Any program FILE of `weft compile` or `weft tune`, on random inputs."""
-    program = load_program(Path(file))
+    program = Program.load(file)
     with steps() as step:
         result = measure_program(
             program,

@@ -7,6 +7,7 @@ from rich.table import Table
 
 from boards.targets.board import get_board
 from sim.cache import ROOT
+from sim.files import write_atomically
 from sw.bench import area as areas
 from sw.bench.cases import MiniLM
 from sw.cli.common import OUTPUT_FILE, console, reporter, steps, write_json
@@ -45,7 +46,8 @@ def area(only: str, fresh: bool) -> None:
 def _save(known) -> None:
     """The file and the page: an interruption leaves them equal."""
     areas.write_areas(known)
-    areas.PAGE.write_text(areas.with_table(areas.PAGE.read_text(), areas.table(known)))
+    page = areas.with_table(areas.PAGE.read_text(), areas.table(known))
+    write_atomically(areas.PAGE, page.encode())
 
 
 def _named(step, name: str):

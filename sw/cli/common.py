@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Column
 from torch.export import ExportedProgram
 
+from sim.files import write_atomically, written_in_place
 from sw.compiler.errors import CompileError, InputError, first_line
 
 __all__ = [
@@ -50,7 +51,10 @@ class _OutputFile(click.ParamType):
             self.fail(f"cannot write {value}: it is a folder", param, ctx)
         if not path.parent.is_dir():
             self.fail(f"cannot write {value}: there is no folder {path.parent}", param, ctx)
-        if not os.access(path if path.exists() else path.parent, os.W_OK):
+        places = [path.parent, path]  # a new file takes the place of an old one
+        if written_in_place(path):
+            places = [path]
+        if not all(os.access(place, os.W_OK) for place in places if place.exists()):
             self.fail(f"cannot write {value}: no permission", param, ctx)
         return value
 
@@ -175,4 +179,4 @@ def read_lines(path: str) -> list[str]:
 def write_json(path: str | None, value: Any) -> None:
     """Write `value` to a file, or nothing if no path was given."""
     if path:
-        Path(path).write_text(json.dumps(value, indent=1) + "\n")
+        write_atomically(path, (json.dumps(value, indent=1) + "\n").encode())

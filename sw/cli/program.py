@@ -8,6 +8,7 @@ from rich.table import Table
 
 from hw.config import get_config
 from hw.isa import COMMAND_BYTES
+from sim.files import write_atomically
 from sw.cli.common import (
     OUTPUT_FILE,
     config_option,
@@ -21,7 +22,7 @@ from sw.cli.common import (
 from sw.cli.model import MINILM, MODEL_HELP, load_model
 from sw.compiler.compile import compile_module
 from sw.compiler.errors import CompileError, InputError
-from sw.compiler.program.array_file import read_array
+from sw.compiler.program.array_file import array_bytes, read_array
 from sw.compiler.program.disassemble import disassemble as disassembly
 from sw.compiler.program.program import Program
 from sw.driver import open_device
@@ -106,7 +107,7 @@ def run(
             results = results if isinstance(results, tuple) else (results,)
             counters = opened.counters()
     for path, result in zip(outputs, results, strict=False):
-        np.save(path, np.asarray(result))
+        write_atomically(path, array_bytes(np.asarray(result)))
     for number, result in enumerate(results):
         value = np.asarray(result)
         console.print(f"output {number}: {value.dtype} {list(value.shape)}", highlight=False)

@@ -6,6 +6,7 @@ __all__ = [
     "CalibrationWarning",
     "CompileError",
     "InputError",
+    "ProgramError",
     "UnsupportedOperation",
     "UnsupportedOutputWarning",
     "first_line",
@@ -18,6 +19,10 @@ class CompileError(ValueError):
 
 class InputError(ValueError):
     """Arrays given to a program do not fit it: number, shape, type, NaN, index out of range."""
+
+
+class ProgramError(ValueError):
+    """A program file that cannot be used, or a machine it was not compiled for."""
 
 
 class UnsupportedOperation(CompileError):

@@ -13,6 +13,7 @@ __all__ = [
     "BusError",
     "ConfigMismatchError",
     "CycleLimitError",
+    "DeviceClosedError",
     "DeviceError",
     "DeviceOptionError",
     "IdMismatchError",
@@ -33,6 +34,13 @@ class DeviceError(RuntimeError):
 
 class UnknownDeviceError(DeviceError):
     """There is no device of this name."""
+
+
+class DeviceClosedError(DeviceError):
+    """A call after `close`. device: its kind."""
+
+    def __init__(self, device: str):
+        super().__init__(f"the {device} device is closed: open it again with open_device")
 
 
 class DeviceOptionError(DeviceError):

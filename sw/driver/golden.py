@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from hw.config import AcceleratorConfig
 from hw.isa import COMMAND_BYTES, ISA_VERSION, Region
 from hw.registers import ID_VALUE, Register, State, counter_address, region_address
-from sw.driver.device import Device, Progress
+from sw.driver.device import Device
 from sw.driver.host_memory import HostMemory
+from sw.driver.machine import Progress
 from sw.golden.machine import GoldenMachine, MachineStop
 
 __all__ = ["GoldenDevice"]

@@ -104,6 +104,15 @@ def test_limit(built):
     assert model.khz > 0
 
 
+def test_closed(built):
+    model = Model(built)
+    model.close()
+    model.close()
+    for call in (lambda: model.run(1), lambda: model.read_register(0), lambda: model.interrupt):
+        with pytest.raises(ModelError, match="the model is closed"):
+            call()
+
+
 def test_second_build_comes_from_the_cache(built):
     again = build_model(component_verilog(Copier(built.bus_bytes)), cxx_flags=FLAGS)
     assert again.library == built.library and again.build_seconds == 0

@@ -14,6 +14,7 @@ from sim.board import simulated_board
 from sw.driver import (
     ConfigMismatchError,
     CycleLimitError,
+    DeviceClosedError,
     DeviceOptionError,
     IdMismatchError,
     MachineError,
@@ -145,6 +146,27 @@ def test_memory_ranges(device):
     for offset, size in ((61, 4), (-1, 2), (64, 1)):
         with pytest.raises(ValueError, match="outside region IO"):
             device.read(Region.IO, offset, size)
+
+
+def test_after_close(device):
+    executable = device.load(CopyProgram(CONFIG))
+    executable(data())
+    device.close()
+    device.close()
+    for call in (
+        lambda: executable(data()),
+        lambda: device.load(CopyProgram(CONFIG)),
+        lambda: device.load_commands(copy_program(CONFIG), io_bytes=64),
+        lambda: device.run(3),
+        lambda: device.counters(),
+        lambda: device.reset(),
+        lambda: device.check(),
+        lambda: device.read(Region.IO, 0, 4),
+        lambda: device.write(Region.IO, 0, data()),
+        lambda: device.wait(10),
+    ):
+        with pytest.raises(DeviceClosedError, match=f"the {device.name} device is closed: open"):
+            call()
 
 
 def test_identity(device):
