@@ -11,7 +11,6 @@ from hw.isa import COMMAND_BYTES
 from sw.cli.common import (
     OUTPUT_FILE,
     config_option,
-    console,
     device_option,
     device_options,
     memory_options,
@@ -19,6 +18,7 @@ from sw.cli.common import (
     weights_option,
 )
 from sw.cli.model import MINILM, MODEL_HELP, load_model
+from sw.cli.screen import console, show
 from sw.compiler.array_file import read_array
 from sw.compiler.compile import compile_module
 from sw.compiler.disassemble import disassemble as disassembly
@@ -111,10 +111,11 @@ def run(
         value = np.asarray(result)
         console.print(f"output {number}: {value.dtype} {list(value.shape)}", highlight=False)
     if counters.get("cycles"):
-        table = Table("counter", "value")
+        table = Table("counter")
+        table.add_column("value", justify="right")
         for name, value in counters.items():
             table.add_row(name, f"{value:,}" if isinstance(value, int) else f"{value:.4f}")
-        console.print(table)
+        show(table)
 
 
 @click.command()

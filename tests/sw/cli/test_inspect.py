@@ -1,41 +1,82 @@
-"""`weft inspect` on a small program."""
+"""`weft inspect` on a small program, on screens of several widths."""
 
 import json
+import re
+from collections import Counter
 
 import pytest
-from click.testing import CliRunner
 
 from hw.config import PRESETS
 from sw.bench.cases import Encoder
-from sw.cli.common import console
-from sw.cli.main import cli
 
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("programs") / "layer.weft"
-    Encoder(16, 2, 32, 12).program(PRESETS["tiny"]).save(path)
+    path = tmp_path_factory.mktemp("programs") / "layers.weft"
+    Encoder(16, 2, 32, 12, layers=3).program(PRESETS["tiny"]).save(path)
     return path
 
 
-def test_tables(file, monkeypatch):
-    monkeypatch.setattr(console, "width", 160)  # nothing is folded
-    result = CliRunner().invoke(cli, ["inspect", str(file)])
-    assert result.exit_code == 0, result.output
-    for text in (
-        "tiny (4x4)",
-        "layer0.attention",
-        "behind the last GEMM",
-        "accumulator",
-        "SOFTMAX",
-    ):
-        assert text in result.output
+def numbers(text: str) -> Counter[str]:
+    return Counter(re.findall(r"\d[\d,.x%]*", text))
 
 
-def test_json(file, tmp_path):
+@pytest.fixture
+def in_a_file(weft, file, monkeypatch) -> str:
+    """What the command prints where no screen limits it."""
+    monkeypatch.delenv("COLUMNS")
+    return weft("inspect", file).out
+
+
+def test_tables(in_a_file):
+    for text in ("tiny (4x4)", "behind the last GEMM", "accumulator", "SOFTMAX"):
+        assert text in in_a_file
+
+
+def test_a_layer_at_a_glance(weft, file, in_a_file):
+    """The first layer with its parts, the others in a line each; --all: all of them."""
+    for layer in ("layer0", "layer1", "layer2"):
+        assert len(re.findall(rf"^{layer} ", in_a_file, re.MULTILINE)) == 1, layer
+    parts = re.findall(r"^  (\S+)", in_a_file, re.MULTILINE)
+    assert len(parts) == len(set(parts)) > 4 and "attention" in parts
+    whole = weft("inspect", file, "--all").out
+    assert re.findall(r"^  (\S+)", whole, re.MULTILINE) == 3 * parts
+
+
+def test_a_layer_is_the_sum_of_its_parts(weft, file, monkeypatch):
+    monkeypatch.delenv("COLUMNS")
+    sums: dict[str, Counter[str]] = {}
+    line = r"^(layer\d)?(?:  \S+)? +(\d+) +([\d,]+) .*%"  # GEMMs, cycles
+    for layer, gemms, cycles in re.findall(line, weft("inspect", file, "--all").out, re.MULTILINE):
+        found = {"gemms": int(gemms), "cycles": int(cycles.replace(",", ""))}
+        if layer:
+            rest = sums[layer] = Counter(found)
+        else:
+            rest.subtract(found)
+    assert sorted(sums) == ["layer0", "layer1", "layer2"]
+    assert all(rest == {"gemms": 0, "cycles": 0} for rest in sums.values()), sums
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_widths(weft, file, in_a_file, monkeypatch, columns):
+    """Nothing is wider than the screen, no number is cut, wrapped or left out, every name is
+    there and unlike the others."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    shown = weft("inspect", file).out
+    assert max(map(len, shown.splitlines())) <= columns
+    assert not numbers(in_a_file) - numbers(shown)
+    tables = [part for part in shown.split("\n\n") if "layer0" in part]
+    assert len(tables) == {60: 2, 80: 2, 120: 1}[columns]
+    for table in tables:
+        names = [line[:20].rstrip() for line in table.splitlines()]
+        for name in ("layer0", "layer1", "layer2", "  attention", "  ffn.norm", "in all"):
+            assert names.count(name) == 1, (name, table)
+
+
+def test_json(weft, file, tmp_path):
     path = tmp_path / "plan.json"
-    result = CliRunner().invoke(cli, ["inspect", str(file), "--json", str(path)])
-    assert result.exit_code == 0, result.output
+    outcome = weft("inspect", file, "--json", path)
+    assert outcome.code == 0, outcome
     plan = json.loads(path.read_text())
     cycles = sum(stage["cycles"] for stage in plan["stages"])
     assert cycles + plan["cycles_behind_last_gemm"] == plan["predicted_cycles"]
