@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Sequence
+from typing import IO
 
 from rich import box
 from rich.cells import cell_len
@@ -41,6 +43,14 @@ class Screen(Console):
             int(columns) if columns.isdigit() else found[0],
             int(lines) if lines.isdigit() else found[1],
         )
+
+    @property
+    def file(self) -> IO[str]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Standard output as it is now: beside a progress display it is Rich's stand-in, which
+        prints above it. Rich would go past that, and the display over what it prints."""
+        file = super().file
+        beside = not self.stderr and file is getattr(sys.stdout, "rich_proxied_file", None)
+        return sys.stdout if beside else file
 
     @property
     def has_edge(self) -> bool:

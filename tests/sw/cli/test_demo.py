@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from hw.config import get_config
 from sw.cli.demo import SENTENCES, WHERE
 from sw.models import minilm
 from sw.models.embedder import Embedding
+from tests.sw.cli.terminal import Terminal
 
 COUNTERS = {name: 100_000 + number for number, (name, _) in enumerate(WHERE)}
 CYCLES = sum(COUNTERS.values())
@@ -48,7 +50,7 @@ def shown(weft, monkeypatch):
     monkeypatch.setattr("sw.models.embedder.Embedder", StandIn)
     monkeypatch.setattr(minilm, "float_embeddings", lambda _: exact)
 
-    def run(columns: int) -> list[str]:
+    def run(columns: int = 80) -> list[str]:
         monkeypatch.setenv("COLUMNS", str(columns))
         outcome = weft("demo")
         assert outcome.code == 0, outcome
@@ -66,6 +68,14 @@ def test_all_of_it_is_on_the_screen_in_the_end(shown):
         (line,) = (line for line in lines if line.startswith(f"{number} "))
         assert sentence in line
         assert line.endswith(f"{CYCLES:,}  65.4%")
+
+
+def test_progress_leaves_no_lines_on_a_terminal(shown, monkeypatch):
+    screen = Terminal()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", screen)
+    shown()
+    assert screen.getvalue().endswith("\x1b[1A\x1b[2K"), "the last line is not erased"
 
 
 @pytest.mark.parametrize("columns", [60, 80, 120])

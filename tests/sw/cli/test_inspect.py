@@ -5,9 +5,12 @@ import re
 from collections import Counter
 
 import pytest
+import torch
+from torch import nn
 
 from hw.config import PRESETS
 from sw.bench.cases import Encoder
+from sw.compiler import compile_module
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +44,14 @@ def test_a_layer_at_a_glance(weft, file, in_a_file):
     assert len(parts) == len(set(parts)) > 4 and "attention" in parts
     whole = weft("inspect", file, "--all").out
     assert re.findall(r"^  (\S+)", whole, re.MULTILINE) == 3 * parts
+
+
+def test_parts_are_in_the_order_of_the_module(weft, tmp_path):
+    """Although what a linear needs is loaded before the norm in front of it is at work."""
+    path, x = tmp_path / "program.weft", torch.randn(1, 6, 16, generator=torch.Generator())
+    module = nn.Sequential(nn.LayerNorm(16), nn.Linear(16, 24), nn.ReLU(), nn.Linear(24, 16))
+    compile_module(module, (x,), PRESETS["tiny"], [(x,)]).save(path)
+    assert re.findall(r"^(\d) \(\w+\)", weft("inspect", path).out, re.M) == ["0", "1", "3"]
 
 
 def test_a_layer_is_the_sum_of_its_parts(weft, file, monkeypatch):
@@ -80,6 +91,8 @@ def test_json(weft, file, tmp_path):
     plan = json.loads(path.read_text())
     cycles = sum(stage["cycles"] for stage in plan["stages"])
     assert cycles + plan["cycles_behind_last_gemm"] == plan["predicted_cycles"]
+    busy = sum(stage["busy"] for stage in plan["stages"]) / plan["predicted_cycles"]
+    assert re.search(rf"^in all .* 100.0% +{busy:.1%} ", outcome.out, re.M), busy
     assert {"m", "k", "n", "gemms"} == set(plan["stages"][0]["tiles"][0])
     assert 0 < plan["onchip_bytes_in_use"] <= PRESETS["tiny"].onchip_bytes
     names = {memory["name"] for memory in plan["memories"]}

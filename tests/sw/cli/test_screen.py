@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import struct
 import sys
 import termios
@@ -14,6 +15,7 @@ from rich.text import Text
 
 from sw.cli.common import steps
 from sw.cli.screen import FILE_WIDTH, Screen, console, shorten, show
+from tests.sw.cli.terminal import Terminal
 
 NAMES = [
     f"model.decoder.layers.{i}.cross_attention.{part} (Linear)" for i in (0, 1) for part in "qk"
@@ -33,29 +35,11 @@ def table() -> Table:
 
 
 @pytest.fixture
-def terminal(monkeypatch):
-    """`terminal(columns)`: a pseudo-terminal, and a function that reads what was written to it."""
-    opened = []
-
-    def make(columns: int):
-        main, line = os.openpty()
-        fcntl.ioctl(line, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-        file = os.fdopen(line, "w")
-        opened.append((main, file))
-
-        def read() -> str:
-            file.flush()
-            return os.read(main, 1 << 16).decode().replace("\r\n", "\n")
-
-        return file, read
-
-    monkeypatch.delenv("COLUMNS", raising=False)
-    monkeypatch.delenv("NO_COLOR", raising=False)
+def terminal(monkeypatch) -> Terminal:
+    monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("TERM", "xterm")
-    yield make
-    for main, file in opened:
-        file.close()
-        os.close(main)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    return Terminal()
 
 
 @pytest.mark.parametrize("columns", [40, 60, 80, 120])
@@ -115,28 +99,30 @@ def test_cells_are_no_markup_unless_meant(monkeypatch, capsys):
 
 @pytest.mark.parametrize("kind", ["xterm", "dumb", "unknown"])
 @pytest.mark.parametrize("columns", [60, 132])
-def test_width_of_a_terminal(monkeypatch, terminal, kind, columns):
+def test_width_of_a_terminal(monkeypatch, kind, columns):
     """Rich takes 80 columns for TERM=dumb."""
+    monkeypatch.delenv("COLUMNS", raising=False)
     monkeypatch.setenv("TERM", kind)
-    file, _ = terminal(columns)
-    assert Screen(file=file).width == columns
-    monkeypatch.setenv("COLUMNS", "70")
-    assert Screen(file=file).width == 70
+    main, line = os.openpty()
+    fcntl.ioctl(line, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    with os.fdopen(main), os.fdopen(line, "w") as file:
+        assert Screen(file=file).width == columns
+        monkeypatch.setenv("COLUMNS", "70")
+        assert Screen(file=file).width == 70
 
 
 def test_no_colour(monkeypatch, terminal):
     """TERM=dumb: no codes at all."""
-    file, read = terminal(80)
 
     def written() -> str:
-        Screen(file=file).print("[red]text[/] 12", style="bold")
-        return read()
+        Screen(file=terminal).print("[red]text[/] 12", style="bold")
+        return terminal.getvalue().splitlines()[-1]
 
     assert "\x1b[1;31mtext" in written()
     monkeypatch.setenv("NO_COLOR", "1")
     assert "\x1b[1mtext" in written()
     monkeypatch.setenv("TERM", "dumb")
-    assert written() == "text 12\n"
+    assert written() == "text 12"
 
 
 def test_without_unicode(monkeypatch, tmp_path):
@@ -149,22 +135,29 @@ def test_without_unicode(monkeypatch, tmp_path):
 
 def test_output_beside_progress_goes_where_it_belongs(monkeypatch, terminal, tmp_path):
     """Progress on a terminal takes nothing from standard output in a file."""
-    screen, read = terminal(80)
+    monkeypatch.setattr(sys, "stderr", terminal)
     with open(tmp_path / "out", "w") as file:
         monkeypatch.setattr(sys, "stdout", file)
-        monkeypatch.setattr(sys, "stderr", screen)
         with steps() as step:
             step("Working")
             console.print("a result")
     assert (tmp_path / "out").read_text() == "a result\n"
-    written = read()
-    assert "Working" in written and "a result" not in written
+    assert "Working" in terminal.getvalue() and "a result" not in terminal.getvalue()
+
+
+def test_output_above_progress_stays(monkeypatch, terminal):
+    """On a line of its own, where the progress that was there has been erased."""
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with steps() as step:
+        step("Working")
+        console.print("a result")
+    assert re.search(r"(\n|\x1b\[2K)a result\n", terminal.getvalue()), terminal.getvalue()
 
 
 def test_a_dumb_terminal_is_told_what_goes_on(monkeypatch, terminal):
     monkeypatch.setenv("TERM", "dumb")
-    screen, read = terminal(80)
-    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setattr(sys, "stderr", terminal)
     with steps() as step:
         step("Working")
-        assert read() == "- Working\n"
+        assert terminal.getvalue() == "- Working\n"
