@@ -8,7 +8,8 @@ import click
 import numpy as np
 from rich.table import Table
 
-from sw.cli.common import OUTPUT_FILE, console, steps, weights_option, write_json
+from sw.cli.common import OUTPUT_FILE, steps, weights_option, write_json
+from sw.cli.screen import console, show
 from sw.compiler.errors import CompileError
 
 __all__ = ["accuracy"]
@@ -48,10 +49,9 @@ def accuracy(onnx: bool, weights: str | None, json_file: str | None) -> None:
             for kind, other in zip(KINDS, np.split(others, ends[:-1]), strict=True):
                 found["onnxruntime"].append(compare(kind, exact[kind], other))
     table = Table(title="all-MiniLM-L6-v2: cosine to float32")
-    # 80 columns wide, to the last one.
     for column in ("kind", "texts", "tokens", "engine", "mean", "least", "same\nnearest"):
         left = column in ("kind", "engine")
-        table.add_column(column, justify="left" if left else "right", no_wrap=True)
+        table.add_column(column, justify="left" if left else "right")
     for number, kind in enumerate(KINDS):
         for engine in (e for e in found if found[e]):
             a = found[engine][number]
@@ -63,7 +63,7 @@ def accuracy(onnx: bool, weights: str | None, json_file: str | None) -> None:
                 f"{a.minimum:.4f}",
                 f"{a.neighbours:.1%}",
             )
-    console.print(table)
+    show(table)
     console.print(
         "onnxruntime: its dynamic INT8 quantisation of the same model, per channel", style="dim"
     )

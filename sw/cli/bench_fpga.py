@@ -10,7 +10,8 @@ from sim.cache import ROOT
 from sim.files import write_atomically
 from sw.bench import area as areas
 from sw.bench.cases import MiniLM
-from sw.cli.common import OUTPUT_FILE, console, reporter, steps, write_json
+from sw.cli.common import OUTPUT_FILE, reporter, steps, write_json
+from sw.cli.screen import console, show
 from sw.compiler.errors import CompileError
 
 __all__ = ["area", "board"]
@@ -98,7 +99,7 @@ def board(name: str, mhz: float | None, tokens: tuple[int, ...], json_file: str)
             f"{result['stalls']['matrix_wait_load'] / result['cycles']:.1%}",
             "yes" if result["bit_exact"] else "[red]NO[/]",
         )
-    console.print(shown)
+    show(shown)
     write_json(json_file, results)
     if not all(result["bit_exact"] for result in results):
         raise SystemExit(NOT_EXACT)

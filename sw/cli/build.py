@@ -16,7 +16,8 @@ from rich.table import Table
 from boards.build import SEEDS, SUMMARY, Result, build
 from boards.targets.board import BOARDS, Board, get_board
 from hw.config import OPTIONS, AcceleratorConfig, get_config
-from sw.cli.common import console, reporter, steps
+from sw.cli.common import reporter, steps
+from sw.cli.screen import console, show
 
 __all__ = ["LINES", "board_config", "build_", "leave_out", "timing_lines", "without_option"]
 
@@ -132,7 +133,7 @@ def build_(
         result, bitstream = build(
             target, chosen, folder, mhz=mhz, seeds=seeds, progress=reporter(step)
         )
-    console.print(_shown(result))
+    show(_shown(result))
     for line in timing_lines(result):
         console.print(line, highlight=False, markup=False)
     console.print(f"{bitstream} and {folder / SUMMARY}", highlight=False, markup=False)

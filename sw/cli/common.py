@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,18 +12,17 @@ from typing import Any
 
 import click
 import torch
-from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column
 from torch.export import ExportedProgram
 
 from sim.files import write_atomically, written_in_place
+from sw.cli.screen import Screen
 from sw.compiler.errors import CompileError, InputError, first_line
 
 __all__ = [
     "OUTPUT_FILE",
     "config_option",
-    "console",
     "device_option",
     "device_options",
     "load_exported",
@@ -34,8 +34,6 @@ __all__ = [
     "weights_option",
     "write_json",
 ]
-
-console = Console()
 
 Step = Callable[[str], Callable[[float, float], None]]
 
@@ -113,26 +111,33 @@ def reporter(step: Step) -> Callable[[str, int, int], None]:
 
 
 def progress_display(**options: Any) -> Progress:
-    """Lines with a spinner, a text, a bar and the time, on standard error."""
+    """Lines with a spinner, a text, a bar and the time, on standard error.
+
+    What is printed meanwhile appears above them if it goes to a terminal too.
+    """
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}", table_column=Column(no_wrap=True, ratio=1)),
         BarColumn(bar_width=16),
         TimeElapsedColumn(),
-        console=Console(stderr=True),
+        console=Screen(stderr=True),
         expand=True,
+        redirect_stdout=sys.stdout.isatty(),  # a file keeps what is meant for it
         **options,
     )
 
 
 @contextmanager
-def steps():
-    """Progress of long steps: yields `step(text)`, which returns `update(done, total)`."""
-    progress = progress_display()
+def steps(*, transient: bool = False):
+    """Progress of long steps: yields `step(text)`, which returns `update(done, total)`.
+
+    transient: leave nothing of it on a terminal.
+    """
+    progress = progress_display(transient=transient)
     with progress:
 
         def step(text: str) -> Callable[[float, float], None]:
-            if not progress.console.is_terminal:
+            if not progress.console.is_interactive:
                 progress.console.print(f"- {text}", highlight=False)
             for task in progress.tasks:
                 if not task.finished:

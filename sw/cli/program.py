@@ -12,7 +12,6 @@ from sim.files import write_atomically
 from sw.cli.common import (
     OUTPUT_FILE,
     config_option,
-    console,
     device_option,
     device_options,
     memory_options,
@@ -20,6 +19,7 @@ from sw.cli.common import (
     weights_option,
 )
 from sw.cli.model import MINILM, MODEL_HELP, load_model
+from sw.cli.screen import console, show
 from sw.compiler.compile import compile_module
 from sw.compiler.errors import CompileError, InputError
 from sw.compiler.program.array_file import array_bytes, read_array
@@ -112,10 +112,11 @@ def run(
         value = np.asarray(result)
         console.print(f"output {number}: {value.dtype} {list(value.shape)}", highlight=False)
     if counters.get("cycles"):
-        table = Table("counter", "value")
+        table = Table("counter")
+        table.add_column("value", justify="right")
         for name, value in counters.items():
             table.add_row(name, f"{value:,}" if isinstance(value, int) else f"{value:.4f}")
-        console.print(table)
+        show(table)
 
 
 @click.command()

@@ -14,13 +14,13 @@ from torch.export import ExportedProgram
 
 from sw.cli.common import (
     OUTPUT_FILE,
-    console,
     load_exported,
     progress_display,
     read_lines,
     steps,
 )
 from sw.cli.model import MINILM
+from sw.cli.screen import show
 from sw.compiler.errors import CompileError, InputError
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def _train(training: Training, limits: Limits, checkpoint: Path) -> None:
 
         def report(done: float, step: int, loss: float, point: Point) -> None:
             text = f"step {step:,}, loss {loss:.3f}, held-out cosine {point.mean:.4f}"
-            if not progress.console.is_terminal and point.step == step:
+            if not progress.console.is_interactive and point.step == step:
                 progress.console.print(f"- {text}", highlight=False)
             progress.update(task, completed=done, description=text)
 
@@ -190,5 +190,5 @@ def _finish(model: str, program, training: Training, output: str) -> None:
         table.add_column(column, justify="right" if column else "left")
     for label, point in (("pruned", points[0]), (f"step {points[-1].step:,}", points[-1])):
         table.add_row(label, f"{point.mean:.4f}", f"{point.minimum:.4f}")
-    console.print(table)
+    show(table)
     click.echo(f"{output}, {', '.join(map(str, written))}")
