@@ -15,6 +15,7 @@ import pytest
 
 from hw import isa
 from hw.isa import Command, ErrorCode, Memory, Opcode, Region, overlaps_itself
+from hw.registers import Register
 from sw.bench.workloads import gemm
 from sw.compiler.lower import lower
 from sw.compiler.reference import run_reference
@@ -157,3 +158,25 @@ def test_destination_words_that_are_too_short(opcode):
         for device in pair.devices:
             assert run(device, assemble(commands), image) == (ErrorCode.ILLEGAL_COMMAND, 1)
         check_new_program(pair)
+
+
+def test_reset_while_it_stops():
+    """No interrupt is left in IDLE, whenever the reset comes: before the error to after the stop.
+
+    The load is under way when the GEMM fails, so the machine waits for the bus before it stops."""
+    load = {"region": Region.CONSTANT, "memory": Memory.ACTIVATION, "words": 64, "runs": 1}
+    beyond = GEMM | {"a_address": 65535}
+    commands = [Command(Opcode.LOAD, load), Command(Opcode.GEMM, beyond), Command(Opcode.HALT)]
+    stopped = set()
+    with open_pair(CONFIGS["4x4"], memory_latency=100) as pair:
+        device = pair.rtl
+        count = device.load_commands(assemble(commands), bytes(1024))
+        device.write_register(Register.PROGRAM_COMMANDS, count)
+        device.write_register(Register.INTERRUPT_ENABLE, 1)
+        for cycles in range(100, 320):
+            device.write_register(Register.CONTROL, 1)
+            stopped.add(device.wait(cycles))
+            device.reset()
+            assert not device.model.interrupt, f"reset after {cycles} cycles"
+            assert device.read_register(Register.INTERRUPT) == 0
+    assert stopped == {False, True}
