@@ -16,7 +16,7 @@ from sim.model import Model
 from sim.trace import Event, decode_events
 from sim.verilator import CXX_FLAGS, DRAFT_CXX_FLAGS, BuildError, BuiltModel, build_model
 from sim.verilator import Progress as BuildProgress
-from sw.driver.device import Device, Progress
+from sw.driver.device import WRITABLE, Device, Progress
 from sw.driver.errors import DeviceOptionError, MissingCompilerError, ModelBuildError
 from sw.driver.host_memory import HostMemory
 
@@ -98,6 +98,10 @@ class VerilatorDevice(Device):
     def allocate(self, sizes: Mapping[Region, int]) -> Mapping[Region, int]:
         bases = self.memory.allocate(sizes)
         self.model.set_memory(self.memory.data)
+        self.model.set_windows(
+            (bases[region], bases[region] + sizes[region], bool(WRITABLE[region]))
+            for region in Region
+        )
         return bases
 
     def write(self, region: Region, offset: int, data: NDArray[np.uint8]) -> None:
