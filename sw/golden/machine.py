@@ -100,8 +100,8 @@ class GoldenMachine:
         self.shift = np.zeros(c.row_slots, np.int64)
         self.sum = np.zeros(c.row_slots, np.int64)
         self.squares = np.zeros(c.row_slots, np.int64)
-        # Rows whose state the program has written.
-        self.written = {name: np.zeros(c.row_slots, np.bool_) for name in ROW_STATES}
+        # Rows whose state the program has written; a command without a program may read any.
+        self.written = {name: np.ones(c.row_slots, np.bool_) for name in ROW_STATES}
         self.dram: dict[Region, _Dram] = {}
         self.index = 0
         self._execute: dict[Opcode, Callable[[Command], None]] = {

@@ -310,11 +310,17 @@ class Campaign:
 
     Attributes
     ----------
-    results: how often each end of a mutant came. faults: text of each disagreement, reduced.
+    results: how often each end of a mutant came. faults: text of each disagreement, reduced;
+    `report` is called with it at once.
     """
 
-    def __init__(self, built: BuiltModel, config: AcceleratorConfig = CONFIG):
-        self.built, self.config = built, config
+    def __init__(
+        self,
+        built: BuiltModel,
+        config: AcceleratorConfig = CONFIG,
+        report: Callable[[str], None] = lambda text: None,
+    ):
+        self.built, self.config, self.report = built, config, report
         self.results: Counter[str] = Counter()
         self.faults: list[str] = []
 
@@ -330,7 +336,8 @@ class Campaign:
                         self.results[run_mutant(pair, mutant)] += 1
                     except Disagreement as error:
                         self.results["disagreement"] += 1
-                        self.faults.append(self._report(mutant, error))
+                        self.faults.append(self._text(mutant, error))
+                        self.report(self.faults[-1])
                         if len(self.faults) == most_faults:
                             return
                         pair = None  # it may be in any state
@@ -344,7 +351,7 @@ class Campaign:
             return str(error)
         return ""
 
-    def _report(self, mutant: Mutant, error: Disagreement) -> str:
+    def _text(self, mutant: Mutant, error: Disagreement) -> str:
         text = f"mutant {mutant.seed} ({mutant.what}): {error}"
         if not self.fails(mutant):
             return f"{text}\n    only behind the mutants before it"
@@ -357,10 +364,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--mutants", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1, help="of the first mutant")
     options = parser.parse_args(arguments)
-    campaign = Campaign(build())
+    campaign = Campaign(build(), report=lambda text: print(text, flush=True))
     campaign.run(options.seed, options.mutants)
-    for text in campaign.faults:
-        print(text)
     results = ", ".join(f"{count} {name}" for name, count in campaign.results.most_common())
     print(f"seeds {options.seed}..{options.seed + options.mutants - 1}: {results}")
     return int(bool(campaign.faults))
