@@ -41,6 +41,7 @@ from hw.vector.golden import (
     reciprocal_row,
     unpack_params,
 )
+from sw.golden.legality import check_legal
 
 __all__ = ["GoldenMachine", "MachineStop", "UndefinedCommand"]
 
@@ -160,30 +161,11 @@ class GoldenMachine:
         raise self._stop(ErrorCode.PROGRAM_END, "the program has no HALT")
 
     def _decode(self, word: bytes) -> Command:
-        """What the dispatcher refuses for itself, whatever else is wrong with the command."""
-        c = self.config
         try:
             command = isa.decode(word)
+            check_legal(command, self.config)
         except isa.IsaError as error:
             raise self._stop(ErrorCode.ILLEGAL_COMMAND, str(error)) from None
-        v = command.values
-        for option, used in (
-            ("sparse", command.opcode == Opcode.SPARSE_GEMM),
-            ("int4", v.get("w_int4", 0)),
-        ):
-            if used and not getattr(c, option):
-                raise self._stop(
-                    ErrorCode.ILLEGAL_COMMAND, f"the configuration is without {option!r}"
-                )
-        if v.get("offset", 0) % c.bus_bytes or v.get("dram_stride", 0) % c.bus_bytes:
-            raise self._stop(
-                ErrorCode.ILLEGAL_COMMAND, f"DRAM offset not a multiple of {c.bus_bytes}"
-            )
-        short = v.get("dst_memory") == Memory.ACTIVATION and c.columns > c.rows
-        if short and v["dst_by_column"]:
-            raise self._stop(
-                ErrorCode.ILLEGAL_COMMAND, f"activation words are shorter than {c.columns} bytes"
-            )
         return command
 
     def execute(self, command: Command) -> None:

@@ -23,21 +23,21 @@ import numpy as np
 from hw import isa
 from hw.accelerator import Accelerator
 from hw.config import PRESETS, AcceleratorConfig
-from hw.isa import COMMANDS, NO_LIMIT, Command, ErrorCode, Memory, Opcode, Region
+from hw.isa import NO_LIMIT, Command, ErrorCode, Memory, Opcode, Region
 from sim.export import component_verilog
 from sim.model import ModelError
 from sim.verilator import BuiltModel, build_model
 from sw.compiler.access import pitch_of
-from sw.compiler.disassemble import disassemble_command
 from sw.compiler.emit import Emitter
 from sw.compiler.order import finish
 from sw.driver import CycleLimitError, Device, GoldenDevice, MachineError, VerilatorDevice
 from sw.golden.machine import GoldenMachine, MachineStop, UndefinedCommand
-from tests.hw.programs import REGION_BYTES, WRITABLE, Image, interleave, program_image, window
+from tests.hw.programs import WRITABLE, Image, interleave, program_image, window
 from tests.sim.mutants import Mutant, Order, random_mutant
+from tests.sim.reduction import describe, reduce
 from tests.sim.rtl import Pair
 
-__all__ = ["CONFIG", "Campaign", "Disagreement", "build", "reduce", "run_mutant"]
+__all__ = ["CONFIG", "Campaign", "Disagreement", "build", "machines", "run_mutant"]
 
 CONFIG = window(PRESETS["tiny"])
 """The array of `tiny` with memories so small that many addresses lie at their ends."""
@@ -242,66 +242,6 @@ def run_mutant(pair: Pair, mutant: Mutant) -> str:
     return result
 
 
-# --- reduction ------------------------------------------------------------------------------------
-
-
-def _shorter(mutant: Mutant) -> Iterator[Mutant]:
-    """Without some of the commands, many at first."""
-    words = mutant.words
-    size = len(words) // 2
-    while size:
-        for start in range(0, len(words), size):
-            yield dataclasses.replace(mutant, words=words[:start] + words[start + size :])
-        size //= 2
-
-
-def _plainer(mutant: Mutant) -> Iterator[Mutant]:
-    """With one field of one command at its least, halved, or one less."""
-    for place, data in enumerate(mutant.words):
-        try:
-            command = isa.decode(data)
-        except isa.IsaError:
-            continue
-        for field in COMMANDS[command.opcode].fields:
-            old, least = command[field.name], int(field.nonzero)
-            for value in dict.fromkeys([least, old // 2, old - 1]):
-                if least <= value < old:
-                    new = Command(command.opcode, command.values | {field.name: value})
-                    words = list(mutant.words)
-                    words[place] = isa.encode(new)[:1] + data[1:7] + isa.encode(new)[7:]
-                    yield dataclasses.replace(mutant, words=tuple(words))
-
-
-def reduce(mutant: Mutant, fails: Callable[[Mutant], bool]) -> Mutant:
-    """A mutant that still `fails`, and of which no part can be left out or made plainer."""
-    plain = dataclasses.replace(mutant, order=Order.BARRIERS)
-    if fails(plain):
-        mutant = plain
-    whole = dataclasses.replace(mutant, sizes=dict(REGION_BYTES), count=0)
-    if fails(whole):
-        mutant = whole
-    for steps in (_shorter, _plainer):
-        while (better := next(filter(fails, steps(mutant)), None)) is not None:
-            mutant = better
-    return mutant
-
-
-def describe(config: AcceleratorConfig, mutant: Mutant) -> str:
-    """The stream as text, its windows if they are not the usual ones."""
-    lines = [f"order: {mutant.order.value}"]
-    for region, size in mutant.sizes.items():
-        if size != REGION_BYTES[region]:
-            lines.append(f"{region.name}: {size} bytes")
-    if mutant.count:
-        lines.append(f"announced: {mutant.count} commands more")
-    for word in mutant.words:
-        try:
-            lines.append(disassemble_command(isa.decode(word)))
-        except isa.IsaError as error:
-            lines.append(f"{word.hex()} ({error})")
-    return "\n".join(f"    {line}" for line in lines)
-
-
 # --- the campaign ---------------------------------------------------------------------------------
 
 
@@ -356,7 +296,7 @@ class Campaign:
         if not self.fails(mutant):
             return f"{text}\n    only behind the mutants before it"
         least = reduce(mutant, lambda m: bool(self.fails(m)))
-        return f"{text}\n    reduced: {self.fails(least)}\n{describe(self.config, least)}"
+        return f"{text}\n    reduced: {self.fails(least)}\n{describe(least)}"
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -15,8 +15,9 @@ from hw import isa
 from hw.isa import Command, Opcode, Region
 from tests.hw.programs import REGION_BYTES, program_image
 from tests.sim import attack
-from tests.sim.attack import CONFIG, Campaign, Disagreement, machines, reduce
+from tests.sim.attack import CONFIG, Campaign, Disagreement, machines
 from tests.sim.mutants import Mutant, Order, random_mutant
+from tests.sim.reduction import reduce
 from tests.sim.rtl import SEED
 
 MUTANTS = int(os.environ.get("WEFT_TEST_MUTANTS", "300"))
