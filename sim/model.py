@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +94,15 @@ class Model:
         """Answer accesses that touch bytes low..high-1 with SLVERR."""
         self._lib.weft_fault(self._handle, low, high, int(reads), int(writes))
 
+    def set_windows(self, windows: Iterable[tuple[int, int, bool]]) -> None:
+        """Bursts must stay within one of (first byte, byte behind it, writable), else `ModelError`.
+
+        Without any, a burst may go anywhere.
+        """
+        self._lib.weft_clear_windows(self._handle)
+        for low, high, writable in windows:
+            self._lib.weft_add_window(self._handle, low, high, int(writable))
+
     def write_register(self, address: int, value: int) -> None:
         """One AXI4-Lite write."""
         if not self._lib.weft_write_register(self._handle, address, value):
@@ -171,6 +180,8 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "weft_destroy": (None, [_pointer]),
     "weft_memory": (None, [_pointer, _pointer, _u64]),
     "weft_fault": (None, [_pointer, _u64, _u64, _int, _int]),
+    "weft_clear_windows": (None, [_pointer]),
+    "weft_add_window": (None, [_pointer, _u64, _u64, _int]),
     "weft_write_register": (_int, [_pointer, _u32, _u32]),
     "weft_read_register": (_int, [_pointer, _u32, _pointer]),
     "weft_run": (_u64, [_pointer, _u64]),

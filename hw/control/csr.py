@@ -129,6 +129,9 @@ class ControlRegisters(wiring.Component):
                         m.d.sync += pending.eq(0)
         with m.If(self.i_finished):
             m.d.sync += pending.eq(1)
+        # Last: a program that ends while the reset is on its way is forgotten too.
+        with m.If(self.o_reset):
+            m.d.sync += pending.eq(0)
 
     def _read_channel(self, m: Module, stored, pending):
         axi = self.s_axil

@@ -19,7 +19,8 @@ class Sequencer(wiring.Component):
     run; HALT ends the run. The first error halts all units at once: they issue nothing new and
     write nothing more. When the bus has been quiet for `quiet_cycles` the state becomes ERROR. A
     reset, in any state, halts, waits for the bus in the same way, resets the core and leaves
-    the state IDLE. So no bus transaction is ever cut off.
+    the state IDLE; nothing finishes from the cycle after `i_reset` on. So no bus transaction is
+    ever cut off.
 
     Latency: 3 cycles from `i_start` to a running core when the bus is quiet. Flow control: none;
     `i_start` is ignored unless the state is IDLE or DONE.
@@ -132,7 +133,9 @@ class Sequencer(wiring.Component):
                     m.next = "ended"
             with m.State("stop"):
                 m.d.comb += self.o_running.eq(1)
-                with m.If(quiet):
+                with m.If(resetting):
+                    m.next = "reset"
+                with m.Elif(quiet):
                     m.d.sync += self.o_state.eq(State.ERROR)
                     m.d.comb += self.o_finished.eq(1)
                     m.next = "ended"

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw.config import AcceleratorConfig
-from hw.isa import COMMAND_BYTES, ISA_VERSION, Region
+from hw.isa import COMMAND_BYTES, ISA_VERSION, ErrorCode, Region
 from hw.registers import ID_VALUE, Register, State, counter_address, region_address
 from sw.driver.device import Device
 from sw.driver.host_memory import HostMemory
@@ -75,11 +75,13 @@ class GoldenDevice(Device):
             data = self.memory.data[base : base + size]
             self.machine.set_region(region, data, bool(self.read_register(address + 12) & 1))
         count = self.read_register(Register.PROGRAM_COMMANDS) * COMMAND_BYTES
-        commands = self.machine.dram[Region.PROGRAM].data[:count].tobytes()
+        program = self.machine.dram[Region.PROGRAM].data
         registers = self._registers
         report = None if progress is None else lambda done, total: progress(done)
         try:
-            done = self.machine.run(commands, report)
+            if count > len(program):
+                raise MachineStop(ErrorCode.DMA_WINDOW, 0, "the region ends before the program")
+            done = self.machine.run(program[:count].tobytes(), report)
             registers[Register.STATUS] = State.DONE
         except MachineStop as stop:
             done = stop.index

@@ -19,7 +19,7 @@ from sim.verilator import Progress as BuildProgress
 from sw.driver.device import Device
 from sw.driver.errors import DeviceOptionError, MissingCompilerError, ModelBuildError
 from sw.driver.host_memory import HostMemory
-from sw.driver.machine import Progress
+from sw.driver.machine import WRITABLE, Progress
 
 __all__ = ["VerilatorDevice"]
 
@@ -99,6 +99,10 @@ class VerilatorDevice(Device):
     def allocate(self, sizes: Mapping[Region, int]) -> Mapping[Region, int]:
         bases = self.memory.allocate(sizes)
         self.model.set_memory(self.memory.data)
+        self.model.set_windows(
+            (bases[region], bases[region] + sizes[region], bool(WRITABLE[region]))
+            for region in Region
+        )
         return bases
 
     def write(self, region: Region, offset: int, data: NDArray[np.uint8]) -> None:

@@ -146,6 +146,25 @@ async def control_pulses_and_interrupt(dut):
 
 
 @cocotb.test()
+async def reset_forgets_what_ends_before_it_arrives(dut):
+    master = await start(dut)
+    await master.write_dword(Register.INTERRUPT_ENABLE, 1)
+
+    async def end_until_reset():
+        while dut.o_reset.value == 0:
+            await RisingEdge(dut.clk)
+        dut.i_finished.value = 0
+
+    dut.i_finished.value = 1
+    ending = cocotb.start_soon(end_until_reset())
+    await master.write_dword(Register.CONTROL, 2)
+    await ending
+    await RisingEdge(dut.clk)
+    assert dut.o_interrupt.value == 0
+    assert await master.read_dword(Register.INTERRUPT) == 0
+
+
+@cocotb.test()
 async def counters_are_requested(dut):
     master = await start(dut)
 

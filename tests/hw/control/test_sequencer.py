@@ -140,3 +140,25 @@ def test_reset_while_running():
             assert not ctx.get(s.o_running)
 
     simulate(main)
+
+
+def test_reset_while_stopping():
+    """The error is forgotten with the program: nothing finishes after the reset."""
+
+    async def main(ctx, s):
+        for wait in range(1, 13):  # from before the error is seen to the state ERROR
+            await until_running(ctx, s)
+            ctx.set(s.error[1], {"valid": 1, "code": 4, "index": 9})
+            await ctx.tick().repeat(wait)
+            await pulse(ctx, s.i_reset)
+            while state(ctx, s) != State.IDLE:
+                assert not ctx.get(s.o_finished)
+                await ctx.tick()
+            ctx.set(s.error[1], {"valid": 0, "code": 0, "index": 0})
+            await ctx.tick()
+            for _ in range(2 * s.quiet_cycles):
+                assert not ctx.get(s.o_finished) and state(ctx, s) == State.IDLE
+                await ctx.tick()
+            assert (ctx.get(s.o_code), ctx.get(s.o_index)) == (0, 0)
+
+    simulate(main)

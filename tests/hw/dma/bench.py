@@ -205,9 +205,6 @@ def break_command(
         size = windows.sizes[values["region"]]
         values["offset"] = (size - span) // bus * bus + bus * rng.randrange(1, span // bus + 1)
         return ErrorCode.DMA_WINDOW
-    if kind == "unaligned":
-        values[rng.choice(["offset", "dram_stride"])] += rng.randrange(1, bus)
-        return ErrorCode.ILLEGAL_COMMAND
     assert kind == "range"
     onchip = (values["runs"] - 1) * values["run_stride"]
     onchip += (values["words"] - 1) * values["word_stride"]
