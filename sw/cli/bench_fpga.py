@@ -9,7 +9,7 @@ from boards.targets.board import get_board
 from sim.cache import ROOT
 from sw.bench import area as areas
 from sw.bench.cases import MiniLM
-from sw.cli.common import OUTPUT_FILE, console, reporter, steps, write_json
+from sw.cli.common import OUTPUT_FILE, POSITIVE_NUMBER, console, reporter, steps, write_json
 from sw.compiler.errors import CompileError
 
 __all__ = ["area", "board"]
@@ -54,7 +54,7 @@ def _named(step, name: str):
 
 @click.command()
 @click.argument("name", metavar="BOARD", default="ulx3s")
-@click.option("--mhz", type=float, help="Another clock than the board's own.")
+@click.option("--mhz", type=POSITIVE_NUMBER, help="Another clock than the board's own.")
 @click.option(
     "--tokens",
     type=click.IntRange(1, 512),
