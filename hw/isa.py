@@ -182,6 +182,7 @@ class ErrorCode(Described):
     AXI_READ = 5, "the bus answered a read with an error"
     AXI_WRITE = 6, "the bus answered a write with an error"
     PROGRAM_END = 7, "the program region ended without HALT"
+    ADDRESS_BITS = 8, "started with a region whose base has bits that the bus address has not"
 
 
 @dataclass(frozen=True)

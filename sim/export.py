@@ -16,6 +16,7 @@ import importlib
 import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -38,6 +39,8 @@ TOP = "weft"
 
 Progress = Callable[[str, int, int], None]
 
+_FIRST_VALUE = re.compile(r"^  reg (\\\$auto\$verilog_backend\S+ ) = 0;$", re.M)
+
 _ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -56,7 +59,18 @@ def component_verilog(component: Any, name: str = TOP, platform: Any = None) -> 
             value,
             direction.Input if member.flow == wiring.In else direction.Output,
         )
-    return verilog.convert(component, name=name, platform=platform, ports=ports, emit_src=False)
+    text = verilog.convert(component, name=name, platform=platform, ports=ports, emit_src=False)
+    return _starting_at_time_0(text)
+
+
+def _starting_at_time_0(text: str) -> str:
+    """Verilog whose combinational blocks run at time 0, under the rules of SystemVerilog too.
+
+    Each `always @*` of Yosys' reads a register whose first value shall start it. In SystemVerilog
+    a declared value is there before any block waits for a change: a block whose inputs keep
+    theirs would never run. What is assigned without blocking comes when all of them wait.
+    """
+    return _FIRST_VALUE.sub(r"  reg \1;\n  initial \1 <= 0;", text)
 
 
 def to_verilog(

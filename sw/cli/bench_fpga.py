@@ -10,7 +10,7 @@ from sim.cache import ROOT
 from sim.files import write_atomically
 from sw.bench import area as areas
 from sw.bench.cases import MiniLM
-from sw.cli.common import OUTPUT_FILE, reporter, steps, write_json
+from sw.cli.common import OUTPUT_FILE, POSITIVE_NUMBER, reporter, steps, write_json
 from sw.cli.screen import console, show
 from sw.compiler.errors import CompileError
 
@@ -57,7 +57,7 @@ def _named(step, name: str):
 
 @click.command()
 @click.argument("name", metavar="BOARD", default="ulx3s")
-@click.option("--mhz", type=float, help="Another clock than the board's own.")
+@click.option("--mhz", type=POSITIVE_NUMBER, help="Another clock than the board's own.")
 @click.option(
     "--tokens",
     type=click.IntRange(1, 512),

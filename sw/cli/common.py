@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from sw.compiler.errors import CompileError, InputError, first_line
 
 __all__ = [
     "OUTPUT_FILE",
+    "POSITIVE_NUMBER",
     "config_option",
     "device_option",
     "device_options",
@@ -57,7 +59,20 @@ class _OutputFile(click.ParamType):
         return value
 
 
+class _PositiveNumber(click.FloatRange):
+    """A number above 0, which neither nan nor infinity is."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number above 0", param, ctx)
+        return number
+
+
 OUTPUT_FILE = _OutputFile()
+POSITIVE_NUMBER = _PositiveNumber(min=0, min_open=True)
 
 config_option = click.option(
     "--config", default="base", show_default=True, help="Accelerator configuration."

@@ -14,6 +14,7 @@ from torch.export import ExportedProgram
 
 from sw.cli.common import (
     OUTPUT_FILE,
+    POSITIVE_NUMBER,
     load_exported,
     progress_display,
     read_lines,
@@ -35,10 +36,12 @@ __all__ = ["recover"]
 @click.option("--inputs", help="Training data for a .pt2 file: .npy, or .npz with several inputs.")
 @click.option("--text", help=f"Training text for {MINILM}, one a line; by default its own.")
 @click.option("--linear", "patterns", multiple=True, help="Only these linears (with * and ?).")
-@click.option("--minutes", type=click.FloatRange(0, min_open=True), help="[default: 60]")
+@click.option("--minutes", type=POSITIVE_NUMBER, help="[default: 60]")
 @click.option("--steps", "count", type=click.IntRange(1), help="Steps, instead of minutes.")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1))
-@click.option("--rate", default=5e-4, show_default=True, help="Highest learning rate.")
+@click.option(
+    "--rate", type=POSITIVE_NUMBER, default=5e-4, show_default=True, help="Highest learning rate."
+)
 @click.option(
     "--batch", type=click.IntRange(1), help="A step's tokens (text: 512) or entries (inputs: 8)."
 )

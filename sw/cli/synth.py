@@ -13,7 +13,7 @@ from boards.synthesis import Area, Report, synthesise, synthesise_board
 from boards.targets.board import BOARDS
 from hw.config import PRESETS, ConfigError, get_config
 from sw.cli.build import LINES, board_config, leave_out, timing_lines, without_option
-from sw.cli.common import OUTPUT_FILE, reporter, steps, write_json
+from sw.cli.common import OUTPUT_FILE, POSITIVE_NUMBER, reporter, steps, write_json
 from sw.cli.screen import console, show
 
 __all__ = ["synth"]
@@ -40,7 +40,7 @@ def _per_mac(report: Report) -> str:
 @click.option(
     "--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Of --place."
 )
-@click.option("--mhz", type=click.FloatRange(min=0, min_open=True), help="What --place aims at.")
+@click.option("--mhz", type=POSITIVE_NUMBER, help="What --place aims at.")
 @click.option("--json", "json_file", type=OUTPUT_FILE, help="Write the numbers to this file.")
 def synth(
     config_or_board: str,

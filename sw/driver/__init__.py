@@ -9,6 +9,7 @@ from hw.config import AcceleratorConfig, get_config
 from sw.driver.board import BoardDevice
 from sw.driver.device import Device
 from sw.driver.errors import (
+    AddressSpaceError,
     BusError,
     ConfigMismatchError,
     CycleLimitError,
@@ -30,6 +31,7 @@ from sw.driver.verilator import VerilatorDevice
 
 __all__ = [
     "DEVICES",
+    "AddressSpaceError",
     "BoardDevice",
     "BusError",
     "ConfigMismatchError",

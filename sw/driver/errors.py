@@ -10,6 +10,7 @@ from hw.config import AcceleratorConfig
 from sim.compiler import NoCompilerError
 
 __all__ = [
+    "AddressSpaceError",
     "BusError",
     "ConfigMismatchError",
     "CycleLimitError",
@@ -99,6 +100,17 @@ class MemorySizeError(DeviceError):
         super().__init__(
             f"the program needs {needed:,} bytes of memory ({parts}), the board has "
             f"{available:,}: {needed - available:,} too few"
+        )
+
+
+class AddressSpaceError(DeviceError):
+    """A region would lie where the machine's bus addresses do not reach."""
+
+    def __init__(self, region: isa.Region, last: int, config: AcceleratorConfig):
+        super().__init__(
+            f"region {region.name} would end at {last:#x}, and addresses of configuration "
+            f"{config.name!r} have {config.address_bits} bits: place it lower, or build the "
+            f"machine with address_bits={last.bit_length()}"
         )
 
 

@@ -71,24 +71,29 @@ class GoldenDevice(Device):
         for region in Region:
             address = region_address(region)
             base = self.read_register(address) | self.read_register(address + 4) << 32
+            if base >> self.config.address_bits:
+                return self._ended(State.ERROR, ErrorCode.ADDRESS_BITS)
             size = self.read_register(address + 8)
             data = self.memory.data[base : base + size]
             self.machine.set_region(region, data, bool(self.read_register(address + 12) & 1))
         count = self.read_register(Register.PROGRAM_COMMANDS) * COMMAND_BYTES
         program = self.machine.dram[Region.PROGRAM].data
-        registers = self._registers
         report = None if progress is None else lambda done, total: progress(done)
         try:
             if count > len(program):
                 raise MachineStop(ErrorCode.DMA_WINDOW, 0, "the region ends before the program")
             done = self.machine.run(program[:count].tobytes(), report)
-            registers[Register.STATUS] = State.DONE
         except MachineStop as stop:
-            done = stop.index
-            registers[Register.STATUS] = State.ERROR | stop.code << 8
-            registers[Register.ERROR_COMMAND] = stop.index
-        registers[counter_address("commands")] = done
-        registers[Register.INTERRUPT] = 1
+            return self._ended(State.ERROR, stop.code, stop.index)
+        return self._ended(State.DONE, commands=done)
+
+    def _ended(self, state: State, code: int = 0, commands: int = 0) -> bool:
+        self._registers |= {
+            Register.STATUS: state | code << 8,
+            Register.ERROR_COMMAND: commands if code else 0,
+            counter_address("commands"): commands,
+            Register.INTERRUPT: 1,
+        }
         return True
 
     def close(self) -> None:

@@ -21,6 +21,7 @@ from hw.config import AcceleratorConfig
 from hw.isa import COMMAND_BYTES, ISA_VERSION, ErrorCode, Region
 from hw.registers import COUNTERS, ID_VALUE, Register, State, counter_address, region_address
 from sw.driver.errors import (
+    AddressSpaceError,
     CycleLimitError,
     DeviceClosedError,
     DeviceError,
@@ -111,8 +112,15 @@ class Machine(abc.ABC):
     # --- programs ------------------------------------------------------------------------------
 
     def open_windows(self, sizes: Mapping[Region, int]) -> None:
-        """Allocate the regions and tell the machine where they are."""
+        """Allocate the regions and tell the machine where they are.
+
+        Raises `AddressSpaceError` if it could not reach one.
+        """
         bases = self.allocate(sizes)
+        for region in Region:
+            last = bases[region] + max(sizes[region] - 1, 0)
+            if last >> self.config.address_bits:
+                raise AddressSpaceError(region, last, self.config)
         for region in Region:
             address = region_address(region)
             self.write_register(address, bases[region] & 0xFFFFFFFF)

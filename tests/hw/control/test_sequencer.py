@@ -7,6 +7,7 @@ import random
 from amaranth.sim import Simulator
 
 from hw.control.sequencer import Sequencer
+from hw.isa import ErrorCode
 from hw.registers import State
 
 SEED = 20240229
@@ -87,6 +88,25 @@ def test_start_waits_for_the_bus():
         ctx.set(s.i_bus_busy, 0)
         await ctx.tick().repeat(s.quiet_cycles + 2)
         assert not ctx.get(s.o_halt)
+
+    simulate(main)
+
+
+def test_a_window_beyond_the_address_space_stops_before_anything_runs():
+    async def main(ctx, s):
+        ctx.set(s.i_unreachable, 1)
+        await pulse(ctx, s.i_start)
+        finished = 0
+        for _ in range(20):
+            assert ctx.get(s.o_halt) and not ctx.get(s.o_core_reset)
+            finished += ctx.get(s.o_finished)
+            await ctx.tick()
+        assert finished == 1 and state(ctx, s) == State.ERROR
+        assert (ctx.get(s.o_code), ctx.get(s.o_index)) == (ErrorCode.ADDRESS_BITS, 0)
+        ctx.set(s.i_unreachable, 0)
+        await pulse(ctx, s.i_reset)
+        await until(ctx, s, State.IDLE)
+        await until_running(ctx, s)
 
     simulate(main)
 

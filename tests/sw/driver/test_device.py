@@ -9,9 +9,10 @@ import torch
 
 from hw.config import PRESETS
 from hw.isa import COMMAND_BYTES, Command, ErrorCode, Opcode, Region, Unit, Wait
-from hw.registers import Register
+from hw.registers import Register, region_address
 from sim.board import simulated_board
 from sw.driver import (
+    AddressSpaceError,
     ConfigMismatchError,
     CycleLimitError,
     DeviceClosedError,
@@ -135,6 +136,24 @@ def test_machine_errors(device, name):
     assert code.name in str(caught.value) and text in str(caught.value)
     # The device goes on working.
     assert (device.load(CopyProgram(CONFIG))(data()) == data()).all()
+
+
+def test_a_base_that_the_bus_cannot_reach(device, monkeypatch):
+    commands = device.load_commands(copy_program(CONFIG), io_bytes=1024)
+    high = region_address(Region.IO) + 4
+    device.write_register(high, 1)
+    with pytest.raises(MachineError, match="ADDRESS_BITS"):
+        device.run(commands, max_cycles=100_000)
+    assert device.raw_counters()["commands"] == 0
+    device.write_register(high, 0)
+    device.run(commands, max_cycles=100_000)
+
+    bases = dict.fromkeys(Region, 0) | {Region.IO: (1 << 36) - 512}
+    monkeypatch.setattr(device, "allocate", lambda sizes: bases)
+    monkeypatch.setattr(device, "write_register", lambda *_: pytest.fail("windows were opened"))
+    text = r"region IO would end at 0x10000001ff, and .*'tiny' have 32 bits: .*address_bits=37$"
+    with pytest.raises(AddressSpaceError, match=text):
+        device.load_commands(copy_program(CONFIG), io_bytes=1024)
 
 
 def test_memory_ranges(device):
