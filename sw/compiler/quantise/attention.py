@@ -1,10 +1,14 @@
 """INT8 operands of attention.
 
 The softmax works on octaves: its score is `q . k * scale * log2(e)`. With one scale for each
-head's Q and K, `sq * sk * scale * log2(e) = 2^-(score_shift + 7)` exactly, the integer scores
+head's Q and K, `sq * sk * scale * log2(e) = 2^-(score_shift + 8)` exactly, the integer scores
 need a shift only. A constant vector in K adds the same to all scores of a query, so K's centre
 is free; V's centre passes through the average unchanged; Q's must be 0. V's centre is its mean: it
 stands for the keys whose weights round to 0 but count in the sum.
+
+A constant bias of the scores is in octaves from the start. The same for all keys of a query changes
+nothing, so each query's biases are centred; and where they are large, scores keep a smaller shift,
+so that few digits hold them.
 """
 
 from __future__ import annotations
@@ -15,7 +19,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hw.isa import SCORE_FRACTION_BITS
+from sw.compiler.errors import CompileError
 from sw.compiler.graph.operations import FloatAttention
+from sw.compiler.graph.score_bias import digit_count
 from sw.compiler.quantise.ranges import LEVELS, Range, windows
 from sw.compiler.quantise.stages import LinearStage
 
@@ -23,9 +29,13 @@ if TYPE_CHECKING:
     from sw.compiler.quantise.driver import Quantiser
     from sw.compiler.quantise.weights import QuantisedWeight
 
-__all__ = ["operand_ranges", "score_shifts"]
+__all__ = ["bias_units", "operand_ranges", "score_shifts"]
 
 MAX_SCORE_SHIFT = 31
+MOST_DIGITS = 3
+BIAS_DEPTH = 62
+"""Octaves below a query's largest bias that are told apart: three digits hold them at a shift of 3.
+Keys further down weigh nothing, unless a key mask hides all others: then they count as equal."""
 
 
 def _attention_of(quantiser: Quantiser, name: str) -> FloatAttention:
@@ -80,7 +90,42 @@ def _exponents(op: FloatAttention, q_step: np.ndarray, k_step: np.ndarray) -> np
     """Octaves have units 2^-exponent of the integer scores; the steps are lower bounds."""
     exact = -np.log2(q_step * k_step * abs(op.scale) * math.log2(math.e))
     exponent = np.floor(exact)
-    return np.clip(exponent, SCORE_FRACTION_BITS, SCORE_FRACTION_BITS + MAX_SCORE_SHIFT)
+    return np.clip(exponent, SCORE_FRACTION_BITS, SCORE_FRACTION_BITS + _most_shifts(op))
+
+
+def bias_units(op: FloatAttention) -> np.ndarray | None:
+    """The bias, INT16 [heads, tokens of q, tokens of k] in units of 2^-8 octaves.
+
+    Raises `CompileError` where a query has no largest bias.
+    """
+    if op.bias is None:
+        return None
+    bias = op.bias * (math.log2(math.e) * 2.0**SCORE_FRACTION_BITS)
+    seen = np.tril(np.ones(bias.shape[1:], bool)) if op.causal else np.ones(bias.shape[1:], bool)
+    bias = np.where(seen, bias, -np.inf)
+    top = bias.max(axis=2, keepdims=True)
+    if not np.isfinite(top).all():
+        raise CompileError(
+            f"the constant added to the scores of the attention at {op.place} holds NaN or "
+            "infinity, or hides all keys of a query: give finite values"
+        )
+    low = np.maximum(bias, top - BIAS_DEPTH * 2.0**SCORE_FRACTION_BITS)
+    middle = (top + np.where(seen, low, top).min(axis=2, keepdims=True)) / 2
+    units = np.where(seen, np.rint(low - middle), 0).astype(np.int16)
+    return np.broadcast_to(units, (op.heads, *units.shape[1:]))
+
+
+def _most_shifts(op: FloatAttention) -> np.ndarray | int:
+    """Largest score shift of each head at which a few digits hold the bias."""
+    bias = bias_units(op)
+    if bias is None:
+        return MAX_SCORE_SHIFT
+    return np.array(
+        [
+            next(s for s in range(MAX_SCORE_SHIFT, -1, -1) if digit_count(reach, s) <= MOST_DIGITS)
+            for reach in np.abs(bias).max(axis=(1, 2)).tolist()
+        ]
+    )
 
 
 def score_shifts(quantiser: Quantiser, op: FloatAttention) -> tuple[int, ...]:

@@ -32,7 +32,7 @@ from sw.compiler.graph.operations import (
 )
 from sw.compiler.graph.reference import from_integers, run_reference_op
 from sw.compiler.quantise.affines import make_affine
-from sw.compiler.quantise.attention import operand_ranges, score_shifts
+from sw.compiler.quantise.attention import bias_units, operand_ranges, score_shifts
 from sw.compiler.quantise.calibration import calibration_rows
 from sw.compiler.quantise.given import one_scale, take_levels
 from sw.compiler.quantise.halves import (
@@ -442,5 +442,6 @@ class Quantiser:
                 op.mask,
                 self.options.key_block,
                 op.place,
+                bias_units(op),
             )
         )
