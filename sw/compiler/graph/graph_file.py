@@ -6,6 +6,7 @@ Quantising takes minutes, lowering a second; so the quantised graph is what is w
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -23,7 +24,7 @@ from sw.compiler.graph import operations as ir
 
 __all__ = ["GRAPH_VERSION", "load_graph", "save_graph"]
 
-GRAPH_VERSION = 3
+GRAPH_VERSION = 4
 
 _CLASSES: dict[str, type] = {
     cls.__name__: cls
@@ -60,8 +61,10 @@ def _flatten(value: Any, arrays: dict[str, np.ndarray]) -> Any:
         return {"function": int(value)}
     if isinstance(value, (np.ndarray, np.generic)):
         array = np.asarray(value)
-        key = f"a{len(arrays)}"
-        arrays[key] = np.ascontiguousarray(_smallest(array)).reshape(array.shape)
+        small = np.ascontiguousarray(_smallest(array)).reshape(array.shape)
+        # By content: what layers share is kept once.
+        key = hashlib.sha256(f"{small.dtype} {small.shape}".encode() + small.tobytes()).hexdigest()
+        arrays[key] = small
         return {"array": key, "dtype": str(array.dtype)}
     if dataclasses.is_dataclass(value):
         fields = {

@@ -48,9 +48,11 @@ class ScoreBias:
         self._packed: dict[Block, tuple[int, int]] = {}
 
     def room(self, rows: int, keys: int) -> tuple[int, int]:
-        """(activation, weight) words to leave for it: those of two blocks."""
-        tiles = -(-rows // self.config.rows) * layout_of(self.config, keys).column_panels
-        return 2 * self.digits * self.config.rows, 2 * self.digits * tiles * tile_words(self.config)
+        """(activation, weight) words that blocks of this size need: two, with some caution one."""
+        c = self.config
+        digits = self.digits * (1 if self.context.caution else 2)
+        tiles = -(-rows // c.rows) * layout_of(c, keys).column_panels
+        return digits * c.rows, digits * tiles * tile_words(c)
 
     def used(self, block: Block) -> int:
         """Digits of a block that are not all 0."""

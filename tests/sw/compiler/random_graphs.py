@@ -307,7 +307,9 @@ def random_mixture(
     assert m8
     (_, k), (_, v) = (b.linear(m8, 30, n, heads=3) for n in ("keys", "values"))
     assert k and v
-    longer = b.attention(q, k, v, 3, "longer", mask=b.mask(tokens + 7), key_block=8)
+    longer = b.attention(
+        q, k, v, 3, "longer", mask=b.mask(tokens + 7), key_block=8, biased=bool(seed % 2)
+    )
     shorter = b.attention(k, q, q, 3, "shorter", key_block=4)
     _, four = b.linear(two, 17, "odd", function=Function.RELU, head=10)
     s16, s8 = b.linear(one, 30, "sum", residual=e16, to16=True, to8=True, head=12)
