@@ -67,6 +67,7 @@ class Attention:
             self.c,
             self.queries,
             self.key_count,
+            context.graph.batch * self.op.heads,
             self.out.layout,
             self.key_block,
             q_resident=Form.A in self.q.chip,
