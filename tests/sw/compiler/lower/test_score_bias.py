@@ -21,7 +21,7 @@ def biased(seed: int, **options) -> QuantGraph:
     return random_encoder(seed, hidden=32, heads=2, ffn=8, biased=True, **options)
 
 
-def outputs(graph: QuantGraph, config: str) -> list[np.ndarray]:
+def outputs(graph: QuantGraph, config: str) -> tuple[np.ndarray, ...]:
     """Of the golden machine."""
     program = lower(graph, CONFIGS[config])
     return program.read_outputs(run_golden(program, random_inputs(graph)))

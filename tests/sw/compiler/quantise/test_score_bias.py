@@ -12,10 +12,18 @@ import torch
 
 from sw.compiler.capture.frontend import import_module
 from sw.compiler.errors import CompileError
+from sw.compiler.graph.float_executor import run_float
 from sw.compiler.graph.graph_file import load_graph, save_graph
-from sw.compiler.graph.operations import FloatAttention, QuantAttention, QuantGraph
+from sw.compiler.graph.operations import (
+    FloatAttention,
+    FloatGraph,
+    FloatInput,
+    QuantAttention,
+    QuantGraph,
+)
 from sw.compiler.graph.reference import run_reference
 from sw.compiler.graph.retarget import with_shape
+from sw.compiler.graph.rows import Rows
 from sw.compiler.quantise import QuantOptions, quantise
 from sw.compiler.quantise.score_bias import bias_units
 from tests.sw.compiler.examples import Block, example_inputs, example_module
@@ -55,9 +63,8 @@ def make_bias(form: str) -> torch.Tensor:
     return values[:, distance + TOKENS] * size * torch.arange(1, HEADS + 1)[:, None, None] / 3
 
 
-@functools.cache
-def example(kind: str, form: str, masked: bool) -> tuple[torch.nn.Module, tuple, QuantGraph]:
-    """(module, inputs, quantised graph) with a bias."""
+def biased_module(kind: str, form: str, masked: bool) -> tuple[torch.nn.Module, tuple, FloatGraph]:
+    """(module, inputs, float graph) with a bias."""
     module, inputs = example_module(kind), example_inputs(masked=masked)
     graph, bias = import_module(module, inputs), make_bias(form)
     graph.ops = [
@@ -66,6 +73,13 @@ def example(kind: str, form: str, masked: bool) -> tuple[torch.nn.Module, tuple,
     ]
     for block in module.blocks:  # pyright: ignore
         block.__class__, block.bias = Biased, bias
+    return module, inputs, graph
+
+
+@functools.cache
+def example(kind: str, form: str, masked: bool) -> tuple[torch.nn.Module, tuple, QuantGraph]:
+    """(module, inputs, quantised graph) with a bias."""
+    module, inputs, graph = biased_module(kind, form, masked)
     calibration = [example_inputs(masked=masked, seed=seed) for seed in (2, 3)]
     return module, inputs, quantise(graph, calibration, QuantOptions(key_block=16))
 
@@ -76,6 +90,19 @@ def error(module: torch.nn.Module, inputs: tuple, graph: QuantGraph) -> float:
     (found,) = run_reference(graph, inputs)
     seen = inputs[1].numpy().astype(bool) if len(inputs) > 1 else np.ones(found.shape[:2], bool)
     return relative_error(found[seen], expected[seen])
+
+
+@pytest.mark.parametrize(("kind", "length"), [("post", TOKENS), ("causal", 20)])
+def test_float_graph(kind: str, length: int) -> None:
+    """Is the module, also for shorter sequences."""
+    module, (x, mask), graph = biased_module(kind, "middle", True)
+    x, mask = x[:, :length], mask[:, :length]
+    names = [op.name for op in graph.ops if isinstance(op, FloatInput)]
+    rows = Rows.uniform(len(x), length)
+    feeds = {names[0]: x.reshape(rows.total, -1).numpy(), names[1]: mask.reshape(-1).bool().numpy()}
+    found = run_float(graph, feeds, rows)[graph.outputs[0][0]].reshape(x.shape)
+    seen = mask.bool().numpy()
+    np.testing.assert_allclose(found[seen], module(x, mask).detach().numpy()[seen], atol=1e-4)
 
 
 @pytest.mark.parametrize(
