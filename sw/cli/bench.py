@@ -153,12 +153,19 @@ def gemm(shape: str, sparsity: str, weights: str, **options: Any) -> None:
 @click.option("--dim", type=click.IntRange(1, 128), required=True)
 @click.option("--queries", type=click.IntRange(1), help="As many as keys (--seq) by default.")
 @click.option("--causal", is_flag=True, help="Only with as many queries as keys.")
+@click.option(
+    "--bias",
+    type=click.IntRange(0, 3),
+    default=0,
+    metavar="DIGITS",
+    help="Add a constant of so many digits to the scores, 1 to 3.",
+)
 @_common
 def attention(
-    heads: int, seq: int, dim: int, queries: int | None, causal: bool, **options: Any
+    heads: int, seq: int, dim: int, queries: int | None, causal: bool, bias: int, **options: Any
 ) -> None:
     """Softmax attention; Q, K and V come from DRAM."""
-    _report(Attention(heads, seq, dim, causal, queries), **options)
+    _report(Attention(heads, seq, dim, causal, queries, bias), **options)
 
 
 @click.command()

@@ -6,6 +6,7 @@ Quantising takes minutes, lowering a second; so the quantised graph is what is w
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,10 @@ def flatten(value: Any, arrays: dict[str, np.ndarray]) -> Any:
         return {"function": int(value)}
     if isinstance(value, (np.ndarray, np.generic)):
         array = np.asarray(value)
-        key = f"a{len(arrays)}"
-        arrays[key] = np.ascontiguousarray(_smallest(array)).reshape(array.shape)
+        small = np.ascontiguousarray(_smallest(array)).reshape(array.shape)
+        # By content: what layers share is kept once.
+        key = hashlib.sha256(f"{small.dtype} {small.shape}".encode() + small.tobytes()).hexdigest()
+        arrays[key] = small
         return {"array": key, "dtype": str(array.dtype)}
     if dataclasses.is_dataclass(value):
         fields = {

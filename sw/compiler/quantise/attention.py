@@ -1,7 +1,7 @@
 """Attention: its INT8 operands, and the operation.
 
 The softmax works on octaves: its score is `q . k * scale * log2(e)`. With one scale for each
-head's Q and K, `sq * sk * scale * log2(e) = 2^-(score_shift + 7)` exactly, the integer scores
+head's Q and K, `sq * sk * scale * log2(e) = 2^-(score_shift + 8)` exactly, the integer scores
 need a shift only. A constant vector in K adds the same to all scores of a query, so K's centre
 is free; V's centre passes through the average unchanged; Q's must be 0. V's centre is its mean: it
 stands for the keys whose weights round to 0 but count in the sum.
@@ -19,12 +19,11 @@ from sw.compiler.quantise.affines import make_affine
 from sw.compiler.quantise.names import narrow_name
 from sw.compiler.quantise.ranges import LEVELS, Range, windows
 from sw.compiler.quantise.result_tensors import declare_narrow
+from sw.compiler.quantise.score_bias import bias_units, most_score_shifts
 from sw.compiler.quantise.stages import AttentionStage, LinearStage
 from sw.compiler.quantise.state import State
 
 __all__ = ["declare_operand", "quantise_attention"]
-
-MAX_SCORE_SHIFT = 31
 
 
 def _attention_of(state: State, name: str) -> FloatAttention:
@@ -76,7 +75,7 @@ def _exponents(op: FloatAttention, q_step: np.ndarray, k_step: np.ndarray) -> np
     """Octaves have units 2^-exponent of the integer scores; the steps are lower bounds."""
     exact = -np.log2(q_step * k_step * abs(op.scale) * math.log2(math.e))
     exponent = np.floor(exact)
-    return np.clip(exponent, SCORE_FRACTION_BITS, SCORE_FRACTION_BITS + MAX_SCORE_SHIFT)
+    return np.clip(exponent, SCORE_FRACTION_BITS, SCORE_FRACTION_BITS + most_score_shifts(op))
 
 
 def _score_shifts(state: State, op: FloatAttention) -> tuple[int, ...]:
@@ -106,5 +105,6 @@ def quantise_attention(state: State, stage: AttentionStage) -> None:
             op.mask,
             state.options.key_block,
             op.place,
+            bias_units(op),
         )
     )
