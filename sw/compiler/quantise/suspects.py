@@ -31,8 +31,8 @@ def check_data(state: State) -> None:
     rows are alike, because no other data fits ranges taken from them.
     """
     stages = [stage for stage in state.plan.stages if isinstance(stage, InputStage)]
-    data = {stage: state.visible(stage.out) for stage in stages}
-    for stage, values in data.items():
+    data = [state.visible(stage.out) for stage in stages]
+    for stage, values in zip(stages, data, strict=True):
         reach = float(np.abs(values).max())
         if reach > MOST or 0 < reach < LEAST:
             size = "reach" if reach > MOST else "stay below"
@@ -40,8 +40,8 @@ def check_data(state: State) -> None:
                 f"values of input {stage.out!r} {size} {reach:.0e} in the calibration data: scale "
                 f"them to between {LEAST:.0e} and {MOST:.0e}"
             )
-    if data and all(_is_constant(values) for values in data.values()):
-        count = len(next(iter(data.values())))
+    if data and all(map(_is_constant, data)):
+        count = len(data[0])
         rows = "is one row" if count == 1 else f"has {count} rows, all alike"
         warnings.warn(
             f"the calibration data {rows}: ranges taken from it fit no other inputs; {GIVE}",
