@@ -71,7 +71,8 @@ class Embedder:
     def graph(self) -> QuantGraph:
         """The quantised model for up to `minilm.MAX_TOKENS` tokens."""
         if self._graph is None:
-            key = source_digest("hw/vector", "hw/softmax", "sw/compiler/quantise", "sw/models")
+            rooms = ("sw/compiler/capture", "sw/compiler/graph", "sw/compiler/quantise")
+            key = source_digest("hw/vector", "hw/softmax", *rooms, "sw/models")
             name = f"{self._model}-{key}-{GRAPH_VERSION}"
             if self._weights and self.config.sparse:  # what is 2:4 stays so
                 name += "-sparse"

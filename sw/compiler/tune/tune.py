@@ -41,7 +41,7 @@ FORMATS = tuple(
 
 SOURCES = (
     "sw/compiler/quantise",
-    "sw/compiler/graph/reference.py",
+    "sw/compiler/graph",
     "sw/compiler/tune/sensitivity.py",
 )
 SENSITIVITY_BATCHES = 100
