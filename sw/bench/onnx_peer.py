@@ -9,8 +9,11 @@ Needs onnx, onnxruntime and onnxscript, of the development environment.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import tempfile
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -73,10 +76,10 @@ def onnx_int8_embeddings(texts: Sequence[str], *, reduce_range: bool) -> NDArray
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     example = torch.zeros(1, 16, dtype=torch.int64)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _quiet():
         plain, small = Path(folder) / "model.onnx", Path(folder) / "int8.onnx"
         torch.onnx.export(
-            _HiddenState(minilm.load_module()),
+            _HiddenState(minilm.load_module()).eval(),
             (example,),
             plain,
             input_names=["input_ids"],
@@ -95,6 +98,18 @@ def onnx_int8_embeddings(texts: Sequence[str], *, reduce_range: bool) -> NDArray
                 for ids in minilm.tokenise(texts)
             ]
         )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the exporter and the quantiser have to say about themselves."""
+    logging.disable(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            logging.disable(logging.NOTSET)
 
 
 class _HiddenState(torch.nn.Module):
