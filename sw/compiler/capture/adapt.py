@@ -86,8 +86,8 @@ def _expand(module: nn.Module, name: str, tensor: SparseSemiStructuredTensor) ->
 
 def _fake_quantise(module: nn.Module, name: str, tensor: Any) -> None:
     """Replace a torchao `Int8Tensor`: its integers times its steps, fake-quantised again."""
-    kind, data = type(tensor).__name__, getattr(tensor, "qdata", None)
-    scale, zero = getattr(tensor, "scale", None), getattr(tensor, "zero_point", None)
+    kind = type(tensor).__name__
+    data, scale, zero = (getattr(tensor, key, None) for key in ("qdata", "scale", "zero_point"))
     reason = ""
     if data is None or scale is None or data.dtype != torch.int8 or data.shape != tensor.shape:
         reason = "is not INT8"
@@ -104,6 +104,7 @@ def _fake_quantise(module: nn.Module, name: str, tensor: Any) -> None:
             f"parameter {name!r}, a {kind}, {reason}: quantise it with torchao's "
             "Int8WeightOnlyConfig() or Int8DynamicActivationInt8WeightConfig(), or give it in float"
         )
+    assert data is not None and scale is not None
     steps = scale.detach().float().flatten()
     axis = 0 if steps.numel() > 1 else None
     zeros = torch.zeros_like(steps, dtype=torch.int32)

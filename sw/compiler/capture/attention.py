@@ -51,7 +51,9 @@ def _masked_fill(c: Capture, node, scores, mask, value):
 def _where(c: Capture, node, condition, a, b):
     kept, other = (a, b) if isinstance(a, Scores) else (b, a)
     if isinstance(kept, Scores) and isinstance(condition, Tensor | Derived):
-        if isinstance(other, Tensor | int | float) and bool((torch.as_tensor(other) <= HIDDEN).all()):
+        if isinstance(other, Tensor | int | float) and bool(
+            (torch.as_tensor(other) <= HIDDEN).all()
+        ):
             mask = condition if kept is a else Hidden(condition)
             return replace(kept, masks=(*kept.masks, mask))
     raise refuse(node, "only attention scores, or else a very negative value")

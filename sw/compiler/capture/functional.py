@@ -144,7 +144,8 @@ def _private(module: nn.Module) -> nn.Module:
             if isinstance(value, Tensor) and not value.is_leaf:
                 shared[id(value)] = value.detach().clone()  # PyTorch refuses to copy these
     try:
-        module = copy.deepcopy(module, shared)
+        with _quiet():
+            module = copy.deepcopy(module, shared)
     except Exception as error:
         raise CompileError(
             f"{type(module).__name__} cannot be copied ({first_line(error)}): compile what "
@@ -210,7 +211,9 @@ def _check_functional(program: ExportedProgram) -> None:
         ("parameter", signature.parameters_to_mutate),
     ):
         for name, target in changed.items():
-            reason = f"the module's forward changes its {kind} {target!r}, which a program cannot keep"
+            reason = (
+                f"the module's forward changes its {kind} {target!r}, which a program cannot keep"
+            )
             if any("moving_avg_obs" in str(n.target) for n in nodes[name].all_input_nodes):
                 reason = (
                     f"its fake quantisation observes ({target!r}): apply convert_pt2e and export "

@@ -8,6 +8,7 @@ tool chooses from the values of each call are left to calibration.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,7 +57,7 @@ def _name(node: torch.fx.Node) -> str:
     return name.partition(".")[0] if space in ("quantized_decomposed", "torchao") else ""
 
 
-def integers(c: Capture, node: torch.fx.Node, args: tuple) -> object:
+def integers(c: Capture, node: torch.fx.Node, args: Any) -> object:
     """Value of a node that reads or makes integers; None if this is none.
 
     Raises `UnsupportedOperation`.
@@ -96,7 +97,8 @@ def integers(c: Capture, node: torch.fx.Node, args: tuple) -> object:
 def _quantise(c: Capture, node, name: str, args: tuple) -> Integers:
     value, step = c.as_activation(node, args[0]), _step(name, args)
     if isinstance(step, tuple):
-        levels = Levels(*map(torch.as_tensor, step), *_limits(name, args))
+        scale, zero = map(torch.as_tensor, step)
+        levels = Levels(scale, zero, *_limits(name, args))
         return Integers(c.fake.activation(node, value, levels), step)
     if not isinstance(step, Step) or step.of is not value:
         raise refuse(node, "activations must have one scale, or one that is chosen from them")

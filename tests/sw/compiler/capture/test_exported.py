@@ -33,7 +33,8 @@ def hidden(*lengths: int) -> torch.Tensor:
 
 def in_inference_mode(module: nn.Module, inputs: tuple) -> ExportedProgram:
     """PyTorch takes its fused encoder layers and attention."""
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # transformers collects outputs in a global
         return export(module, inputs, strict=True)
 
 
