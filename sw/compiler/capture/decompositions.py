@@ -36,11 +36,13 @@ def _flash_attention(q, k, v, dropout_p=0.0, is_causal=False, *, attn_mask=None,
 def _additive(mask: Tensor | None, kind: int | None, dtype: torch.dtype) -> Tensor | None:
     """The mask as one to add to scores [batch, heads, tokens, tokens].
 
-    mask: true where a key is hidden, or additive. kind: 1 for a key mask [batch, tokens].
+    The fused kernels hide keys wherever `mask` is not 0, also where the module, in training, adds
+    a bias. kind: 1 for a key mask [batch, tokens].
     """
-    if mask is not None and mask.dtype == torch.bool:
-        mask = torch.zeros_like(mask, dtype=dtype).masked_fill(mask, float("-inf"))
-    return mask[:, None, None, :] if mask is not None and kind == 1 else mask
+    if mask is None:
+        return None
+    mask = torch.zeros_like(mask, dtype=dtype).masked_fill(mask.to(torch.bool), float("-inf"))
+    return mask[:, None, None, :] if kind == 1 else mask
 
 
 def _multi_head_attention(

@@ -122,12 +122,12 @@ def test_masks_of_encoder_layers(make, masks: str) -> None:
     assert (attention.mask is not None) == (masks != "causal")
 
 
-@MADE
-def test_scores_with_a_bias_are_refused(make) -> None:
-    """PyTorch's fused layer takes whatever is not 0 for hidden; the module means something else."""
+def test_scores_with_a_bias() -> None:
+    """PyTorch's fused layer hides whatever is not 0, which is another function than the module's."""
     module = Layer("bias").eval()
-    with pytest.raises(UnsupportedOperation, match="not 0 or very negative") as caught:
-        import_module(make(module, (floats(1),)))
+    check(taken_apart, module, (floats(1),), (floats(2),))
+    with pytest.raises(UnsupportedOperation, match="not a key mask") as caught:
+        import_module(in_inference_mode(module, (floats(1),)))
     assert "layer" in caught.value.place
 
 
