@@ -123,7 +123,7 @@ def test_masks_of_encoder_layers(make, masks: str) -> None:
 
 
 def test_scores_with_a_bias() -> None:
-    """PyTorch's fused layer hides whatever is not 0, which is another function than the module's."""
+    """PyTorch's fused layer hides whatever is not 0: another function than the module's."""
     module = Layer("bias").eval()
     check(taken_apart, module, (floats(1),), (floats(2),))
     with pytest.raises(UnsupportedOperation, match="not a key mask") as caught:
@@ -227,6 +227,19 @@ def safe(scores: torch.Tensor) -> torch.Tensor:
 def test_softmax_however_it_is_written(make, softmax) -> None:
     graph = check(make, Written(softmax), (floats(1),), (floats(2),))
     assert sum(isinstance(op, FloatAttention) for op in graph.ops) == 1
+
+
+def test_scores_of_merged_heads_meet_values_of_their_own() -> None:
+    class Merged(Written):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            q, k, v = (
+                f(x).unflatten(-1, (2, -1)).transpose(1, 2) for f in (self.q, self.k, self.v)
+            )
+            scores = torch.bmm(q.flatten(0, 1), k.flatten(0, 1).transpose(1, 2))
+            weights = causal(scores.view(BATCH, 2, TOKENS, TOKENS)).softmax(-1)
+            return (weights @ v).transpose(1, 2).flatten(2)
+
+    check(export, Merged(exponentials), (floats(1),), (floats(2),))
 
 
 @pytest.mark.parametrize(
