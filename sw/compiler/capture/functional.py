@@ -20,6 +20,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
 from sw.compiler.capture.adapt import adapt
+from sw.compiler.capture.attributes import check_attributes, watch_attributes
 from sw.compiler.capture.nodes import place_of, refuse
 from sw.compiler.errors import CompileError, UnsupportedOperation, first_line
 
@@ -51,14 +52,20 @@ def functional_program(
         adapt(private)
         _check_tensors(private)
         _widen(private)
+        changed = watch_attributes(private)
         program = _export(private, args, kwargs, type(module).__name__)
+        check_attributes(changed, program)
     else:
         raise CompileError(
             f"a {type(module).__name__} cannot be compiled: give an nn.Module (a function goes "
             "into one's forward) or what torch.export made of one"
         )
-    with _quiet():
-        program = program.run_decompositions(DECOMPOSITIONS)
+    try:
+        with _quiet():
+            program = program.run_decompositions(DECOMPOSITIONS)
+    except Exception as error:
+        name = type(module).__name__
+        raise CompileError(f"torch.export refuses {name}: {first_line(error)}") from error
     _check_functional(program)
     return program, _example_values(program)
 
@@ -158,15 +165,15 @@ def _widen(module: nn.Module) -> None:
     """Parameters and buffers in float32, as the integers are calibrated against."""
     for part in module.modules():
         for name, tensor in part._parameters.items():
-            if tensor is not None and _is_half(tensor):
+            if tensor is not None and _is_other(tensor):
                 part._parameters[name] = nn.Parameter(tensor.detach().float(), requires_grad=False)
         for name, tensor in part._buffers.items():
-            if tensor is not None and _is_half(tensor):
+            if tensor is not None and _is_other(tensor):
                 part._buffers[name] = tensor.float()
 
 
-def _is_half(tensor: Tensor) -> bool:
-    return tensor.dtype in (torch.bfloat16, torch.float16)
+def _is_other(tensor: Tensor) -> bool:
+    return tensor.dtype in (torch.bfloat16, torch.float16, torch.float64)
 
 
 def _export(module: nn.Module, args: tuple, kwargs: dict, name: str) -> ExportedProgram:
