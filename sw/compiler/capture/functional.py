@@ -8,6 +8,7 @@ the importer lowers or refuses as any other; what is left to check is what would
 from __future__ import annotations
 
 import copy
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -64,8 +65,7 @@ def functional_program(
         with _quiet():
             program = program.run_decompositions(DECOMPOSITIONS)
     except Exception as error:
-        name = type(module).__name__
-        raise CompileError(f"torch.export refuses {name}: {first_line(error)}") from error
+        raise _refusal(type(module).__name__, error) from error
     _check_functional(program)
     return program, _example_values(program)
 
@@ -181,7 +181,18 @@ def _export(module: nn.Module, args: tuple, kwargs: dict, name: str) -> Exported
         with _quiet():
             return torch.export.export(module, args, kwargs or None, strict=False)
     except Exception as error:
-        raise CompileError(f"torch.export refuses {name}: {first_line(error)}") from error
+        raise _refusal(name, error) from error
+
+
+def _refusal(name: str, error: Exception) -> CompileError:
+    text = first_line(error)
+    changed = re.match(r"Constant (\S+) is mutated", text)
+    if changed:
+        return CompileError(
+            f"the forward of {name} changes its tensor {changed[1]!r} in place, which a program "
+            "cannot keep: change a copy of it"
+        )
+    return CompileError(f"torch.export refuses {name}: {text}")
 
 
 # --- exported programs ------------------------------------------------------------------------

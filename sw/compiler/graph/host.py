@@ -140,7 +140,7 @@ class HostGraph:
 
         values: dict[str, Any] = {}
         for name, value in {**self.constants, **known}.items():
-            tensor = torch.as_tensor(np.asarray(value))
+            tensor = torch.as_tensor(as_array(value))
             if name in self.dtypes:
                 tensor = tensor.to(getattr(torch, self.dtypes[name]))
             values[name] = tensor
