@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import json
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from boards.targets.top import MEMORY_NET, SYSTEM_NET
 from boards.tools import run_tools
 from boards.yosys import SynthesisError
 from hw.config import AcceleratorConfig
+from sim.files import write_atomically
 
 __all__ = ["SEEDS", "SUMMARY", "Result", "build", "place_board"]
 
@@ -139,8 +139,9 @@ def build(
             progress("Packing the bitstream", 0, 1)
         bitstream = f"{board.name}{family.suffix}"
         run_tools([[*packer, *family.pack_options, result.placement.file, bitstream]], folder)
-        shutil.copy(folder / bitstream, finished / bitstream)
-        (finished / SUMMARY).write_text(json.dumps(result.json(), indent=1) + "\n")
+        write_atomically(finished / bitstream, (folder / bitstream).read_bytes())
+        summary = json.dumps(result.json(), indent=1) + "\n"
+        write_atomically(finished / SUMMARY, summary.encode())
     return result, output / bitstream
 
 

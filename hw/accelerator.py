@@ -68,6 +68,7 @@ class Accelerator(wiring.Component):
             core.i_halt.eq(sequencer.o_halt),
             sequencer.i_start.eq(registers.o_start),
             sequencer.i_reset.eq(registers.o_reset),
+            sequencer.i_unreachable.eq(registers.o_unreachable),
             sequencer.i_done.eq(core.o_done),
             sequencer.i_bus_busy.eq(core.o_bus_busy),
             registers.i_state.eq(sequencer.o_state),

@@ -44,7 +44,7 @@ class AcceleratorConfig:
     mask_words: key mask memory, words of C bits.
     row_slots: rows whose state (running maximum, sum, statistics) is held on chip.
     bus_bytes: AXI4 data width.
-    address_bits: AXI4 address width.
+    address_bits: AXI4 address width, and so of the base registers.
     queue_depth: commands waiting in front of each unit.
     max_outstanding: AXI4 read bursts in flight.
     burst_bytes: longest AXI4 burst.
@@ -130,7 +130,7 @@ class AcceleratorConfig:
             2 <= self.row_slots <= 1024,
             f"row_slots={self.row_slots} must be between 2 and 1024",
         )
-        check(20 <= self.address_bits <= 48, f"address_bits={self.address_bits} must be 20 to 48")
+        check(32 <= self.address_bits <= 64, f"address_bits={self.address_bits} must be 32 to 64")
         check(
             _is_power_of_two(self.queue_depth) and 2 <= self.queue_depth <= 64,
             f"queue_depth={self.queue_depth} must be a power of two, 2 to 64",

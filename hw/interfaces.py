@@ -6,7 +6,7 @@ reached through `ReadPort` and `WritePort`, status leaves through `UnitStatus`.
 
 from __future__ import annotations
 
-from amaranth import Cat, Value, unsigned
+from amaranth import Cat, Shape, Value, unsigned
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -47,12 +47,6 @@ def advance(address, step):
     return Cat(total[:bits], total[bits:].any() | address[bits:].any() | step[bits:].any())
 
 
-def _field_shape(item: isa.Field):
-    from amaranth import signed
-
-    return signed(item.bits) if item.signed else unsigned(item.bits)
-
-
 def command_layout(opcode: isa.Opcode) -> data.StructLayout:
     """Layout of one command word (256 bits), from `hw.isa`: header, fields, padding."""
     members: dict = {
@@ -62,7 +56,7 @@ def command_layout(opcode: isa.Opcode) -> data.StructLayout:
     }
     position = isa.HEADER_BITS
     for item in isa.COMMANDS[opcode].fields:
-        members[item.name] = _field_shape(item)
+        members[item.name] = Shape(item.bits, item.signed)
         position += item.bits
     if position < 8 * isa.COMMAND_BYTES:
         members["padding"] = unsigned(8 * isa.COMMAND_BYTES - position)
@@ -152,13 +146,10 @@ class RowPort(wiring.Signature):
         super().__init__({"slot": Out(10), "data": In(width)})
 
 
-class MatrixState(enum.Enum, shape=3):
-    """What the matrix unit did in a cycle; the counters add up to all cycles."""
+class MatrixState(enum.Enum, shape=2):
+    """What the matrix unit did in a cycle; why it was idle, `hw.control.stalls` finds out."""
 
     BUSY = 0  # a row of activations entered the array
-    IDLE = 1  # no GEMM in the queue
-    WAIT_LOAD = 2  # held back by a load
-    WAIT_VECTOR = 3  # held back by the vector unit
-    WAIT_STORE = 4  # held back by a store
-    WEIGHTS = 5  # the next weight tile is not in the array yet
-    ACTIVATIONS = 6  # the activation memory did not deliver
+    IDLE = 1  # no GEMM that may start
+    WEIGHTS = 2  # the next weight tile is not in the array yet
+    ACTIVATIONS = 3  # the activation memory did not deliver

@@ -8,9 +8,25 @@ completed at least n commands since the program began", n counted modulo 4096. A
 name commands that stand earlier in the stream, so no program can deadlock; anything else stops
 the machine with `WAIT_UNSATISFIABLE`.
 
-A `VECTOR` or `NORM` that reads residual words and writes others back works in place (the same
-words, no word twice) or on separate words. One whose result overlaps its operand in any other
-way is undefined: the machine does not check it, the compiler and the golden model refuse it.
+Addresses may repeat: what a command writes twice holds what its loops write last. Undefined, and
+not checked by the machine, is only:
+
+- A `VECTOR` or `NORM` that reads residual words and writes others back, if its result overlaps its
+  operand in another way than in place (the same words, no word twice). Golden model and compiler
+  refuse it.
+- Row state (`ROW_MAX`; `OCTAVE`, `LARGEST`, `SHIFT` and `L`; `SUM` and `SQUARES`) that a command
+  reads before the same program has written it. The golden model refuses it.
+- The order of two commands of different units that touch the same words, if no wait makes one of
+  them the later one. In the vector unit this holds for a command that reads what an earlier one
+  of the same unit writes, too. The golden model keeps the order of the stream.
+- What on-chip words hold before a program writes them: after a program that ended with `HALT` what
+  it left there, after power-up and after an error anything.
+- After an error, how much was written of the command that failed and of those around it on other
+  units. No byte outside the writable windows ever is.
+- Which command is reported if several fail. `ILLEGAL_COMMAND`, `WAIT_UNSATISFIABLE` and
+  `PROGRAM_END` are found in the order of the stream, when all commands in front are done. The other
+  errors are found by units that run side by side: the machine reports one command of those that
+  fail and are not held back, the golden model the first one in the stream.
 
 A wait of a `GEMM` or `SPARSE_GEMM` in slot 0 holds back its weights only, those in slots 1 and 2
 hold back its activations and accumulators: so the weights of the next command load while it still
@@ -19,7 +35,8 @@ waits.
 Notation in the descriptions: `R`, `C`, `V` are rows, columns and lanes of the configuration,
 `P = R / V` or `C / V` the groups in a destination word. `affine(x, p) = (x * p.mul + p.offset)
 >> p.shift` (arithmetic shift; the compiler folds rounding, bias and zero point into `offset`),
-`satN` saturates to a signed N-bit integer,
+`satN` saturates to a signed N-bit integer, sums wrap (`ACC` and `SUM` are signed 32 bits, `SQUARES`
+unsigned 44, `L` unsigned 40),
 `round(x, s) = s <= 0 ? x << -s : (x + (1 << (s-1))) >> s`.
 """
 
@@ -67,6 +84,8 @@ NORM_FRACTION_BITS: Final = 12  # the normalised row has units of 2^-12
 SCORE_FRACTION_BITS: Final = 8  # softmax works on octaves with 8 fraction bits
 SUM_FRACTION_BITS: Final = 25  # the softmax sum has units of 2^-25
 SUM_BITS: Final = 40  # unsigned: 32,768 keys of at most 255/256
+TOTAL_BITS: Final = 32  # the statistics SUM, signed
+SQUARES_BITS: Final = 44  # SQUARES, unsigned: 8,192 squares of 2^15
 SCALE_FRACTION_BITS: Final = 9  # O / l has 9 fraction bits
 MASKED_SCORE: Final = -(1 << 31)  # what a masked key leaves in the accumulator
 NO_LIMIT: Final = (1 << 17) - 1
@@ -151,17 +170,19 @@ class Function(enum.IntEnum):
 class ErrorCode(Described):
     """Why the machine stopped (status register).
 
-    A transfer beyond its window and its memory too reports one of `DMA_WINDOW`, `ONCHIP_RANGE`.
+    A command that is illegal is not started, whatever else is wrong with it. A transfer beyond its
+    window and its memory too reports one of `DMA_WINDOW`, `ONCHIP_RANGE`.
     """
 
     NONE = 0, "no error"
-    ILLEGAL_COMMAND = 1, "unknown opcode, or a field outside its range"
+    ILLEGAL_COMMAND = 1, "unknown opcode, or a field outside its range or not aligned"
     WAIT_UNSATISFIABLE = 2, "a wait for a command that was not dispatched yet"
     DMA_WINDOW = 3, "a DRAM access outside its region, or a store to a read-only one"
     ONCHIP_RANGE = 4, "an on-chip address beyond its memory"
     AXI_READ = 5, "the bus answered a read with an error"
     AXI_WRITE = 6, "the bus answered a write with an error"
     PROGRAM_END = 7, "the program region ended without HALT"
+    ADDRESS_BITS = 8, "started with a region whose base has bits that the bus address has not"
 
 
 @dataclass(frozen=True)
@@ -469,7 +490,7 @@ _SPECS = (
                     s = ACC[acc_address + (j // C)*acc_stride + i][j % C]
                     n, f = divmod(new*256 - round(s, score_shift), 256)
                     T = exp2_fraction(f)                                      # 2^-f, units of 2^-15
-                    valid = j < limit + (causal ? i : 0) and s != MASKED_SCORE
+                    valid = j < limit + (causal ? i : 0) and s != MASKED_SCORE and n >= 0
                     L[slot+i] += round(T << 10, n) if valid else 0            # units of 2^-25
                     DST[dst_address + (g // P)*dst_stride + i].byte[(g % P)*V + v] =
                         round(T, n + 7) if valid else 0

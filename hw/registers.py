@@ -36,7 +36,11 @@ class Register(Described):
     ERROR_COMMAND = 0x014, "index of the command that stopped the machine"
     INTERRUPT = 0x018, "bit 0 pending, write 1 to clear"
     INTERRUPT_ENABLE = 0x01C, "bit 0 enables the interrupt"
-    REGIONS = 0x020, "four of 16 bytes: base low, base high, size in bytes, bit 0 writable"
+    REGIONS = (
+        0x020,
+        "four of 16 bytes: base low, base high, size in bytes, bit 0 writable; base bits beyond "
+        "the address width read 0, and a start after a 1 was written there stops the machine",
+    )
     PROGRAM_COMMANDS = 0x060, "commands in the program"
     COUNTERS = 0x080, "64-bit counters, 8 bytes each, low word first"
 

@@ -100,7 +100,7 @@ class BoardModel:
             function = getattr(self._library, name)
             function.restype, function.argtypes = result, arguments
         os.set_blocking(descriptor, False)
-        self._handle = self._library.board_create(
+        self._open = self._library.board_create(
             clocks_per_bit, descriptor, memory_ratio.numerator, memory_ratio.denominator
         )
 
@@ -129,10 +129,16 @@ class BoardModel:
         return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
 
     def close(self) -> None:
-        """Free it. May be called more than once."""
-        if self._handle:
-            self._library.board_destroy(self._handle)
-            self._handle = None
+        """Free it. May be called more than once; anything else raises `BoardModelError` then."""
+        if self._open:
+            self._library.board_destroy(self._open)
+            self._open = None
+
+    @property
+    def _handle(self) -> int:
+        if self._open is None:
+            raise BoardModelError("the board is closed")
+        return self._open
 
 
 class BoardServer:

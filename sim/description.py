@@ -44,6 +44,7 @@ _LINT = {
     "WIDTHEXPAND": "Yosys leaves the extension of operands to the rules of Verilog",
     "WIDTHTRUNC": "and the truncation of results",
     "CASEINCOMPLETE": "outputs of its case statements have their defaults before them",
+    "INITIALDLY": "the first value of a register that starts the combinational blocks",
     "SYMRSVDWORD": "`interrupt` is a common word in C++; Verilator renames it there",
 }
 """Verilator's default warnings about how the file is written, not about what it does."""

@@ -16,6 +16,7 @@ import importlib
 import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -29,7 +30,7 @@ from amaranth.lib import wiring
 
 from hw.cells.technology import Technology
 from hw.config import AcceleratorConfig
-from sim.cache import cache_folder, write_atomically
+from sim.cache import kept
 
 __all__ = ["TOP", "ExportError", "component_verilog", "exported", "to_verilog"]
 
@@ -37,6 +38,8 @@ TOP = "weft"
 """Name of the top module."""
 
 Progress = Callable[[str, int, int], None]
+
+_FIRST_VALUE = re.compile(r"^  reg (\\\$auto\$verilog_backend\S+ ) = 0;$", re.M)
 
 _ROOT = Path(__file__).resolve().parent.parent
 
@@ -56,7 +59,18 @@ def component_verilog(component: Any, name: str = TOP, platform: Any = None) -> 
             value,
             direction.Input if member.flow == wiring.In else direction.Output,
         )
-    return verilog.convert(component, name=name, platform=platform, ports=ports, emit_src=False)
+    text = verilog.convert(component, name=name, platform=platform, ports=ports, emit_src=False)
+    return _starting_at_time_0(text)
+
+
+def _starting_at_time_0(text: str) -> str:
+    """Verilog whose combinational blocks run at time 0, under the rules of SystemVerilog too.
+
+    Each `always @*` of Yosys' reads a register whose first value shall start it. In SystemVerilog
+    a declared value is there before any block waits for a change: a block whose inputs keep
+    theirs would never run. What is assigned without blocking comes when all of them wait.
+    """
+    return _FIRST_VALUE.sub(r"  reg \1;\n  initial \1 <= 0;", text)
 
 
 def to_verilog(
@@ -87,25 +101,20 @@ def exported(
     with (text, steps done, steps) if it takes time. Raises `ExportError`.
     """
     call = json.dumps([factory, arguments, technology.value], sort_keys=True)
-    path = cache_folder("verilog") / f"{_source_hash(folders, call)}.v"
-    if path.exists():
-        return path.read_text()
-    if progress is not None:
-        progress("Converting to Verilog", 0, 1)
-    environment = {**os.environ, "PYTHONHASHSEED": "0"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(_ROOT), *filter(None, sys.path)])
-    result = subprocess.run(
-        [sys.executable, "-m", "sim.export", call],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if result.returncode:
-        tail = "\n".join(result.stderr.splitlines()[-15:])
-        raise ExportError(f"the conversion to Verilog failed:\n{tail}")
-    write_atomically(path, result.stdout.encode())
-    return result.stdout
+
+    def make(_work: Path) -> bytes:
+        if progress is not None:
+            progress("Converting to Verilog", 0, 1)
+        environment = {**os.environ, "PYTHONHASHSEED": "0"}
+        environment["PYTHONPATH"] = os.pathsep.join([str(_ROOT), *filter(None, sys.path)])
+        command = [sys.executable, "-m", "sim.export", call]
+        result = subprocess.run(command, env=environment, capture_output=True, check=False)
+        if result.returncode:
+            tail = "\n".join(result.stderr.decode(errors="replace").splitlines()[-15:])
+            raise ExportError(f"the conversion to Verilog failed:\n{tail}")
+        return result.stdout
+
+    return kept("verilog", f"{_source_hash(folders, call)}.v", make).read_text()
 
 
 def _source_hash(folders: list[str], call: str) -> str:

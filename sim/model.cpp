@@ -8,6 +8,7 @@
 // moves `width` bytes, writes before reads; a read beat arrives `latency` cycles after its burst
 // was accepted at the earliest, a write response `latency` cycles after the last beat was stored.
 // Reads and writes are each in order. Beyond the buffer, and in an injected range, SLVERR.
+// A burst outside the windows that the owner has named, if any, is a violation.
 // Stalls: each channel pauses at random, with a rate that changes every 64 cycles between never
 // and 7/8, so that bursts of both kinds occur.
 //
@@ -41,6 +42,10 @@ enum Channel { AR, R, AW, W, B, CHANNELS };
 struct Burst {
     uint64_t address;
     unsigned beats;
+};
+struct Window {
+    uint64_t low, high;
+    bool writable;
 };
 struct ReadBeat {
     uint64_t due;
@@ -97,6 +102,10 @@ class Model {
     void set_memory(uint8_t* data, uint64_t size) { memory_ = data, memory_size_ = size; }
     void set_fault(uint64_t low, uint64_t high, bool reads, bool writes) {
         fault_low_ = low, fault_high_ = high, fault_reads_ = reads, fault_writes_ = writes;
+    }
+    void clear_windows() { windows_.clear(); }
+    void add_window(uint64_t low, uint64_t high, bool writable) {
+        windows_.push_back({low, high, writable});
     }
     void set_recording(bool on) { recording_ = on; }
     const std::vector<Event>& events() const { return events_; }
@@ -164,6 +173,7 @@ class Model {
     uint64_t fault_low_ = 0, fault_high_ = 0;
     bool fault_reads_ = false, fault_writes_ = false;
 
+    std::vector<Window> windows_;
     std::deque<Burst> reads_, writes_;
     std::deque<ReadBeat> read_beats_;
     std::deque<WriteBeat> write_beats_;
@@ -214,10 +224,10 @@ class Model {
         const bool b = top->m_axi_bvalid && top->m_axi_bready;
         if (!top->rst) {
             if (top->m_axi_arvalid && top->m_axi_arready)
-                accept(reads_, read_bursts_, top->m_axi_araddr, top->m_axi_arlen,
+                accept(reads_, read_bursts_, false, top->m_axi_araddr, top->m_axi_arlen,
                        top->m_axi_arsize, top->m_axi_arburst);
             if (top->m_axi_awvalid && top->m_axi_awready)
-                accept(writes_, write_bursts_, top->m_axi_awaddr, top->m_axi_awlen,
+                accept(writes_, write_bursts_, true, top->m_axi_awaddr, top->m_axi_awlen,
                        top->m_axi_awsize, top->m_axi_awburst);
             if (top->m_axi_wvalid && top->m_axi_wready) accept_data();
         }
@@ -268,14 +278,24 @@ class Model {
         }
     }
 
-    void accept(std::deque<Burst>& queue, unsigned& count, uint64_t address, unsigned length,
-                unsigned size, unsigned burst) {
+    bool outside(uint64_t low, uint64_t high, bool write) const {
+        for (const Window& window : windows_)
+            if (window.low <= low && high <= window.high && (window.writable || !write))
+                return false;
+        return !windows_.empty();
+    }
+
+    void accept(std::deque<Burst>& queue, unsigned& count, bool write, uint64_t address,
+                unsigned length, unsigned size, unsigned burst) {
         uint64_t bytes = uint64_t(length + 1) * BUS_BYTES;
         if ((1u << size) != BUS_BYTES) violate("burst with a size other than the bus width");
         if (burst != 1) violate("burst type other than INCR");
         if (address % BUS_BYTES) violate("unaligned burst");
         if (address / BURST_BOUNDARY != (address + bytes - 1) / BURST_BOUNDARY)
             violate("burst crosses a 4096-byte boundary");
+        if (outside(address, address + bytes, write))
+            violate(write ? "write burst outside every writable window"
+                          : "read burst outside every window");
         queue.push_back({address, length + 1});
         ++count;
     }
@@ -380,6 +400,10 @@ void weft_destroy(Model* model) { delete model; }
 void weft_memory(Model* model, uint8_t* data, uint64_t size) { model->set_memory(data, size); }
 void weft_fault(Model* model, uint64_t low, uint64_t high, int reads, int writes) {
     model->set_fault(low, high, reads, writes);
+}
+void weft_clear_windows(Model* model) { model->clear_windows(); }
+void weft_add_window(Model* model, uint64_t low, uint64_t high, int writable) {
+    model->add_window(low, high, writable);
 }
 int weft_write_register(Model* model, uint32_t address, uint32_t value) {
     return model->write_register(address, value);

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -64,17 +64,23 @@ class Model:
         built.prepare(self._lib)
         # xorshift must not start at zero, which here means "no stalls".
         seed = 0 if stall_seed is None else (stall_seed * 2 + 1) * 0x9E3779B97F4A7C15 % 2**64
-        self._handle = self._lib.weft_create(memory_latency, memory_width, outstanding, seed)
+        self._open = self._lib.weft_create(memory_latency, memory_width, outstanding, seed)
         self._lib.weft_record(self._handle, int(record))
 
     def close(self) -> None:
-        """Free the model. May be called more than once."""
-        if self._handle:
-            self._lib.weft_destroy(self._handle)
-            self._handle = None
+        """Free the model. May be called more than once; anything else raises `ModelError` then."""
+        if self._open:
+            self._lib.weft_destroy(self._open)
+            self._open = None
+
+    @property
+    def _handle(self) -> int:
+        if self._open is None:
+            raise ModelError("the model is closed")
+        return self._open
 
     def __del__(self) -> None:
-        if getattr(self, "_handle", None):
+        if getattr(self, "_open", None):
             self.close()
 
     def set_memory(self, data: NDArray[np.uint8]) -> None:
@@ -87,6 +93,15 @@ class Model:
     def set_fault(self, low: int, high: int, *, reads: bool = True, writes: bool = True) -> None:
         """Answer accesses that touch bytes low..high-1 with SLVERR."""
         self._lib.weft_fault(self._handle, low, high, int(reads), int(writes))
+
+    def set_windows(self, windows: Iterable[tuple[int, int, bool]]) -> None:
+        """Bursts must stay within one of (first byte, byte behind it, writable), else `ModelError`.
+
+        Without any, a burst may go anywhere.
+        """
+        self._lib.weft_clear_windows(self._handle)
+        for low, high, writable in windows:
+            self._lib.weft_add_window(self._handle, low, high, int(writable))
 
     def write_register(self, address: int, value: int) -> None:
         """One AXI4-Lite write."""
@@ -165,6 +180,8 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "weft_destroy": (None, [_pointer]),
     "weft_memory": (None, [_pointer, _pointer, _u64]),
     "weft_fault": (None, [_pointer, _u64, _u64, _int, _int]),
+    "weft_clear_windows": (None, [_pointer]),
+    "weft_add_window": (None, [_pointer, _u64, _u64, _int]),
     "weft_write_register": (_int, [_pointer, _u32, _u32]),
     "weft_read_register": (_int, [_pointer, _u32, _pointer]),
     "weft_run": (_u64, [_pointer, _u64]),

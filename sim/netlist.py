@@ -13,8 +13,6 @@ import ctypes
 import hashlib
 import importlib.metadata
 import json
-import os
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from boards.family import ECP5
 from boards.synthesis import KEEP
 from boards.yosys import run_yosys
 from hw.config import AcceleratorConfig
-from sim.cache import cache_folder, locked, write_atomically
+from sim.cache import kept
 from sim.compiler import find_compiler
 from sim.export import TOP, to_verilog
 from sim.netlist_cells import Netlist
@@ -53,15 +51,13 @@ def synthesised(text: str, progress: Progress | None = None) -> dict[str, Any]:
     """
     version = importlib.metadata.version("pyosys")
     key = hashlib.sha256("\0".join((text, version, *_SCRIPT)).encode()).hexdigest()[:32]
-    path = cache_folder("netlist") / f"{key}.json"
-    with locked(path.with_suffix(".lock")):
-        if not path.exists():
-            with tempfile.TemporaryDirectory() as name:
-                folder = Path(name)
-                (folder / "design.v").write_text(text)
-                run_yosys(_SCRIPT, folder, progress)
-                write_atomically(path, (folder / "netlist.json").read_bytes())
-    return json.loads(path.read_bytes())["modules"][TOP]
+
+    def make(work: Path) -> bytes:
+        (work / "design.v").write_text(text)
+        run_yosys(_SCRIPT, work, progress)
+        return (work / "netlist.json").read_bytes()
+
+    return json.loads(kept("netlist", f"{key}.json", make).read_bytes())["modules"][TOP]
 
 
 def synthesised_accelerator(config: AcceleratorConfig, progress: Progress | None = None) -> Netlist:
@@ -106,20 +102,21 @@ def netlist_library(netlist: Netlist, harness: str, header: str) -> tuple[Path, 
         "harness.cpp": (_SIM / harness).read_text(),
     }
     tool = find_compiler()
-    key = hashlib.sha256("\0".join((*sources.values(), tool.version, *_CXX_FLAGS)).encode())
-    folder = cache_folder("netlist")
-    library = folder / f"{key.hexdigest()[:32]}.so"
-    begin = time.monotonic()
-    with locked(library.with_suffix(".lock")):
-        if library.exists():
-            return library, 0.0
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".build-") as name:
-            for file, text in sources.items():
-                (Path(name) / file).write_text(text)
-            command = [*tool.command, *_CXX_FLAGS, "-I.", "-shared", "harness.cpp"]
-            check_command([*command, "-o", "model.so"], Path(name))
-            os.replace(Path(name) / "model.so", library)
-    return library, time.monotonic() - begin
+    parts = (*sources.values(), tool.version, *_CXX_FLAGS)
+    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+    seconds = 0.0
+
+    def make(work: Path) -> bytes:
+        nonlocal seconds
+        begin = time.monotonic()
+        for file, text in sources.items():
+            (work / file).write_text(text)
+        command = [*tool.command, *_CXX_FLAGS, "-I.", "-shared", "harness.cpp"]
+        check_command([*command, "-o", "model.so"], work)
+        seconds = time.monotonic() - begin
+        return (work / "model.so").read_bytes()
+
+    return kept("netlist", f"{key}.so", make), seconds
 
 
 def _vweft(netlist: Netlist) -> str:

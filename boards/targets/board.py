@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -71,7 +72,10 @@ class Board:
 
         Raises `ConfigError` where there is no such clock, or no serial line with it.
         """
-        wanted = round((self.mhz if mhz is None else mhz) * MHZ)
+        asked = self.mhz if mhz is None else mhz
+        if not math.isfinite(asked):
+            raise ConfigError(f"{self.title}: no clock has {asked} MHz")
+        wanted = round(Fraction(asked) * MHZ)
         sdram = self.memory if isinstance(self.memory, SdramPart) else None
         if self.device.family.technology is not Technology.ECP5:
             if wanted != self.oscillator_hz:

@@ -110,12 +110,14 @@ def read_hex(path: Path) -> np.ndarray:
     return np.array(words, WORD).view(np.uint8)
 
 
-def simulate(folder: Path, verilog: Path) -> np.ndarray:
-    """Run the system: the bytes of its memory when the program has ended."""
+def simulate(folder: Path, verilog: Path, standard: str = "2012") -> np.ndarray:
+    """Run the system: the bytes of its memory when the program has ended.
+
+    standard: year of the language, 2005 for Verilog, 2012 for SystemVerilog.
+    """
     if shutil.which("iverilog") is None:
         raise SystemExit("Icarus Verilog (iverilog) is missing: run scripts/setup-tools icarus")
-    # -g2005: with SystemVerilog's rules Yosys's combinational blocks do not run at time 0.
-    build = ["iverilog", "-g2005", "-o", "system.vvp", *map(str, SOURCES), verilog.name]
+    build = ["iverilog", f"-g{standard}", "-o", "system.vvp", *map(str, SOURCES), verilog.name]
     subprocess.run(build, cwd=folder, check=True)
     result = folder / "result.hex"
     result.unlink(missing_ok=True)

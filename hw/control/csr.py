@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import reduce
 from operator import or_
 
-from amaranth import Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -33,6 +33,9 @@ class ControlRegisters(wiring.Component):
     answers after 3 cycles, of a counter after as long as `Counters` takes. Throughput: one write
     and one read at a time, independently. Flow control: AXI4-Lite.
 
+    Where a 1 was written to a bit of a base that the address does not have, `o_unreachable` is 1
+    until all those bits of that register are written 0.
+
     Regions, program length and interrupt enable are set up by the driver and only change when it
     writes them; a reset of the machine leaves them alone, and clears a pending interrupt.
 
@@ -41,7 +44,7 @@ class ControlRegisters(wiring.Component):
     s_axil: the bus.
     o_start, o_reset: one-cycle requests. i_state, i_code, i_index: for STATUS, ERROR_COMMAND.
     i_finished: one cycle, sets the interrupt. o_interrupt: level, pending and enabled.
-    o_regions: the DMA windows.
+    o_regions: the DMA windows. o_unreachable: a base lies beyond the address space, see above.
     o_program_commands: commands in the program.
     o_counter_read, o_counter_select, i_counter_valid, i_counter_value: see `Counters`.
     """
@@ -59,6 +62,7 @@ class ControlRegisters(wiring.Component):
                 "i_finished": In(1),
                 "o_interrupt": Out(1),
                 "o_regions": Out(regions_layout(config)),
+                "o_unreachable": Out(1),
                 "o_program_commands": Out(32),
                 "o_counter_read": Out(1),
                 "o_counter_select": Out(range(len(COUNTERS))),
@@ -127,8 +131,20 @@ class ControlRegisters(wiring.Component):
                 with m.Case(Register.INTERRUPT >> 2):
                     with m.If(strobe[0] & word[0]):
                         m.d.sync += pending.eq(0)
+        # Bits of a base that are not there must not get lost silently.
+        present = self._config.address_bits - DATA_BITS
+        missing = (word & Cat(bit.replicate(8) for bit in strobe))[present:].any()
+        covered = strobe[present // 8 :].all()
+        unreachable = Signal(len(Region))
+        for region in Region:
+            with m.If(write & (address == (region_address(region) + 4) >> 2)):
+                m.d.sync += unreachable[region].eq(missing | (unreachable[region] & ~covered))
+        m.d.comb += self.o_unreachable.eq(unreachable.any())
         with m.If(self.i_finished):
             m.d.sync += pending.eq(1)
+        # Last: a program that ends while the reset is on its way is forgotten too.
+        with m.If(self.o_reset):
+            m.d.sync += pending.eq(0)
 
     def _read_channel(self, m: Module, stored, pending):
         axi = self.s_axil

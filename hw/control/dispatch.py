@@ -5,6 +5,7 @@ from __future__ import annotations
 from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
 from hw.config import AcceleratorConfig
 from hw.control.queue import selected_count
@@ -29,7 +30,8 @@ FetchedCommand = data.StructLayout({"entry": CommandEntry, "code": 4})
 
 def legal_forms(word: Value, config: AcceleratorConfig) -> Value:
     """A bit for every opcode: the command word (256 bits) has it, `hw.isa.decode` accepts the
-    word, from the same definitions, and the configuration has what it needs.
+    word, from the same definitions, the configuration has what it needs, DRAM is accessed in whole
+    beats of its bus, and the values of a destination word fit its memory.
 
     A word is legal if any bit is 1. To find that out is work for another cycle.
     """
@@ -42,8 +44,13 @@ def legal_forms(word: Value, config: AcceleratorConfig) -> Value:
             conditions += [view.memory != Memory.NONE, view.memory <= Memory.MASK]
         if spec.opcode == Opcode.STORE:
             conditions += [view.memory != Memory.NONE, view.memory <= Memory.RESIDUAL]
+        if spec.opcode in (Opcode.LOAD, Opcode.STORE):
+            beat = exact_log2(config.bus_bytes)
+            conditions += [view.offset[:beat] == 0, view.dram_stride[:beat] == 0]
         if any(item.name == "dst_memory" for item in spec.fields):
             conditions += [view.dst_memory <= Memory.WEIGHT]
+            if config.columns > config.rows:
+                conditions += [~((view.dst_memory == Memory.ACTIVATION) & view.dst_by_column)]
         if spec.opcode in MATRIX_OPCODES:
             sparse = spec.opcode == Opcode.SPARSE_GEMM
             packed = view.w_int4 | sparse
@@ -78,8 +85,7 @@ def target_units(m: Module, word: Value) -> Signal:
 class Dispatch(wiring.Component):
     """Checks commands and pushes each to the queue of its unit, in program order.
 
-    A command is refused if `hw.isa.decode` refuses it, if it needs an option that the
-    configuration is without, or if it waits for a command that does
+    A command is refused if it is not legal (`legal_forms`), or if it waits for a command that does
     not stand before it: `(dispatched[unit] - count) mod 4096 >= 2048`. A refused command, and
     an error that `i` brings instead of a command, first waits like a BARRIER until everything
     before it is done: so the machine reports the first error of the program, and everything

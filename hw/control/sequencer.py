@@ -7,6 +7,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.interfaces import INDEX_BITS, UnitError
+from hw.isa import ErrorCode
 from hw.registers import State
 
 __all__ = ["Sequencer"]
@@ -19,7 +20,9 @@ class Sequencer(wiring.Component):
     run; HALT ends the run. The first error halts all units at once: they issue nothing new and
     write nothing more. When the bus has been quiet for `quiet_cycles` the state becomes ERROR. A
     reset, in any state, halts, waits for the bus in the same way, resets the core and leaves
-    the state IDLE. So no bus transaction is ever cut off.
+    the state IDLE; nothing finishes from the cycle after `i_reset` on. So no bus transaction is
+    ever cut off. A start with `i_unreachable` becomes an ERROR in the same way, before anything
+    runs.
 
     Latency: 3 cycles from `i_start` to a running core when the bus is quiet. Flow control: none;
     `i_start` is ignored unless the state is IDLE or DONE.
@@ -33,6 +36,7 @@ class Sequencer(wiring.Component):
     Members
     -------
     i_start, i_reset: one-cycle requests. i_done: HALT was reached. error: from the sources.
+    i_unreachable: a window begins beyond the address space.
     i_bus_busy: a bus transaction is under way.
     o_core_reset: reset the core. o_halt: all units stop taking and issuing.
     o_running: count cycles. o_finished: one cycle, the program ended or stopped.
@@ -48,6 +52,7 @@ class Sequencer(wiring.Component):
             {
                 "i_start": In(1),
                 "i_reset": In(1),
+                "i_unreachable": In(1),
                 "i_done": In(1),
                 "i_bus_busy": In(1),
                 "error": In(UnitError).array(sources),
@@ -111,6 +116,9 @@ class Sequencer(wiring.Component):
                 m.d.comb += self.o_running.eq(1)
                 with m.If(resetting):
                     m.next = "reset"
+                with m.Elif(self.i_unreachable):
+                    m.d.sync += self.o_code.eq(ErrorCode.ADDRESS_BITS)
+                    m.next = "stop"
                 with m.Elif(quiet):
                     m.d.comb += self.o_core_reset.eq(1)
                     m.next = "clear"
@@ -132,7 +140,9 @@ class Sequencer(wiring.Component):
                     m.next = "ended"
             with m.State("stop"):
                 m.d.comb += self.o_running.eq(1)
-                with m.If(quiet):
+                with m.If(resetting):
+                    m.next = "reset"
+                with m.Elif(quiet):
                     m.d.sync += self.o_state.eq(State.ERROR)
                     m.d.comb += self.o_finished.eq(1)
                     m.next = "ended"

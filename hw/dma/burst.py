@@ -62,8 +62,8 @@ class BurstGenerator(wiring.Component):
     runs of one beat keep up with the bus.
 
     Every burst is checked before it is offered. If it leaves the window (or the address space),
-    if the window is `forbidden` or its base unaligned, `error` is `DMA_WINDOW`; if offset or
-    stride are no multiple of the bus width, `ILLEGAL_COMMAND`. Then nothing more is offered.
+    or if the window is `forbidden` or its base unaligned, `error` is `DMA_WINDOW`, and nothing more
+    is offered. Offset and stride are multiples of the bus width: dispatch refuses others.
 
     Latency: 5 cycles from command to burst (when the first block or run is known: a cycle more
     for each joined run). Throughput: one burst in two cycles, 4 cycles a command at least. Flow
@@ -165,7 +165,7 @@ class BurstGenerator(wiring.Component):
 
         # Stage 2: address and window.
         offset, end = Signal(offset_bits), Signal(offset_bits)
-        illegal, closed = Signal(), Signal()
+        closed = Signal()
         address = Signal(max(self._address_bits - shift, offset_bits) + 1)
         outside, failed = Signal(), Signal()
         burst = Signal(self._burst)
@@ -191,11 +191,10 @@ class BurstGenerator(wiring.Component):
 
         # Stage 3: to the FIFO, or the error.
         good, burst_3, index_3 = Signal(), Signal.like(burst, name="burst_3"), Signal(INDEX_BITS)
-        bad, code = Signal(), Signal(ErrorCode)
+        bad = Signal()
         m.d.sync += [
-            good.eq(checked & ~illegal & ~outside),
-            bad.eq(checked & (illegal | outside)),
-            code.eq(Mux(illegal, ErrorCode.ILLEGAL_COMMAND, ErrorCode.DMA_WINDOW)),
+            good.eq(checked & ~outside),
+            bad.eq(checked & outside),
             index_3.eq(command.index),
             burst_3.eq(burst),
         ]
@@ -206,15 +205,15 @@ class BurstGenerator(wiring.Component):
             self.o.payload.eq(ready.r_data),
             ready.r_en.eq(self.o.valid & self.o.ready),
             self.error.valid.eq(failed),
+            self.error.code.eq(ErrorCode.DMA_WINDOW),
         ]
         with m.If(bad & ~failed):
-            m.d.sync += [failed.eq(1), self.error.code.eq(code), self.error.index.eq(index_3)]
+            m.d.sync += [failed.eq(1), self.error.index.eq(index_3)]
 
         # A new command, when the last burst of the one before has left. All registers are loaded
         # while there is room for one: whether one is there, `active` says alone.
         idle = Signal()
         m.d.comb += [idle.eq(~active & ~checked), self.i.ready.eq(idle & ~self.i_halt)]
-        unaligned = (transfer.offset[:shift] != 0) | (transfer.stride[:shift] != 0)
         start = transfer.offset[shift:]
         with m.If(idle):
             m.d.sync += [
@@ -228,7 +227,6 @@ class BurstGenerator(wiring.Component):
                 cursor.eq(start),
                 next_start.eq(start + transfer.stride[shift:]),
                 phase.eq((transfer.base[shift:] + start)[:block_log2]),
-                illegal.eq(unaligned),
                 closed.eq(transfer.forbidden | (transfer.base[:shift] != Const(0, shift))),
             ]
         return m

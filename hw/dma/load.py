@@ -53,10 +53,10 @@ class LoadUnit(wiring.Component):
     word to `o`. Throughput: a beat a cycle, also from command to command, where words are taken
     at once. Flow control: streams; a word that waits holds up the beats of the next one.
 
-    Errors: `DMA_WINDOW`, `ILLEGAL_COMMAND` (unaligned offset or stride), `ONCHIP_RANGE`,
-    `AXI_READ`. After an error, and with `i_halt`, nothing more is requested and beats that arrive
-    are discarded; only a reset makes the unit go on. Of a command that failed, and of those behind
-    it, words that were complete before may be written, and none is reported as done.
+    Errors: `DMA_WINDOW`, `ONCHIP_RANGE`, `AXI_READ`. After an error, and with `i_halt`, nothing
+    more is requested and beats that arrive are discarded; only a reset makes the unit go on. Of a
+    command that failed, and of those behind it, words that were complete before may be written,
+    and none is reported as done.
 
     Members
     -------

@@ -43,9 +43,9 @@ class StoreUnit(wiring.Component):
     Latency: 6 cycles from a command to `awvalid`, 10 to `wvalid`. Throughput: a beat a cycle,
     also from command to command, where the memory delivers. Flow control: AXI4 and `ReadPort`.
 
-    Errors: `DMA_WINDOW` (also for a read-only region), `ILLEGAL_COMMAND` (unaligned offset or
-    stride), `ONCHIP_RANGE`, `AXI_WRITE`. After an error, and with `i_halt`, no burst is issued
-    and issued ones are completed with all byte strobes 0; only a reset makes the unit go on.
+    Errors: `DMA_WINDOW` (also for a read-only region), `ONCHIP_RANGE`, `AXI_WRITE`. After an error,
+    and with `i_halt`, no burst is issued and issued ones are completed with all byte strobes 0;
+    only a reset makes the unit go on.
 
     Members
     -------

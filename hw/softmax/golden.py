@@ -76,9 +76,11 @@ def row_step(
 def weights(scores: Int, octave: Int, score_shift: int, valid: Int) -> tuple[Int, Int]:
     """Unsigned 8-bit weights P, and the finer values (units of 2^-25) whose sum is l.
 
-    scores: [rows, keys] INT32. octave: [rows, 1], of the step. valid: [rows, keys] bool.
+    scores: [rows, keys] INT32. octave: [rows, 1], of the step. valid: [rows, keys] bool. A score
+    above its octave, which the row's maximum does not cover, weighs nothing.
     """
     distance = (octave << SCORE_FRACTION_BITS) - round_shift(scores, score_shift)
+    valid = valid & (distance >= 0)
     distance = np.where(valid, distance, 0)
     n = np.minimum(distance >> SCORE_FRACTION_BITS, MAX_SHIFT)
     value = exp2_fraction(distance & ((1 << SCORE_FRACTION_BITS) - 1))

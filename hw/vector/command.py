@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from amaranth import Cat, Module, Signal, signed, unsigned
+from amaranth import Cat, Module, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.config import AcceleratorConfig
 from hw.interfaces import INDEX_BITS, command_layout, command_stream
-from hw.isa import ErrorCode, Memory, Opcode
+from hw.isa import Memory, Opcode
 
 __all__ = ["VECTOR_OPCODES", "Decoder", "Work"]
 
@@ -69,7 +69,7 @@ _FIELDS = data.StructLayout(
 Work = data.StructLayout(
     {
         **_FIELDS.members,
-        "error": unsigned(4),  # why the command must not be executed, or 0
+        "error": 1,  # row state beyond `row_slots`: the command must not be executed
     }
 )
 """A vector command. Of what a kind does not have, bits and choices (`CHOICE_BITS`) are 0 and
@@ -77,10 +77,7 @@ numbers, which nothing looks at then, are anything."""
 
 
 class Decoder(wiring.Component):
-    """Command word to `Work`, with the checks that need no loop.
-
-    Errors: row state beyond `row_slots`, or a destination word with more values than the
-    memory's words have bytes (V operand into activation memory where C > R).
+    """Command word to `Work`, with the check that needs no loop.
 
     Latency: `latency` cycles: fields, then their check. Throughput: a command in three cycles. Flow
     control: streams on both sides.
@@ -147,14 +144,14 @@ class Decoder(wiring.Component):
 
         full, checked = Signal(), Signal()
         fields = Signal(_FIELDS, reset_less=True)
-        error, code = Signal(4), Signal(4, reset_less=True)
+        error, failed = Signal(), Signal(reset_less=True)
         leaves = checked & self.o.ready
         m.d.comb += [
             self.o.valid.eq(checked),
-            self.o.payload.eq(Cat(fields, code)),
+            self.o.payload.eq(Cat(fields, failed)),
             self.i.ready.eq(~full),
         ]
-        m.d.sync += [checked.eq(full & ~leaves), code.eq(error)]
+        m.d.sync += [checked.eq(full & ~leaves), failed.eq(error)]
         with m.If(~full):
             m.d.sync += [full.eq(self.i.valid), fields.eq(o)]
         with m.If(leaves):
@@ -162,10 +159,8 @@ class Decoder(wiring.Component):
 
         uses_slots = fields.row_records | fields.statistics
         end = Signal(13)
-        m.d.comb += end.eq(fields.slot + fields.rows)
-        with m.If(uses_slots & (end > config.row_slots)):
-            m.d.comb += error.eq(ErrorCode.ONCHIP_RANGE)
-        if config.columns > config.rows:
-            with m.Elif((fields.dst_memory == Memory.ACTIVATION) & fields.dst_by_column):
-                m.d.comb += error.eq(ErrorCode.ILLEGAL_COMMAND)
+        m.d.comb += [
+            end.eq(fields.slot + fields.rows),
+            error.eq(uses_slots & (end > config.row_slots)),
+        ]
         return m

@@ -9,12 +9,11 @@ from amaranth.lib.wiring import In, Out
 from hw.config import AcceleratorConfig
 from hw.delay import DelayLine
 from hw.interfaces import ReadPort, WritePort
-from hw.isa import SUM_BITS, Memory
+from hw.isa import SQUARES_BITS, SUM_BITS, Memory
 from hw.memory.banks import BANK_BITS, bank_of, memory_banks, memory_words
 from hw.softmax.state import SHIFT_BITS
 from hw.vector.affine import Param, Record
 from hw.vector.lane import Lane, Stage
-from hw.vector.row_state import SQUARES_BITS
 from hw.vector.sequencer import group_layout
 from hw.vector.statistics import RowSums
 
@@ -54,8 +53,7 @@ class LanePipeline(wiring.Component):
     residual_read, param0, param1, activation_write, weight_write, residual_write: memories.
     update: row sums for the row state. o_hold: see above.
     last: the last group of a command is at its end, by whatever end. done: it is being written.
-        error, illegal: a group with an error is. i_halt: write
-        nothing from the next cycle on.
+        error: a group with an error is. i_halt: write nothing from the next cycle on.
     """
 
     latency = Stage.WRITE
@@ -83,7 +81,6 @@ class LanePipeline(wiring.Component):
                 "last": Out(1),
                 "done": Out(1),
                 "error": Out(1),
-                "illegal": Out(1),
                 "i_halt": In(1),
             }
         )
@@ -242,7 +239,6 @@ class LanePipeline(wiring.Component):
             self.residual_write.bank.eq(bank(Memory.RESIDUAL, "res_write_address", write)),
             self.residual_write.data.eq(Cat(*words_out)),
             self.residual_write.mask.eq(1),
-            self.illegal.eq(line["illegal"][write]),
             self.done.eq(self.last & ~self.error),
             self.error.eq(
                 bad

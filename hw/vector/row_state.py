@@ -6,10 +6,9 @@ from amaranth import Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["SQUARES_BITS", "TOTAL_BITS", "RowStatistics", "StatisticsEntry"]
+from hw.isa import SQUARES_BITS, TOTAL_BITS
 
-TOTAL_BITS = 32
-SQUARES_BITS = 44
+__all__ = ["RowStatistics", "StatisticsEntry"]
 
 StatisticsEntry = data.StructLayout(
     {"total": signed(TOTAL_BITS), "squares": unsigned(SQUARES_BITS)}

@@ -10,11 +10,11 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.cells.multiplier import WideMultiplier
-from hw.isa import NORM_FRACTION_BITS
+from hw.isa import NORM_FRACTION_BITS, TOTAL_BITS
 from hw.vector.affine import Record
 from hw.vector.golden import MUL_MAX, RSQRT_LOW_BITS, RSQRT_TABLE
 from hw.vector.normalise import chord
-from hw.vector.row_state import TOTAL_BITS, StatisticsEntry
+from hw.vector.row_state import StatisticsEntry
 
 __all__ = ["NormRow"]
 

@@ -11,7 +11,6 @@ from amaranth.lib.wiring import In, Out
 from hw.config import AcceleratorConfig
 from hw.delay import DelayLine
 from hw.interfaces import ADDRESS_BITS, INDEX_BITS, advance
-from hw.isa import ErrorCode
 from hw.vector.affine import Record
 from hw.vector.ahead import AheadPort
 from hw.vector.command import Work
@@ -38,7 +37,6 @@ def group_layout(config: AcceleratorConfig) -> data.StructLayout:
         "last_of_word": unsigned(1),  # of the destination
         "last": unsigned(1),  # of the command
         "error": unsigned(1),
-        "illegal": unsigned(1),
     }
     same = (
         "norm scale softmax dst_memory from_residual function add_residual res_shift "
@@ -165,8 +163,7 @@ class Sequencer(wiring.Component):
             o.last_of_row.eq(last_in_row),
             o.last_of_word.eq(word_is_full | last_in_row),
             o.last.eq(last_in_row & last_row),
-            o.error.eq(work.error != 0),
-            o.illegal.eq(work.error == ErrorCode.ILLEGAL_COMMAND),
+            o.error.eq(work.error),
         ]
 
         # What was read ahead comes when its group stands at `Stage.AHEAD`.

@@ -7,9 +7,8 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.arithmetic import tree_sum
-from hw.isa import SUM_BITS
+from hw.isa import SQUARES_BITS, SUM_BITS
 from hw.softmax.exp2 import FINE_BITS
-from hw.vector.row_state import SQUARES_BITS
 
 __all__ = ["RowSums"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth import Module, Mux, Signal
+from amaranth import Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -197,9 +197,7 @@ class VectorUnit(wiring.Component):
             self.status.done.eq(pipeline.done),
             self.status.busy.eq(in_flight != 0),
             self.status.error.valid.eq(pipeline.error),
-            self.status.error.code.eq(
-                Mux(pipeline.illegal, ErrorCode.ILLEGAL_COMMAND, ErrorCode.ONCHIP_RANGE)
-            ),
+            self.status.error.code.eq(ErrorCode.ONCHIP_RANGE),
             self.status.error.index.eq(sequencer.index),
         ]
         return m

@@ -1,4 +1,4 @@
-"""Embeddings of all-MiniLM-L6-v2 in integers against float32, beside ONNX Runtime's INT8.
+"""Embeddings of all-MiniLM-L6-v2 in integers against float32.
 
 The integers are those of `sw/compiler/graph/reference.py`, which the golden model and the RTL equal
 bit for bit (`tests/sw/models/`); executing whole matrices, it takes a minute instead of hours.
@@ -6,13 +6,10 @@ bit for bit (`tests/sw/models/`); executing whole matrices, it takes a minute in
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
-import torch
 
 from sw.compiler.graph.operations import QuantGraph
 from sw.compiler.graph.reference import from_integers, run_reference_rows
@@ -20,7 +17,7 @@ from sw.compiler.graph.rows import Rows
 from sw.models import minilm
 from sw.models.corpus import evaluation_texts
 
-__all__ = ["KINDS", "Accuracy", "compare", "integer_embeddings", "onnx_int8_embeddings"]
+__all__ = ["KINDS", "Accuracy", "compare", "integer_embeddings"]
 
 KINDS = {
     "technical": "sentences of source files that calibration never reads",
@@ -66,48 +63,6 @@ def integer_embeddings(
         hidden = from_integers(values[output.name], graph.tensors[output.name])
         found += [minilm.pool(h) for h in np.split(hidden, np.cumsum(rows.lengths)[:-1])]
     return np.stack(found)
-
-
-def onnx_int8_embeddings(texts: Sequence[str]) -> np.ndarray:
-    """ONNX Runtime's dynamic INT8 quantisation of the same model, per channel: [texts, 384].
-
-    Needs onnxruntime and onnxscript, of the development environment.
-    """
-    import onnxruntime
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    example = torch.zeros(1, 16, dtype=torch.int64)
-    with tempfile.TemporaryDirectory() as folder:
-        plain, small = Path(folder) / "model.onnx", Path(folder) / "int8.onnx"
-        torch.onnx.export(
-            _HiddenState(minilm.load_module()),
-            (example,),
-            plain,
-            input_names=["input_ids"],
-            output_names=["hidden"],
-            dynamic_shapes=({1: torch.export.Dim("tokens", min=2, max=minilm.MAX_TOKENS)},),
-            dynamo=True,
-            verbose=False,
-        )
-        quantize_dynamic(plain, small, per_channel=True, weight_type=QuantType.QInt8)
-        session = onnxruntime.InferenceSession(small, providers=["CPUExecutionProvider"])
-        return np.stack(
-            [
-                minilm.pool(np.asarray(session.run(None, {"input_ids": ids[None]})[0])[0])
-                for ids in minilm.tokenise(texts)
-            ]
-        )
-
-
-class _HiddenState(torch.nn.Module):
-    """Token numbers to the last layer's rows: one input, one output."""
-
-    def __init__(self, module: torch.nn.Module):
-        super().__init__()
-        self.module = module
-
-    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
-        return self.module(input_ids=input_ids).last_hidden_state
 
 
 def _nearest(embeddings: np.ndarray) -> np.ndarray:

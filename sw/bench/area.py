@@ -18,8 +18,9 @@ from boards.family import Area
 from boards.synthesis import Report, synthesise
 from hw.cells.technology import Technology
 from hw.config import PRESETS, AcceleratorConfig
-from sim.cache import ROOT, write_atomically
+from sim.cache import ROOT
 from sim.export import to_verilog
+from sim.files import write_atomically
 from sw.bench.tables import markdown
 from sw.compiler.errors import CompileError
 

@@ -77,19 +77,25 @@ class Gemm(Workload):
 
 @dataclass(frozen=True)
 class Attention(Workload):
-    """softmax(q k^T) v; `queries` queries, by default as many as there are keys."""
+    """softmax(q k^T) v; `queries` queries, by default as many as there are keys.
+
+    bias: digits of a constant bias of the scores.
+    """
 
     heads: int
     seq: int
     dim: int
     causal: bool = False
     queries: int | None = None
+    bias: int = 0
 
     @property
     def title(self) -> str:
         text = f"attention {self.heads}x{self.seq}x{self.dim}"
         if self.queries is not None:
             text += f", {self.queries} queries"
+        if self.bias:
+            text += f", bias of {self.bias} digits"
         return text + (" causal" if self.causal else "")
 
     @property
@@ -97,10 +103,14 @@ class Attention(Workload):
         text = f"weft bench attention --heads {self.heads} --seq {self.seq} --dim {self.dim}"
         if self.queries is not None:
             text += f" --queries {self.queries}"
+        if self.bias:
+            text += f" --bias {self.bias}"
         return text + (" --causal" if self.causal else "")
 
     def graph(self) -> QuantGraph:
-        return workloads.attention(self.heads, self.seq, self.dim, self.causal, self.queries)
+        return workloads.attention(
+            self.heads, self.seq, self.dim, self.causal, self.queries, self.bias
+        )
 
 
 @dataclass(frozen=True)

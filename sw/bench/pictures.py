@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from sim.files import write_atomically
 from sw.bench.measure import STALLS
 from sw.bench.results import Results
 from sw.bench.suite import BANDWIDTH, SWEEPS, Sweep
@@ -286,7 +287,9 @@ def _save(figure: Any, path: Path) -> None:
 
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
-    Image.open(buffer).convert("RGB").quantize(64).save(path, optimize=True)
+    reduced = io.BytesIO()
+    Image.open(buffer).convert("RGB").quantize(64).save(reduced, format="png", optimize=True)
+    write_atomically(path, reduced.getvalue())
 
 
 @contextmanager

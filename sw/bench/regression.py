@@ -12,6 +12,7 @@ from pathlib import Path
 
 from hw.sparse.formats import WeightFormat
 from sim.cache import ROOT
+from sim.files import write_atomically
 from sw.bench.cases import Attention, Case, Encoder, Gemm
 from sw.compiler.errors import CompileError
 
@@ -45,7 +46,7 @@ def read_baseline(path: Path = BASELINE) -> dict[str, int]:
 def write_baseline(cycles: Mapping[str, int], path: Path = BASELINE) -> None:
     """Write cycles by case name."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(dict(cycles), indent=1) + "\n")
+    write_atomically(path, (json.dumps(dict(cycles), indent=1) + "\n").encode())
 
 
 def complaint(case: Case, cycles: int, baseline: Mapping[str, int]) -> str | None:

@@ -6,6 +6,7 @@ import statistics
 from pathlib import Path
 
 from sim.cache import ROOT
+from sim.files import write_atomically
 from sw.bench.published import FIELD
 from sw.bench.results import Results
 from sw.bench.suite import COMMAND_SHARE, MODEL_ERROR, ROWS, SAVINGS, SWEEPS
@@ -166,5 +167,5 @@ def write_report(results: Results, target: Path = PAGE) -> list[Path]:
     from sw.bench.pictures import draw
 
     drawn = draw(results, target.parent / PICTURES)
-    target.write_text(page(results, {path.stem for path in drawn}))
+    write_atomically(target, page(results, {path.stem for path in drawn}).encode())
     return [target, *drawn]

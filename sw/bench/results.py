@@ -15,13 +15,15 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from sim.cache import ROOT, cache_folder, source_digest, write_atomically
+from sim.cache import ROOT, keep, kept, source_digest
+from sim.files import write_atomically
 from sw.bench.cases import Case
 from sw.compiler.errors import CompileError
 
 __all__ = ["RESULTS", "Measurement", "Results", "measure_once", "sources"]
 
 RESULTS = ROOT / "benchmarks" / "results.json"
+CACHE = "bench"
 VERSION = 1
 SOURCES = (
     *("hw", "sim", "sw/compiler", "sw/golden", "sw/driver", "sw/models"),
@@ -51,12 +53,16 @@ def measure_once(
     case: Case, measure: Callable[[Case], Measurement], fresh: bool = False
 ) -> tuple[Measurement, bool]:
     """The measurement of a case, and whether it was known from an earlier run."""
-    path = cache_folder("bench") / f"{_key(case)}.json"
-    if not fresh and path.exists():
-        return json.loads(path.read_text()), True
-    result = {"sources": sources(), **measure(case)}
-    write_atomically(path, json.dumps(result).encode())
-    return result, False
+    known = True
+
+    def make(_work: Path | None = None) -> bytes:
+        nonlocal known
+        known = False
+        return json.dumps({"sources": sources(), **measure(case)}).encode()
+
+    name = f"{_key(case)}.json"
+    path = keep(CACHE, name, make()) if fresh else kept(CACHE, name, make)
+    return json.loads(path.read_text()), known
 
 
 class Results:

@@ -18,7 +18,7 @@ import numpy as np
 
 from hw.config import PRESETS
 from hw.sparse.formats import DENSE, WeightFormat
-from sim.cache import write_atomically
+from sim.files import write_atomically
 from sw.bench.accuracy import compare, integer_embeddings
 from sw.bench.cases import random_inputs
 from sw.bench.measure import measure_program

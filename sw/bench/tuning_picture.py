@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
+from sim.files import write_atomically
 from sw.bench.pictures import BLUE, GREY, INK, RED, pyplot
 from sw.compiler.tune.assign import Plan
 from sw.compiler.tune.tune import Measured
@@ -47,5 +49,7 @@ def draw_front(
             axes.set_axisbelow(True)
         both[0].set_ylabel("1 - mean cosine to float", color=INK)
         both[0].legend(frameon=False)
-        figure.savefig(path)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=path.suffix[1:] or None)
+        write_atomically(path, buffer.getvalue())
         plt.close(figure)

@@ -25,6 +25,7 @@ from sw.compiler.graph.operations import (
     QuantOutput,
     Tensor,
 )
+from sw.compiler.graph.score_bias import digit_count
 
 __all__ = ["attention", "encoder", "gemm", "random_weights", "requantise"]
 
@@ -111,12 +112,27 @@ def _score_shift(dim: int) -> int:
     return max(round(math.log2(octave)) - SCORE_FRACTION_BITS, 0)
 
 
+def _relative_bias(heads: int, queries: int, keys: int, shift: int, digits: int) -> np.ndarray:
+    """Random for each distance of query and key, as large as so many digits hold."""
+    reach = next(r for r in range(8000, -1, -1) if digit_count(r, shift) <= digits)
+    values = np.random.default_rng(0).integers(-reach, reach + 1, (heads, queries + keys))
+    values[:, queries] = reach
+    distance = np.arange(keys) - np.arange(queries)[:, None]
+    return values[:, distance + queries].astype(np.int16)
+
+
 def attention(
-    heads: int, seq: int, dim: int, causal: bool = False, queries: int | None = None, seed: int = 0
+    heads: int,
+    seq: int,
+    dim: int,
+    causal: bool = False,
+    queries: int | None = None,
+    bias: int = 0,
 ) -> QuantGraph:
     """softmax(q k^T) v for `heads` heads; q, k and v come from memory.
 
-    queries: as many as there are keys (`seq`) by default.
+    queries: as many as there are keys (`seq`) by default. bias: digits of a constant bias of the
+    scores, 0 for none.
     """
     features = heads * dim
     tokens = {"q": queries or seq, "k": seq, "v": seq}
@@ -126,6 +142,7 @@ def attention(
         graph.tensors[f"{n}8"] = _unit8(f"{n}8", features, heads, count)
     graph.tensors["y8"] = _unit8("y8", features)
     second = requantise(2.0**-9 * 2, features)
+    shift = _score_shift(dim)
     graph.ops = [QuantInput(f"{n}8", "float", (n,)) for n in tokens]
     graph.ops.append(
         QuantAttention(
@@ -133,11 +150,12 @@ def attention(
             "k8",
             "v8",
             heads,
-            (_score_shift(dim),) * heads,
+            (shift,) * heads,
             second,
             "y8",
             causal=causal,
             place="attention",
+            bias=_relative_bias(heads, tokens["q"], seq, shift, bias) if bias else None,
         )
     )
     graph.outputs = [QuantOutput("y8", (1, tokens["q"], features))]

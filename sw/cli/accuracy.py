@@ -8,14 +8,19 @@ import click
 import numpy as np
 from rich.table import Table
 
-from sw.cli.common import OUTPUT_FILE, console, steps, weights_option, write_json
+from sw.cli.common import OUTPUT_FILE, steps, weights_option, write_json
+from sw.cli.screen import console, show
 from sw.compiler.errors import CompileError
 
 __all__ = ["accuracy"]
 
 
 @click.command()
-@click.option("--onnx/--no-onnx", default=True, help="Also measure ONNX Runtime's dynamic INT8.")
+@click.option(
+    "--onnx/--no-onnx",
+    default=True,
+    help="Also measure ONNX Runtime's dynamic INT8, as it is best on this processor.",
+)
 @weights_option
 @click.option("--json", "json_file", type=OUTPUT_FILE, help="Write the figures to this file.")
 def accuracy(onnx: bool, weights: str | None, json_file: str | None) -> None:
@@ -24,7 +29,8 @@ def accuracy(onnx: bool, weights: str | None, json_file: str | None) -> None:
     Cosines between embeddings, on texts that were not used to calibrate, technical ones and of a
     kind of their own. The integers are those that golden model and RTL give, bit for bit.
     """
-    from sw.bench.accuracy import KINDS, Accuracy, compare, integer_embeddings, onnx_int8_embeddings
+    from sw.bench import onnx_peer
+    from sw.bench.accuracy import KINDS, Accuracy, compare, integer_embeddings
     from sw.models import minilm
     from sw.models.corpus import evaluation_texts
     from sw.models.embedder import Embedder
@@ -33,6 +39,7 @@ def accuracy(onnx: bool, weights: str | None, json_file: str | None) -> None:
         raise CompileError("the comparison needs onnxruntime: `make setup`, or give --no-onnx")
     texts = {kind: evaluation_texts(kind) for kind in KINDS}
     found: dict[str, list[Accuracy]] = {"weft": [], "onnxruntime": []}
+    reduce_range = None
     with steps() as step:
         graph = Embedder(step=step, weights=weights).graph
         step("PyTorch float32")
@@ -43,15 +50,16 @@ def accuracy(onnx: bool, weights: str | None, json_file: str | None) -> None:
             found["weft"].append(compare(kind, exact[kind], other))
         if onnx:
             step("ONNX Runtime, dynamic INT8")
-            others = onnx_int8_embeddings([text for kind in KINDS for text in texts[kind]])
+            reduce_range = onnx_peer.saturates()
+            everything = [text for kind in KINDS for text in texts[kind]]
+            others = onnx_peer.onnx_int8_embeddings(everything, reduce_range=reduce_range)
             ends = np.cumsum([len(texts[kind]) for kind in KINDS])
             for kind, other in zip(KINDS, np.split(others, ends[:-1]), strict=True):
                 found["onnxruntime"].append(compare(kind, exact[kind], other))
     table = Table(title="all-MiniLM-L6-v2: cosine to float32")
-    # 80 columns wide, to the last one.
     for column in ("kind", "texts", "tokens", "engine", "mean", "least", "same\nnearest"):
         left = column in ("kind", "engine")
-        table.add_column(column, justify="left" if left else "right", no_wrap=True)
+        table.add_column(column, justify="left" if left else "right")
     for number, kind in enumerate(KINDS):
         for engine in (e for e in found if found[e]):
             a = found[engine][number]
@@ -63,10 +71,10 @@ def accuracy(onnx: bool, weights: str | None, json_file: str | None) -> None:
                 f"{a.minimum:.4f}",
                 f"{a.neighbours:.1%}",
             )
-    console.print(table)
-    console.print(
-        "onnxruntime: its dynamic INT8 quantisation of the same model, per channel", style="dim"
-    )
+    show(table)
+    if reduce_range is not None:
+        console.print(onnx_peer.describe(reduce_range), style="dim")
     for kind, what in KINDS.items():
         console.print(f"[dim]{kind}: {what}[/]")
-    write_json(json_file, {engine: [a.json() for a in rows] for engine, rows in found.items()})
+    figures = {engine: [a.json() for a in rows] for engine, rows in found.items()}
+    write_json(json_file, {**figures, "onnxruntime_reduce_range": reduce_range})

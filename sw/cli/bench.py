@@ -16,20 +16,18 @@ from sw.bench.measure import STALLS, measure, measure_program
 from sw.bench.results import Measurement
 from sw.cli.bench_fpga import area, board
 from sw.cli.bench_suite import all_rows, baseline, sparsity, table
-from sw.cli.common import OUTPUT_FILE, config_option, console, memory_options, steps, write_json
+from sw.cli.common import OUTPUT_FILE, config_option, memory_options, steps, write_json
+from sw.cli.screen import show
+from sw.cli.sections import Sections
 from sw.compiler.errors import CompileError
-from sw.compiler.program.program_file import load_program
+from sw.compiler.program.program import Program
 
 __all__ = ["bench"]
 
 
-@click.group()
+@click.group(cls=Sections)
 def bench() -> None:
     """Measure a workload on the RTL: from doorbell to done, DMA and memory latency included."""
-
-
-for command in (all_rows, area, baseline, board, sparsity, table):
-    bench.add_command(command)
 
 
 def _measuring(command: Callable) -> Callable:
@@ -126,7 +124,7 @@ def _show(title: str, config: str, result: Measurement, json_file: str | None) -
     shown.add_row(
         "simulation", f"{result['simulated_khz']:.0f} kHz", f"{result['wall_seconds']:.1f} s"
     )
-    console.print(shown)
+    show(shown)
     write_json(json_file, {"workload": title, **result})
     if not result["bit_exact"]:
         raise SystemExit(2)
@@ -140,7 +138,7 @@ def _shape(text: str) -> tuple[int, int, int]:
     return m, k, n
 
 
-@bench.command()
+@click.command()
 @click.option("--shape", required=True, help="MxKxN.")
 @_format_options
 @_common
@@ -149,21 +147,28 @@ def gemm(shape: str, sparsity: str, weights: str, **options: Any) -> None:
     _report(Gemm(*_shape(shape), _format(sparsity, weights)), **options)
 
 
-@bench.command()
+@click.command()
 @click.option("--heads", type=click.IntRange(1), required=True)
 @click.option("--seq", type=click.IntRange(1), required=True)
 @click.option("--dim", type=click.IntRange(1, 128), required=True)
 @click.option("--queries", type=click.IntRange(1), help="As many as keys (--seq) by default.")
 @click.option("--causal", is_flag=True, help="Only with as many queries as keys.")
+@click.option(
+    "--bias",
+    type=click.IntRange(0, 3),
+    default=0,
+    metavar="DIGITS",
+    help="Add a constant of so many digits to the scores, 1 to 3.",
+)
 @_common
 def attention(
-    heads: int, seq: int, dim: int, queries: int | None, causal: bool, **options: Any
+    heads: int, seq: int, dim: int, queries: int | None, causal: bool, bias: int, **options: Any
 ) -> None:
     """Softmax attention; Q, K and V come from DRAM."""
-    _report(Attention(heads, seq, dim, causal, queries), **options)
+    _report(Attention(heads, seq, dim, causal, queries, bias), **options)
 
 
-@bench.command()
+@click.command()
 @click.option("--hidden", type=click.IntRange(1), required=True)
 @click.option("--heads", type=click.IntRange(1), required=True)
 @click.option("--ffn", type=click.IntRange(1), required=True)
@@ -186,14 +191,14 @@ def encoder(
     _report(Encoder(hidden, heads, ffn, seq, layers, format), **options)
 
 
-@bench.command("program")
+@click.command("program")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False))
 @_measuring
 def program_(
     file: str, json_file: str | None, memory_latency: int, memory_width: int, **files: Any
 ) -> None:
     """Any program FILE of `weft compile` or `weft tune`, on random inputs."""
-    program = load_program(Path(file))
+    program = Program.load(file)
     with steps() as step:
         result = measure_program(
             program,
@@ -206,9 +211,14 @@ def program_(
     _show(Path(file).name, program.config.name, result, json_file)
 
 
-@bench.command()
+@click.command()
 @click.option("--tokens", type=click.IntRange(1, 512), default=128, show_default=True)
 @_common
 def minilm(tokens: int, **options: Any) -> None:
     """all-MiniLM-L6-v2 on random tokens (quantised the first time, a few minutes)."""
     _report(MiniLM(tokens), **options)
+
+
+bench.section("One workload", gemm, attention, encoder, minilm, program_)
+bench.section("The whole list", all_rows, table, baseline, sparsity)
+bench.section("FPGA", area, board)

@@ -7,9 +7,11 @@ from rich.table import Table
 
 from boards.targets.board import get_board
 from sim.cache import ROOT
+from sim.files import write_atomically
 from sw.bench import area as areas
 from sw.bench.cases import MiniLM
-from sw.cli.common import OUTPUT_FILE, console, reporter, steps, write_json
+from sw.cli.common import OUTPUT_FILE, POSITIVE_NUMBER, reporter, steps, write_json
+from sw.cli.screen import console, show
 from sw.compiler.errors import CompileError
 
 __all__ = ["area", "board"]
@@ -45,7 +47,8 @@ def area(only: str, fresh: bool) -> None:
 def _save(known) -> None:
     """The file and the page: an interruption leaves them equal."""
     areas.write_areas(known)
-    areas.PAGE.write_text(areas.with_table(areas.PAGE.read_text(), areas.table(known)))
+    page = areas.with_table(areas.PAGE.read_text(), areas.table(known))
+    write_atomically(areas.PAGE, page.encode())
 
 
 def _named(step, name: str):
@@ -54,7 +57,7 @@ def _named(step, name: str):
 
 @click.command()
 @click.argument("name", metavar="BOARD", default="ulx3s")
-@click.option("--mhz", type=float, help="Another clock than the board's own.")
+@click.option("--mhz", type=POSITIVE_NUMBER, help="Another clock than the board's own.")
 @click.option(
     "--tokens",
     type=click.IntRange(1, 512),
@@ -96,7 +99,7 @@ def board(name: str, mhz: float | None, tokens: tuple[int, ...], json_file: str)
             f"{result['stalls']['matrix_wait_load'] / result['cycles']:.1%}",
             "yes" if result["bit_exact"] else "[red]NO[/]",
         )
-    console.print(shown)
+    show(shown)
     write_json(json_file, results)
     if not all(result["bit_exact"] for result in results):
         raise SystemExit(NOT_EXACT)

@@ -18,7 +18,8 @@ from sw.bench.report import PAGE, write_report
 from sw.bench.results import RESULTS, Measurement, Results, measure_once
 from sw.bench.suite import BANDWIDTH, MODEL_ERROR, ROWS, SPARSE_UTILIZATION, cases
 from sw.bench.tables import measured_savings, readme_table
-from sw.cli.common import OUTPUT_FILE, console, progress_display, steps
+from sw.cli.common import OUTPUT_FILE, progress_display, steps
+from sw.cli.screen import console, show
 from sw.compiler.errors import CompileError
 
 __all__ = ["all_rows", "baseline", "sparsity", "table"]
@@ -83,7 +84,7 @@ def _summary(results: Results) -> Table:
     summary = Table(title="Rows against their targets")
     summary.add_column("workload")
     for column in ("cycles", "reached", "wanted", "model", "commands", "exact"):
-        summary.add_column(column, justify="right", no_wrap=True, min_width=len(column))
+        summary.add_column(column, justify="right")
     for row in ROWS:
         result = results.get(row.case)
         if result is None:
@@ -141,8 +142,7 @@ def all_rows(only: str, quick: bool, fresh: bool, output: str, page: str) -> Non
     results = Results(Path(output))
     results.keep({case.name for case in cases()})
     wrong = _measure_all(todo, results, fresh)
-    console.print(_summary(results))
-    console.print(_savings(results))
+    show(_summary(results), _savings(results))
     if page != "none":
         for path in write_report(results, Path(page)):
             console.print(f"wrote {path}", highlight=False, soft_wrap=True)
@@ -165,12 +165,14 @@ def baseline(check: bool) -> None:
                 raise CompileError(f"{case.name} is not equal to golden: no baseline from it")
             cycles[case.name] = result["cycles"]
             complaints.append(regression.complaint(case, result["cycles"], before))
-    shown = Table("workload", "before", "now", "change")
+    shown = Table("workload")
+    for column in ("before", "now", "change"):
+        shown.add_column(column, justify="right")
     for name, now in cycles.items():
         old = before.get(name)
         change = "" if old is None else f"{now / old - 1:+.2%}"
         shown.add_row(name, "-" if old is None else f"{old:,}", f"{now:,}", change)
-    console.print(shown)
+    show(shown)
     if check:
         found = [text for text in complaints if text]
         for text in found:
@@ -208,7 +210,7 @@ def sparsity(names: tuple[str, ...], output: str | None) -> None:
             pass
     shown = Table(title="all-MiniLM-L6-v2: cosine to float32 on 200 sentences held out")
     for number, column in enumerate(bench.COLUMNS):
-        shown.add_column(column, justify="right" if number else "left", no_wrap=True)
+        shown.add_column(column, justify="right" if number else "left")
     for cells in bench.table_rows(bench.read_points(path)):
         shown.add_row(*cells)
-    console.print(shown)
+    show(shown)

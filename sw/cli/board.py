@@ -8,7 +8,8 @@ import click
 
 from hw.config import get_config
 from sim.verilator import BuildError, NoCompilerError
-from sw.cli.common import config_option, console, reporter, steps
+from sw.cli.common import config_option, reporter, steps
+from sw.cli.screen import console
 from sw.driver import ModelBuildError
 
 __all__ = ["simulate_board"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shlex
 import signal
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,8 @@ from rich.table import Table
 from boards.build import SEEDS, SUMMARY, Result, build
 from boards.targets.board import BOARDS, Board, get_board
 from hw.config import OPTIONS, AcceleratorConfig, get_config
-from sw.cli.common import console, reporter, steps
+from sw.cli.common import POSITIVE_NUMBER, reporter, steps
+from sw.cli.screen import console, show
 
 __all__ = ["LINES", "board_config", "build_", "leave_out", "timing_lines", "without_option"]
 
@@ -100,9 +102,7 @@ def _shown(result: Result) -> Table:
 @click.argument("board")
 @click.option("--config", help="Accelerator configuration, instead of the board's own.")
 @without_option
-@click.option(
-    "--mhz", type=click.FloatRange(min=0, min_open=True), help="Clock, instead of the board's own."
-)
+@click.option("--mhz", type=POSITIVE_NUMBER, help="Clock, instead of the board's own.")
 @click.option(
     "--seeds",
     type=click.IntRange(min=1),
@@ -132,11 +132,12 @@ def build_(
         result, bitstream = build(
             target, chosen, folder, mhz=mhz, seeds=seeds, progress=reporter(step)
         )
-    console.print(_shown(result))
+    show(_shown(result))
     for line in timing_lines(result):
         console.print(line, highlight=False, markup=False)
     console.print(f"{bitstream} and {folder / SUMMARY}", highlight=False, markup=False)
-    console.print(f"To load it: {target.program} {bitstream}", highlight=False, markup=False)
+    command = f"{target.program} {shlex.quote(str(bitstream))}"
+    console.print(f"To load it: {command}", highlight=False, markup=False, soft_wrap=True)
 
 
 build_.help = f"{build_.help}\n\nBOARD: {', '.join(BOARDS)}."

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import sys
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,17 +13,18 @@ from typing import Any
 
 import click
 import torch
-from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column
 from torch.export import ExportedProgram
 
+from sim.files import write_atomically, written_in_place
+from sw.cli.screen import Screen
 from sw.compiler.errors import CompileError, InputError, first_line
 
 __all__ = [
     "OUTPUT_FILE",
+    "POSITIVE_NUMBER",
     "config_option",
-    "console",
     "device_option",
     "device_options",
     "load_exported",
@@ -33,8 +36,6 @@ __all__ = [
     "weights_option",
     "write_json",
 ]
-
-console = Console()
 
 Step = Callable[[str], Callable[[float, float], None]]
 
@@ -50,12 +51,28 @@ class _OutputFile(click.ParamType):
             self.fail(f"cannot write {value}: it is a folder", param, ctx)
         if not path.parent.is_dir():
             self.fail(f"cannot write {value}: there is no folder {path.parent}", param, ctx)
-        if not os.access(path if path.exists() else path.parent, os.W_OK):
+        places = [path.parent, path]  # a new file takes the place of an old one
+        if written_in_place(path):
+            places = [path]
+        if not all(os.access(place, os.W_OK) for place in places if place.exists()):
             self.fail(f"cannot write {value}: no permission", param, ctx)
         return value
 
 
+class _PositiveNumber(click.FloatRange):
+    """A number above 0, which neither nan nor infinity is."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number above 0", param, ctx)
+        return number
+
+
 OUTPUT_FILE = _OutputFile()
+POSITIVE_NUMBER = _PositiveNumber(min=0, min_open=True)
 
 config_option = click.option(
     "--config", default="base", show_default=True, help="Accelerator configuration."
@@ -109,26 +126,33 @@ def reporter(step: Step) -> Callable[[str, int, int], None]:
 
 
 def progress_display(**options: Any) -> Progress:
-    """Lines with a spinner, a text, a bar and the time, on standard error."""
+    """Lines with a spinner, a text, a bar and the time, on standard error.
+
+    What is printed meanwhile appears above them if it goes to a terminal too.
+    """
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}", table_column=Column(no_wrap=True, ratio=1)),
         BarColumn(bar_width=16),
         TimeElapsedColumn(),
-        console=Console(stderr=True),
+        console=Screen(stderr=True),
         expand=True,
+        redirect_stdout=sys.stdout.isatty(),  # a file keeps what is meant for it
         **options,
     )
 
 
 @contextmanager
-def steps():
-    """Progress of long steps: yields `step(text)`, which returns `update(done, total)`."""
-    progress = progress_display()
+def steps(*, transient: bool = False):
+    """Progress of long steps: yields `step(text)`, which returns `update(done, total)`.
+
+    transient: leave nothing of it on a terminal.
+    """
+    progress = progress_display(transient=transient)
     with progress:
 
         def step(text: str) -> Callable[[float, float], None]:
-            if not progress.console.is_terminal:
+            if not progress.console.is_interactive:
                 progress.console.print(f"- {text}", highlight=False)
             for task in progress.tasks:
                 if not task.finished:
@@ -175,4 +199,4 @@ def read_lines(path: str) -> list[str]:
 def write_json(path: str | None, value: Any) -> None:
     """Write `value` to a file, or nothing if no path was given."""
     if path:
-        Path(path).write_text(json.dumps(value, indent=1) + "\n")
+        write_atomically(path, (json.dumps(value, indent=1) + "\n").encode())

@@ -8,7 +8,8 @@ import click
 import numpy as np
 from rich.table import Table
 
-from sw.cli.common import config_option, console, steps
+from sw.cli.common import config_option, steps
+from sw.cli.screen import console, show
 
 __all__ = ["SENTENCES", "demo"]
 
@@ -44,13 +45,18 @@ def _nearest(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 @click.command()
 @config_option
 def demo(config: str) -> None:
-    """Embed eight sentences on the RTL and compare with PyTorch float32."""
+    """Embed eight sentences on the RTL and compare with PyTorch float32.
+
+    nearest: the sentence whose embedding is most like this one's, and their similarity. cosine:
+    between the embeddings that the accelerator and PyTorch in float32 give. used: useful
+    multiply-accumulates of those that the array could have done.
+    """
     from sim.verilator import NoCompilerError
     from sw.models import minilm
     from sw.models.embedder import Embedder
 
     started = time.time()
-    with steps() as step:
+    with steps(transient=True) as step:
         embedder = Embedder(config, step=step)
         step("Loading all-MiniLM-L6-v2")
         exact = minilm.float_embeddings(SENTENCES)
@@ -61,7 +67,9 @@ def demo(config: str) -> None:
         try:
             device = embedder.open(name)
         except NoCompilerError as error:
-            console.print(f"[yellow]{error}[/]\n[yellow]Using the golden model: no cycles.[/]")
+            console.print(
+                f"{error}\nUsing the golden model: no cycles.", style="yellow", markup=False
+            )
             name = "golden"
             device = embedder.open(name)
         with device:
@@ -71,35 +79,35 @@ def demo(config: str) -> None:
     ours = np.stack([r.embedding for r in results])
     best, score = _nearest(ours)
     best_exact, score_exact = _nearest(exact)
-    table = Table(title=f"all-MiniLM-L6-v2 on {embedder.config.name} ({name})", show_lines=True)
-    table.add_column("#", justify="right")
-    table.add_column("sentence")
-    table.add_column("nearest, similarity\naccelerator | float32", no_wrap=True, justify="center")
-    for column in ("cosine", "tokens", "cycles", "used"):
-        table.add_column(column, justify="right", no_wrap=True)
+    tokens = [result.tokens for result in results]
+    table = Table(
+        title=f"all-MiniLM-L6-v2 on {embedder.config.name} ({name}): {len(SENTENCES)} sentences of "
+        f"{min(tokens)} to {max(tokens)} tokens"
+    )
+    table.add_column("sentence", min_width=20)
+    for column in ("nearest", "cosine", "cycles", "used"):
+        table.add_column(column, justify="right")
     for i, result in enumerate(results):
         cycles = result.counters.get("cycles")
         table.add_row(
-            str(i + 1),
-            result.text,
-            f"#{best[i] + 1} {score[i]:.3f} | #{best_exact[i] + 1} {score_exact[i]:.3f}",
+            f"{i + 1} {result.text}",
+            f"{best[i] + 1} {score[i]:.3f}",
             f"{float(ours[i] @ exact[i]):.4f}",
-            str(result.tokens),
             f"{cycles:,}" if cycles else "-",
             f"{100 * result.counters['utilization']:.1f}%" if cycles else "-",
         )
-    console.print(table)
+    tables = [table]
     total = sum(r.counters.get("cycles", 0) for r in results)
     if total:
-        where = Table(title="Where the array's cycles went")
-        where.add_column("the array was")
-        where.add_column("cycles", justify="right")
-        where.add_column("share", justify="right")
+        where = Table(title=f"Where the array's {total:,} cycles went", show_header=False)
+        for justify in ("left", "right", "right"):
+            where.add_column(justify=justify)
         for counter, text in WHERE:
             count = sum(r.counters[counter] for r in results)
             where.add_row(text, f"{count:,}", f"{100 * count / total:.1f}%")
-        where.add_row("total", f"{total:,}", "100.0%")
-        console.print(where)
+        tables.append(where)
+    show(*tables)
+    if total:
         console.print(
             f"{total:,} cycles of RTL in {seconds:.0f} s ({total / seconds / 1000:.0f} kHz), "
             f"{time.time() - started:.0f} s in all.",
@@ -107,4 +115,8 @@ def demo(config: str) -> None:
         )
     agree = int((best == best_exact).sum())
     console.print("cosine: between the accelerator's embedding and PyTorch's in float32")
-    console.print(f"Nearest neighbours agree for {agree} of {len(SENTENCES)} sentences.")
+    console.print(
+        f"Nearest neighbours agree for {agree} of {len(SENTENCES)} sentences, their similarities "
+        f"within {np.abs(score - score_exact).max():.3f}.",
+        highlight=False,
+    )

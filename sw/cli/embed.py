@@ -7,11 +7,11 @@ from typing import Any
 import click
 import numpy as np
 from rich.table import Table
+from rich.text import Text
 
 from sw.cli.common import (
     OUTPUT_FILE,
     config_option,
-    console,
     device_option,
     device_options,
     memory_options,
@@ -20,6 +20,7 @@ from sw.cli.common import (
     weights_option,
     write_json,
 )
+from sw.cli.screen import show
 from sw.compiler.errors import InputError
 
 __all__ = ["embed"]
@@ -70,7 +71,10 @@ def embed(
             results = embedder.embed(sentences, opened)
         step("PyTorch float32 for comparison")
         exact = minilm.float_embeddings(sentences)
-    table = Table("text", "tokens", "cosine to float32", "cycles", "utilisation")
+    table = Table()
+    table.add_column("text", min_width=20)
+    for column in ("tokens", "cosine to float32", "cycles", "utilisation"):
+        table.add_column(column, justify="right")
     records = []
     for result, reference in zip(results, exact, strict=True):
         cosine = float(np.dot(result.embedding, reference))
@@ -85,8 +89,8 @@ def embed(
             record["cycles"] = result.counters["cycles"]
             record["utilization"] = result.counters["utilization"]
             cycles, use = f"{record['cycles']:,}", f"{100 * record['utilization']:.1f}%"
-        shown = result.text if len(result.text) <= 60 else result.text[:57] + "..."
-        table.add_row(shown, str(result.tokens), f"{cosine:.5f}", cycles, use)
+        text = Text(" ".join(result.text.split()))  # no markup, in one line
+        table.add_row(text, str(result.tokens), f"{cosine:.5f}", cycles, use)
         records.append(record)
-    console.print(table)
+    show(table)
     write_json(json_file, records)

@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 
 from hw.config import get_config
-from sim.cache import write_atomically
 from sim.description import describe, with_header
 from sim.export import to_verilog
+from sim.files import write_atomically
 from sim.verilator import module_ports
 from sw.cli.common import OUTPUT_FILE, config_option, steps
 from sw.cli.isa_document import document

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import click
 from rich.table import Table
 
-from sw.cli.common import OUTPUT_FILE, console, write_json
-from sw.compiler.program.plan import Plan, Stage, Traffic, make_plan
+from sw.cli.common import OUTPUT_FILE, write_json
+from sw.cli.module_tree import tree
+from sw.cli.screen import console, show
+from sw.compiler.program.plan import MemoryUse, Plan, Stage, Traffic, make_plan
 from sw.compiler.program.program import Program
 
 __all__ = ["inspect", "plan_record"]
 
-_LEVELS = " ▁▂▃▄▅▆▇█"
+_LEVELS, _ASCII_LEVELS = " ▁▂▃▄▅▆▇█", " .:-=+*#@"
+_BESIDE_PICTURE = 45
+"""Columns of a memory's name, its numbers and the gaps."""
 
 
 def _summary(program: Program, plan: Plan) -> Table:
@@ -34,69 +40,113 @@ def _summary(program: Program, plan: Plan) -> Table:
 
 
 def _tiles(stage: Stage) -> str:
-    """The two most frequent tiles."""
-    shown = [f"{m}x{k}x{n}" for (m, k, n), _ in stage.tiles.most_common(2)]
-    more = len(stage.tiles) - len(shown)
-    return ", ".join(shown) + (f", {more} more" if more else "")
+    """The most frequent tile, and how many others there are."""
+    others = f" +{len(stage.tiles) - 1}" if len(stage.tiles) > 1 else ""
+    return "".join("x".join(map(str, tile)) + others for tile, _ in stage.tiles.most_common(1))
 
 
 def _traffic(traffic: Traffic | None, uses: bool) -> str:
     if traffic is None:
         return "resident" if uses else ""
-    times = "once" if traffic.times < 1.005 else f"{traffic.times:.3g}x"
-    return f"{traffic.unique_bytes / 1024:,.1f} KiB {times}"
+    times = "" if traffic.times < 1.005 else f" x{traffic.times:.3g}"
+    kib = traffic.unique_bytes / 1024
+    return (f"{kib:.1f} KiB" if kib < 1024 else f"{kib / 1024:,.2f} MiB") + times
 
 
-def _stages(plan: Plan) -> Table:
-    table = Table(title="Parts of the module: tiles (M x K x N of a GEMM), loads, cycles")
-    table.add_column("part", overflow="fold")
-    table.add_column("tiles", overflow="fold")
-    for name in ("GEMMs", "weights, K, V", "activations", "cycles", "share", "busy", "vector"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for stage in plan.stages:
+def _sum(place: str, stages: Sequence[Stage]) -> Stage:
+    """Several parts of the module as one."""
+
+    def loads(found: Sequence[Traffic | None]) -> Traffic | None:
+        known = [traffic for traffic in found if traffic is not None]
+        total, unique = (sum(t.total_bytes for t in known), sum(t.unique_bytes for t in known))
+        return Traffic(total, unique) if known else None
+
+    return Stage(
+        place,
+        tiles=sum((s.tiles for s in stages), Counter()),
+        weights=loads([s.weights for s in stages]),
+        inputs=loads([s.inputs for s in stages]),
+        cycles=sum(s.cycles for s in stages),
+        busy=sum(s.busy for s in stages),
+        vector=sum(s.vector for s in stages),
+    )
+
+
+def _stages(plan: Plan, every_part: bool) -> Table:
+    table = Table(title="Parts of the module")
+    table.add_column("part")
+    for name in ("GEMMs", "cycles", "share", "busy", "vector"):
+        table.add_column(name, justify="right")
+    table.add_column("tile MxKxN")
+    for name in ("weights, K, V", "activations"):
+        table.add_column(name, justify="right")
+    lines = tree([stage.place for stage in plan.stages], every_part=every_part)
+    if sum(not line.is_layer for line in lines) < len(plan.stages):
+        table.caption = "Layers like one above are not repeated: --all shows every part."
+    for line in lines:
+        stage = _sum(line.label, [plan.stages[i] for i in line.parts])
         gemms = stage.tiles.total()
         table.add_row(
             stage.place,
-            _tiles(stage),
             f"{gemms:,}" if gemms else "",
-            _traffic(stage.weights, gemms > 0),
-            _traffic(stage.inputs, gemms > 0),
             f"{stage.cycles:,}" if gemms else "",
             f"{stage.cycles / plan.cycles:.1%}" if gemms else "",
             f"{stage.busy / stage.cycles:.1%}" if gemms else "",
             f"{stage.vector:,}" if stage.vector else "",
+            "" if line.is_layer else _tiles(stage),
+            _traffic(stage.weights, gemms > 0),
+            _traffic(stage.inputs, gemms > 0),
+            style="bold" if line.is_layer else "",
         )
     share = plan.tail / max(plan.cycles, 1)
-    table.add_row("behind the last GEMM", "", "", "", "", f"{plan.tail:,}", f"{share:.1%}")
-    table.add_row("in all", "", "", "", "", f"{plan.cycles:,}", "100.0%", style="bold")
+    whole = _sum("in all", plan.stages)
+    table.add_row("behind the last GEMM", "", f"{plan.tail:,}", f"{share:.1%}", *("",) * 5)
+    table.add_row(
+        "in all",
+        f"{whole.tiles.total():,}",
+        f"{plan.cycles:,}",
+        "100.0%",
+        f"{whole.busy / max(plan.cycles, 1):.1%}",
+        f"{whole.vector:,}",
+        "",
+        _traffic(whole.weights, bool(whole.tiles)),
+        _traffic(whole.inputs, bool(whole.tiles)),
+        style="bold",
+    )
     return table
 
 
-def _level(words: int, capacity: int) -> str:
-    """A block as high as the share in use, at least one step if any."""
-    return _LEVELS[-(-words * (len(_LEVELS) - 1) // capacity)]
+def _over_time(memory: MemoryUse, columns: int) -> str:
+    """Blocks as high as the share in use, at least one step if any: a picture that has place in
+    `columns`."""
+    levels = _ASCII_LEVELS if console.options.ascii_only else _LEVELS
+    step = -(-len(memory.over_time) // columns)
+    runs = (memory.over_time[i : i + step] for i in range(0, len(memory.over_time), step))
+    return "".join(levels[-(-max(run) * (len(levels) - 1) // memory.capacity)] for run in runs)
 
 
 def _memories(plan: Plan) -> Table:
-    table = Table(title="On-chip words that will still be read")
-    table.add_column("memory", no_wrap=True)
-    table.add_column("most", justify="right", no_wrap=True)
-    table.add_column("of", justify="right", no_wrap=True)
-    table.add_column("share", justify="right", no_wrap=True)
-    table.add_column(f"over time, cycle 0 to {plan.cycles:,}", no_wrap=True)
+    table = Table(title=f"On-chip words that will still be read, from cycle 0 to {plan.cycles:,}")
+    table.add_column("memory")
+    for name in ("most", "of", "share"):
+        table.add_column(name, justify="right")
+    table.add_column("over time")
     for memory in plan.memories:
         table.add_row(
             memory.name,
             f"{memory.peak:,}",
             f"{memory.capacity:,}",
             f"{memory.peak / memory.capacity:.0%}",
-            "".join(_level(words, memory.capacity) for words in memory.over_time),
+            _over_time(memory, max(console.width - _BESIDE_PICTURE, 8)),
         )
     return table
 
 
 def _units(plan: Plan) -> Table:
-    table = Table("command", "unit", "count")
+    table = Table(title="Commands")
+    table.add_column("command")
+    table.add_column("unit")
+    table.add_column("count", justify="right")
     for (name, unit), number in plan.units.most_common():
         table.add_row(name, unit, f"{number:,}")
     return table
@@ -131,15 +181,18 @@ def plan_record(program: Program, plan: Plan) -> dict[str, Any]:
 
 @click.command()
 @click.argument("file")
+@click.option("--all", "every_part", is_flag=True, help="Every part of every layer.")
 @click.option("--json", "json_file", type=OUTPUT_FILE, help="Write the plan to this file.")
-def inspect(file: str, json_file: str | None) -> None:
-    """Print the plan of a program file: tiles, memory over time, predicted cycles, commands.
+def inspect(file: str, every_part: bool, json_file: str | None) -> None:
+    """Print the plan of a program file: tiles, loads, cycles, memories.
 
-    The cycles of a part run from the GEMM before to the end of its own, waits included; `busy`
-    is the share of them with rows in the array, `vector` the work of the vector unit beside it.
+    The cycles of a part run from the GEMM before to the end of its own, waits included; `busy` is
+    the share of them with rows in the array, `vector` the work of the vector unit beside it. Of
+    the tiles of its GEMMs the most frequent one is shown, `+2` counts others. Loads are bytes of
+    different data, `x2` if each is loaded twice; resident: it is on chip already. Layers that are
+    alike are a line each below the first of them, whose parts are shown.
     """
     program = Program.load(file)
     plan = make_plan(program)
-    for table in (_summary(program, plan), _stages(plan), _memories(plan), _units(plan)):
-        console.print(table)
+    show(_summary(program, plan), _stages(plan, every_part), _memories(plan), _units(plan))
     write_json(json_file, plan_record(program, plan))

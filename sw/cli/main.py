@@ -22,6 +22,7 @@ from sw.cli.export import export
 from sw.cli.inspect import inspect
 from sw.cli.program import compile_, disassemble, run
 from sw.cli.recover import recover
+from sw.cli.sections import Sections
 from sw.cli.synth import synth
 from sw.cli.tune import tune
 from sw.compiler.errors import CompileError, InputError
@@ -31,30 +32,19 @@ from sw.driver import DeviceError
 __all__ = ["main"]
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=Sections,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(package_name="weft")
 def cli() -> None:
     """Weft: run transformers on an open accelerator, in RTL, bit for bit."""
 
 
-COMMANDS = (
-    demo,
-    embed,
-    accuracy,
-    bench,
-    tune,
-    recover,
-    compile_,
-    run,
-    disassemble,
-    inspect,
-    export,
-    synth,
-    build_,
-    simulate_board,
-)
-for command in COMMANDS:
-    cli.add_command(command)
+cli.section("Run", demo, embed, run, simulate_board)
+cli.section("Compile", compile_, inspect, disassemble, tune, recover)
+cli.section("Measure", bench, accuracy)
+cli.section("Build", synth, build_, export)
 
 
 ERRORS = (

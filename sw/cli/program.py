@@ -8,10 +8,10 @@ from rich.table import Table
 
 from hw.config import get_config
 from hw.isa import COMMAND_BYTES
+from sim.files import write_atomically
 from sw.cli.common import (
     OUTPUT_FILE,
     config_option,
-    console,
     device_option,
     device_options,
     memory_options,
@@ -19,9 +19,10 @@ from sw.cli.common import (
     weights_option,
 )
 from sw.cli.model import MINILM, MODEL_HELP, load_model
+from sw.cli.screen import console, show
 from sw.compiler.compile import compile_module
 from sw.compiler.errors import CompileError, InputError
-from sw.compiler.program.array_file import read_array
+from sw.compiler.program.array_file import array_bytes, read_array
 from sw.compiler.program.disassemble import disassemble as disassembly
 from sw.compiler.program.program import Program
 from sw.driver import open_device
@@ -106,15 +107,16 @@ def run(
             results = results if isinstance(results, tuple) else (results,)
             counters = opened.counters()
     for path, result in zip(outputs, results, strict=False):
-        np.save(path, np.asarray(result))
+        write_atomically(path, array_bytes(np.asarray(result)))
     for number, result in enumerate(results):
         value = np.asarray(result)
         console.print(f"output {number}: {value.dtype} {list(value.shape)}", highlight=False)
     if counters.get("cycles"):
-        table = Table("counter", "value")
+        table = Table("counter")
+        table.add_column("value", justify="right")
         for name, value in counters.items():
             table.add_row(name, f"{value:,}" if isinstance(value, int) else f"{value:.4f}")
-        console.print(table)
+        show(table)
 
 
 @click.command()

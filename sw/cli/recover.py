@@ -14,13 +14,14 @@ from torch.export import ExportedProgram
 
 from sw.cli.common import (
     OUTPUT_FILE,
-    console,
+    POSITIVE_NUMBER,
     load_exported,
     progress_display,
     read_lines,
     steps,
 )
 from sw.cli.model import MINILM
+from sw.cli.screen import show
 from sw.compiler.errors import CompileError, InputError
 
 if TYPE_CHECKING:
@@ -35,10 +36,12 @@ __all__ = ["recover"]
 @click.option("--inputs", help="Training data for a .pt2 file: .npy, or .npz with several inputs.")
 @click.option("--text", help=f"Training text for {MINILM}, one a line; by default its own.")
 @click.option("--linear", "patterns", multiple=True, help="Only these linears (with * and ?).")
-@click.option("--minutes", type=click.FloatRange(0, min_open=True), help="[default: 60]")
+@click.option("--minutes", type=POSITIVE_NUMBER, help="[default: 60]")
 @click.option("--steps", "count", type=click.IntRange(1), help="Steps, instead of minutes.")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1))
-@click.option("--rate", default=5e-4, show_default=True, help="Highest learning rate.")
+@click.option(
+    "--rate", type=POSITIVE_NUMBER, default=5e-4, show_default=True, help="Highest learning rate."
+)
 @click.option(
     "--batch", type=click.IntRange(1), help="A step's tokens (text: 512) or entries (inputs: 8)."
 )
@@ -164,7 +167,7 @@ def _train(training: Training, limits: Limits, checkpoint: Path) -> None:
 
         def report(done: float, step: int, loss: float, point: Point) -> None:
             text = f"step {step:,}, loss {loss:.3f}, held-out cosine {point.mean:.4f}"
-            if not progress.console.is_terminal and point.step == step:
+            if not progress.console.is_interactive and point.step == step:
                 progress.console.print(f"- {text}", highlight=False)
             progress.update(task, completed=done, description=text)
 
@@ -190,5 +193,5 @@ def _finish(model: str, program, training: Training, output: str) -> None:
         table.add_column(column, justify="right" if column else "left")
     for label, point in (("pruned", points[0]), (f"step {points[-1].step:,}", points[-1])):
         table.add_row(label, f"{point.mean:.4f}", f"{point.minimum:.4f}")
-    console.print(table)
+    show(table)
     click.echo(f"{output}, {', '.join(map(str, written))}")

@@ -13,7 +13,8 @@ from boards.synthesis import Area, Report, synthesise, synthesise_board
 from boards.targets.board import BOARDS
 from hw.config import PRESETS, ConfigError, get_config
 from sw.cli.build import LINES, board_config, leave_out, timing_lines, without_option
-from sw.cli.common import OUTPUT_FILE, console, reporter, steps, write_json
+from sw.cli.common import OUTPUT_FILE, POSITIVE_NUMBER, reporter, steps, write_json
+from sw.cli.screen import console, show
 
 __all__ = ["synth"]
 
@@ -39,7 +40,7 @@ def _per_mac(report: Report) -> str:
 @click.option(
     "--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Of --place."
 )
-@click.option("--mhz", type=click.FloatRange(min=0, min_open=True), help="What --place aims at.")
+@click.option("--mhz", type=POSITIVE_NUMBER, help="What --place aims at.")
 @click.option("--json", "json_file", type=OUTPUT_FILE, help="Write the numbers to this file.")
 def synth(
     config_or_board: str,
@@ -94,7 +95,7 @@ def _show(title: str, report: Report, result: Result | None, *, whole: bool) -> 
         table.add_row(name, *_cells(area))
     table.add_section()
     table.add_row("all", *_cells(report.total))
-    console.print(table)
+    show(table)
     if whole:
         console.print(_per_mac(report), highlight=False)
     if result is not None:

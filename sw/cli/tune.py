@@ -11,8 +11,10 @@ from rich.table import Table
 
 from hw.config import get_config
 from hw.sparse.formats import DENSE, WeightFormat, WeightFormatError
-from sw.cli.common import OUTPUT_FILE, config_option, console, steps, write_json
+from sw.cli.common import OUTPUT_FILE, config_option, steps, write_json
 from sw.cli.model import MINILM, MODEL_HELP, load_model
+from sw.cli.module_tree import tree
+from sw.cli.screen import console, show
 from sw.compiler.capture.frontend import import_module
 from sw.compiler.errors import CompileError
 from sw.compiler.tune.assign import Plan, within
@@ -43,9 +45,9 @@ def _counts(plan: Plan) -> str:
 
 def _front_table(plans: Sequence[Measured], chosen: Measured) -> Table:
     table = Table(title="Plans measured, in integers, on batches held out")
-    for name in ("linears", "cosine", "least", "predicted", "cycles", "weight bytes", ""):
-        left = name == "linears"
-        table.add_column(name, justify="left" if left else "right", no_wrap=not left)
+    table.add_column("linears", overflow="fold")
+    for name in ("cosine", "least", "predicted", "cycles", "weight bytes", ""):
+        table.add_column(name, justify="right")
     for m in sorted(plans, key=lambda m: -m.cycles - 1e-6 * m.plan.cost.bytes):
         table.add_row(
             _counts(m.plan),
@@ -61,20 +63,20 @@ def _front_table(plans: Sequence[Measured], chosen: Measured) -> Table:
 
 def _plan_table(tuner: Tuner, plan: Plan, errors: Errors) -> Table:
     table = Table(title="The plan, linear by linear")
-    table.add_column("linear", no_wrap=True)
-    table.add_column("format", no_wrap=True, min_width=8)
-    for name, width in (("error", 7), ("cycles", 7), ("weight bytes", 12)):
-        table.add_column(name, justify="right", no_wrap=True, min_width=width)
-    for place in tuner.places:
-        format = plan.formats.get(place, DENSE)
-        cost = tuner.cost(plan.formats, [place])
-        table.add_row(
-            place,
-            format.name if format == DENSE else f"[bold]{format.name}[/]",
-            f"{errors[place][format]:.5f}",
-            f"{cost.cycles:,.0f}",
-            f"{cost.bytes:,.0f}",
-        )
+    table.add_column("linear")
+    table.add_column("format")
+    for name in ("error", "cycles", "weight bytes"):
+        table.add_column(name, justify="right")
+    names = list(tuner.places)
+    for line in tree(names, every_part=True):
+        places = [names[i] for i in line.parts]
+        cost = tuner.cost(plan.formats, places)
+        format, error = "", ""
+        if not line.is_layer:
+            chosen = plan.formats.get(places[0], DENSE)
+            format = chosen.name if chosen == DENSE else f"[bold]{chosen.name}[/]"
+            error = f"{errors[places[0]][chosen]:.5f}"
+        table.add_row(line.label, format, error, f"{cost.cycles:,.0f}", f"{cost.bytes:,.0f}")
     return table
 
 
@@ -165,8 +167,7 @@ def tune(
         if output:
             step("Lowering")
             tuner.program(chosen.plan.formats).save(output)
-    console.print(_plan_table(tuner, chosen.plan, errors))
-    console.print(_front_table(measured, chosen))
+    show(_plan_table(tuner, chosen.plan, errors), _front_table(measured, chosen))
     console.print("cycles: of the whole program, as the compiler predicts them", style="dim")
     if picture:
         from sw.bench.tuning_picture import draw_front

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 __all__ = [
+    "CalibrationWarning",
     "CompileError",
     "InputError",
+    "ProgramError",
     "UnsupportedOperation",
     "UnsupportedOutputWarning",
     "first_line",
@@ -17,6 +19,10 @@ class CompileError(ValueError):
 
 class InputError(ValueError):
     """Arrays given to a program do not fit it: number, shape, type, NaN, index out of range."""
+
+
+class ProgramError(ValueError):
+    """A program file that cannot be used, or a machine it was not compiled for."""
 
 
 class UnsupportedOperation(CompileError):
@@ -33,6 +39,10 @@ class UnsupportedOperation(CompileError):
         self.place = place
         text = f"unsupported operation {operation} at {place or 'the top of the module'}"
         super().__init__(f"{text}: {reason}" if reason else text)
+
+
+class CalibrationWarning(UserWarning):
+    """The calibration data says little about other inputs; the text says what to give."""
 
 
 class UnsupportedOutputWarning(UserWarning):

@@ -9,9 +9,11 @@ from hw.config import AcceleratorConfig, get_config
 from sw.driver.board import BoardDevice
 from sw.driver.device import Device
 from sw.driver.errors import (
+    AddressSpaceError,
     BusError,
     ConfigMismatchError,
     CycleLimitError,
+    DeviceClosedError,
     DeviceError,
     DeviceOptionError,
     IdMismatchError,
@@ -29,11 +31,13 @@ from sw.driver.verilator import VerilatorDevice
 
 __all__ = [
     "DEVICES",
+    "AddressSpaceError",
     "BoardDevice",
     "BusError",
     "ConfigMismatchError",
     "CycleLimitError",
     "Device",
+    "DeviceClosedError",
     "DeviceError",
     "DeviceOptionError",
     "Executable",

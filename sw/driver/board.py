@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from hw.config import AcceleratorConfig
 from hw.isa import Region
 from hw.registers import Register, State, counter_address
-from sw.driver.device import Device, Progress
+from sw.driver.device import Device
 from sw.driver.errors import DeviceError, LinkError, MemorySizeError
 from sw.driver.link import ByteLine, Link
+from sw.driver.machine import Progress
 from sw.driver.regions import RegionMap
 from sw.driver.serial_line import SerialLine
 

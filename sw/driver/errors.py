@@ -10,9 +10,11 @@ from hw.config import AcceleratorConfig
 from sim.compiler import NoCompilerError
 
 __all__ = [
+    "AddressSpaceError",
     "BusError",
     "ConfigMismatchError",
     "CycleLimitError",
+    "DeviceClosedError",
     "DeviceError",
     "DeviceOptionError",
     "IdMismatchError",
@@ -33,6 +35,13 @@ class DeviceError(RuntimeError):
 
 class UnknownDeviceError(DeviceError):
     """There is no device of this name."""
+
+
+class DeviceClosedError(DeviceError):
+    """A call after `close`. device: its kind."""
+
+    def __init__(self, device: str):
+        super().__init__(f"the {device} device is closed: open it again with open_device")
 
 
 class DeviceOptionError(DeviceError):
@@ -91,6 +100,17 @@ class MemorySizeError(DeviceError):
         super().__init__(
             f"the program needs {needed:,} bytes of memory ({parts}), the board has "
             f"{available:,}: {needed - available:,} too few"
+        )
+
+
+class AddressSpaceError(DeviceError):
+    """A region would lie where the machine's bus addresses do not reach."""
+
+    def __init__(self, region: isa.Region, last: int, config: AcceleratorConfig):
+        super().__init__(
+            f"region {region.name} would end at {last:#x}, and addresses of configuration "
+            f"{config.name!r} have {config.address_bits} bits: place it lower, or build the "
+            f"machine with address_bits={last.bit_length()}"
         )
 
 

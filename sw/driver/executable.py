@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hw.isa import Region
+from sw.driver.machine import Machine, as_bytes
 
-if TYPE_CHECKING:
-    from sw.driver.device import Device
-
-__all__ = ["Executable", "as_bytes"]
+__all__ = ["Executable"]
 
 _LIMIT_CYCLES, _LIMIT_PER_COMMAND, _LIMIT_FACTOR = 1_000_000, 10_000, 200
-
-
-def as_bytes(data: bytes | NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Bytes, or an array of bytes, as a flat array."""
-    if isinstance(data, np.ndarray):
-        return data.reshape(-1).view(np.uint8)
-    return np.frombuffer(data, np.uint8)
 
 
 def _is_torch(value: object) -> bool:
@@ -37,10 +28,10 @@ class Executable:
     device: calling one moves its program into memory if another one ran in between.
 
     max_cycles: raise `CycleLimitError` after so many cycles; by default far more than the
-    program can need.
+    program can need. Raises `DeviceClosedError` once the device is closed.
     """
 
-    def __init__(self, device: Device, program: Any):
+    def __init__(self, device: Machine, program: Any):
         self.device = device
         self.program = program
         self.commands = 0

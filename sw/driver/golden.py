@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw.config import AcceleratorConfig
-from hw.isa import COMMAND_BYTES, ISA_VERSION, Region
+from hw.isa import COMMAND_BYTES, ISA_VERSION, ErrorCode, Region
 from hw.registers import ID_VALUE, Register, State, counter_address, region_address
-from sw.driver.device import Device, Progress
+from sw.driver.device import Device
 from sw.driver.host_memory import HostMemory
+from sw.driver.machine import Progress
 from sw.golden.machine import GoldenMachine, MachineStop
 
 __all__ = ["GoldenDevice"]
@@ -70,22 +71,29 @@ class GoldenDevice(Device):
         for region in Region:
             address = region_address(region)
             base = self.read_register(address) | self.read_register(address + 4) << 32
+            if base >> self.config.address_bits:
+                return self._ended(State.ERROR, ErrorCode.ADDRESS_BITS)
             size = self.read_register(address + 8)
             data = self.memory.data[base : base + size]
             self.machine.set_region(region, data, bool(self.read_register(address + 12) & 1))
         count = self.read_register(Register.PROGRAM_COMMANDS) * COMMAND_BYTES
-        commands = self.machine.dram[Region.PROGRAM].data[:count].tobytes()
-        registers = self._registers
+        program = self.machine.dram[Region.PROGRAM].data
         report = None if progress is None else lambda done, total: progress(done)
         try:
-            done = self.machine.run(commands, report)
-            registers[Register.STATUS] = State.DONE
+            if count > len(program):
+                raise MachineStop(ErrorCode.DMA_WINDOW, 0, "the region ends before the program")
+            done = self.machine.run(program[:count].tobytes(), report)
         except MachineStop as stop:
-            done = stop.index
-            registers[Register.STATUS] = State.ERROR | stop.code << 8
-            registers[Register.ERROR_COMMAND] = stop.index
-        registers[counter_address("commands")] = done
-        registers[Register.INTERRUPT] = 1
+            return self._ended(State.ERROR, stop.code, stop.index)
+        return self._ended(State.DONE, commands=done)
+
+    def _ended(self, state: State, code: int = 0, commands: int = 0) -> bool:
+        self._registers |= {
+            Register.STATUS: state | code << 8,
+            Register.ERROR_COMMAND: commands if code else 0,
+            counter_address("commands"): commands,
+            Register.INTERRUPT: 1,
+        }
         return True
 
     def close(self) -> None:

@@ -47,6 +47,10 @@ LONGEST_FRAMES, LONGEST_FRAMES_SECONDS = 4, 10.0
 simulated lines may be thousands of times slower than real ones."""
 
 
+WIRES = "cable and ground"
+NOISE_TO_BOARD = f"the line to it is noisy: check {WIRES}"
+
+
 class ByteLine(Protocol):
     """A serial line, or anything that carries bytes as unreliably."""
 
@@ -159,7 +163,7 @@ class Link:
         )
         self._next = 0
         hello = frame(REQUEST_HEADER.pack(Operation.HELLO, 0, self._session, 0, 0))
-        echoed, received = False, 0
+        echoed, received, intact = False, 0, 0
         for _ in range(HELLO_ATTEMPTS):
             self.line.write(hello)
             begin = self._clock()
@@ -168,6 +172,7 @@ class Link:
                 data = self.line.read(left)
                 received += len(data)
                 for payload in self._deframer.feed(data):
+                    intact += 1
                     echoed |= payload[: ANSWER_HEADER.size] == hello[1 : 1 + ANSWER_HEADER.size]
                     answer = self._answer(payload)
                     if answer is not None and answer.operation == Operation.HELLO:
@@ -178,10 +183,16 @@ class Link:
                         return identity
         if echoed:
             problem = "the line echoes what is sent: there is no board, or RX and TX are connected"
+        elif intact:
+            problem = (
+                f"something answers ({intact} intact frames), but not this host: another program "
+                f"uses the board, or {NOISE_TO_BOARD}"
+            )
         elif received:
             problem = (
-                f"something answers ({received} bytes), but not as a Weft board: another device, "
-                f"another bitstream or another baud rate"
+                f"something answers ({received} bytes), but no frame is intact: the line is noisy, "
+                f"or it is no Weft board. Check the baud rate of the bitstream, {WIRES}, and that "
+                f"this is the board's port"
             )
         else:
             problem = (
@@ -223,7 +234,7 @@ class Link:
             self.identity = self.connect()
         self._open = False  # unless it ends as it should
         batch = Batch(requests, self._next, self.window, progress)
-        failures = 0
+        failures = received = intact = 0  # since the last answer
         frames = LONGEST_FRAMES * (self.chunk + 40) * self._byte_seconds
         timeout = max(self.timeout, min(frames, LONGEST_FRAMES_SECONDS))
         deadline = self._clock() + timeout
@@ -233,22 +244,21 @@ class Link:
             now = self._clock()
             data = self.line.read(deadline - now) if now < deadline else b""
             advanced = False
+            received += len(data)
             for payload in self._deframer.feed(data):
+                intact += 1
                 answer = self._answer(payload)
                 if answer is not None:
                     self._check(answer, batch)
                     advanced |= batch.take(answer)
             now = self._clock()
             if advanced:
-                failures = 0
+                failures = received = intact = 0
                 deadline = now + timeout
             elif now >= deadline:
                 failures += 1
                 if failures > self.attempts:
-                    raise LinkError(
-                        f"{self.line.name}: the board stopped answering ({failures} attempts): "
-                        f"is it still on and connected?"
-                    )
+                    raise LinkError(f"{self.line.name}: {_lost(failures, received, intact)}")
                 batch.rewind()
                 deadline = now + max(timeout, min(timeout * 2**failures, LONGEST_TIMEOUT))
         self.repeats += batch.repeats
@@ -298,3 +308,21 @@ class Link:
                 f"{self.line.name}: the board does not understand operation {answer.operation}: "
                 f"software and bitstream do not fit together"
             )
+
+
+def _lost(attempts: int, received: int, intact: int) -> str:
+    """Why no answer came: by the bytes and the intact frames that did."""
+    if intact:
+        return (
+            f"the board answers ({intact} intact frames in {attempts} attempts), but requests do "
+            f"not reach it: {NOISE_TO_BOARD}"
+        )
+    if received:
+        return (
+            f"the line is noisy: {received} bytes came in {attempts} attempts, and no frame was "
+            f"intact: check {WIRES}, or build the bitstream for a lower baud rate"
+        )
+    return (
+        f"the board stopped answering ({attempts} attempts, nothing came): is it still on, and "
+        f"connected in both directions?"
+    )

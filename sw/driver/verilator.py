@@ -16,9 +16,10 @@ from sim.model import Model
 from sim.trace import Event, decode_events
 from sim.verilator import CXX_FLAGS, DRAFT_CXX_FLAGS, BuildError, BuiltModel, build_model
 from sim.verilator import Progress as BuildProgress
-from sw.driver.device import Device, Progress
+from sw.driver.device import Device
 from sw.driver.errors import DeviceOptionError, MissingCompilerError, ModelBuildError
 from sw.driver.host_memory import HostMemory
+from sw.driver.machine import WRITABLE, Progress
 
 __all__ = ["VerilatorDevice"]
 
@@ -68,7 +69,7 @@ class VerilatorDevice(Device):
             )
         except NoCompilerError as error:
             raise MissingCompilerError(str(error)) from None
-        except (BuildError, ExportError) as error:
+        except (BuildError, ExportError, OSError) as error:
             raise ModelBuildError(str(error)) from None
         self.build_seconds = built.build_seconds
         self.memory = HostMemory()
@@ -98,6 +99,10 @@ class VerilatorDevice(Device):
     def allocate(self, sizes: Mapping[Region, int]) -> Mapping[Region, int]:
         bases = self.memory.allocate(sizes)
         self.model.set_memory(self.memory.data)
+        self.model.set_windows(
+            (bases[region], bases[region] + sizes[region], bool(WRITABLE[region]))
+            for region in Region
+        )
         return bases
 
     def write(self, region: Region, offset: int, data: NDArray[np.uint8]) -> None:
@@ -120,5 +125,4 @@ class VerilatorDevice(Device):
         super().run(commands, **options)
 
     def close(self) -> None:
-        self.model.close_vcd()
         self.model.close()

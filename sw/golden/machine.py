@@ -17,7 +17,9 @@ from hw import isa
 from hw.config import AcceleratorConfig
 from hw.isa import (
     MASKED_SCORE,
+    SQUARES_BITS,
     SUM_BITS,
+    TOTAL_BITS,
     Command,
     ErrorCode,
     Function,
@@ -39,8 +41,13 @@ from hw.vector.golden import (
     reciprocal_row,
     unpack_params,
 )
+from sw.golden.legality import check_legal
 
 __all__ = ["GoldenMachine", "MachineStop", "UndefinedCommand"]
+
+
+ROW_STATES = ("ROW_MAX", "softmax state", "statistics")
+"""What commands leave for later ones on the same rows."""
 
 
 class MachineStop(Exception):
@@ -94,6 +101,8 @@ class GoldenMachine:
         self.shift = np.zeros(c.row_slots, np.int64)
         self.sum = np.zeros(c.row_slots, np.int64)
         self.squares = np.zeros(c.row_slots, np.int64)
+        # Rows whose state the program has written; a command without a program may read any.
+        self.written = {name: np.ones(c.row_slots, np.bool_) for name in ROW_STATES}
         self.dram: dict[Region, _Dram] = {}
         self.index = 0
         self._execute: dict[Opcode, Callable[[Command], None]] = {
@@ -129,13 +138,12 @@ class GoldenMachine:
     def _run(self, commands: bytes, progress: Callable[[int, int], None] | None) -> int:
         total = len(commands) // isa.COMMAND_BYTES
         dispatched = dict.fromkeys(Unit, 0)
+        for written in self.written.values():
+            written.fill(False)
         for index in range(total):
             self.index = index
             word = commands[index * isa.COMMAND_BYTES : (index + 1) * isa.COMMAND_BYTES]
-            try:
-                command = isa.decode(word)
-            except isa.IsaError as error:
-                raise self._stop(ErrorCode.ILLEGAL_COMMAND, str(error)) from None
+            command = self._decode(word)
             for wait in command.waits:
                 if wait and (dispatched[wait.unit] - wait.count) % 4096 >= 2048:
                     raise self._stop(
@@ -151,6 +159,14 @@ class GoldenMachine:
                 progress(index, total)
         self.index = total
         raise self._stop(ErrorCode.PROGRAM_END, "the program has no HALT")
+
+    def _decode(self, word: bytes) -> Command:
+        try:
+            command = isa.decode(word)
+            check_legal(command, self.config)
+        except isa.IsaError as error:
+            raise self._stop(ErrorCode.ILLEGAL_COMMAND, str(error)) from None
+        return command
 
     def execute(self, command: Command) -> None:
         """Execute one command to completion. Raises `MachineStop` and `UndefinedCommand`."""
@@ -174,15 +190,22 @@ class GoldenMachine:
     def _check_slots(self, command: Command) -> None:
         self._check(command["slot"] + command["rows"] - 1, self.config.row_slots, "row state")
 
+    def _slots(self, command: Command, *, reads: str = "", writes: str = "") -> slice:
+        """The row state of a command, which must have been written if it is read."""
+        rows = slice(command["slot"], command["slot"] + command["rows"])
+        if reads and not self.written[reads][rows].all():
+            raise UndefinedCommand(
+                f"command {self.index}: {command.opcode.name} reads the {reads} of rows "
+                f"{rows.start}..{rows.stop - 1} before the program has written all of it"
+            )
+        if writes:
+            self.written[writes][rows] = True
+        return rows
+
     def _check_vector(self, command: Command) -> None:
         """What a vector command is refused for before it has done anything."""
-        v, c = command.values, self.config
-        if command.opcode != Opcode.VECTOR or v["statistics"]:
+        if command.opcode != Opcode.VECTOR or command["statistics"]:
             self._check_slots(command)
-        if v["dst_memory"] == Memory.ACTIVATION and v["dst_by_column"] and c.columns > c.rows:
-            raise self._stop(
-                ErrorCode.ILLEGAL_COMMAND, f"activation words are shorter than {c.columns} bytes"
-            )
 
     # --- DMA ----------------------------------------------------------------------------------
 
@@ -204,9 +227,6 @@ class GoldenMachine:
         words, runs = command["words"], command["runs"]
         dram = self.dram.get(Region(command["region"]))
         offset, stride = command["offset"], command["dram_stride"]
-        bus = self.config.bus_bytes
-        if offset % bus or stride % bus:
-            raise self._stop(ErrorCode.ILLEGAL_COMMAND, f"DRAM offset not a multiple of {bus}")
         last = offset + (runs - 1) * stride + words * pitch
         if dram is None or last > len(dram.data):
             raise self._stop(
@@ -244,14 +264,6 @@ class GoldenMachine:
     def _gemm(self, command: Command) -> None:
         v, c = command.values, self.config
         rows, k, n = v["rows"], v["k_tiles"], v["n_tiles"]
-        for option, used in (
-            ("sparse", command.opcode == Opcode.SPARSE_GEMM),
-            ("int4", v["w_int4"]),
-        ):
-            if used and not getattr(c, option):
-                raise self._stop(
-                    ErrorCode.ILLEGAL_COMMAND, f"the configuration is without {option!r}"
-                )
         form = tile_format(c, command.opcode, v)
         self._check(
             v["a_address"] + (k * form.panels - 1) * v["a_stride"] + rows - 1,
@@ -270,6 +282,10 @@ class GoldenMachine:
             self._check_slots(command)
         if v["row_max"] and v["mask"]:
             self._check(v["mask_address"] + n - 1, c.mask_words, "mask")
+        if v["accumulate"] and v["rescale"]:
+            self._slots(command, reads="softmax state")
+        if v["row_max"]:
+            self._slots(command, writes="ROW_MAX")
         gemm(
             c,
             v,
@@ -336,10 +352,14 @@ class GoldenMachine:
             v["dst_address"] + (panels - 1) * v["dst_stride"] + v["rows"] - 1, len(memory), name
         )
         data = values.astype(np.uint8)
-        for panel in range(panels):
-            start = v["dst_address"] + panel * v["dst_stride"]
-            part = data[:, panel * word_bytes : (panel + 1) * word_bytes]
-            memory[start : start + v["rows"], : part.shape[1]] = part
+        # Panels that overlap are written row by row; only then does the order matter.
+        overlap = panels > 1 and v["dst_stride"] < v["rows"]
+        step = 1 if overlap else v["rows"]
+        for row in range(0, v["rows"], step):
+            for panel in range(panels):
+                start = v["dst_address"] + panel * v["dst_stride"] + row
+                part = data[row : row + step, panel * word_bytes : (panel + 1) * word_bytes]
+                memory[start : start + step, : part.shape[1]] = part
 
     def _vector(self, command: Command) -> None:
         v = command.values
@@ -354,10 +374,12 @@ class GoldenMachine:
             h = saturate(saturate(h, 16) + round_shift(residual, v["res_shift"]), 16)
         h16 = saturate(h, 16)
         if v["statistics"]:
-            rows = slice(v["slot"], v["slot"] + v["rows"])
             first = v["statistics_first"]
-            self.sum[rows] = h16.sum(1) + (0 if first else self.sum[rows])
-            self.squares[rows] = (h16 * h16).sum(1) + (0 if first else self.squares[rows])
+            rows = self._slots(command, reads="" if first else "statistics", writes="statistics")
+            total = h16.sum(1) + (0 if first else self.sum[rows])
+            squares = (h16 * h16).sum(1) + (0 if first else self.squares[rows])
+            self.sum[rows] = wrapped(total, TOTAL_BITS)
+            self.squares[rows] = squares & ((1 << SQUARES_BITS) - 1)
         if v["dst_memory"]:
             if v["two_stage"]:
                 h = affine(h, self._param(Memory.PARAM1, v["param1"], v["groups"]))
@@ -368,7 +390,7 @@ class GoldenMachine:
     def _norm(self, command: Command) -> None:
         v = command.values
         self._check_vector(command)
-        rows = slice(v["slot"], v["slot"] + v["rows"])
+        rows = self._slots(command, reads="statistics")
         p = norm_row(self.sum[rows], self.squares[rows], v["features"], v["epsilon"])
         z = middle(self._residual_read(v), _per_row(p))
         if v["dst_memory"]:
@@ -381,7 +403,7 @@ class GoldenMachine:
     def _scale(self, command: Command) -> None:
         v = command.values
         self._check_vector(command)
-        rows = slice(v["slot"], v["slot"] + v["rows"])
+        rows = self._slots(command, reads="softmax state")
         h = middle(self._acc_read(v), _per_row(reciprocal_row(self.total[rows])))
         second = self._param(Memory.PARAM1, v["param1"], v["groups"])
         self._write_bytes(v, saturate(affine(h, second), 8))
@@ -389,7 +411,10 @@ class GoldenMachine:
     def _softmax(self, command: Command) -> None:
         v = command.values
         self._check_vector(command)
-        rows = slice(v["slot"], v["slot"] + v["rows"])
+        self._slots(command, reads="ROW_MAX")
+        rows = self._slots(
+            command, reads="" if v["first"] else "softmax state", writes="softmax state"
+        )
         new, largest, shift = row_step(
             self.row_max[rows].astype(np.int64),
             self.octave[rows],

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from hw.config import AcceleratorConfig, get_config
-from sim.cache import cache_folder, locked, source_digest
+from sim.cache import kept, source_digest
 from sw.compiler.errors import CompileError
-from sw.compiler.graph.graph_file import load_graph, save_graph
+from sw.compiler.graph.graph_file import GRAPH_VERSION, graph_bytes, load_graph
 from sw.compiler.graph.operations import QuantGraph
 from sw.compiler.graph.retarget import with_shape
 from sw.compiler.lower.lower import lower
-from sw.compiler.program.program import Program, ProgramError
+from sw.compiler.program.program import Program
 from sw.compiler.quantise import QuantOptions, given_formats, quantise
 from sw.driver import Device, open_device
 from sw.models import minilm
@@ -71,43 +71,39 @@ class Embedder:
     def graph(self) -> QuantGraph:
         """The quantised model for up to `minilm.MAX_TOKENS` tokens."""
         if self._graph is None:
-            key = source_digest("hw/vector", "hw/softmax", "sw/compiler/quantise", "sw/models")
-            name = f"{self._model}-{key}"
+            rooms = ("sw/compiler/capture", "sw/compiler/graph", "sw/compiler/quantise")
+            key = source_digest("hw/vector", "hw/softmax", *rooms, "sw/models")
+            name = f"{self._model}-{key}-{GRAPH_VERSION}"
             if self._weights and self.config.sparse:  # what is 2:4 stays so
                 name += "-sparse"
-            path = cache_folder("models") / f"{name}.safetensors"
-            with locked(path.with_suffix(".lock")):
-                if not path.exists():
-                    update = self._step("Quantising all-MiniLM-L6-v2 (once, a few minutes)")
-                    exact = minilm.float_graph(weights=self._weights)
-                    formats = given_formats(exact, sparse=self.config.sparse, int4=False)
-                    graph = quantise(
-                        exact,
-                        minilm.calibration(),
-                        QuantOptions(formats=formats),
-                        progress=lambda _text, part: update(part, 1.0),
-                    )
-                    save_graph(graph, path)
-            self._graph = load_graph(path)
+            self._graph = load_graph(kept("models", f"{name}.safetensors", self._quantise))
         return self._graph
+
+    def _quantise(self, _work: Path) -> bytes:
+        update = self._step("Quantising all-MiniLM-L6-v2 (once, a few minutes)")
+        exact = minilm.float_graph(weights=self._weights)
+        formats = given_formats(exact, sparse=self.config.sparse, int4=False)
+        graph = quantise(
+            exact,
+            minilm.calibration(),
+            QuantOptions(formats=formats),
+            progress=lambda _text, part: update(part, 1.0),
+        )
+        return graph_bytes(graph)
 
     def program(self, tokens: int) -> Program:
         """The program for one text of `tokens` tokens, [CLS] and [SEP] included."""
         if not 1 <= tokens <= minilm.MAX_TOKENS:
             raise CompileError(f"{tokens} tokens: the model takes 1 to {minilm.MAX_TOKENS}")
         key = source_digest("hw", "sw/compiler", "sw/models")
-        folder = cache_folder("programs")
         name = f"{self._model}-{tokens}-{self.config.fingerprint():08x}-{key}.safetensors"
-        if (folder / name).exists():
-            try:
-                return Program.load(folder / name)
-            except ProgramError:
-                (folder / name).unlink()
-        graph = self.graph
-        self._step(f"Lowering the model for {tokens} tokens")
-        program = lower(with_shape(graph, 1, tokens), self.config)
-        program.save(folder / name)
-        return program
+
+        def make(_work: Path) -> bytes:
+            graph = with_shape(self.graph, 1, tokens)
+            self._step(f"Lowering the model for {tokens} tokens")
+            return lower(graph, self.config).to_bytes()
+
+        return Program.load(kept("programs", name, make))
 
     def open(self, device: str, **options: Any) -> Device:
         """Open a device of this configuration."""

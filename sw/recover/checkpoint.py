@@ -1,21 +1,22 @@
-"""A training run on disk: weights, masks, optimiser, step and curve in one safetensors file."""
+"""A training run on disk: weights, masks, optimiser, step and curve in one sealed file."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from sim.files import write_atomically
 from sw.compiler.errors import CompileError
+from sw.compiler.graph.tensor_file import TensorFileError, read_tensors, tensor_bytes
 
 __all__ = ["Checkpoint", "Point", "fingerprint"]
+
+FORMAT = "weft-recovery-checkpoint"
+VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -61,21 +62,17 @@ class Checkpoint:
         """Write the file; an older one is replaced only by a complete one."""
         state = {k: v for k, v in vars(self).items() if k not in ("tensors", "curve")}
         state["curve"] = [asdict(p) for p in self.curve]
-        partial = path.with_name(path.name + ".partial")
-        save_file(self.tensors, partial, {"weft-recovery": json.dumps(state)})
-        os.replace(partial, path)
+        arrays = {name: tensor.detach().numpy() for name, tensor in self.tensors.items()}
+        write_atomically(path, tensor_bytes(arrays, state, FORMAT, VERSION))
 
     @classmethod
     def load(cls, path: Path, model: str, settings: dict[str, object]) -> Checkpoint:
         """Read a run of this model with these settings. Raises `CompileError` if it is not one."""
         try:
-            with safe_open(path, framework="pt") as file:
-                state = json.loads((file.metadata() or {})["weft-recovery"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}
-        except (SafetensorError, KeyError, ValueError) as error:
-            raise CompileError(
-                f"{path} is not a checkpoint of a recovery ({error}): remove it or give --restart"
-            ) from None
+            state, arrays = read_tensors(path, FORMAT, VERSION, "give --restart")
+        except TensorFileError as error:
+            raise CompileError(f"{error}; remove it or give --restart") from None
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         if state["model"] != model:
             raise CompileError(
                 f"{path} is the checkpoint of another model: remove it, give --restart, or "

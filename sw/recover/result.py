@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 from torch.export import ExportedProgram
 
+from sim.files import write_atomically
 from sw.models import minilm
 from sw.recover.checkpoint import Point
 from sw.recover.student import Model
@@ -26,20 +28,23 @@ def save_minilm(student: Model, path: str) -> None:
     state = dict(minilm.load_module().state_dict())
     for name, parameter in student.parameters.items():
         state[name.removeprefix(PREFIX)] = parameter.detach()
-    save_file({name: value.contiguous().clone() for name, value in state.items()}, path)
+    tensors = {name: value.contiguous().clone() for name, value in state.items()}
+    write_atomically(path, save(tensors))
 
 
 def save_program(program: ExportedProgram, student: Model, path: str) -> None:
     """The exported program, which gets the student's parameters, as a .pt2 file."""
     for name, parameter in student.parameters.items():
         program.state_dict[name] = nn.Parameter(parameter.detach())
-    torch.export.save(program, path)
+    file = io.BytesIO()
+    torch.export.save(program, file)
+    write_atomically(path, file.getvalue())
 
 
 def save_curve(points: Sequence[Point], path: str, title: str) -> list[Path]:
     """Write `path`.json and, where matplotlib is installed, `path`.png; returns what is written."""
     data = Path(f"{path}.json")
-    data.write_text(json.dumps([asdict(p) for p in points], indent=1) + "\n")
+    write_atomically(data, (json.dumps([asdict(p) for p in points], indent=1) + "\n").encode())
     if importlib.util.find_spec("matplotlib") is None:
         return [data]
     from matplotlib.figure import Figure
@@ -56,5 +61,7 @@ def save_curve(points: Sequence[Point], path: str, title: str) -> list[Path]:
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, loc="lower right")
     picture = Path(f"{path}.png")
-    figure.savefig(picture, dpi=150)
+    file = io.BytesIO()
+    figure.savefig(file, dpi=150)
+    write_atomically(picture, file.getvalue())
     return [data, picture]

@@ -22,6 +22,8 @@ def test_it_equals_golden(example: dict, tmp_path: Path, capfd):
     assert printed.endswith("65,536 bytes of memory equal to the golden model's\n")
     before, after = (example["read_hex"](tmp_path / f"{n}.hex") for n in ("memory", "result"))
     assert (before != after).sum() > 90, "5 x 10 INT16 results, hardly a byte of them 0"
+    other = example["simulate"](tmp_path, tmp_path / "weft_tiny.v", standard="2005")
+    assert (other == after).all()
     after[123] ^= 1
     with pytest.raises(SystemExit, match="1 bytes differ from the golden model, the first at 123"):
         example["compare"](after, example["read_hex"](tmp_path / "result.hex"))

@@ -9,7 +9,15 @@ import cocotb
 import numpy as np
 from cocotb.clock import Clock
 from cocotb.triggers import RisingEdge
-from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiRam, AxiSlave, MemoryRegion
+from cocotbext.axi import (
+    AddressSpace,
+    AxiBus,
+    AxiLiteBus,
+    AxiLiteMaster,
+    AxiRam,
+    AxiSlave,
+    MemoryRegion,
+)
 
 from hw.config import AcceleratorConfig
 from hw.isa import COMMAND_BYTES, ErrorCode, Region
@@ -39,7 +47,8 @@ class Machine:
     Parameters
     ----------
     config: of the device. errors: addresses beyond the memory answer with an error (else they
-    wrap around). golden: the golden machine of an earlier test on the same device, as on-chip
+    wrap around). origin: bus address where the memory begins; one that is not 0 goes with
+    `errors`. golden: the golden machine of an earlier test on the same device, as on-chip
     memories keep their contents, even over a hardware reset.
     """
 
@@ -49,6 +58,7 @@ class Machine:
         config: AcceleratorConfig,
         *,
         errors: bool = False,
+        origin: int = 0,
         golden: GoldenMachine | None = None,
     ):
         self.dut, self.config = dut, config
@@ -57,6 +67,7 @@ class Machine:
         self._axi = AxiBus.from_prefix(dut, "m_axi_")
         self._axil = AxiLiteBus.from_prefix(dut, "s_axil_")
         self._errors = errors
+        self.origin = origin
         self.expected = bytes(RAM_BYTES)
 
     async def start(self) -> None:
@@ -66,7 +77,9 @@ class Machine:
         self.driver = AxiLiteMaster(self._axil, dut.clk, dut.rst)
         if self._errors:
             region = MemoryRegion(RAM_BYTES)
-            self.ram = AxiSlave(self._axi, dut.clk, dut.rst, target=region)
+            space = AddressSpace()
+            space.register_region(region, self.origin)
+            self.ram = AxiSlave(self._axi, dut.clk, dut.rst, target=space)
             self.memory = region.mem
         else:
             self.ram = AxiRam(self._axi, dut.clk, dut.rst, size=RAM_BYTES)
@@ -127,8 +140,8 @@ class Machine:
             self.base[region] = address
             data[address : address + len(content)] = content.tobytes()
             register = region_address(region)
-            await self.write(register, address)
-            await self.write(register + 4, 0)
+            await self.write(register, (self.origin + address) & 0xFFFFFFFF)
+            await self.write(register + 4, (self.origin + address) >> 32)
             await self.write(register + 8, (sizes or {}).get(region, len(content)))
             await self.write(register + 12, int(region in WRITABLE))
             address += len(content) + GAP_BYTES - GAP_BYTES % self.config.bus_bytes

@@ -1,8 +1,8 @@
 """Programs for tests of the whole machine: commands with automatic waits, and random ones.
 
 A random program keeps only to what the command stream demands of a program (addresses inside
-their memories, row state written before it is read, scores that their row maximum covers);
-everything else is left to chance, with addresses that overlap often.
+their memories, row state written before it is read); everything else is left to chance, with
+addresses that overlap often.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ class RandomProgram:
             by_column = 0
         width = (c.columns if by_column else c.rows) // c.lanes
         words = c.activation_words if memory == Memory.ACTIVATION else c.weight_words
-        place = self._panels(words, rows, -(-groups // width), rows)
+        place = self._panels(words, rows, -(-groups // width))
         return {
             "dst_memory": memory,
             "dst_by_column": by_column,
@@ -344,7 +344,7 @@ class RandomProgram:
                 **scores,
                 **destination,
                 slot=slot,
-                limit=limit,
+                limit=rng.choice([limit, NO_LIMIT]),  # beyond: scores that no maximum covers
                 causal=causal,
                 score_shift=rng.randint(0, 12),
                 first=int(block == 0),

@@ -5,6 +5,7 @@ import pytest
 from hw.accelerator import Accelerator
 from hw.config import PRESETS
 from tests.cocotb_runner import run
+from tests.hw.cocotb_addresses import CONFIG as FAR
 
 CONFIG = PRESETS["tiny"]
 
@@ -16,4 +17,13 @@ def test_on_icarus(module):
         f"tests.hw.{module}",
         simulators=("icarus",),
         name="accelerator_tiny",
+    )
+
+
+def test_beyond_4_gb():
+    run(
+        Accelerator(FAR),
+        "tests.hw.cocotb_addresses",
+        simulators=("icarus",),
+        name="accelerator_far",
     )

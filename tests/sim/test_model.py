@@ -83,6 +83,28 @@ def test_protocol_violation_is_reported(built):
         copy(model, make_memory(), bursts=1, beats=4, source=4096 - built.bus_bytes)
 
 
+def test_bursts_stay_within_the_windows(built):
+    size = 4 * built.bus_bytes
+    good = [(0, size, False), (4096, 4096 + size, True)]
+    model = Model(built)
+    model.set_windows(good)
+    copy(model, make_memory(), bursts=1)
+    for windows, text in (
+        ([(0, size, True)], "write burst outside every writable window"),
+        ([(0, size, False), (4096, 4096 + size, False)], "write burst outside"),
+        ([(0, size - 1, False), good[1]], "read burst outside every window"),
+        ([(1, size, False), good[1]], "read burst outside"),
+    ):
+        model = Model(built)
+        model.set_windows(windows)
+        with pytest.raises(ModelError, match=text):
+            copy(model, make_memory(), bursts=1)
+    model = Model(built)
+    model.set_windows(good)
+    model.set_windows([])
+    copy(model, make_memory(), bursts=1, source=512)
+
+
 def test_events(built):
     names = [(t.port, t.index) for t in built.traces]
     expected = [("trace_done", 0), ("trace_errors", 0), ("trace_errors", 1), ("trace_started", 0)]
@@ -102,6 +124,15 @@ def test_limit(built):
     model.set_memory(make_memory())
     assert model.run(1000) == (1000, False)
     assert model.khz > 0
+
+
+def test_closed(built):
+    model = Model(built)
+    model.close()
+    model.close()
+    for call in (lambda: model.run(1), lambda: model.read_register(0), lambda: model.interrupt):
+        with pytest.raises(ModelError, match="the model is closed"):
+            call()
 
 
 def test_second_build_comes_from_the_cache(built):

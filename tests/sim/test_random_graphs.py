@@ -74,6 +74,7 @@ def random_graph(seed: int, config: AcceleratorConfig) -> tuple[QuantGraph, str]
         "causal": rng.random() < 0.5,
         "masked": rng.random() < 0.5,
         "key_block": rng.choice([7, 16, 64]),
+        "biased": rng.random() < 0.5,
     }
     graph = random_encoder(seed, batch=batch, tokens=tokens, formats=formats, **options)
     return graph, f"encoder {batch} x {tokens}, {options}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -101,6 +102,7 @@ def _attend(c: Capture, node, q, k, v, scale, masks, causal):
         names.append(name)
     if not q.index.shape == k.index.shape == v.index.shape:
         raise refuse(node, "q, k and v must have the same shape")
+    masks, bias = _split_bias(node, masks, heads, builder.tokens)
     seen = interpret_mask(c, masks, (builder.batch, builder.tokens))
     if isinstance(seen, str):
         raise refuse(node, seen)
@@ -108,11 +110,34 @@ def _attend(c: Capture, node, q, k, v, scale, masks, causal):
         raise refuse(node, "is_causal together with a mask")
     q_name, k_name, v_name = names
     masked, source = causal or seen.causal, seen.source
-    op = FloatAttention(node.name, q_name, k_name, v_name, heads, scale, masked, source, place)
+    op = FloatAttention(
+        node.name, q_name, k_name, v_name, heads, scale, masked, source, place, bias
+    )
     name, features = builder.put(op), q.index.numel() // (builder.batch * builder.tokens)
     index = torch.arange(builder.batch * builder.tokens * features)
     index = index.reshape(builder.batch, builder.tokens, heads, -1).transpose(1, 2)
     return Activation(name, features, index.reshape(q.index.shape))
+
+
+def _split_bias(node, parts: tuple, heads: int, tokens: int) -> tuple[tuple, np.ndarray | None]:
+    """(parts that only hide keys, the sum of constants [heads or 1, tokens, tokens] or None)."""
+    masks, bias = [], None
+    for part in parts:
+        constant = isinstance(part, Tensor) and part.is_floating_point()
+        shown = part > HIDDEN if constant else None
+        if shown is None or not bool((part[shown] != 0).any()):
+            masks.append(part)
+            continue
+        value = torch.where(shown, part.float(), 0.0)
+        if not bool(shown.all()):
+            masks.append(torch.where(shown, 0.0, part))
+        value = value.reshape((1,) * (4 - value.dim()) + tuple(value.shape))
+        alike = bool((value == value[:1]).all())
+        if not alike or value.shape[1] not in (1, heads):
+            raise refuse(node, "a constant on the scores is the same for all sequences")
+        value = value[0].expand(-1, tokens, tokens).numpy()
+        bias = value if bias is None else bias + value
+    return tuple(masks), bias
 
 
 HANDLERS = {

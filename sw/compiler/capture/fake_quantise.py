@@ -104,11 +104,12 @@ class FakeQuantisation:
     def steps_of(self, node: torch.fx.Node, weight: Tensor) -> np.ndarray | None:
         """Step of each output [N] of a linear's `weight` [N, K], if it is quantised already."""
         known = [n for n in node.all_input_nodes if n in self.steps]
-        sources = [n for n in known if self.values[n].dim() == 2]  # pyright: ignore
+        sources = [n for n in known if self.values[n].dim() >= 2]  # pyright: ignore
         if not sources:
             return None
         steps = self.steps[sources[-1]]
         if steps is not None:
+            steps = steps.reshape(-1, *steps.shape[-2:])[0]
             steps = steps if node.target is aten.linear.default else steps.t()
             rows = steps[:, 0].double()
             integers = weight.double() / rows[:, None]

@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from sw.compiler.capture.functional import functional_program
 from sw.compiler.capture.importer import run_node
-from sw.compiler.capture.nodes import refuse
+from sw.compiler.capture.nodes import place_of, refuse
 from sw.compiler.capture.state import Capture
 from sw.compiler.capture.symbolic import Activation, Derived, Hosted, Pointwise
 from sw.compiler.errors import CompileError, UnsupportedOperation, UnsupportedOutputWarning
@@ -162,10 +162,11 @@ def _result(capture: Capture, failures: dict, leaf: object, name: str) -> object
     if isinstance(value, Pointwise):
         raise value.error
     if isinstance(value, Activation):
-        if value.is_whole(capture.builder.batch * capture.builder.tokens):
-            return capture.host.output(value.name, tuple(value.index.shape))
         if value.taken:
             return capture.host.result(leaf)
+        for part in (value, capture.builder.part(value, place_of(leaf))):
+            if part is not None and part.is_whole(capture.builder.batch * capture.builder.tokens):
+                return capture.host.output(part.name, tuple(part.index.shape))
         raise refuse(leaf, "an output must be a whole value, in order")
     if isinstance(value, Hosted) and value.pooled:
         return capture.host.result(leaf)

@@ -22,13 +22,11 @@ from torch.utils import _pytree as pytree
 
 from sw.compiler.capture.adapt import adapt
 from sw.compiler.capture.attributes import check_attributes, watch_attributes
+from sw.compiler.capture.decompositions import DECOMPOSITIONS
 from sw.compiler.capture.nodes import place_of, refuse
 from sw.compiler.errors import CompileError, UnsupportedOperation, first_line
 
 __all__ = ["functional_program"]
-
-DECOMPOSITIONS: dict = {}
-"""What becomes of operations that PyTorch fuses; empty: all others stay as they are."""
 
 
 def functional_program(

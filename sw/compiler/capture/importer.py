@@ -17,8 +17,10 @@ from sw.compiler.capture import attention, elementwise, linears, rows
 from sw.compiler.capture.epilogue import hosted, takes_rows
 from sw.compiler.capture.fake_quantise import OPERATIONS
 from sw.compiler.capture.nodes import refuse
+from sw.compiler.capture.softmax import softmax_so_far
 from sw.compiler.capture.state import Capture
 from sw.compiler.capture.symbolic import (
+    LEADING,
     VIEWS,
     Activation,
     Derived,
@@ -27,6 +29,7 @@ from sw.compiler.capture.symbolic import (
     Probabilities,
     Scores,
 )
+from sw.compiler.errors import UnsupportedOperation
 
 __all__ = ["run_node"]
 
@@ -105,15 +108,24 @@ def run_node(c: Capture, node: torch.fx.Node) -> object:
         return on_host
     if node.target in OPERATIONS:
         return c.fake.activation(node, c.as_activation(node, value), args)
+    if getattr(node.target, "__name__", "") == "getitem":
+        return args[0][args[1]]
+    if node.target in LEADING and isinstance(value, Scores | Probabilities):
+        shape, before = (n.meta["val"].shape for n in (node, node.all_input_nodes[0]))
+        if shape[-2:] == before[-2:] and shape.numel() == before.numel():
+            return value.viewed(shape)
+    try:
+        return _handled(node, flat, c, args, kwargs)
+    except UnsupportedOperation as error:
+        return softmax_so_far(c, node, error)
+
+
+def _handled(node: torch.fx.Node, operands: list, c: Capture, args, kwargs) -> object:
+    """What the handler of its operation makes of a node. Raises `UnsupportedOperation`."""
     handler = HANDLERS.get(node.target)
     if handler is not None:
         return handler(c, node, *args, **kwargs)
-    if getattr(node.target, "__name__", "") == "getitem":
-        return args[0][args[1]]
-    if node.target in VIEWS and isinstance(value, Scores | Probabilities):
-        if node.target in (aten.clone.default, aten.contiguous.default):
-            return value
-    for item in flat:
+    for item in operands:
         if isinstance(item, Pointwise):
             raise item.error
     if node.target in PARTS:

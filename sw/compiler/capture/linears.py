@@ -42,8 +42,10 @@ def _addmm(c: Capture, node, bias, x, weight):
 
 
 def _matmul(c: Capture, node, a, b):
-    if isinstance(a, Activation) and isinstance(b, Tensor) and b.dim() == 2:
-        return _linear(c, node, a, b.t())
+    if isinstance(a, Activation) and isinstance(b, Tensor) and b.dim() >= 2:
+        each = b.reshape(-1, *b.shape[-2:])  # a linear that was taken apart repeats its weights
+        if a.index.shape[:-1] == node.meta["val"].shape[:-1] and bool((each == each[:1]).all()):
+            return _linear(c, node, a, each[0].t())
     return matmul_of_activations(c, node, a, b)
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "LEADING",
     "VIEWS",
     "Activation",
     "Derived",
@@ -40,6 +41,12 @@ VIEWS = {
     aten.numpy_T.default, aten.mT.default, aten.lift_fresh_copy.default, aten.alias.default,
     aten.unsqueeze_copy.default,
 }  # fmt: skip
+LEADING = {
+    aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.expand.default,
+    aten.unsqueeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.flatten.using_ints,
+    aten.unflatten.int, aten.contiguous.default, aten.clone.default,
+}  # fmt: skip
+"""Views that keep the order of elements if they keep their number."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +99,8 @@ class Hosted:
 
 @dataclass(frozen=True)
 class Pointwise:
-    """A function of each element of one activation, not known yet; `error` if it stays so."""
+    """A function of one activation, element by element, or of scores, not known yet; `error` if it
+    stays so."""
 
     node: torch.fx.Node
     error: Exception
@@ -114,12 +122,23 @@ class Scores:
     scale: float = 1.0
     masks: tuple[object, ...] = ()
 
+    def viewed(self, shape: tuple[int, ...]) -> Scores:
+        """With other leading dimensions; the last two stay."""
+        q, k = (
+            item.viewed(item.index.reshape(*shape[:-2], *item.index.shape[-2:]))
+            for item in (self.q, self.k)
+        )
+        return replace(self, q=q, k=k)
+
 
 @dataclass(frozen=True)
 class Probabilities:
     """Softmax over the keys of `scores`."""
 
     scores: Scores
+
+    def viewed(self, shape: tuple[int, ...]) -> Probabilities:
+        return Probabilities(self.scores.viewed(shape))
 
 
 Value = object

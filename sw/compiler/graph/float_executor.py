@@ -3,6 +3,8 @@ front end against the module itself."""
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 import torch.nn.functional as functional
@@ -50,8 +52,12 @@ def _attention(op: FloatAttention, values: Feeds, rows: Rows) -> np.ndarray:
         if op.mask is not None:
             keys = torch.from_numpy(values[op.mask].astype(bool))[index].reshape(-1, 1, 1, length)
             seen = seen & keys
+        added = seen
+        if op.bias is not None:
+            corner = torch.from_numpy(op.bias[:, :length, :length])
+            added = torch.where(seen, corner, -math.inf)
         out = functional.scaled_dot_product_attention(
-            split(q), split(k), split(v), seen, scale=op.scale
+            split(q), split(k), split(v), added, scale=op.scale
         )
         # A query without a visible key is NaN here; the accelerator gives 0.
         out = torch.where(seen.any(-1, keepdim=True), out, 0.0)

@@ -1,4 +1,4 @@
-"""Quantised graphs as files: arrays in safetensors, structure as JSON in its metadata.
+"""Quantised graphs as files: one sealed safetensors file, structure as JSON in its metadata.
 
 Quantising takes minutes, lowering a second; so the quantised graph is what is worth keeping.
 """
@@ -6,14 +6,11 @@ Quantising takes minutes, lowering a second; so the quantised graph is what is w
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from hw.isa import Function
 from hw.sparse.formats import WeightFormat
@@ -21,9 +18,11 @@ from hw.vector.golden import Affine
 from sw.compiler.errors import CompileError
 from sw.compiler.graph import host
 from sw.compiler.graph import operations as ir
+from sw.compiler.graph.tensor_file import TensorFileError, read_tensors, tensor_bytes
 
-__all__ = ["GRAPH_VERSION", "load_graph", "save_graph"]
+__all__ = ["GRAPH_VERSION", "flatten", "graph_bytes", "load_graph", "restore"]
 
+FORMAT = "weft-quantised-graph"
 GRAPH_VERSION = 4
 
 _CLASSES: dict[str, type] = {
@@ -60,31 +59,33 @@ def _smallest(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def _flatten(value: Any, arrays: dict[str, np.ndarray]) -> Any:
+def flatten(value: Any, arrays: dict[str, np.ndarray]) -> Any:
     """JSON of a value; arrays move to `arrays` and leave their key and type behind."""
     if isinstance(value, Function):
         return {"function": int(value)}
     if isinstance(value, (np.ndarray, np.generic)):
         array = np.asarray(value)
-        key = f"a{len(arrays)}"
-        arrays[key] = np.ascontiguousarray(_smallest(array)).reshape(array.shape)
+        small = np.ascontiguousarray(_smallest(array)).reshape(array.shape)
+        # By content: what layers share is kept once.
+        key = hashlib.sha256(f"{small.dtype} {small.shape}".encode() + small.tobytes()).hexdigest()
+        arrays[key] = small
         return {"array": key, "dtype": str(array.dtype)}
     if dataclasses.is_dataclass(value):
         fields = {
-            f.name: _flatten(getattr(value, f.name), arrays)
+            f.name: flatten(getattr(value, f.name), arrays)
             for f in dataclasses.fields(value)
             if f.init
         }
         return {"class": type(value).__name__, "fields": fields}
     if isinstance(value, (list, tuple)):
         kind = "list" if isinstance(value, list) else "tuple"
-        return {kind: [_flatten(item, arrays) for item in value]}
+        return {kind: [flatten(item, arrays) for item in value]}
     if isinstance(value, dict):
-        return {"dict": {key: _flatten(item, arrays) for key, item in value.items()}}
+        return {"dict": {key: flatten(item, arrays) for key, item in value.items()}}
     return value
 
 
-def _restore(value: Any, arrays: dict[str, np.ndarray]) -> Any:
+def restore(value: Any, arrays: dict[str, np.ndarray]) -> Any:
     if not isinstance(value, dict):
         return value
     if "function" in value:
@@ -92,40 +93,26 @@ def _restore(value: Any, arrays: dict[str, np.ndarray]) -> Any:
     if "array" in value:
         return arrays[value["array"]].astype(value["dtype"])
     if "class" in value:
-        fields = {k: _restore(v, arrays) for k, v in value["fields"].items()}
+        fields = {k: restore(v, arrays) for k, v in value["fields"].items()}
         return _CLASSES[value["class"]](**fields)
     if "list" in value:
-        return [_restore(item, arrays) for item in value["list"]]
+        return [restore(item, arrays) for item in value["list"]]
     if "tuple" in value:
-        return tuple(_restore(item, arrays) for item in value["tuple"])
-    return {k: _restore(v, arrays) for k, v in value["dict"].items()}
+        return tuple(restore(item, arrays) for item in value["tuple"])
+    return {k: restore(v, arrays) for k, v in value["dict"].items()}
 
 
-def save_graph(graph: ir.QuantGraph, path: str | Path) -> None:
-    """Write a quantised graph; the file appears whole or not at all."""
+def graph_bytes(graph: ir.QuantGraph) -> bytes:
+    """Content of the file of a quantised graph."""
     arrays: dict[str, np.ndarray] = {}
-    structure = json.dumps(_flatten(graph, arrays))
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    metadata = {"format": "weft-quantised-graph", "version": str(GRAPH_VERSION)}
-    save_file(arrays, partial, metadata={**metadata, "graph": structure})
-    partial.replace(path)
+    header = {"graph": flatten(graph, arrays)}
+    return tensor_bytes(arrays, header, FORMAT, GRAPH_VERSION)
 
 
 def load_graph(path: str | Path) -> ir.QuantGraph:
-    """Read what `save_graph` wrote. Raises `CompileError` for anything else."""
+    """Read a file of `graph_bytes`. Raises `CompileError` for anything else."""
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != "weft-quantised-graph":
-                raise CompileError(f"{path} is not a quantised graph")
-            if metadata.get("version") != str(GRAPH_VERSION):
-                raise CompileError(
-                    f"{path} has graph version {metadata.get('version')}, this is {GRAPH_VERSION}: "
-                    "quantise again"
-                )
-            arrays = {key: file.get_tensor(key) for key in file.keys()}
-    except SafetensorError as error:
-        raise CompileError(f"{path} is damaged: {error}") from None
-    return _restore(json.loads(metadata["graph"]), arrays)
+        header, arrays = read_tensors(path, FORMAT, GRAPH_VERSION, "quantise again")
+    except TensorFileError as error:
+        raise CompileError(str(error)) from None
+    return restore(header["graph"], arrays)

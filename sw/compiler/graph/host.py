@@ -147,8 +147,9 @@ class HostGraph:
         with torch.no_grad():
             for call in self.needed(names):
                 args, kwargs = (_resolved(item, values) for item in (call.args, call.kwargs))
+                function = _function(call.target)
                 try:
-                    values[call.name] = _function(call.target)(*args, **kwargs)
+                    values[call.name] = function(*args, **kwargs)
                 except (RuntimeError, IndexError, ValueError) as error:
                     first = str(error).splitlines()[0]
                     raise InputError(f"{call.target} at {call.place}: {first}") from None

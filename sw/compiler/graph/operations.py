@@ -129,7 +129,11 @@ class FloatAdd:
 
 @dataclass(frozen=True)
 class FloatAttention:
-    """`softmax(q k^T * scale + mask) v` for each head; q, k, v are [batch*tokens, heads*dim]."""
+    """`softmax(q k^T * scale + bias + mask) v` for each head.
+
+    q, k, v: [batch*tokens, heads*dim]. bias: constant [heads or 1, tokens of q, tokens of k] or
+    None; shorter sequences take its first rows and columns.
+    """
 
     name: str
     q: str
@@ -140,6 +144,7 @@ class FloatAttention:
     causal: bool = False
     mask: str | None = None
     place: str = ""
+    bias: np.ndarray | None = None
 
 
 FloatOp = (
@@ -305,7 +310,8 @@ class QuantAttention:
 
     q, k, v: INT8 [batch*tokens, heads*dim], k and v maybe of other tokens than q (not if causal);
     score_shift: one per head; `second`: [heads*dim], from units of 2^-9 of v's integers. mask:
-    name of a "mask" input over the keys, or None.
+    name of a "mask" input over the keys, or None. bias: INT16 [heads, tokens of q, tokens of k] or
+    None; `bias << score_shift` is added to the scores (`score_bias.py`).
     """
 
     q: str
@@ -319,6 +325,7 @@ class QuantAttention:
     mask: str | None = None
     key_block: int = 64
     place: str = ""
+    bias: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

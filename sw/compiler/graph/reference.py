@@ -213,6 +213,8 @@ def _attend(op: QuantAttention, q: Int, k: Int, v: Int, keys: np.ndarray | None)
     for start in range(0, tokens, op.key_block):
         block = slice(start, min(start + op.key_block, tokens))
         scores = exact_product(q, k[:, :, block].swapaxes(-1, -2))
+        if op.bias is not None:
+            scores += op.bias[:, : q.shape[2], block].astype(np.int64) << shift[0, ..., None]
         valid = np.ones(scores.shape, dtype=bool)
         if op.causal:
             valid &= np.arange(block.start, block.stop) <= query

@@ -7,7 +7,14 @@ from dataclasses import replace
 import numpy as np
 
 from sw.compiler.errors import CompileError
-from sw.compiler.graph.operations import FloatInput, QuantGraph, QuantInput, QuantOp, QuantOutput
+from sw.compiler.graph.operations import (
+    FloatInput,
+    QuantAttention,
+    QuantGraph,
+    QuantInput,
+    QuantOp,
+    QuantOutput,
+)
 
 __all__ = ["with_shape"]
 
@@ -20,8 +27,8 @@ def _resize(shape: tuple[int, ...], batch: int, tokens: int) -> tuple[int, ...]:
 def with_shape(graph: QuantGraph, batch: int, tokens: int) -> QuantGraph:
     """The same computation on `batch` sequences of `tokens` tokens, sharing all weights.
 
-    Positions (embedding indices and constants fixed in the graph) are cut to the first
-    `tokens`. Raises `CompileError` if the graph was quantised for fewer tokens than that.
+    Positions (embedding indices, constants and score biases fixed in the graph) are cut to the
+    first `tokens`. Raises `CompileError` if the graph was quantised for fewer tokens than that.
     """
     if batch < 1 or not 1 <= tokens <= graph.tokens:
         raise CompileError(
@@ -38,6 +45,8 @@ def with_shape(graph: QuantGraph, batch: int, tokens: int) -> QuantGraph:
         raise CompileError("sequences of two lengths cannot be cut together: quantise each length")
 
     def cut(op: QuantOp) -> QuantOp:
+        if isinstance(op, QuantAttention) and op.bias is not None:
+            return replace(op, bias=op.bias[:, :tokens, :tokens])
         if not isinstance(op, QuantInput):
             return op
         source = tuple(s[:tokens] if isinstance(s, np.ndarray) else s for s in op.source)

@@ -60,6 +60,9 @@ class _Lane:
     def _scores(self, job: Job, block: int, query: tuple[int, int, bool]) -> None:
         """Scores of one key block, and their softmax."""
         a, c = self.a, self.a.c
+        biased = a.bias is not None and a.bias.emit(
+            job.batch, a.bias_block(job, block), self.scores
+        )
         panels = -(-a.keys_seen(job, block) // c.rows)
         address, stride = a.key_words(job, block)
         masked = {}
@@ -79,6 +82,7 @@ class _Lane:
             w_n_stride=c.columns,
             acc_address=self.scores,
             acc_stride=job.rows,
+            accumulate=int(biased),
             row_max=1,
             slot=self.slot,
             **masked,
@@ -162,6 +166,8 @@ def lower_attention(context: Context, step: Step) -> None:
                 shared.uses[attention.key_of(kind, job, block)] += 1
             if op.mask is not None:
                 attention.masks.uses[attention.key_of("mask", job, block)] += 1
+            if attention.bias and attention.bias.used(attention.bias_block(job, block)):
+                attention.bias.diagonals.uses[job.batch, job.head] += 1
     lanes = [_Lane(attention) for _ in range(attention.plan.lanes)]
     runs = [lane.run(jobs[i :: len(lanes)]) for i, lane in enumerate(lanes)]
     while runs:

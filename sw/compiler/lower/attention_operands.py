@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 from hw.isa import Memory, Opcode, Region
 from sw.compiler.graph.operations import QuantAttention
 from sw.compiler.lower.context import ACTIVATIONS_QUEUE, Context
 from sw.compiler.lower.params import Params
-from sw.compiler.lower.tile import AttentionPlan, plan_attention
+from sw.compiler.lower.score_bias import Block, ScoreBias
+from sw.compiler.lower.shared import Shared
+from sw.compiler.lower.tile import QUERY_ROWS, AttentionPlan, careful_rows, plan_attention
 from sw.compiler.program.program import mask_block_words
-from sw.compiler.stream.allocate import Pool
 from sw.compiler.stream.layout import Form, align, even_split
 
 __all__ = ["Attention", "Job"]
@@ -27,26 +27,6 @@ class Job:
     head: int
     start: int
     rows: int
-
-
-class Shared:
-    """Buffers that several jobs read: loaded at the first use, freed after the last."""
-
-    def __init__(self, pool: Pool):
-        self.pool = pool
-        self._at: dict[Hashable, int] = {}
-        self.uses: Counter[Hashable] = Counter()
-
-    def get(self, key: Hashable, size: int, load: Callable[[int], None]) -> int:
-        if key not in self._at:
-            self._at[key] = self.pool.take(size)
-            load(self._at[key])
-        return self._at[key]
-
-    def used(self, key: Hashable) -> None:
-        self.uses[key] -= 1
-        if not self.uses[key]:
-            self.pool.give_back(self._at.pop(key))
 
 
 def key_blocks(tokens: int, size: int) -> list[tuple[int, int]]:
@@ -66,6 +46,7 @@ class Attention:
         self.out = context.define(op.out8)
         self.head = self.out.layout
         self.key_block = min(op.key_block, self.key_count)
+        self.bias = None if op.bias is None else ScoreBias(context, op)
         self.plan = self._make_plan()
         self.score_panels = mask_block_words(c.rows, c.columns, self.key_count, op.key_block)
         self.out_panels = self.head.head_columns // c.columns
@@ -80,16 +61,19 @@ class Attention:
 
     def _make_plan(self) -> AttentionPlan:
         context = self.context
+        rows = careful_rows(min(self.queries, QUERY_ROWS), context.caution)
+        aside = self.bias.room(rows, self.key_block) if self.bias else (0, 0)
         return plan_attention(
             self.c,
             self.queries,
             self.key_count,
+            context.graph.batch * self.op.heads,
             self.out.layout,
             self.key_block,
             q_resident=Form.A in self.q.chip,
             out_resident=Form.A in self.out.chip,
-            activation_free=context.activation.largest_gap,
-            weight_free=context.weight.largest_gap,
+            activation_free=max(0, context.activation.largest_gap - aside[0]),
+            weight_free=max(0, context.weight.largest_gap - aside[1]),
             caution=context.caution,
         )
 
@@ -129,6 +113,10 @@ class Attention:
         """Keys of a block that any row of the job sees."""
         start, size = self.blocks[block]
         return min(size, job.start + job.rows - start) if self.op.causal else size
+
+    def bias_block(self, job: Job, block: int) -> Block:
+        """The part of the bias that a job's scores of a key block need."""
+        return job.head, (job.start, job.rows), (self.blocks[block][0], self.keys_seen(job, block))
 
     def limit(self, job: Job, block: int) -> dict[str, int]:
         """Fields that cut invalid keys. A job lies within one key block, so a block that needs

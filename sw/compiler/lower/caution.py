@@ -1,4 +1,4 @@
-"""What lowering gives up where the on-chip memories cannot hold its first choice.
+"""Caution: how far below its first choice of sizes a kind of step stays, as the memories are small.
 
 A plan (tile.py) counts words, but buffers of several sizes that come and go leave gaps between
 them; so only the attempt shows whether a step fits. One that does not says nothing about the

@@ -1,4 +1,4 @@
-"""Destinations of INT8 results: the tensor on chip, or a buffer and a store to DRAM."""
+"""A destination of INT8 results: the resident tensor itself, or a buffer and its store to DRAM."""
 
 from __future__ import annotations
 

@@ -8,9 +8,9 @@ from hw.sparse.packing import TileFormat
 from sw.compiler.errors import CompileError
 from sw.compiler.graph.operations import QuantLinear, low_stage
 from sw.compiler.lower.context import WEIGHTS_QUEUE, Context, Value
+from sw.compiler.lower.linear_results import LinearResults
 from sw.compiler.lower.norm import FusedNorm, RowSource
 from sw.compiler.lower.params import Params, keep_if_room
-from sw.compiler.lower.results import Results
 from sw.compiler.lower.steps import Step
 from sw.compiler.lower.tile import (
     RAMP_PARTS,
@@ -196,7 +196,7 @@ def lower_linear(context: Context, step: Step, source: RowSource | None = None) 
         done = 0
         for layer in layers:
             parts = even_split(layer.layout.column_panels, layer.panels, layer.layout.panel_unit)
-            results = Results(
+            results = LinearResults(
                 context, layer.op, layer.first, layer.second, layer.low, rows, norm, parts
             )
             for part in parts:
@@ -229,7 +229,7 @@ def _gemm_part(
     context: Context,
     layer: _Layer,
     tile: _InputTile,
-    results: Results,
+    results: LinearResults,
     n: tuple[int, int],
     k_unit: int,
     last: bool,

@@ -26,7 +26,7 @@ from sw.compiler.lower.caution import Caution
 from sw.compiler.lower.context import Context
 from sw.compiler.lower.linear import lower_linear
 from sw.compiler.lower.norm import RowSource, lower_elementwise, lower_norm
-from sw.compiler.lower.placement import choose_resident
+from sw.compiler.lower.resident import choose_resident
 from sw.compiler.lower.steps import Step, make_steps
 from sw.compiler.program.program import InputPlace, OutputPlace, Program, mask_block_words
 from sw.compiler.stream.allocate import DoesNotFit

@@ -1,4 +1,4 @@
-"""INT16 rows of an M tile on their way from the sums through statistics to the norm.
+"""A strip: some columns of the INT16 rows of an M tile, between the sums and the norm of the rows.
 
 A norm needs whole rows, but it goes through them column by column; so the rows are kept as
 column strips, each in its own buffer, and the strips of the next M tile take the place of those

@@ -16,6 +16,7 @@ from hw.isa import COMMAND_BYTES
 from hw.sparse.packing import TileFormat
 from sw.compiler.stream.allocate import DoesNotFit
 from sw.compiler.stream.layout import Layout, align, even_split, tile_words
+from sw.compiler.stream.order import NORM_ROW_CYCLES
 
 __all__ = [
     "MOST_CAUTION",
@@ -35,7 +36,7 @@ NORM_ROWS = 32  # M tile in front of a fused norm
 QUERY_ROWS = 32
 MOST_PANELS = 4  # output tiles of one GEMM
 STRIPS = 8  # of the residual rows in front of a norm, at most
-NORM_GROUPS = 20  # the row parameters of a norm take 18 cycles a row
+STRIP_GROUPS = NORM_ROW_CYCLES * 3 // 4  # at least: loses cycles of each row, starts earlier
 TILE_PARTS = 4  # of an M tile of the input that must give way to the next one, at least
 RAMP_PARTS = 4  # reduction parts of a step's first GEMM, which starts on the first of them
 LANES = 8  # attention streams at most
@@ -226,7 +227,7 @@ def plan_rows(c: AcceleratorConfig, rows: int, groups: int, caution: int) -> int
 
 def strip_count(groups: int) -> int:
     """Strips (strips.py) of residual rows of this many groups."""
-    return min(max(1, groups // NORM_GROUPS), STRIPS)
+    return min(max(1, groups // STRIP_GROUPS), STRIPS)
 
 
 def plan_groups(
@@ -258,6 +259,7 @@ def plan_attention(
     c: AcceleratorConfig,
     queries: int,
     key_count: int,
+    sequences: int,
     head: Layout,
     key_block: int,
     q_resident: bool,
@@ -268,6 +270,8 @@ def plan_attention(
 ) -> AttentionPlan:
     """Sizes of the attention of one head after another, for a sequence's queries and keys.
 
+    sequences: of queries, those of each head counted: shorter query blocks where these are fewer
+    than the streams.
     caution: as in `plan_linear`; from the first level on, key blocks are loaded for each query
     block, and with less than half of the rows a single stream is left.
     """
@@ -286,14 +290,19 @@ def plan_attention(
     wanted = 1 + -(-(LATENCY + softmax * 5 // 4) // step)
     single = SHARES[caution] < SHARES[0] // 2
     for lanes in (1,) if single else range(min(max(wanted, 2), LANES), 0, -1):
+        wished = min(queries, QUERY_ROWS)
+        if lanes > sequences * -(-queries // wished):  # shorter blocks, one a stream
+            wished = -(-queries // (lanes // sequences))
+            if lanes % sequences or wished < tile_words(c):
+                continue
         most = min(
-            QUERY_ROWS,
+            wished,
             c.accumulator_words // (lanes * (score_panels + out_panels)),
             c.row_slots // lanes,
             activation_free // (lanes * row_words + max(lanes, 2) * passing * head.head_panels),
         )
         most = careful_rows(max(0, most), caution)
-        if most and (lanes == 1 or most >= min(queries, QUERY_ROWS if lanes > 2 else 4)):
+        if most and (lanes == 1 or most >= min(wished, QUERY_ROWS if lanes > 2 else 4)):
             blocks = -(-key_count // keys)
             resident = blocks * (key + value) * 5 // 2 <= weight_free and caution == 0
             if not resident and key + value > weight_free:

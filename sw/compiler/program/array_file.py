@@ -1,14 +1,22 @@
-"""Arrays that a user gives: .npy and .npz files."""
+"""Arrays that a user gives or gets: .npy and .npz files."""
 
 from __future__ import annotations
 
+import io
 from zipfile import BadZipFile
 
 import numpy as np
 
 from sw.compiler.errors import InputError
 
-__all__ = ["read_array", "read_arrays"]
+__all__ = ["array_bytes", "read_array", "read_arrays"]
+
+
+def array_bytes(array: np.ndarray) -> bytes:
+    """Content of the .npy file of an array."""
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
 
 
 def read_arrays(path: str, role: str) -> np.ndarray | dict[str, np.ndarray]:

@@ -208,11 +208,12 @@ def _stages(program: Program, commands: list[Command]) -> tuple[tuple[Stage, ...
         if command.unit == Unit.NONE:
             continue
         place = int(program.command_place[index])
+        if command.opcode == Opcode.LOAD:  # ahead of its turn
+            loads[place, command["memory"]].add(c, command)
+            continue
         stage = stages.setdefault(place, Stage(program.places[place] or "(top)"))
         work = int(program.command_work[index])
-        if command.opcode == Opcode.LOAD:
-            loads[place, command["memory"]].add(c, command)
-        elif command.opcode in MATRIX_OPCODES:
+        if command.opcode in MATRIX_OPCODES:
             reach = tile_format(c, command.opcode, command.values).reach
             tile = (command["rows"], command["k_tiles"] * reach, command["n_tiles"] * c.columns)
             stage.tiles[tile] += 1
@@ -225,7 +226,7 @@ def _stages(program: Program, commands: list[Command]) -> tuple[tuple[Stage, ...
     for place, stage in stages.items():
         stage.weights = loads[place, Memory.WEIGHT].traffic()
         stage.inputs = loads[place, Memory.ACTIVATION].traffic()
-    return tuple(stages[place] for place in sorted(stages)), program.estimated_cycles - previous
+    return tuple(stages.values()), program.estimated_cycles - previous
 
 
 def make_plan(program: Program, parts: int = 48) -> Plan:

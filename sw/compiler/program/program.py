@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from hw.config import AcceleratorConfig, get_config
 from hw.isa import COMMAND_BYTES, ISA_VERSION
-from sw.compiler.errors import InputError
+from sim.files import write_atomically
+from sw.compiler.errors import InputError, ProgramError
 from sw.compiler.graph.operations import QuantGraph, QuantInput
 from sw.compiler.graph.reference import (
     encode_input,
@@ -24,37 +25,11 @@ from sw.compiler.graph.reference import (
     results_of,
 )
 from sw.compiler.graph.rows import Rows, as_array
-from sw.compiler.stream.layout import Form, layout_of, pack_tensor, unpack_tensor
+from sw.compiler.program.places import InputPlace, OutputPlace
+from sw.compiler.program.program_file import program_bytes, read_program
+from sw.compiler.stream.layout import layout_of, pack_tensor, unpack_tensor
 
 __all__ = ["InputPlace", "OutputPlace", "Program", "ProgramError"]
-
-
-class ProgramError(ValueError):
-    """A program file that cannot be used, or a machine it was not compiled for."""
-
-
-@dataclass(frozen=True)
-class InputPlace:
-    """Where the host writes one `QuantInput` in the IO region.
-
-    forms: offset of each form of a tensor, padded for `heads` heads. masks: offset for each
-    size of key block, for a mask.
-    """
-
-    name: str
-    heads: int = 0
-    forms: dict[Form, int] = field(default_factory=dict)
-    masks: dict[int, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class OutputPlace:
-    """Where the host finds one output in the IO region."""
-
-    name: str
-    heads: int
-    form: Form
-    offset: int
 
 
 @dataclass(frozen=True)
@@ -210,18 +185,20 @@ class Program:
 
     # --- files --------------------------------------------------------------------------------
 
-    def save(self, path: str | Path) -> None:
-        """Write a program file."""
-        from sw.compiler.program.program_file import save_program
+    def to_bytes(self) -> bytes:
+        """Content of a program file."""
+        return program_bytes({f.name: getattr(self, f.name) for f in dataclasses.fields(self)})
 
-        save_program(self, Path(path))
+    def save(self, path: str | Path) -> None:
+        """Write a program file; it appears whole or not at all. Raises `OSError`."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, self.to_bytes())
 
     @classmethod
     def load(cls, path: str | Path) -> Program:
-        """Read a program file. Raises `ProgramError`."""
-        from sw.compiler.program.program_file import load_program
-
-        return load_program(Path(path))
+        """Read a program file. Raises `ProgramError` for anything else."""
+        return cls(**read_program(Path(path)))
 
 
 def mask_block_words(rows: int, columns: int, tokens: int, key_block: int) -> int:

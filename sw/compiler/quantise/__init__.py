@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sw.compiler.graph.operations import FloatGraph, QuantGraph
-from sw.compiler.quantise.driver import Quantiser
+from sw.compiler.quantise.driver import quantise_stages
 from sw.compiler.quantise.given import given_formats
 from sw.compiler.quantise.named import formats_by_name
 from sw.compiler.quantise.options import Progress, QuantOptions
@@ -33,4 +33,4 @@ def quantise(
     if options.permute and any(format.sparse for format in formats.values()):
         every = -(-len(calibration) // PERMUTE_BATCHES)
         graph = permute(graph, formats, calibration[::every])
-    return Quantiser(graph, calibration, options, progress).run()
+    return quantise_stages(graph, calibration, options, progress)

@@ -23,7 +23,7 @@ START = 16  # from the doorbell to the first unit's start, without the memory's 
 MATRIX_LATENCY = 48  # from a command's last row to its sums being visible
 VECTOR_LATENCY = 32
 COMMAND_OVERHEAD = 2
-NORM_ROW = 27  # cycles for the parameters of a row: `NormRow.latency` + 2
+NORM_ROW_CYCLES = 27  # cycles for the parameters of a row: `NormRow.latency` + 2
 LEAD = 8192  # cycles by which activations should be on chip before they are used
 ON_BUS = (Unit.LOAD_WEIGHTS, Unit.LOAD_ACTIVATIONS, Unit.STORE)
 COMPLETE_DISTANCE = 1 << (COUNT_BITS - 2)
@@ -51,7 +51,7 @@ def _work(item: Item, c: AcceleratorConfig) -> int:
     if item.opcode in (Opcode.LOAD, Opcode.STORE):
         return v["runs"] * v["words"] * pitch_of(c, v["memory"]) // c.bus_bytes
     if item.opcode == Opcode.NORM:
-        return v["rows"] * max(v["groups"], NORM_ROW)
+        return v["rows"] * max(v["groups"], NORM_ROW_CYCLES)
     return v["rows"] * v["groups"]
 
 

@@ -16,10 +16,10 @@ import numpy as np
 
 from hw.config import AcceleratorConfig
 from hw.sparse.formats import DENSE, WeightFormat, WeightFormatError
-from sim.cache import cache_folder, source_digest, write_atomically
+from sim.cache import find, keep, kept, source_digest
 from sw.compiler.errors import CompileError
 from sw.compiler.graph.float_executor import run_float
-from sw.compiler.graph.graph_file import load_graph, save_graph
+from sw.compiler.graph.graph_file import GRAPH_VERSION, graph_bytes, load_graph
 from sw.compiler.graph.operations import FloatGraph, QuantGraph
 from sw.compiler.graph.reference import from_integers, run_reference_rows
 from sw.compiler.graph.retarget import with_shape
@@ -41,7 +41,7 @@ FORMATS = tuple(
 
 SOURCES = (
     "sw/compiler/quantise",
-    "sw/compiler/graph/reference.py",
+    "sw/compiler/graph",
     "sw/compiler/tune/sensitivity.py",
 )
 SENSITIVITY_BATCHES = 100
@@ -137,17 +137,22 @@ class Tuner:
     def __post_init__(self) -> None:
         self.formats = _possible(self.formats, self.config)
         code = source_digest("hw/sparse", "hw/vector", "hw/softmax", *SOURCES)
-        self.folder = cache_folder("tuning") / f"{self.subject.name}-{self.subject.digest()}-{code}"
-        self.folder.mkdir(exist_ok=True)
+        name = f"{self.subject.name}-{self.subject.digest()}-{code}-{GRAPH_VERSION}"
+        self.folder = f"tuning/{name}"
         self.places = sites(self.subject.graph)
 
     # --- prediction ---------------------------------------------------------------------------
 
     def errors(self, progress: Progress | None = None) -> dict[str, dict[WeightFormat, float]]:
         """Error by place and format."""
-        path = self.folder / "sensitivities.json"
-        known = json.loads(path.read_text()) if path.exists() else {}
+        file = "sensitivities.json"
+        path = find(self.folder, file)
+        known = {} if path is None else json.loads(path.read_text())
         batches = self.subject.calibration
+
+        def save(found: dict) -> None:
+            keep(self.folder, file, json.dumps(found, indent=1).encode())
+
         return sensitivities(
             self.subject.graph,
             batches[:: max(1, len(batches) // SENSITIVITY_BATCHES)],
@@ -155,7 +160,7 @@ class Tuner:
             judge=self.subject.judge,
             known=known,
             progress=progress,
-            save=lambda found: write_atomically(path, json.dumps(found, indent=1).encode()),
+            save=save,
         )
 
     def front(
@@ -212,16 +217,15 @@ class Tuner:
         """The quantised graph of a plan, fitted to the batches that do not judge."""
         chosen = {place: f for place, f in sorted(formats.items()) if f != DENSE}
         options = replace(self.options, formats=chosen)
-        path = self._file(options)
-        if not path.exists():
-            fit, _ = split(self.subject.calibration)
-            save_graph(quantise(self.subject.graph, fit, options, progress), path)
-        return load_graph(path)
-
-    def _file(self, options: QuantOptions) -> Path:
         named = {place: format.name for place, format in options.formats.items()}
         text = repr(replace(options, formats={})) + json.dumps(named)
-        return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.safetensors"
+        name = f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.safetensors"
+
+        def make(_work: Path) -> bytes:
+            fit, _ = split(self.subject.calibration)
+            return graph_bytes(quantise(self.subject.graph, fit, options, progress))
+
+        return load_graph(kept(self.folder, name, make))
 
     def measure(self, plan: Plan, progress: Progress | None = None) -> Measured:
         """Cosines of the plan's integers on the batches held out."""

@@ -78,6 +78,12 @@ def test_names_and_clocks():
     assert icebreaker.clocks().wanted_hz is None and icebreaker.clocks().hz == 12 * MHZ
     with pytest.raises(ConfigError, match="iCEBreaker: only its oscillator's 12 MHz, not 24"):
         icebreaker.clocks(24)
+    for mhz in (float("nan"), float("inf"), -float("inf")):
+        with pytest.raises(ConfigError, match=f"iCEBreaker: no clock has {mhz} MHz"):
+            icebreaker.clocks(mhz)
+    for mhz in (0, -100, 1e9, 1e303):
+        with pytest.raises(ConfigError, match=r"clock: output of .* MHz; a PLL takes 6.25 to 400"):
+            ulx3s.clocks(mhz)
     slow = dataclasses.replace(ulx3s, baud=115_200)
     assert slow.clocks(20).hz == 20 * MHZ
 

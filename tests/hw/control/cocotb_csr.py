@@ -1,5 +1,6 @@
 """The register file through an AXI4-Lite master that we did not write."""
 
+import dataclasses
 import itertools
 import os
 import random
@@ -14,7 +15,8 @@ from hw.dma.transfer import regions_layout
 from hw.isa import ISA_VERSION, Region
 from hw.registers import COUNTERS, ID_VALUE, Register, State, counter_address, region_address
 
-CONFIG = PRESETS["tiny"]
+ADDRESS_BITS = int(os.environ.get("WEFT_TEST_ADDRESS_BITS", "32"))
+CONFIG = dataclasses.replace(PRESETS["tiny"], address_bits=ADDRESS_BITS)
 SEED = int(os.environ.get("COCOTB_RANDOM_SEED", "1"))
 
 
@@ -65,7 +67,7 @@ async def registers_keep_what_was_written(dut):
         bits = {Register.PROGRAM_COMMANDS: 32, Register.INTERRUPT_ENABLE: 1}
         for region in Region:
             address = region_address(region)
-            bits |= {address: CONFIG.address_bits, address + 8: 32, address + 12: 1}
+            bits |= {address: 32, address + 4: ADDRESS_BITS - 32, address + 8: 32, address + 12: 1}
         expected = dict.fromkeys(range(0x20, 0x80, 4), 0) | dict.fromkeys(bits, 0)
         for _ in range(150):
             address = rng.choice(list(expected))
@@ -86,9 +88,33 @@ async def registers_keep_what_was_written(dut):
         for region in Region:
             address = region_address(region)
             window = windows[region]
-            assert window.base == expected[address]
+            assert window.base == expected[address] | expected[address + 4] << 32
             assert window.size == expected[address + 8]
             assert window.writable == expected[address + 12]
+
+
+@cocotb.test()
+async def base_bits_that_are_missing(dut):
+    """A 1 in one of them is told until all of that register's are 0 again, byte by byte too."""
+    rng = random.Random(SEED)
+    master = await start(dut)
+    high = [region_address(region) + 4 for region in Region]
+    lost = dict.fromkeys(high, 0)  # what a register of 32 bits would hold, of the missing ones
+    missing = 0xFFFFFFFF >> (ADDRESS_BITS - 32) << (ADDRESS_BITS - 32)
+    told = set()
+    for _ in range(200):
+        address = rng.choice(high)
+        length = rng.choice([4, 4, 2, 1])
+        shift = rng.randrange(0, 4, length)
+        mask = ((1 << 8 * length) - 1) << 8 * shift
+        value = rng.choice([0, rng.getrandbits(32), 1 << rng.randrange(32), ~missing]) & 0xFFFFFFFF
+        await master.write(address + shift, (value >> 8 * shift).to_bytes(5, "little")[:length])
+        written = value & mask & missing
+        if written or mask & missing == missing:
+            lost[address] = written
+        told.add(any(lost.values()))
+        assert dut.o_unreachable.value == any(lost.values()), (hex(address), hex(value), length)
+    assert told == {False, True}
 
 
 @cocotb.test()
@@ -143,6 +169,25 @@ async def control_pulses_and_interrupt(dut):
     await master.write_dword(Register.CONTROL, 2)
     assert dut.o_interrupt.value == 0
     assert await master.read_dword(Register.INTERRUPT_ENABLE) == 1
+
+
+@cocotb.test()
+async def reset_forgets_what_ends_before_it_arrives(dut):
+    master = await start(dut)
+    await master.write_dword(Register.INTERRUPT_ENABLE, 1)
+
+    async def end_until_reset():
+        while dut.o_reset.value == 0:
+            await RisingEdge(dut.clk)
+        dut.i_finished.value = 0
+
+    dut.i_finished.value = 1
+    ending = cocotb.start_soon(end_until_reset())
+    await master.write_dword(Register.CONTROL, 2)
+    await ending
+    await RisingEdge(dut.clk)
+    assert dut.o_interrupt.value == 0
+    assert await master.read_dword(Register.INTERRUPT) == 0
 
 
 @cocotb.test()

@@ -7,7 +7,7 @@ import random
 from hw import isa
 from hw.isa import COMMANDS, Command, IsaError, Memory, Opcode, Unit, Wait
 
-__all__ = ["command", "is_decodable", "random_command", "random_word"]
+__all__ = ["DRAM_BYTES", "command", "is_decodable", "random_command", "random_word"]
 
 UNIT_OPCODES = {
     Unit.LOAD_WEIGHTS: Opcode.LOAD,
@@ -16,6 +16,11 @@ UNIT_OPCODES = {
     Unit.VECTOR: Opcode.VECTOR,
     Unit.STORE: Opcode.STORE,
 }
+
+
+DRAM_BYTES = {"offset", "dram_stride"}
+WIDEST_BUS = 128
+"""Bytes; what is aligned to it is legal on every bus."""
 
 
 def command(unit: Unit, *waits: Wait | None, **values: int) -> Command:
@@ -30,12 +35,14 @@ def command(unit: Unit, *waits: Wait | None, **values: int) -> Command:
 
 
 def random_command(rng: random.Random) -> Command:
-    """Any legal command, without waits."""
+    """Any command that is legal with every bus, without waits."""
     opcode = rng.choice(list(Opcode))
     while True:
         values = {
             item.name: rng.randint(item.minimum, item.maximum) for item in COMMANDS[opcode].fields
         }
+        for name in DRAM_BYTES & values.keys():
+            values[name] &= -WIDEST_BUS
         result = Command(opcode, values)
         if is_decodable(isa.encode(result)):
             return result
@@ -54,6 +61,8 @@ def random_word(rng: random.Random) -> bytes:
         for item in spec.fields:
             if rng.random() < 0.08:
                 word &= ~(((1 << item.bits) - 1) << spec.offset_of(item.name))
+            elif item.name in DRAM_BYTES and rng.random() < 0.8:
+                word &= ~((WIDEST_BUS - 1) << spec.offset_of(item.name))
     return word.to_bytes(isa.COMMAND_BYTES, "little")
 
 

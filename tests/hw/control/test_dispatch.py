@@ -12,13 +12,25 @@ from hw import isa
 from hw.config import PRESETS, AcceleratorConfig
 from hw.control.dispatch import Dispatch, legal_forms, target_units
 from hw.control.scoreboard import UNITS, Scoreboard
-from hw.isa import Command, ErrorCode, Opcode, Unit, Wait
-from tests.hw.control.commands import command, is_decodable, random_command, random_word
+from hw.isa import Command, ErrorCode, Memory, Opcode, Unit, Wait
+from tests.hw.control.commands import (
+    DRAM_BYTES,
+    command,
+    is_decodable,
+    random_command,
+    random_word,
+)
 
 SEED = 20240229
 
 
-OPTIONS = ({}, {"sparse": True}, {"int4": True}, {"sparse": True, "int4": True})
+OPTIONS = (
+    {},
+    {"sparse": True},
+    {"int4": True},
+    {"sparse": True, "int4": True},
+    {"rows": 8, "bus_bytes": 8},
+)
 
 
 def is_executable(data: bytes, config: AcceleratorConfig) -> bool:
@@ -28,6 +40,10 @@ def is_executable(data: bytes, config: AcceleratorConfig) -> bool:
     found = isa.decode(data)
     if found.opcode == Opcode.SPARSE_GEMM and not config.sparse:
         return False
+    if any(found.values.get(name, 0) % config.bus_bytes for name in DRAM_BYTES):
+        return False
+    if found.values.get("dst_memory") == Memory.ACTIVATION and config.columns > config.rows:
+        return not found["dst_by_column"]
     return config.int4 or not found.values.get("w_int4", 0)
 
 
@@ -256,6 +272,10 @@ def test_errors():
     bad = command(Unit.STORE)
     bad.values["memory"] = 5
     _stops_with([*good, bad, HALT], ErrorCode.ILLEGAL_COMMAND, 3)
+    for unit in (Unit.LOAD_WEIGHTS, Unit.STORE):
+        for name in DRAM_BYTES:
+            bad = command(unit, **{name: PRESETS["tiny"].bus_bytes // 2})
+            _stops_with([*good, bad, HALT], ErrorCode.ILLEGAL_COMMAND, 3)
 
 
 def test_waits_are_checked_against_what_is_dispatched():

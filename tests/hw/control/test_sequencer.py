@@ -7,6 +7,7 @@ import random
 from amaranth.sim import Simulator
 
 from hw.control.sequencer import Sequencer
+from hw.isa import ErrorCode
 from hw.registers import State
 
 SEED = 20240229
@@ -91,6 +92,25 @@ def test_start_waits_for_the_bus():
     simulate(main)
 
 
+def test_a_window_beyond_the_address_space_stops_before_anything_runs():
+    async def main(ctx, s):
+        ctx.set(s.i_unreachable, 1)
+        await pulse(ctx, s.i_start)
+        finished = 0
+        for _ in range(20):
+            assert ctx.get(s.o_halt) and not ctx.get(s.o_core_reset)
+            finished += ctx.get(s.o_finished)
+            await ctx.tick()
+        assert finished == 1 and state(ctx, s) == State.ERROR
+        assert (ctx.get(s.o_code), ctx.get(s.o_index)) == (ErrorCode.ADDRESS_BITS, 0)
+        ctx.set(s.i_unreachable, 0)
+        await pulse(ctx, s.i_reset)
+        await until(ctx, s, State.IDLE)
+        await until_running(ctx, s)
+
+    simulate(main)
+
+
 def test_first_error_wins_and_waits_for_the_bus():
     async def main(ctx, s):
         await until_running(ctx, s)
@@ -138,5 +158,27 @@ def test_reset_while_running():
             await until(ctx, s, State.IDLE)
             await ctx.tick()
             assert not ctx.get(s.o_running)
+
+    simulate(main)
+
+
+def test_reset_while_stopping():
+    """The error is forgotten with the program: nothing finishes after the reset."""
+
+    async def main(ctx, s):
+        for wait in range(1, 13):  # from before the error is seen to the state ERROR
+            await until_running(ctx, s)
+            ctx.set(s.error[1], {"valid": 1, "code": 4, "index": 9})
+            await ctx.tick().repeat(wait)
+            await pulse(ctx, s.i_reset)
+            while state(ctx, s) != State.IDLE:
+                assert not ctx.get(s.o_finished)
+                await ctx.tick()
+            ctx.set(s.error[1], {"valid": 0, "code": 0, "index": 0})
+            await ctx.tick()
+            for _ in range(2 * s.quiet_cycles):
+                assert not ctx.get(s.o_finished) and state(ctx, s) == State.IDLE
+                await ctx.tick()
+            assert (ctx.get(s.o_code), ctx.get(s.o_index)) == (0, 0)
 
     simulate(main)

@@ -204,6 +204,22 @@ def test_outputs_that_cannot_be_written(weft, models, tmp_path, monkeypatch):
     assert "x.v: no permission" in text
 
 
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "0", "-3", "1e999", "fast"])
+def test_numbers_that_are_none(weft, tmp_path, value):
+    """Every option that takes a number with a fraction."""
+    for *arguments, option in (
+        ("build", "ulx3s", "--mhz"),
+        ("synth", "ulx3s", "--mhz"),
+        ("bench", "board", "ulx3s", "--mhz"),
+        ("recover", "all-MiniLM-L6-v2", "-o", tmp_path / "x.safetensors", "--minutes"),
+        ("recover", "all-MiniLM-L6-v2", "-o", tmp_path / "x.safetensors", "--rate"),
+        ("tune", "all-MiniLM-L6-v2", "--accuracy"),
+    ):
+        text = weft(*arguments, option, value).error()
+        assert option in text, text
+        assert any(part in text for part in ("x>0", "above 0", "between 0 and 1", "valid float"))
+
+
 def test_names_of_exported_files(weft, tmp_path):
     text = weft("export", "--config", "tiny", "-o", tmp_path / "x.json").error()
     assert text.endswith("x.json: give a name that ends in .v")

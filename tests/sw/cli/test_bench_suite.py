@@ -19,7 +19,7 @@ CASES = (Case(Gemm(8, 8, 8), TINY, memory_width=4), Case(Gemm(4, 8, 8), TINY, me
 def small(monkeypatch, tmp_path):
     """Two small cases instead of the suite, and measurements that are not kept."""
     monkeypatch.setattr(bench_suite, "cases", lambda *_: iter(CASES))
-    monkeypatch.setattr(results, "cache_folder", lambda _: tmp_path)
+    monkeypatch.setattr(results, "CACHE", str(tmp_path / "bench"))
     monkeypatch.setattr(suite, "ROWS", ())
     return ["bench", "all", "--page", "none", "--output", str(tmp_path / "results.json")]
 

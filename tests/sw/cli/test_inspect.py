@@ -1,44 +1,98 @@
-"""`weft inspect` on a small program."""
+"""`weft inspect` on a small program, on screens of several widths."""
 
 import json
+import re
+from collections import Counter
 
 import pytest
-from click.testing import CliRunner
+import torch
+from torch import nn
 
 from hw.config import PRESETS
 from sw.bench.cases import Encoder
-from sw.cli.common import console
-from sw.cli.main import cli
+from sw.compiler import compile_module
 
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("programs") / "layer.weft"
-    Encoder(16, 2, 32, 12).program(PRESETS["tiny"]).save(path)
+    path = tmp_path_factory.mktemp("programs") / "layers.weft"
+    Encoder(16, 2, 32, 12, layers=3).program(PRESETS["tiny"]).save(path)
     return path
 
 
-def test_tables(file, monkeypatch):
-    monkeypatch.setattr(console, "width", 160)  # nothing is folded
-    result = CliRunner().invoke(cli, ["inspect", str(file)])
-    assert result.exit_code == 0, result.output
-    for text in (
-        "tiny (4x4)",
-        "layer0.attention",
-        "behind the last GEMM",
-        "accumulator",
-        "SOFTMAX",
-    ):
-        assert text in result.output
+def numbers(text: str) -> Counter[str]:
+    return Counter(re.findall(r"\d[\d,.x%]*", text))
 
 
-def test_json(file, tmp_path):
+@pytest.fixture
+def in_a_file(weft, file, monkeypatch) -> str:
+    """What the command prints where no screen limits it."""
+    monkeypatch.delenv("COLUMNS")
+    return weft("inspect", file).out
+
+
+def test_tables(in_a_file):
+    for text in ("tiny (4x4)", "behind the last GEMM", "accumulator", "SOFTMAX"):
+        assert text in in_a_file
+
+
+def test_a_layer_at_a_glance(weft, file, in_a_file):
+    """The first layer with its parts, the others in a line each; --all: all of them."""
+    for layer in ("layer0", "layer1", "layer2"):
+        assert len(re.findall(rf"^{layer} ", in_a_file, re.MULTILINE)) == 1, layer
+    parts = re.findall(r"^  (\S+)", in_a_file, re.MULTILINE)
+    assert len(parts) == len(set(parts)) > 4 and "attention" in parts
+    whole = weft("inspect", file, "--all").out
+    assert re.findall(r"^  (\S+)", whole, re.MULTILINE) == 3 * parts
+
+
+def test_parts_are_in_the_order_of_the_module(weft, tmp_path):
+    """Although what a linear needs is loaded before the norm in front of it is at work."""
+    path, x = tmp_path / "program.weft", torch.randn(1, 6, 16, generator=torch.Generator())
+    module = nn.Sequential(nn.LayerNorm(16), nn.Linear(16, 24), nn.ReLU(), nn.Linear(24, 16))
+    compile_module(module, (x,), PRESETS["tiny"], [(x,)]).save(path)
+    assert re.findall(r"^(\d) \(\w+\)", weft("inspect", path).out, re.M) == ["0", "1", "3"]
+
+
+def test_a_layer_is_the_sum_of_its_parts(weft, file, monkeypatch):
+    monkeypatch.delenv("COLUMNS")
+    sums: dict[str, Counter[str]] = {}
+    line = r"^(layer\d)?(?:  \S+)? +(\d+) +([\d,]+) .*%"  # GEMMs, cycles
+    for layer, gemms, cycles in re.findall(line, weft("inspect", file, "--all").out, re.MULTILINE):
+        found = {"gemms": int(gemms), "cycles": int(cycles.replace(",", ""))}
+        if layer:
+            rest = sums[layer] = Counter(found)
+        else:
+            rest.subtract(found)
+    assert sorted(sums) == ["layer0", "layer1", "layer2"]
+    assert all(rest == {"gemms": 0, "cycles": 0} for rest in sums.values()), sums
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_widths(weft, file, in_a_file, monkeypatch, columns):
+    """Nothing is wider than the screen, no number is cut, wrapped or left out, every name is
+    there and unlike the others."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    shown = weft("inspect", file).out
+    assert max(map(len, shown.splitlines())) <= columns
+    assert not numbers(in_a_file) - numbers(shown)
+    tables = [part for part in shown.split("\n\n") if "layer0" in part]
+    assert len(tables) == {60: 2, 80: 2, 120: 1}[columns]
+    for table in tables:
+        names = [line[:20].rstrip() for line in table.splitlines()]
+        for name in ("layer0", "layer1", "layer2", "  attention", "  ffn.norm", "in all"):
+            assert names.count(name) == 1, (name, table)
+
+
+def test_json(weft, file, tmp_path):
     path = tmp_path / "plan.json"
-    result = CliRunner().invoke(cli, ["inspect", str(file), "--json", str(path)])
-    assert result.exit_code == 0, result.output
+    outcome = weft("inspect", file, "--json", path)
+    assert outcome.code == 0, outcome
     plan = json.loads(path.read_text())
     cycles = sum(stage["cycles"] for stage in plan["stages"])
     assert cycles + plan["cycles_behind_last_gemm"] == plan["predicted_cycles"]
+    busy = sum(stage["busy"] for stage in plan["stages"]) / plan["predicted_cycles"]
+    assert re.search(rf"^in all .* 100.0% +{busy:.1%} ", outcome.out, re.M), busy
     assert {"m", "k", "n", "gemms"} == set(plan["stages"][0]["tiles"][0])
     assert 0 < plan["onchip_bytes_in_use"] <= PRESETS["tiny"].onchip_bytes
     names = {memory["name"] for memory in plan["memories"]}

@@ -24,6 +24,7 @@ from sw.compiler.graph.operations import (
     QuantOutput,
     Tensor,
 )
+from sw.compiler.graph.score_bias import digit_count
 
 __all__ = ["Builder", "formats_of", "random_encoder", "random_inputs", "random_mixture"]
 
@@ -203,26 +204,39 @@ class Builder:
 
     def attention(
         self, q: str, k: str, v: str, heads: int, name: str, *, causal: bool = False,
-        mask: str | None = None, key_block: int = 64,
+        mask: str | None = None, key_block: int = 64, biased: bool = False,
     ) -> str:  # fmt: skip
         features = self.graph.tensors[q].features
         out = self.tensor(name, 8, features, like=q)
+        shifts = tuple(int(s) for s in self.random.integers(5, 9, heads))
         self.graph.ops.append(
             QuantAttention(
                 q,
                 k,
                 v,
                 heads,
-                tuple(int(s) for s in self.random.integers(5, 9, heads)),
+                shifts,
                 self.affine(features, 0.005, 10),
                 out,
                 causal,
                 mask,
                 key_block,
                 place=name,
+                bias=self.bias(shifts, q, k) if biased else None,
             )
         )
         return out
+
+    def bias(self, shifts: Sequence[int], q: str, k: str) -> np.ndarray:
+        """Score biases of every head: none, or what one to four digits hold."""
+        g, heads = self.graph, []
+        for shift in shifts:
+            digits = int(self.random.integers(0, 5))
+            reach = next(r for r in range(8000, -1, -1) if digit_count(r, shift) <= max(digits, 1))
+            reach = reach if digits else 0
+            size = g.tokens_of(q), g.tokens_of(k)
+            heads.append(self.random.integers(-reach, reach + 1, size))
+        return np.array(heads, np.int16)
 
     def output(self, *names: str | None) -> None:
         g = self.graph
@@ -235,7 +249,7 @@ class Builder:
 def random_encoder(
     seed: int = 0, *, batch: int = 2, tokens: int = 19, hidden: int = 100, heads: int = 5,
     ffn: int = 250, layers: int = 1, causal: bool = False, masked: bool = False,
-    key_block: int = 64, formats: Sequence[WeightFormat] = (DENSE,),
+    key_block: int = 64, biased: bool = False, formats: Sequence[WeightFormat] = (DENSE,),
 ) -> QuantGraph:  # fmt: skip
     """Embedding, norm, and post-norm transformer layers, every second with 16-bit inputs in its
     feed-forward network."""
@@ -247,8 +261,9 @@ def random_encoder(
         q, k, v = (b.linear(x8, hidden, f"{layer}.{n}", heads=heads)[1] for n in "qkv")
         assert q and k and v
         attended = b.attention(
-            q, k, v, heads, f"{layer}.attention", causal=causal, mask=mask, key_block=key_block
-        )
+            q, k, v, heads, f"{layer}.attention", causal=causal, mask=mask, key_block=key_block,
+            biased=biased,
+        )  # fmt: skip
         s, _ = b.linear(
             attended, hidden, f"{layer}.out", residual=x16, to16=True, to8=False,
             head=hidden // heads,
@@ -292,7 +307,9 @@ def random_mixture(
     assert m8
     (_, k), (_, v) = (b.linear(m8, 30, n, heads=3) for n in ("keys", "values"))
     assert k and v
-    longer = b.attention(q, k, v, 3, "longer", mask=b.mask(tokens + 7), key_block=8)
+    longer = b.attention(
+        q, k, v, 3, "longer", mask=b.mask(tokens + 7), key_block=8, biased=bool(seed % 2)
+    )
     shorter = b.attention(k, q, q, 3, "shorter", key_block=4)
     _, four = b.linear(two, 17, "odd", function=Function.RELU, head=10)
     s16, s8 = b.linear(one, 30, "sum", residual=e16, to16=True, to8=True, head=12)

@@ -9,11 +9,13 @@ import torch
 
 from hw.config import PRESETS
 from hw.isa import COMMAND_BYTES, Command, ErrorCode, Opcode, Region, Unit, Wait
-from hw.registers import Register
+from hw.registers import Register, region_address
 from sim.board import simulated_board
 from sw.driver import (
+    AddressSpaceError,
     ConfigMismatchError,
     CycleLimitError,
+    DeviceClosedError,
     DeviceOptionError,
     IdMismatchError,
     MachineError,
@@ -136,6 +138,24 @@ def test_machine_errors(device, name):
     assert (device.load(CopyProgram(CONFIG))(data()) == data()).all()
 
 
+def test_a_base_that_the_bus_cannot_reach(device, monkeypatch):
+    commands = device.load_commands(copy_program(CONFIG), io_bytes=1024)
+    high = region_address(Region.IO) + 4
+    device.write_register(high, 1)
+    with pytest.raises(MachineError, match="ADDRESS_BITS"):
+        device.run(commands, max_cycles=100_000)
+    assert device.raw_counters()["commands"] == 0
+    device.write_register(high, 0)
+    device.run(commands, max_cycles=100_000)
+
+    bases = dict.fromkeys(Region, 0) | {Region.IO: (1 << 36) - 512}
+    monkeypatch.setattr(device, "allocate", lambda sizes: bases)
+    monkeypatch.setattr(device, "write_register", lambda *_: pytest.fail("windows were opened"))
+    text = r"region IO would end at 0x10000001ff, and .*'tiny' have 32 bits: .*address_bits=37$"
+    with pytest.raises(AddressSpaceError, match=text):
+        device.load_commands(copy_program(CONFIG), io_bytes=1024)
+
+
 def test_memory_ranges(device):
     with pytest.raises(ValueError, match="not open"):
         device.read(Region.IO, 0, 4)
@@ -145,6 +165,27 @@ def test_memory_ranges(device):
     for offset, size in ((61, 4), (-1, 2), (64, 1)):
         with pytest.raises(ValueError, match="outside region IO"):
             device.read(Region.IO, offset, size)
+
+
+def test_after_close(device):
+    executable = device.load(CopyProgram(CONFIG))
+    executable(data())
+    device.close()
+    device.close()
+    for call in (
+        lambda: executable(data()),
+        lambda: device.load(CopyProgram(CONFIG)),
+        lambda: device.load_commands(copy_program(CONFIG), io_bytes=64),
+        lambda: device.run(3),
+        lambda: device.counters(),
+        lambda: device.reset(),
+        lambda: device.check(),
+        lambda: device.read(Region.IO, 0, 4),
+        lambda: device.write(Region.IO, 0, data()),
+        lambda: device.wait(10),
+    ):
+        with pytest.raises(DeviceClosedError, match=f"the {device.name} device is closed: open"):
+            call()
 
 
 def test_identity(device):

@@ -250,10 +250,50 @@ def test_unplugged_for_a_while():
     assert board.memory[:60000] == data and link.repeats
     line.read = read
     line.up = False
-    with pytest.raises(LinkError, match=r"model: the board stopped answering \(7 attempts\)"):
+    lost = r"model: the board stopped answering \(7 attempts, nothing came\): is it still on"
+    with pytest.raises(LinkError, match=lost):
         link.read(0, 100)
     line.up = True
     assert link.read(0, 60000) == data
+
+
+def flipped(data: bytes) -> bytes:
+    """A bit in every tenth byte: no frame is intact."""
+    return bytes(byte ^ 4 * (index % 10 == 4) for index, byte in enumerate(data))
+
+
+def test_a_noisy_line_is_told_from_a_silent_board():
+    line = ModelLine(ModelBoard())
+    link = connect(line)
+    line._to_host = flipped
+    noisy = r"model: the line is noisy: [1-9]\d* bytes came in 7 attempts, and no frame was intact"
+    with pytest.raises(LinkError, match=noisy + ": check cable and ground"):
+        link.read(0, 100)
+    with pytest.raises(LinkError, match=r"something answers \(.* no frame is intact: the line is"):
+        link.read(0, 100)  # which connects anew
+    # What came before the last answer says nothing of what is wrong now.
+    line._to_host = bytes
+    link.connect()
+    parts = iter([flipped, bytes])
+    line._to_host = lambda data: next(parts, lambda _: b"")(data)
+    with pytest.raises(LinkError, match=r"stopped answering \(7 attempts, nothing came\)"):
+        link.write(0, bytes([1]) * 60000)
+
+
+def test_requests_that_do_not_arrive_but_answers_do():
+    """The board asks for the one that it misses, again and again."""
+    board = ModelBoard()
+    line = ModelLine(board)
+    link = connect(line)
+
+    def drop_the_first(data: bytes) -> bytes:
+        return data[data.find(b"\x7e\x7e") + 1 :]
+
+    line._to_board = drop_the_first
+    with pytest.raises(
+        LinkError, match=r"the board answers \([1-9]\d* intact frames in 7 attempts"
+    ):
+        link.write(0, bytes([1]) * 3000)
 
 
 class Answers(ModelLine):
@@ -278,7 +318,11 @@ def identified(**changes):
     [
         (lambda data: b"", "nothing answers: is this the board's port"),
         (lambda data: data, "the line echoes"),
-        (lambda data: b"login: ", r"something answers \(42 bytes\), but not as a Weft board"),
+        (
+            lambda data: b"login: ",
+            r"something answers \(42 bytes\), but no frame is intact: the line",
+        ),
+        (lambda data: frame(b"another board"), r"answers \(6 intact frames\), but not this host"),
         (identified(version=7), "version 7 of the link, this software 1: build and load"),
         (identified(magic=1), "not a Weft board: 01000000"),
     ],

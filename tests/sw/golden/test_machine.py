@@ -1,20 +1,33 @@
-"""What the golden machine refuses; that it computes the right bytes is shown against the RTL."""
+"""What the golden machine refuses, and borders that programs of the compiler never come near.
+
+That it computes the right bytes is shown against the RTL.
+"""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from hw.config import PRESETS
-from hw.isa import Command, ErrorCode, Memory, Opcode, encode
+from hw.isa import Command, ErrorCode, Memory, Opcode, Unit, Wait, decode, encode
 from sw.golden.machine import GoldenMachine, MachineStop, UndefinedCommand
 
 HALT = Command(Opcode.HALT)
 NORM = {"rows": 3, "groups": 4, "res_stride": 4, "write_residual": 1, "features": 8}
 VECTOR = {"rows": 3, "groups": 4, "res_stride": 4, "write_residual": 1}
+STATISTICS = Command(
+    Opcode.VECTOR, {"rows": 3, "groups": 4, "statistics": 1, "statistics_first": 1}
+)
+ROW_MAX = Command(Opcode.GEMM, {"rows": 3, "k_tiles": 1, "n_tiles": 1, "row_max": 1, "limit": 4})
+SOFTMAX = Command(Opcode.SOFTMAX, {"rows": 3, "groups": 1, "first": 1})
 
 
 def run(config: str, *commands: Command) -> None:
     GoldenMachine(PRESETS[config]).run(b"".join(encode(c) for c in (*commands, HALT)))
+
+
+def execute(machine: GoldenMachine, command: Command) -> None:
+    machine.execute(decode(encode(command)))
 
 
 @pytest.mark.parametrize(
@@ -27,12 +40,12 @@ def run(config: str, *commands: Command) -> None:
 )
 def test_a_result_that_overlaps_its_operand_is_refused(opcode, values):
     for target in (0, 12):
-        run("tiny", Command(opcode, values | {"res_dst_address": target}))
+        run("tiny", STATISTICS, Command(opcode, values | {"res_dst_address": target}))
     for target in (1, 11):
         with pytest.raises(UndefinedCommand, match=f"command 1: {opcode.name} writes residual"):
             run(
                 "tiny",
-                Command(Opcode.BARRIER),
+                STATISTICS,
                 Command(opcode, values | {"res_dst_address": target}),
             )
 
@@ -47,3 +60,84 @@ def test_destination_words_that_are_too_short():
         with pytest.raises(MachineStop, match="activation words are shorter") as caught:
             run("ulx3s", Command(opcode, values | more))
         assert caught.value.code == ErrorCode.ILLEGAL_COMMAND
+
+
+@pytest.mark.parametrize(
+    ("opcode", "values", "name", "writers"),
+    [
+        (Opcode.NORM, {"groups": 1, "features": 4}, "statistics", [STATISTICS]),
+        (Opcode.VECTOR, {"groups": 1, "statistics": 1}, "statistics", [STATISTICS]),
+        (Opcode.SOFTMAX, {"groups": 1, "first": 1}, "ROW_MAX", [ROW_MAX]),
+        (Opcode.SOFTMAX, {"groups": 1}, "softmax state", [ROW_MAX, SOFTMAX]),
+        (Opcode.SCALE, {"groups": 1}, "softmax state", [ROW_MAX, SOFTMAX]),
+        (
+            Opcode.GEMM,
+            {"k_tiles": 1, "n_tiles": 1, "accumulate": 1, "rescale": 1},
+            "softmax state",
+            [ROW_MAX, SOFTMAX],
+        ),
+    ],
+)
+def test_row_state_is_written_before_it_is_read(opcode, values, name, writers):
+    """By the same program, and for all of the rows."""
+    machine = GoldenMachine(PRESETS["tiny"])
+    good = b"".join(map(encode, [*writers, Command(opcode, {"rows": 3} | values), HALT]))
+    more = b"".join(map(encode, [*writers, Command(opcode, {"rows": 4} | values), HALT]))
+    last = b"".join(map(encode, [*writers[:-1], Command(opcode, {"rows": 3} | values), HALT]))
+    machine.run(good)
+    with pytest.raises(UndefinedCommand, match=f"{opcode.name} reads the .* of rows 0..3"):
+        machine.run(more)
+    with pytest.raises(UndefinedCommand, match=f"{opcode.name} reads the {name} of rows 0..2"):
+        machine.run(last)
+
+
+def _identity(machine: GoldenMachine) -> None:
+    """PARAM0 leaves a value as it is."""
+    machine.params[Memory.PARAM0][:] = 0
+    machine.params[Memory.PARAM0][:, 5::8] = 1
+
+
+def test_panels_that_overlap_are_written_row_by_row():
+    machine = GoldenMachine(PRESETS["tiny"])
+    _identity(machine)
+    rows, panels, r = 3, 2, machine.config.rows
+    machine.residual[:12] = np.arange(24).reshape(12, 2)
+    values = {"rows": rows, "groups": 4, "res_stride": 4, "from_residual": 1}
+    values |= {"dst_memory": Memory.ACTIVATION, "dst_stride": 1}
+    execute(machine, Command(Opcode.VECTOR, values))
+    expected = np.zeros((rows + panels - 1, r), np.uint8)
+    for i in range(rows):
+        for panel in range(panels):
+            expected[i + panel] = np.arange(8 * i + r * panel, 8 * i + r * (panel + 1))
+    np.testing.assert_array_equal(machine.activation[: len(expected)], expected)
+
+
+def test_a_score_that_no_row_maximum_covers_weighs_nothing():
+    machine = GoldenMachine(PRESETS["tiny"])
+    execute(machine, ROW_MAX)  # of zeros
+    machine.accumulator[0] = [0, 1, 256, 1 << 30]
+    values = {"rows": 1, "groups": 2, "first": 1, "limit": 4, "dst_memory": Memory.ACTIVATION}
+    execute(machine, Command(Opcode.SOFTMAX, values))
+    assert list(machine.activation[0]) == [255, 0, 0, 0]
+    assert machine.total[0] == 255 << 17
+
+
+def test_statistics_wrap():
+    machine = GoldenMachine(PRESETS["tiny"])
+    execute(machine, STATISTICS)
+    machine.sum[0], machine.squares[0] = (1 << 31) - 1, (1 << 44) - 1
+    _identity(machine)
+    machine.residual[0] = [1, 1]
+    values = {"rows": 1, "groups": 1, "from_residual": 1, "statistics": 1}
+    execute(machine, Command(Opcode.VECTOR, values))
+    assert (machine.sum[0], machine.squares[0]) == (-(1 << 31) + 1, 1)
+
+
+@pytest.mark.parametrize("opcode", [Opcode.LOAD, Opcode.STORE])
+@pytest.mark.parametrize("field", ["offset", "dram_stride"])
+def test_unaligned_transfers_are_illegal_whatever_else_is_wrong(opcode, field):
+    values = {"memory": Memory.ACTIVATION, "words": 1, "runs": 1, "address": 65535, field: 2}
+    waits = (Wait(Unit.STORE, 1), None, None)
+    with pytest.raises(MachineStop, match="multiple of 4") as caught:
+        run("tiny", Command(opcode, values, waits))
+    assert caught.value.code == ErrorCode.ILLEGAL_COMMAND

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -159,8 +157,13 @@ def test_a_checkpoint_of_something_else_is_refused(program, inputs, tmp_path):
     changed = torch.export.export(other, (torch.zeros(1, TOKENS, FEATURES),), strict=False)
     with pytest.raises(CompileError, match="checkpoint of another model"):
         training(changed, inputs).resume(path)
-    Path(path).write_bytes(b"nothing of the kind")
-    with pytest.raises(CompileError, match="not a checkpoint of a recovery"):
+    altered = bytearray(path.read_bytes())
+    altered[-5] ^= 8
+    path.write_bytes(altered)
+    with pytest.raises(CompileError, match=r"damaged: .*SHA-256; remove it or give --restart"):
+        training(program, inputs).resume(path)
+    path.write_bytes(b"nothing of the kind")
+    with pytest.raises(CompileError, match="damaged or no recovery checkpoint file"):
         training(program, inputs).resume(path)
 
 

@@ -12,7 +12,7 @@ from hw.vector.rsqrt import NormRow
 from sw.bench import workloads
 from sw.compiler.lower.lower import lower
 from sw.compiler.stream.allocate import DoesNotFit, Pool
-from sw.compiler.stream.order import NORM_ROW
+from sw.compiler.stream.order import NORM_ROW_CYCLES
 from tests.sw.compiler.execution import CONFIGS
 from tests.sw.compiler.random_graphs import random_mixture
 
@@ -84,4 +84,4 @@ def test_pool_takes_what_was_given_back_first():
 
 def test_norm_rows_take_what_the_model_says():
     """A row of NORM begins two cycles after the one before has ended (`hw.vector.rows`)."""
-    assert NORM_ROW == NormRow.latency + 2
+    assert NORM_ROW_CYCLES == NormRow.latency + 2

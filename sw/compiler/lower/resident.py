@@ -1,4 +1,4 @@
-"""Which tensors stay on chip, whole, from their producer to their last reader."""
+"""Which tensors are resident: on chip, whole, from their producer to their last reader."""
 
 from __future__ import annotations
 

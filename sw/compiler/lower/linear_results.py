@@ -1,4 +1,4 @@
-"""What becomes of an M tile of a linear layer's sums: VECTOR commands, staging and stores."""
+"""Results of a linear layer: sums of an M tile, by VECTOR commands, to buffers and stores."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from sw.compiler.lower.params import Params
 from sw.compiler.lower.strips import Strips, strip_ranges
 from sw.compiler.stream.layout import Form
 
-__all__ = ["Results"]
+__all__ = ["LinearResults"]
 
 
-class Results:
+class LinearResults:
     """The vector side of one M tile of one layer.
 
     With a fused norm the residual memory holds whole rows in strips, which the norm then works

@@ -1,0 +1,23 @@
+"""What the dispatcher of a machine refuses although the command stream has it."""
+
+from __future__ import annotations
+
+from hw.config import AcceleratorConfig
+from hw.isa import Command, IsaError, Memory, Opcode
+
+__all__ = ["check_legal"]
+
+
+def check_legal(command: Command, config: AcceleratorConfig) -> None:
+    """Raises `IsaError` for a decoded command that no machine of `config` starts."""
+    v = command.values
+    options = {"sparse": command.opcode == Opcode.SPARSE_GEMM, "int4": v.get("w_int4", 0)}
+    for option, used in options.items():
+        if used and not getattr(config, option):
+            raise IsaError(f"the configuration is without {option!r}")
+    bus = config.bus_bytes
+    if v.get("offset", 0) % bus or v.get("dram_stride", 0) % bus:
+        raise IsaError(f"DRAM offset not a multiple of {bus}")
+    narrow = v.get("dst_memory") == Memory.ACTIVATION and config.columns > config.rows
+    if narrow and v["dst_by_column"]:
+        raise IsaError(f"activation words are shorter than {config.columns} bytes")
