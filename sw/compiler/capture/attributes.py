@@ -1,31 +1,22 @@
 """Plain attributes that a module's forward changes: counters, caches, values kept for next time.
 
 Tracing runs forward once and puts the attributes back, so nothing in the exported program shows
-that a second call would have seen other ones.
+that a second call would have seen other ones. Where any changed, a second trace, with the
+attributes as the first left them, shows whether it matters.
 """
 
 from __future__ import annotations
 
-import warnings
+import copy
+from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from sw.compiler.errors import CompileError
 
-__all__ = ["check_attributes", "watch_attributes"]
-
-SIMPLE = bool | int | float | str | None
-
-
-def _seen(value: object) -> object:
-    """What shows that a value is another one afterwards; it holds the value, so that no other can
-    get its place in memory."""
-    if isinstance(value, list | tuple | set):
-        return type(value), [_seen(item) for item in value]
-    if isinstance(value, dict):
-        return dict, [(key, _seen(item)) for key, item in value.items()]
-    return value if isinstance(value, SIMPLE) else _Same(value)
+__all__ = ["export_once"]
 
 
 class _Same:
@@ -40,46 +31,59 @@ class _Same:
     __hash__ = None  # pyright: ignore
 
 
-def _attributes(module: nn.Module) -> dict[str, object]:
-    return {
-        f"{path}.{name}" if path else name: _seen(value)
-        for path, part in module.named_modules()
-        for name, value in vars(part).items()
-        if not name.startswith("_")
-    }
+def _seen(value: object) -> object:
+    """What shows that a value is another one afterwards."""
+    if isinstance(value, list | tuple):
+        return [_seen(item) for item in value]
+    if isinstance(value, dict):
+        return [(key, _seen(item)) for key, item in value.items()]
+    return value if isinstance(value, bool | int | float | str | None) else _Same(value)
 
 
-def watch_attributes(module: nn.Module) -> dict[str, object]:
-    """Names of attributes that the next call of `module`, a private copy, changes, with their
-    values before; filled in by that call."""
-    before: dict[str, object] = {}
-    changed: dict[str, object] = {}
+def _kept(value: object) -> object:
+    """The value for a second call; tensors of a trace have no numbers, so zeros stand for them."""
+    if isinstance(value, Tensor):
+        return torch.zeros(value.shape, dtype=value.dtype)
+    return copy.copy(value)
+
+
+def export_once(module: nn.Module, export: Callable[[], ExportedProgram]) -> ExportedProgram:
+    """What `export` makes of `module`, a private copy.
+
+    Raises `CompileError` where a second call would compute something else than the first.
+    """
+    before: dict[tuple[nn.Module, str], object] = {}
+    changed: dict[tuple[nn.Module, str], object] = {}
+
+    def attributes() -> dict[tuple[nn.Module, str], object]:
+        return {
+            (part, name): value
+            for part in module.modules()
+            for name, value in vars(part).items()
+            if not name.startswith("_")
+        }
 
     def remember(*_) -> None:
-        before.update(_attributes(module))
+        before.update({key: _seen(value) for key, value in attributes().items()})
 
     def compare(*_) -> None:
-        after = _attributes(module)
-        changed.update({n: v for n, v in before.items() if n not in after or after[n] != v})
+        for key, value in attributes().items():
+            if key not in before or before[key] != _seen(value):
+                changed[key] = _kept(value)
 
-    module.register_forward_pre_hook(remember)
-    module.register_forward_hook(compare)
-    return changed
-
-
-def check_attributes(changed: dict[str, object], program: ExportedProgram) -> None:
-    """Refuse tensors that forward reads and replaces; warn of numbers and lists that it changes."""
-    for name, value in changed.items():
-        if isinstance(value, _Same) and isinstance(value.value, Tensor):
-            if name in program.constants:
-                raise CompileError(
-                    f"the module's forward changes its attribute {name!r}, which a program cannot "
-                    "keep: make it an input and an output"
-                )
-        else:
-            warnings.warn(
-                f"the module's forward changes its attribute {name!r}; the program computes as in "
-                "the first call",
-                UserWarning,
-                5,
+    hooks = module.register_forward_pre_hook(remember), module.register_forward_hook(compare)
+    program = export()
+    for hook in hooks:
+        hook.remove()
+    if changed:
+        for (part, name), value in changed.items():
+            setattr(part, name, value)
+        tensors = {name for (_, name), value in changed.items() if isinstance(value, Tensor)}
+        read = {name.rpartition(".")[2] for name in program.constants}
+        if tensors & read or str(export().graph) != str(program.graph):
+            names = ", ".join(sorted({repr(name) for _, name in changed}))
+            raise CompileError(
+                f"the forward of {type(module).__name__} changes {names} and computes something "
+                "else in its next call: give it as an input"
             )
+    return program

@@ -21,7 +21,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
 from sw.compiler.capture.adapt import adapt
-from sw.compiler.capture.attributes import check_attributes, watch_attributes
+from sw.compiler.capture.attributes import export_once
 from sw.compiler.capture.decompositions import DECOMPOSITIONS
 from sw.compiler.capture.nodes import place_of, refuse
 from sw.compiler.errors import CompileError, UnsupportedOperation, first_line
@@ -51,9 +51,8 @@ def functional_program(
         adapt(private)
         _check_tensors(private)
         _widen(private)
-        changed = watch_attributes(private)
-        program = _export(private, args, kwargs, type(module).__name__)
-        check_attributes(changed, program)
+        name = type(module).__name__
+        program = export_once(private, lambda: _export(private, args, kwargs, name))
     else:
         raise CompileError(
             f"a {type(module).__name__} cannot be compiled: give an nn.Module (a function goes "

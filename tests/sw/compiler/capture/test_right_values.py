@@ -127,7 +127,7 @@ def keep(m: Model, x: Tensor) -> Tensor:
         (lambda m, x: torch.max(m.linear(x), x), (X,), r"aten\.max\.other"),
         (lambda m, x: m.linear(x) * m.shift.mul_(2), (X,), "changes its tensor 'shift'"),
         (lambda m, x: functional.hardtanh(m.linear(x), 0.0, 15.0), (X,), r"aten\.hardtanh"),
-        (keep, (X,), "attribute 'last'"),
+        (keep, (X,), "changes 'last'"),
         (
             lambda m, x, y: m.linear(torch.cat([torch.ones(2, 1, 8), x], 1)) + y.mean(1).mean(),
             (X, X),
@@ -141,12 +141,13 @@ def test_refused(function, shapes, text: str) -> None:
         import_module(item.module, item.inputs(1))
 
 
-def test_counter_is_told() -> None:
-    def count(m: Model, x: Tensor) -> Tensor:
-        m.calls += 1
-        return m.linear(x) * m.calls
+def counted(m: Model, x: Tensor, factor: bool) -> Tensor:
+    m.calls += 1
+    return m.linear(x) * (m.calls if factor else 2)
 
-    item = example(count, X)
-    with pytest.warns(UserWarning, match="changes its attribute 'calls'"):
+
+def test_counter() -> None:
+    assert check_module(example(lambda m, x: counted(m, x, False), X)) == "equal"
+    with pytest.raises(CompileError, match="changes 'calls' and computes something else"):
+        item = example(lambda m, x: counted(m, x, True), X)
         import_module(item.module, item.inputs(1))
-    assert item.module.calls == 0
