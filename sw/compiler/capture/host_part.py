@@ -87,9 +87,11 @@ class HostPart:
 
     def result(self, node: torch.fx.Node) -> Ref:
         """A value that the host computes, or has."""
-        constant = self.values[node]
-        if isinstance(constant, Tensor):
-            return self._constant(constant, node.name)
+        value = self.values[node]
+        if isinstance(value, Tensor):
+            return self._constant(value, node.name)
+        if isinstance(value, Activation) and self._is_boundary(node):
+            return self._cast(node, self.output(value.name, tuple(value.index.shape)))
         self._wanted.append(node)
         return Ref(node.name)
 

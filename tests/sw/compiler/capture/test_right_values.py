@@ -95,6 +95,7 @@ EQUAL = {
     ),
     "bfloat16 result": (lambda m, x: m.linear(x)[:, 0].bfloat16(), X),
     "queries shifted": (shifted_queries, X),
+    "the only token taken": (lambda m, ids: (m.table(ids), m.table(ids)[:, 0]), (3, 1)),
     "whole value copied": (filled, X),
 }
 
