@@ -62,8 +62,11 @@ class GraphBuilder:
             )
 
     def replace_shape(self, source: str, tokens: int) -> None:
-        """Give sequences another length; nothing may read the float input `source` from now on."""
+        """Give sequences another length; the graph may read no input so far from now on."""
         self.shape = (self.batch, tokens)
+        for name, op in self.ops.items():
+            if isinstance(op, FloatInput):
+                self._closed.setdefault(name, f"constant rows are joined to {source!r} only")
         self._closed[source] = "it is used with and without constant rows joined to it"
 
     def settle(self, tokens: int) -> None:
@@ -74,6 +77,10 @@ class GraphBuilder:
         rows = self.batch * self.tokens
         if not self.settled and rows % tokens == 0:
             self.shape = (rows // tokens, tokens)
+            for name, op in self.ops.items():  # constants so far are the same for all tokens
+                if isinstance(op, FloatEmbedding) and op.constant is not None:
+                    constant = np.tile(op.constant[:1], (tokens, 1))
+                    self.ops[name] = replace(op, constant=constant)
         self.settled = True
 
     def fresh(self, name: str) -> str:
@@ -144,7 +151,8 @@ class GraphBuilder:
         return result.reshape(self.batch, self.tokens, value.features).numpy()
 
     def add_constant(self, value: Activation, constant: Tensor, place: str) -> Activation | None:
-        """`value + constant` folded into the producer, or None."""
+        """`value + constant` folded into the producer, or None; of a part, as in `scale`."""
+        value = self.part(value, place) or value
         wide = self._spread(value, constant)
         if wide is None or (wide != wide[:1]).any():
             return None

@@ -77,6 +77,8 @@ def _merges_rows(c: Capture, node: torch.fx.Node, value: Activation) -> bool:
 def _dims(node: torch.fx.Node) -> list[int]:
     """The dimensions that a reduction names."""
     dims: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+    if isinstance(dims, torch.fx.Node):
+        return []  # `max` of two values
     return [] if dims is None else list(dims) if isinstance(dims, list | tuple) else [dims]
 
 

@@ -8,6 +8,7 @@ the importer lowers or refuses as any other; what is left to check is what would
 from __future__ import annotations
 
 import copy
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from sw.compiler.capture.adapt import adapt
+from sw.compiler.capture.attributes import export_once
 from sw.compiler.capture.decompositions import DECOMPOSITIONS
 from sw.compiler.capture.nodes import place_of, refuse
 from sw.compiler.errors import CompileError, UnsupportedOperation, first_line
@@ -50,14 +52,18 @@ def functional_program(
         adapt(private)
         _check_tensors(private)
         _widen(private)
-        program = _export(private, args, kwargs, type(module).__name__)
+        name = type(module).__name__
+        program = export_once(private, lambda: _export(private, args, kwargs, name))
     else:
         raise CompileError(
             f"a {type(module).__name__} cannot be compiled: give an nn.Module (a function goes "
             "into one's forward) or what torch.export made of one"
         )
-    with _quiet():
-        program = program.run_decompositions(DECOMPOSITIONS)
+    try:
+        with _quiet():
+            program = program.run_decompositions(DECOMPOSITIONS)
+    except Exception as error:
+        raise _refusal(type(module).__name__, error) from error
     _check_functional(program)
     return program, _example_values(program)
 
@@ -160,15 +166,15 @@ def _widen(module: nn.Module) -> None:
     """Parameters and buffers in float32, as the integers are calibrated against."""
     for part in module.modules():
         for name, tensor in part._parameters.items():
-            if tensor is not None and _is_half(tensor):
+            if tensor is not None and _is_other(tensor):
                 part._parameters[name] = nn.Parameter(tensor.detach().float(), requires_grad=False)
         for name, tensor in part._buffers.items():
-            if tensor is not None and _is_half(tensor):
+            if tensor is not None and _is_other(tensor):
                 part._buffers[name] = tensor.float()
 
 
-def _is_half(tensor: Tensor) -> bool:
-    return tensor.dtype in (torch.bfloat16, torch.float16)
+def _is_other(tensor: Tensor) -> bool:
+    return tensor.dtype in (torch.bfloat16, torch.float16, torch.float64)
 
 
 def _export(module: nn.Module, args: tuple, kwargs: dict, name: str) -> ExportedProgram:
@@ -176,7 +182,18 @@ def _export(module: nn.Module, args: tuple, kwargs: dict, name: str) -> Exported
         with _quiet():
             return torch.export.export(module, args, kwargs or None, strict=False)
     except Exception as error:
-        raise CompileError(f"torch.export refuses {name}: {first_line(error)}") from error
+        raise _refusal(name, error) from error
+
+
+def _refusal(name: str, error: Exception) -> CompileError:
+    text = first_line(error)
+    changed = re.match(r"Constant (\S+) is mutated", text)
+    if changed:
+        return CompileError(
+            f"the forward of {name} changes its tensor {changed[1]!r} in place, which a program "
+            "cannot keep: change a copy of it"
+        )
+    return CompileError(f"torch.export refuses {name}: {text}")
 
 
 # --- exported programs ------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sw.compiler.capture.builder import GraphBuilder
 from sw.compiler.capture.nodes import place_of
-from sw.compiler.capture.symbolic import Activation
+from sw.compiler.capture.symbolic import Activation, Derived
 from sw.compiler.graph.host import HostCall, HostGraph, HostMask, Ref, TorchName
 from sw.compiler.graph.inputs import FloatInput
 
@@ -35,6 +35,7 @@ class HostPart:
         self._masks: dict[tuple, HostMask] = {}
         self._wanted: list[torch.fx.Node] = []
         self._constants: dict[str, np.ndarray] = {}
+        self._halves: dict[str, str] = {}
         self._own: list[HostCall] = []
 
     # --- feeds --------------------------------------------------------------------------------
@@ -85,7 +86,12 @@ class HostPart:
         return Ref(f"output {self.outputs.index(item)}")
 
     def result(self, node: torch.fx.Node) -> Ref:
-        """A value that the host computes."""
+        """A value that the host computes, or has."""
+        value = self.values[node]
+        if isinstance(value, Tensor):
+            return self._constant(value, node.name)
+        if isinstance(value, Activation) and self._is_boundary(node):
+            return self._cast(node, self.output(value.name, tuple(value.index.shape)))
         self._wanted.append(node)
         return Ref(node.name)
 
@@ -107,6 +113,7 @@ class HostPart:
             if node.op == "placeholder" and isinstance(node.meta.get("val"), Tensor)
             if not isinstance(self.values.get(node), Tensor)
         }
+        dtypes |= self._halves
         return HostGraph(
             (*self._own, *calls),
             self._constants,
@@ -119,7 +126,7 @@ class HostPart:
     def _is_boundary(self, node: torch.fx.Node) -> bool:
         """Whether the host gets the value rather than computing it."""
         value = self.values[node]
-        if isinstance(value, Activation):
+        if isinstance(value, Activation) and node.op != "placeholder":
             return value.is_whole(self.builder.batch * self.builder.tokens)
         return isinstance(value, Tensor) or node.op == "placeholder"
 
@@ -135,7 +142,8 @@ class HostPart:
         return found
 
     def _constant(self, tensor: Tensor, name: str) -> Ref:
-        if tensor.is_floating_point():
+        if tensor.is_floating_point() and tensor.element_size() < 4:
+            self._halves[name] = str(tensor.dtype).removeprefix("torch.")
             tensor = tensor.float()  # NumPy has no bfloat16
         self._constants[name] = tensor.detach().cpu().numpy()
         return Ref(name)
@@ -145,8 +153,10 @@ class HostPart:
             found = self.values[value]
             if isinstance(found, Tensor):
                 return self._constant(found, value.name)
+            if value.op == "placeholder":
+                return Ref(value.name) if isinstance(found, Activation | Derived) else found
             if isinstance(found, Activation) and self._is_boundary(value):
-                return self.output(found.name, tuple(value.meta["val"].shape))
+                return self._cast(value, self.output(found.name, tuple(value.meta["val"].shape)))
             return Ref(value.name)
         if isinstance(value, torch.dtype | torch.layout | torch.memory_format):
             return TorchName(str(value))
@@ -158,6 +168,16 @@ class HostPart:
             items = [self._argument(item) for item in value]
             return tuple(items) if type(value) is tuple else items
         return value
+
+    def _cast(self, node: torch.fx.Node, output: Ref) -> Ref:
+        """The accelerator's output in the type that the module has there."""
+        dtype = node.meta["val"].dtype
+        if dtype == torch.float32:
+            return output
+        name = f"{node.name}.cast"
+        if all(call.name != name for call in self._own):
+            self._own.append(HostCall(name, "aten.to.dtype", (output, TorchName(str(dtype))), {}))
+        return Ref(name)
 
     def _call(self, node: torch.fx.Node) -> HostCall:
         own = getattr(node.target, "__name__", "") == "getitem"

@@ -44,9 +44,11 @@ CHECKS = {
 }  # fmt: skip
 PARTS = {
     aten.slice_scatter.default, aten.select_scatter.default, aten.index_put.default,
-    aten.copy.default, aten.fill.Tensor, aten.fill.Scalar, aten.diagonal_scatter.default,
+    aten.fill.Tensor, aten.fill.Scalar, aten.diagonal_scatter.default,
 }  # fmt: skip
 """What in-place changes of a part of a value become."""
+WITH_DROPOUT = {aten.dropout.default, aten.scaled_dot_product_attention.default}
+"""Random only where dropout is active, which is refused."""
 HANDLERS: dict[object, Callable] = {
     **linears.HANDLERS,
     **elementwise.HANDLERS,
@@ -71,6 +73,9 @@ def run_node(c: Capture, node: torch.fx.Node) -> object:
     """Symbolic value of a `call_function` node. Raises `UnsupportedOperation`."""
     if node.target in CHECKS:
         return None
+    tags = getattr(node.target, "tags", ())
+    if torch.Tag.nondeterministic_seeded in tags and node.target not in WITH_DROPOUT:
+        raise refuse(node, "its result is random: give random numbers as an input")
     flat = []
     for item in (c.values[item] for item in node.all_input_nodes):
         flat += item if isinstance(item, list | tuple) else [item]
@@ -85,6 +90,13 @@ def run_node(c: Capture, node: torch.fx.Node) -> object:
         return _dropout(node, *args, **kwargs)
     if node.target in SAME:
         return value
+    if node.target is aten.copy.default and isinstance(args[1], Activation):
+        source: Any = node.args[1]
+        if source.meta["val"].shape != node.meta["val"].shape:
+            raise refuse(node, "a value is copied into a larger one")
+        if not node.meta["val"].dtype.is_floating_point:
+            raise refuse(node, "activations cannot become integers")
+        return args[1]  # all of the other value is overwritten
     quantised = integers(c, node, args)
     if quantised is not None:
         return quantised

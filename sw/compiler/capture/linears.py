@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +22,8 @@ aten = torch.ops.aten
 
 UNCHANGED = {*VIEWS, aten.to.dtype, aten._to_copy.default, aten.detach.default}
 """What may stand between an integer input and the embedding that reads it."""
+WIDE = {torch.int32, torch.int64}
+"""Integers that hold any token number."""
 
 
 def _linear(c: Capture, node, x, weight, bias=None):
@@ -63,14 +66,15 @@ def _layer_norm(c: Capture, node, x, shape, weight=None, bias=None, eps=1e-5, *_
 
 def _source(c: Capture, node: torch.fx.Node) -> torch.fx.Node | None:
     """The integer input whose elements, all and in order, this node has; None if there is none."""
-    shape = node.meta["val"].shape
-    while node not in c.inputs:
-        if node.target not in UNCHANGED or node.meta["val"].is_floating_point():
+    source = node
+    while source not in c.inputs:
+        if source.target not in UNCHANGED or source.meta["val"].dtype not in WIDE:
             return None
-        node = node.all_input_nodes[0]
-        if node.meta["val"].numel() != shape.numel():
-            return None
-    return node
+        source = source.all_input_nodes[0]
+    shape = c.inputs[source]
+    places = torch.arange(math.prod(shape)).reshape(shape)
+    found = c.execute(node, {source: places})
+    return source if torch.equal(found.reshape(-1), places.reshape(-1)) else None  # pyright: ignore
 
 
 def _embedding(c: Capture, node, weight, indices, *_):

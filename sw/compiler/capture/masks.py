@@ -74,12 +74,13 @@ def _probes(source, shape: tuple[int, int]) -> list[Tensor]:
     generator = torch.Generator().manual_seed(0)
     dtype = source.meta["val"].dtype
     largest = 2 if dtype == torch.bool else 9
+    sign = -1 if dtype.is_signed else 1
     found = [torch.ones(shape, dtype=dtype)]
     for number in range(1, PROBES):
         keys = torch.rand(shape, generator=generator) < 0.6
         keys[:, 0] = True  # a query that sees nothing at all is left undefined
         values = torch.randint(1, 2 if number % 2 else largest, shape, generator=generator)
-        found.append((keys * values).to(dtype))
+        found.append((keys * values).to(dtype) * (sign if number % 4 == 2 else 1))
     return found
 
 

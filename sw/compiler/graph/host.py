@@ -15,6 +15,7 @@ import numpy as np
 
 from sw.compiler.errors import InputError
 from sw.compiler.graph.inputs import FloatInput
+from sw.compiler.graph.rows import as_array
 
 __all__ = ["HostCall", "HostError", "HostGraph", "HostMask", "Ref", "TorchName", "key_mask", "seen"]
 
@@ -113,7 +114,7 @@ class HostGraph:
         refs = {item.name for item in self.results if isinstance(item, Ref)}
         values = self._run(known, refs)
         return tuple(
-            values[item.name].numpy() if isinstance(item, Ref) else item for item in self.results
+            as_array(values[item.name]) if isinstance(item, Ref) else item for item in self.results
         )
 
     @property
@@ -153,7 +154,7 @@ class HostGraph:
 
         values: dict[str, Any] = {}
         for name, value in {**self.constants, **known}.items():
-            tensor = torch.as_tensor(np.asarray(value))
+            tensor = torch.as_tensor(as_array(value))
             if name in self.dtypes:
                 tensor = tensor.to(getattr(torch, self.dtypes[name]))
             values[name] = tensor

@@ -229,6 +229,10 @@ def test_error_names_operation_and_place() -> None:
         (lambda x: x[:, :1] + x, r"cannot meet all rows"),
         (lambda x: x.transpose(0, 1).contiguous().view(2, 4, 8), r"output must be"),
         (lambda x: functional.layer_norm(x.view(2, 4, 2, 4), (4,)), r"whole rows of features"),
+        (
+            lambda x: functional.scaled_dot_product_attention(x, x, x, torch.eye(4).bool()),
+            r"mask",
+        ),
     ],
 )
 def test_refusals(function, text: str) -> None:
