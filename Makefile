@@ -11,6 +11,7 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@scripts/setup-tools icarus
+	@scripts/setup-tools torchao "$(VENV)"
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright

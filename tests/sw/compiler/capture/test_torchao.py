@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,8 +25,12 @@ from tests.sw.compiler.capture.test_prepared import (
     quantised,
 )
 
+FOLDER = Path(__file__).parents[4] / "build" / "torchao"
+assert FOLDER.is_dir(), "torchao is not there: scripts/setup-tools torchao .venv"
+
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
+    sys.path.append(str(FOLDER))
     from torchao.quantization import (
         Int8DynamicActivationInt8WeightConfig,
         Int8StaticActivationInt8WeightConfig,
@@ -40,6 +46,7 @@ with warnings.catch_warnings():
         prepare_qat_pt2e,
     )
     from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
+sys.path.remove(str(FOLDER))
 
 
 def quiet_export(module: nn.Module, **options) -> ExportedProgram:
