@@ -116,6 +116,23 @@ def _stages(plan: Plan, every_part: bool) -> Table:
     return table
 
 
+def _host(program: Program) -> list[Table]:
+    """What the host computes, if it is to compute anything."""
+    host = program.graph.host
+    if host is None:
+        return []
+    table = Table(title="Computed by the host, as PyTorch does")
+    for name in ("part", "when", "operation"):
+        table.add_column(name)
+    for when, calls in (("before", host.calls_before), ("after", host.calls_after)):
+        for call in calls:
+            table.add_row(call.place or "the module", when, call.target.removeprefix("aten."))
+    for mask in host.masks:
+        order = "key mask, causal order checked" if mask.causal else "key mask, checked"
+        table.add_row(mask.name, "before", order)
+    return [table]
+
+
 def _over_time(memory: MemoryUse, columns: int) -> str:
     """Blocks as high as the share in use, at least one step if any: a picture that has place in
     `columns`."""
@@ -162,6 +179,8 @@ def plan_record(program: Program, plan: Plan) -> dict[str, Any]:
         ]
         return {**dataclasses.asdict(item), "tiles": tiles}
 
+    host = program.graph.host
+
     return {
         "config": dataclasses.asdict(program.config),
         "commands": program.command_count,
@@ -171,6 +190,10 @@ def plan_record(program: Program, plan: Plan) -> dict[str, Any]:
         "cycles_behind_last_gemm": plan.tail,
         "onchip_bytes_in_use": plan.peak_bytes,
         "stages": [stage(item) for item in plan.stages],
+        "host": {
+            "before": [call.target for call in host.calls_before] if host else [],
+            "after": [call.target for call in host.calls_after] if host else [],
+        },
         "memories": [dataclasses.asdict(item) for item in plan.memories],
         "units": [
             {"command": name, "unit": unit, "count": count}
@@ -190,9 +213,16 @@ def inspect(file: str, every_part: bool, json_file: str | None) -> None:
     the share of them with rows in the array, `vector` the work of the vector unit beside it. Of
     the tiles of its GEMMs the most frequent one is shown, `+2` counts others. Loads are bytes of
     different data, `x2` if each is loaded twice; resident: it is on chip already. Layers that are
-    alike are a line each below the first of them, whose parts are shown.
+    alike are a line each below the first of them, whose parts are shown. What the host computes
+    before and after the machine is listed operation by operation.
     """
     program = Program.load(file)
     plan = make_plan(program)
-    show(_summary(program, plan), _stages(plan, every_part), _memories(plan), _units(plan))
+    show(
+        _summary(program, plan),
+        _stages(plan, every_part),
+        *_host(program),
+        _memories(plan),
+        _units(plan),
+    )
     write_json(json_file, plan_record(program, plan))

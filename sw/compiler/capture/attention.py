@@ -49,6 +49,17 @@ def _masked_fill(c: Capture, node, scores, mask, value):
     return replace(scores, masks=(*scores.masks, Hidden(mask)))
 
 
+def _where(c: Capture, node, condition, a, b):
+    kept, other = (a, b) if isinstance(a, Scores) else (b, a)
+    if isinstance(kept, Scores) and isinstance(condition, Tensor | Derived):
+        if isinstance(other, Tensor | int | float) and bool(
+            (torch.as_tensor(other) <= HIDDEN).all()
+        ):
+            mask = condition if kept is a else Hidden(condition)
+            return replace(kept, masks=(*kept.masks, mask))
+    raise refuse(node, "only attention scores, or else a very negative value")
+
+
 def _baddbmm(c: Capture, node, mask, q, k, *, beta=1, alpha=1):
     if not isinstance(mask, Tensor | Derived) or beta != 1 or alpha != 1:
         raise refuse(node, "only mask + q x k^T")
@@ -143,8 +154,12 @@ def _split_bias(node, parts: tuple, heads: int, tokens: int) -> tuple[tuple, np.
 HANDLERS = {
     aten.masked_fill.Scalar: _masked_fill,
     aten.masked_fill.Tensor: _masked_fill,
+    aten.where.self: _where,
+    aten.where.ScalarOther: _where,
+    aten.where.ScalarSelf: _where,
     aten.baddbmm.default: _baddbmm,
     aten.softmax.int: _softmax,
     aten._softmax.default: _softmax,
+    aten._safe_softmax.default: _softmax,
     aten.scaled_dot_product_attention.default: _attention,
 }

@@ -33,11 +33,16 @@ def _flash_attention(q, k, v, dropout_p=0.0, is_causal=False, *, attn_mask=None,
     return result, (q @ k.transpose(-1, -2) * factor).logsumexp(-1)
 
 
-def _hidden(mask: Tensor, kind: int | None) -> Tensor:
-    """Hidden keys for scores [batch, heads, tokens, tokens]; kinds are those of
-    `nn.MultiheadAttention.merge_masks`. As its kernel does, takes whatever is not 0 for hidden."""
-    hidden = mask.to(torch.bool)
-    return hidden[:, None, None, :] if kind == 1 else hidden
+def _additive(mask: Tensor | None, kind: int | None, dtype: torch.dtype) -> Tensor | None:
+    """The mask as one to add to scores [batch, heads, tokens, tokens].
+
+    The fused kernels hide keys wherever `mask` is not 0, also where the module, in training, adds
+    a bias. kind: 1 for a key mask [batch, tokens].
+    """
+    if mask is None:
+        return None
+    mask = torch.zeros_like(mask, dtype=dtype).masked_fill(mask.to(torch.bool), float("-inf"))
+    return mask[:, None, None, :] if kind == 1 else mask
 
 
 def _multi_head_attention(
@@ -49,15 +54,13 @@ def _multi_head_attention(
         functional.linear(x, weight, bias).unflatten(-1, (num_head, -1)).transpose(1, 2)
         for x, weight, bias in parts
     )
-    visible = None if mask is None else ~_hidden(mask, mask_type)
-    result = functional.scaled_dot_product_attention(q, k, v, visible)
+    mask = _additive(mask, mask_type, query.dtype)
+    result = functional.scaled_dot_product_attention(q, k, v, mask)
     result = functional.linear(result.transpose(1, 2).flatten(2), proj_weight, proj_bias)
     if not need_weights:
         return result, query.new_empty(0)
     scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
-    if visible is not None:
-        scores = scores.masked_fill(~visible, float("-inf"))
-    weights = scores.softmax(-1)
+    weights = (scores if mask is None else scores + mask).softmax(-1)
     return result, weights.mean(1) if average_attn_weights else weights
 
 

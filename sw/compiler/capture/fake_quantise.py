@@ -7,6 +7,7 @@ reads it. Of an activation the importer makes a `FloatQuantise`.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +28,8 @@ SINGLE = (
 )
 CHANNELS = aten.fake_quantize_per_channel_affine.default
 OPERATIONS = {*SINGLE, CHANNELS}
+FACTORS = {aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor, aten.div.Scalar}
+INT8 = {torch.int8, torch.uint8}
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,10 @@ class Levels:
         return integers * scale, scale.expand_as(weight).clone()
 
 
+def _is_int8(value: object, shape: torch.Size) -> bool:
+    return isinstance(value, Tensor) and value.dtype in INT8 and value.shape == shape
+
+
 class FakeQuantisation:
     """What is known of fake quantisation: steps of constants, by node.
 
@@ -87,19 +94,49 @@ class FakeQuantisation:
         value, self.steps[node] = levels.apply(args[0])
         return value
 
-    def carry(self, node: torch.fx.Node, value: object, args: tuple, kwargs: dict) -> None:
-        """Note the steps of an operation's result: a view's move along, a mask's stay."""
+    def carry(self, node: torch.fx.Node, value: object) -> None:
+        """Note the steps of a constant operation's result.
+
+        Integers get some where they become real numbers; a view's move along, factors multiply
+        them, what is masked keeps its own.
+        """
+        if self._dequantise(node, value):
+            return
         sources = [n for n in node.all_input_nodes if n in self.steps]
         if not sources:
             return
-        alone = len(sources) == 1 and isinstance(value, Tensor)
+        alone = isinstance(value, Tensor) and len(sources) == 1
         steps = self.steps[sources[0]] if alone else None
-        if steps is not None:
-            moved = steps if steps.shape == value.shape else None  # pyright: ignore
+        if isinstance(value, Tensor) and steps is not None:
             if node.target in VIEWS:
-                moved = node.target(steps, *args[1:], **kwargs)  # pyright: ignore
-            steps = moved
+                steps = self._run(node, sources[0], steps)
+            elif steps.shape != value.shape:
+                steps = None
+            elif node.target in FACTORS:
+                factor = self._run(node, sources[0], torch.ones_like(steps)).abs()
+                steps = steps * torch.where(factor == 0, 1.0, factor)
         self.steps[node] = steps
+
+    def _dequantise(self, node: torch.fx.Node, value: object) -> bool:
+        """Whether the node gives INT8 integers steps; notes them, None if 0 does not stay 0."""
+        if not isinstance(value, Tensor) or not value.is_floating_point() or value.dim() < 2:
+            return False
+        found = [n for n in node.all_input_nodes if _is_int8(self.values[n], value.shape)]
+        if len(found) != 1:
+            return False
+        ones = torch.ones_like(self.values[found[0]])  # pyright: ignore
+        offset = self._run(node, found[0], ones - ones)
+        self.steps[node] = None if offset.any() else self._run(node, found[0], ones)
+        return True
+
+    def _run(self, node: torch.fx.Node, source: torch.fx.Node, value: Tensor) -> Tensor:
+        """Execute a constant node with another value of `source`."""
+
+        def known(item: torch.fx.Node) -> Any:
+            return value if item is source else self.values[item]
+
+        target: Any = node.target
+        return target(*torch.fx.map_arg(node.args, known), **torch.fx.map_arg(node.kwargs, known))
 
     def steps_of(self, node: torch.fx.Node, weight: Tensor) -> np.ndarray | None:
         """Step of each output [N] of a linear's `weight` [N, K], if it is quantised already."""
@@ -121,12 +158,11 @@ class FakeQuantisation:
         raise refuse(
             node,
             "its quantised weights are not INT8 times one scale for each output: they change "
-            "after their quantisation, or have scales along their inputs",
+            "after their quantisation, or have zero points or scales along their inputs",
         )
 
-    def activation(self, node: torch.fx.Node, value: Activation, args: tuple) -> Activation:
-        """The value with levels of its own; args: of the operation, the operand first."""
-        levels = Levels.of(node.target, args)
+    def activation(self, node: torch.fx.Node, value: Activation, levels: Levels) -> Activation:
+        """The value with levels of its own."""
         if levels.axis is not None or levels.scale.numel() != 1:
             raise refuse(node, "activations must have one scale")
         span = levels.highest - levels.lowest

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from sw.compiler.capture.adapt import adapt
 from sw.compiler.capture.attributes import export_once
@@ -133,6 +134,8 @@ def _check_tensors(module: nn.Module | ExportedProgram) -> None:
             raise CompileError(f"parameter {name!r} has no shape yet: call the module once")
         if tensor.is_meta:
             raise CompileError(f"parameter {name!r} is on device meta: load its values first")
+        if is_traceable_wrapper_subclass(tensor):
+            continue  # of an exported program, whose graph says what it means
         # Not buffers: those of additive masks hold -inf on purpose.
         if not tensor.isfinite().all():
             raise CompileError(f"parameter {name!r} holds NaN or infinity")
@@ -147,7 +150,8 @@ def _private(module: nn.Module) -> nn.Module:
             if isinstance(value, Tensor) and not value.is_leaf:
                 shared[id(value)] = value.detach().clone()  # PyTorch refuses to copy these
     try:
-        module = copy.deepcopy(module, shared)
+        with _quiet():
+            module = copy.deepcopy(module, shared)
     except Exception as error:
         raise CompileError(
             f"{type(module).__name__} cannot be copied ({first_line(error)}): compile what "
@@ -224,10 +228,15 @@ def _check_functional(program: ExportedProgram) -> None:
         ("parameter", signature.parameters_to_mutate),
     ):
         for name, target in changed.items():
-            raise refuse(
-                nodes[name],
-                f"the module's forward changes its {kind} {target!r}, which a program cannot keep",
+            reason = (
+                f"the module's forward changes its {kind} {target!r}, which a program cannot keep"
             )
+            if any("moving_avg_obs" in str(n.target) for n in nodes[name].all_input_nodes):
+                reason = (
+                    f"its fake quantisation observes ({target!r}): apply convert_pt2e and export "
+                    "again, or give the module itself with its observers disabled"
+                )
+            raise refuse(nodes[name], reason)
     for name, target in signature.user_inputs_to_mutate.items():
         warnings.warn(
             f"the module changes its input {target!r} in place at {place_of(nodes[name])}; "

@@ -15,11 +15,13 @@ from torch import Tensor
 
 from sw.compiler.capture import attention, elementwise, linears, rows
 from sw.compiler.capture.epilogue import hosted, takes_rows
-from sw.compiler.capture.fake_quantise import OPERATIONS
+from sw.compiler.capture.fake_quantise import OPERATIONS, Levels
+from sw.compiler.capture.integers import integers
 from sw.compiler.capture.nodes import refuse
 from sw.compiler.capture.softmax import softmax_so_far
 from sw.compiler.capture.state import Capture
 from sw.compiler.capture.symbolic import (
+    CASTS,
     LEADING,
     VIEWS,
     Activation,
@@ -36,14 +38,11 @@ __all__ = ["run_node"]
 aten = torch.ops.aten
 
 SAME = {aten.detach.default, aten.alias.default, aten.lift_fresh_copy.default}
-CASTS = {
-    aten.to.dtype, aten.to.device, aten.to.dtype_layout, aten.to.other, aten._to_copy.default,
-    aten.type_as.default, aten.copy.default,
-}  # fmt: skip
 CHECKS = {
     aten._assert_tensor_metadata.default, aten._assert_async.msg, aten.sym_constrain_range.default,
     aten._assert_scalar.default,
 }  # fmt: skip
+COPIES = {*CASTS, aten.copy.default}
 PARTS = {
     aten.slice_scatter.default, aten.select_scatter.default, aten.index_put.default,
     aten.fill.Tensor, aten.fill.Scalar, aten.diagonal_scatter.default,
@@ -92,12 +91,15 @@ def run_node(c: Capture, node: torch.fx.Node) -> object:
         return _dropout(node, *args, **kwargs)
     if node.target in SAME:
         return value
+    quantised = integers(c, node, args)
+    if quantised is not None:
+        return quantised
     if node.target is aten.copy.default and not isinstance(args[1], Hosted):
         source: Any = node.args[1]
         if source.meta["val"].shape != node.meta["val"].shape:
             raise refuse(node, "a value is copied into a larger one")
         value = args[1]  # all of the other value is overwritten
-    if node.target in CASTS and not isinstance(value, Hosted | Derived):
+    if node.target in COPIES and not isinstance(value, Hosted | Derived):
         if node.meta["val"].dtype.is_floating_point:
             return value
         raise refuse(node, "activations cannot become integers")
@@ -107,7 +109,8 @@ def run_node(c: Capture, node: torch.fx.Node) -> object:
     if on_host is not None:
         return on_host
     if node.target in OPERATIONS:
-        return c.fake.activation(node, c.as_activation(node, value), args)
+        levels = Levels.of(node.target, args)
+        return c.fake.activation(node, c.as_activation(node, value), levels)
     if getattr(node.target, "__name__", "") == "getitem":
         return args[0][args[1]]
     if node.target in LEADING and isinstance(value, Scores | Probabilities):
@@ -128,6 +131,12 @@ def _handled(node: torch.fx.Node, operands: list, c: Capture, args, kwargs) -> o
     for item in operands:
         if isinstance(item, Pointwise):
             raise item.error
+    if node.target is aten.amin.default:
+        raise refuse(
+            node,
+            "if it chooses a scale for quantisation in each call: export again, without "
+            "run_decompositions()",
+        )
     if node.target in PARTS:
         raise refuse(node, "a part of a value is changed in place: compute the whole value instead")
     raise refuse(node)
@@ -139,7 +148,7 @@ def _constant(c: Capture, node: torch.fx.Node) -> object:
     if node.target in OPERATIONS:
         return c.fake.constant(node, args)
     value = node.target(*args, **kwargs)  # pyright: ignore
-    c.fake.carry(node, value, args, kwargs)
+    c.fake.carry(node, value)
     return value
 
 

@@ -37,7 +37,9 @@ def softmax_so_far(c: Capture, node: torch.fx.Node, error: UnsupportedOperation)
         undefined = visible | (found == 0) | found.isnan()  # what sees nothing gets 0, or anything
         if bool((seen & undefined).all()):
             return Probabilities(c.values[source])  # pyright: ignore
-    return Pointwise(node, error)
+    operands = (c.values[item] for item in node.all_input_nodes)
+    first = next((item.error for item in operands if isinstance(item, Pointwise)), error)
+    return Pointwise(node, first)
 
 
 def _scores_of(c: Capture, node: torch.fx.Node) -> torch.fx.Node | None:
@@ -58,9 +60,9 @@ def _scores_of(c: Capture, node: torch.fx.Node) -> torch.fx.Node | None:
 
 
 def _probes(shape: tuple[int, ...]) -> Tensor:
-    """Scores of this shape; some keys are hidden, for some queries all."""
+    """Small and large scores of this shape; some keys are hidden, for some queries all."""
     generator = torch.Generator().manual_seed(0)
-    scores = 8 * torch.randn(shape, generator=generator)
-    hidden = torch.rand(shape, generator=generator) < 0.2
-    hidden |= torch.rand((*shape[:-1], 1), generator=generator) < 0.2
+    rows = torch.rand((*shape[:-1], 1), generator=generator)
+    scores = 60 * rows**2 * torch.randn(shape, generator=generator, dtype=torch.float64)
+    hidden = (torch.rand(shape, generator=generator) < 0.2) | (rows < 0.2)
     return scores.masked_fill(hidden, float("-inf"))

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "CASTS",
     "LEADING",
     "VIEWS",
     "Activation",
@@ -40,6 +41,10 @@ VIEWS = {
     aten.t.default, aten.movedim.int, aten.swapaxes.default, aten.narrow.default,
     aten.numpy_T.default, aten.mT.default, aten.lift_fresh_copy.default, aten.alias.default,
     aten.unsqueeze_copy.default,
+}  # fmt: skip
+CASTS = {
+    aten.to.dtype, aten.to.device, aten.to.dtype_layout, aten.to.other, aten._to_copy.default,
+    aten.type_as.default,
 }  # fmt: skip
 LEADING = {
     aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.expand.default,

@@ -91,10 +91,8 @@ class HostGraph:
         Raises `InputError` where these inputs make a mask that is no key mask.
         """
         masks = {mask.name: mask for mask in self.masks}
-        plain = [item.name for item in self.feeds if item.name not in masks]
-        wanted = {part.name for mask in self.masks for part in mask.parts}
-        values = self._run(inputs, wanted.union(plain))
-        feeds = {name: values[name].numpy() for name in plain}
+        values = self._run(inputs, self._read_by_feeds())
+        feeds = {i.name: values[i.name].numpy() for i in self.feeds if i.name not in masks}
         for item in self.feeds:
             if item.name in masks:
                 mask = masks[item.name]
@@ -125,6 +123,22 @@ class HostGraph:
         parts = [part for mask in self.masks for part in mask.parts]
         calls = [(call.args, call.kwargs) for call in self.calls]
         return set(refs_of([*calls, *parts, *(self.results or ())]))
+
+    def _read_by_feeds(self) -> set[str]:
+        masks = {mask.name for mask in self.masks}
+        parts = {part.name for mask in self.masks for part in mask.parts}
+        return parts | {item.name for item in self.feeds if item.name not in masks}
+
+    @property
+    def calls_before(self) -> tuple[HostCall, ...]:
+        """Calls in front of the accelerator; some may serve the results too."""
+        return self.needed(self._read_by_feeds())
+
+    @property
+    def calls_after(self) -> tuple[HostCall, ...]:
+        """Calls behind the accelerator."""
+        names = {item.name for item in self.results or () if isinstance(item, Ref)}
+        return self.needed(names)
 
     def needed(self, names: set[str]) -> tuple[HostCall, ...]:
         """Calls that these values need, in order."""

@@ -97,3 +97,31 @@ def test_json(weft, file, tmp_path):
     assert 0 < plan["onchip_bytes_in_use"] <= PRESETS["tiny"].onchip_bytes
     names = {memory["name"] for memory in plan["memories"]}
     assert {"activation", "weight", "residual", "accumulator", "softmax rows"} <= names
+
+
+class Classifier(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.norm, self.head = nn.Embedding(9, 16), nn.LayerNorm(16), nn.Linear(16, 3)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        x = self.norm(self.table(ids))
+        return self.head((x * (ids != 0)[:, :, None]).mean(1))
+
+
+def test_the_host_part_is_listed(weft, tmp_path):
+    torch.manual_seed(0)
+    path, record = tmp_path / "program.weft", tmp_path / "plan.json"
+    ids = torch.randint(0, 9, (2, 6))
+    compile_module(Classifier(), (ids,), PRESETS["tiny"], [(ids,)]).save(path)
+    text = weft("inspect", path, "--json", record).out
+    assert "Computed by the host" in text
+    for line in (r"head.*after.*linear", r"the module|Classifier.*after.*mean"):
+        assert re.search(line, text), line
+    assert json.loads(record.read_text())["host"]["after"][-2:] == [
+        "aten.mean.dim", "aten.linear.default",
+    ]  # fmt: skip
+
+
+def test_no_host_part_no_list(in_a_file):
+    assert "Computed by the host" not in in_a_file

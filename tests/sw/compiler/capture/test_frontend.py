@@ -131,6 +131,31 @@ class Written(nn.Module):
         return (scores.softmax(-1) @ v).transpose(1, 2).reshape(batch, tokens, 24)
 
 
+class Biased(Written):
+    """Relative positions as a constant on the scores, one for each head."""
+
+    def __init__(self, causal: bool) -> None:
+        super().__init__(causal)
+        self.bias = nn.Parameter(torch.randn(3, 6, 6))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        batch, tokens, _ = x.shape
+        q, k, v = (f(x).view(batch, tokens, 3, 8).transpose(1, 2) for f in (self.q, self.k, self.v))
+        bias = self.bias
+        if self.causal:
+            bias = bias.masked_fill(torch.ones(6, 6, dtype=torch.bool).triu(1), float("-inf"))
+        y = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        return y.transpose(1, 2).reshape(batch, tokens, 24)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_constants_on_scores(causal: bool) -> None:
+    torch.manual_seed(0)
+    graph = check(Biased(causal), torch.randn(2, 6, 24))
+    (attention,) = [op for op in graph.ops if isinstance(op, FloatAttention)]
+    assert attention.causal == causal and attention.bias.shape == (3, 6, 6)
+
+
 @pytest.mark.parametrize("causal", [False, True])
 def test_attention_written_by_hand(causal: bool) -> None:
     torch.manual_seed(0)
@@ -204,10 +229,6 @@ def test_error_names_operation_and_place() -> None:
         (lambda x: x[:, :1] + x, r"cannot meet all rows"),
         (lambda x: x.transpose(0, 1).contiguous().view(2, 4, 8), r"output must be"),
         (lambda x: functional.layer_norm(x.view(2, 4, 2, 4), (4,)), r"whole rows of features"),
-        (
-            lambda x: functional.scaled_dot_product_attention(x, x, x, torch.eye(4).bool()),
-            r"mask",
-        ),
     ],
 )
 def test_refusals(function, text: str) -> None:
@@ -237,3 +258,49 @@ def test_module_keeps_its_mode() -> None:
     block = Stack([Block(8, 2, 8)]).train()
     import_module(block, torch.randn(1, 3, 8))
     assert block.training
+
+
+FORMS = {
+    "gelu_new": lambda x: (
+        0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * torch.pow(x, 3))))
+    ),
+    "gelu_new, other order": lambda x: (
+        x * (torch.tanh((x * x * x * 0.044715 + x) * 0.7978845608) + 1) / 2
+    ),
+    "gelu with erf": lambda x: x * 0.5 * (1.0 + torch.erf(x / math.sqrt(2.0))),
+    "clamp": lambda x: x.clamp(min=0),
+    "maximum": lambda x: (x + x.abs()) * 0.5,
+}
+
+
+class Formula(nn.Module):
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.a, self.b, self.function = nn.Linear(16, 24), nn.Linear(24, 16), function
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.b(self.function(self.a(x)))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_functions_written_out(form: str) -> None:
+    torch.manual_seed(0)
+    graph = check(Formula(FORMS[form]), torch.randn(2, 5, 16) * 3)
+    (found,) = [op for op in graph.ops if isinstance(op, FloatActivation)]
+    assert found.function.name == {
+        "gelu_new": "GELU_TANH", "gelu_new, other order": "GELU_TANH", "gelu with erf": "GELU_ERF",
+    }.get(form, "RELU")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("function", "operation"),
+    [
+        (lambda x: x * torch.sigmoid(1.702 * x), "sigmoid"),
+        (lambda x: 0.5 * x * (1 + torch.tanh(0.8 * (x + 0.05 * x**3))), "pow"),
+        (lambda x: x * torch.sigmoid(x), "sigmoid"),
+        (lambda x: x * x, "mul"),
+    ],
+)
+def test_functions_that_are_nearly_known(function, operation: str) -> None:
+    with pytest.raises(UnsupportedOperation, match=operation):
+        import_module(Formula(function), torch.randn(2, 5, 16))
