@@ -40,11 +40,11 @@ def _seen(value: object) -> object:
     return value if isinstance(value, bool | int | float | str | None) else _Same(value)
 
 
-def _kept(value: object) -> object:
+def _second(value: object) -> object:
     """The value for a second call; tensors of a trace have no numbers, so zeros stand for them."""
     if isinstance(value, Tensor):
         return torch.zeros(value.shape, dtype=value.dtype)
-    return copy.copy(value)
+    return value
 
 
 def export_once(module: nn.Module, export: Callable[[], ExportedProgram]) -> ExportedProgram:
@@ -69,7 +69,7 @@ def export_once(module: nn.Module, export: Callable[[], ExportedProgram]) -> Exp
     def compare(*_) -> None:
         for key, value in attributes().items():
             if key not in before or before[key] != _seen(value):
-                changed[key] = _kept(value)
+                changed[key] = value if isinstance(value, Tensor) else copy.copy(value)
 
     hooks = module.register_forward_pre_hook(remember), module.register_forward_hook(compare)
     program = export()
@@ -77,7 +77,7 @@ def export_once(module: nn.Module, export: Callable[[], ExportedProgram]) -> Exp
         hook.remove()
     if changed:
         for (part, name), value in changed.items():
-            setattr(part, name, value)
+            setattr(part, name, _second(value))
         tensors = {name for (_, name), value in changed.items() if isinstance(value, Tensor)}
         read = {name.rpartition(".")[2] for name in program.constants}
         if tensors & read or str(export().graph) != str(program.graph):

@@ -90,7 +90,7 @@ def run_node(c: Capture, node: torch.fx.Node) -> object:
         return _dropout(node, *args, **kwargs)
     if node.target in SAME:
         return value
-    if node.target is aten.copy.default and isinstance(args[1], Activation):
+    if node.target is aten.copy.default and isinstance(args[1], Activation | Tensor):
         source: Any = node.args[1]
         if source.meta["val"].shape != node.meta["val"].shape:
             raise refuse(node, "a value is copied into a larger one")
