@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import NoReturn
 
 import click
@@ -65,8 +66,18 @@ def _fail(text: str) -> NoReturn:
     sys.exit(1)
 
 
+def _warn(message: Warning | str, category: type[Warning], *_place: object) -> None:
+    console = Console(stderr=True)
+    console.print("[bold yellow]warning:[/]", escape(str(message)), highlight=False, soft_wrap=True)
+
+
 def main() -> None:
-    """Run the command line; what a user can mend is one line, not a traceback."""
+    """Run the command line; what a user can mend is one line, not a traceback, and so is a warning
+    about what a user gives."""
+    show = warnings.showwarning
+    warnings.showwarning = lambda message, category, *place: (
+        _warn if issubclass(category, UserWarning) else show
+    )(message, category, *place)
     try:
         cli()
     except ERRORS as error:

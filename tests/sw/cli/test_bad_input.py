@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -23,7 +26,7 @@ class Unsupported(nn.Module):
         return self.body(x)
 
 def x(value=1.0):
-    return (torch.full((1, 3, 6), value),)
+    return (value * torch.arange(1.0, 19.0).reshape(1, 3, 6),)
 
 def unsupported():
     return Unsupported(), x()
@@ -69,7 +72,7 @@ def models(tmp_path_factory):
 @pytest.fixture(scope="module")
 def program(tmp_path_factory):
     path = tmp_path_factory.mktemp("good") / "good.weft"
-    compile_module(torch.nn.Linear(6, 6), (torch.ones(1, 3, 6),), "tiny").save(path)
+    compile_module(torch.nn.Linear(6, 6), (torch.randn(1, 3, 6),), "tiny").save(path)
     return path
 
 
@@ -133,8 +136,8 @@ def test_inputs_of_a_program(weft, program, tmp_path):
         return weft("run", program, "--device", device, *arguments).error()
 
     good = np.ones((1, 3, 6), np.float32)
-    assert run() == "1 inputs are needed, got 0"
-    assert run(good, good) == "1 inputs are needed, got 2"
+    assert run() == "1 inputs are needed (input), got 0"
+    assert run(good, good) == "1 inputs are needed (input), got 2"
     assert run(good[:, :2]) == "input 'input' has shape (1, 2, 6), not (1, 3, 6)"
     assert run(good.astype(complex)) == "input 'input' (float) cannot be complex128"
     assert run(good * np.nan) == "input 'input' holds NaN or infinity"
@@ -238,3 +241,17 @@ def test_no_compiler(weft, program, tmp_path, monkeypatch):
     assert text.startswith("no C++ compiler found") and "pip install ziglang" in text
     monkeypatch.setenv("CXX", "my-compiler")
     assert "'my-compiler' does not run" in weft("bench", "gemm", "--shape", "4x4x4").error()
+
+
+def test_a_warning_is_one_line(tmp_path):
+    """In a process of its own: pytest keeps warnings for itself."""
+    model = tmp_path / "alike.py"
+    model.write_text(
+        "import torch\ndef make(): return torch.nn.Linear(6, 6), (torch.ones(1, 3, 6),)\n"
+    )
+    command = [sys.executable, "-m", "sw.cli.main", "compile", f"{model}:make", "--config", "tiny"]
+    found = subprocess.run(
+        [*command, "-o", str(tmp_path / "x.weft")], capture_output=True, text=True, check=True
+    )
+    (line,) = [line for line in found.stderr.splitlines() if "warning" in line.lower()]
+    assert line.startswith("warning: the calibration data has 3 rows, all alike")
