@@ -5,7 +5,8 @@
 # What happens: the non-strict trace runs the in-place operation on the real tensor. The caller's
 # module has counted once without a call, and the program starts from there: its results
 # are one call ahead of the module's. Export itself refuses nothing; run_decompositions() does,
-# when the tensor has changed already. With strict=True the tensor keeps its value.
+# when the tensor has changed already. With strict=True the tensor keeps its value, and a warning
+# speaks of side effects.
 # Versions: torch 2.13.0.
 # Why it matters: counters and caches are often plain attributes. Weft traces a copy whose plain
 # tensors are its own, so that the caller's stay, and refuses such a module by the tensor's name.
