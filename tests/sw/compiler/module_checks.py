@@ -42,6 +42,11 @@ class Case(Protocol):
 
 
 TOLERANCE = 1e-4
+INTEGERS_LOSE = 0.03
+"""As in the quantiser's own test of unusual modules."""
+SHAKY = 0.01
+"""A module that rounding in float changes by more, such as one with a sharp softmax, is not held to
+the bound."""
 RAW = (
     "Traceback", "RuntimeError", "expected scalar type", "size mismatch", "got mat1",
     "Could not guard", "has no attribute", "must match the size", "<built-in", "is mutated in",
@@ -190,6 +195,32 @@ def _is_stateful(item: Case, inputs: tuple) -> bool:
     return _distance(_leaves(results[0]), _leaves(results[1])) > 0
 
 
+def _lost(found: object, want: object) -> float:
+    """Error relative to the values, root mean square."""
+    a, b = _array(found).astype(np.float64), _array(want).astype(np.float64)
+    return float(np.sqrt(((a - b) ** 2).mean() / max((b**2).mean(), 1e-12)))
+
+
+def _shaken(wide: torch.nn.Module, inputs: tuple, want: list, left_out: list, seed: int) -> float:
+    """How much rounding of inputs and weights to 8 bits changes the float results."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def shake(x: torch.Tensor) -> torch.Tensor:
+        if not x.is_floating_point():
+            return x
+        noise = torch.rand(x.shape, generator=generator, dtype=x.dtype) - 0.5
+        return x + noise * x.abs().max() / 127
+
+    shaken = copy.deepcopy(wide)
+    for parameter in shaken.parameters():
+        parameter.data = shake(parameter.data)
+    found = _without(eager(shaken, tuple(shake(v) for v in _widened(inputs))), left_out)
+    pairs = zip(found, want, strict=True)
+    return max(
+        _lost(a, b) for a, b in pairs if isinstance(b, torch.Tensor) and b.is_floating_point()
+    )
+
+
 def _check_integers(item: Case, graph: FloatGraph, wide, left_out, program: bool) -> None:
     batches = [item.inputs(seed) for seed in range(1, 7)]
     try:
@@ -205,9 +236,10 @@ def _check_integers(item: Case, graph: FloatGraph, wide, left_out, program: bool
     assert len(found) == len(want)
     for a, b in zip(found, want, strict=True):
         if isinstance(b, torch.Tensor) and b.is_floating_point():
-            a, b = _array(a).astype(np.float64), _array(b).astype(np.float64)
-            error = np.sqrt(((a - b) ** 2).mean() / max((b**2).mean(), 1e-12))
-            assert error < 0.05, f"integers lose {error:.3f}"
+            error = _lost(a, b)
+            if error >= INTEGERS_LOSE:
+                shaken = max(_shaken(wide, inputs, want, left_out, seed) for seed in range(3))
+                assert shaken > SHAKY, f"integers lose {error:.3f}, 8 bits in float {shaken:.3f}"
     if not program:
         return
     compiled = lower(quantised, get_config("tiny"))

@@ -35,4 +35,4 @@ def test_equal_or_refused(part: int) -> None:
             raise AssertionError(f"{text}\n{item}") from error
         equal += found == "equal"
     print(f"seed {SEED}, part {part}: {equal} of {len(numbers)} modules compiled")
-    assert equal > 0.3 * len(numbers)  # else the test would say little
+    assert equal > 0.1 * len(numbers)  # else the test would say little
