@@ -97,7 +97,7 @@ def run(
     """Run a program file on a device."""
     program = Program.load(file)
     arrays = [read_array(path, "input") for path in inputs]
-    count = len(program.outputs)
+    count = program.result_count
     if outputs and len(outputs) != count:
         raise InputError(f"the program has {count} outputs, {len(outputs)} --output given")
     with steps() as step:

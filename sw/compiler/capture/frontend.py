@@ -51,7 +51,10 @@ def import_module(
     results = _select(program, capture, failures, outputs)
     host = capture.host.finish(program.graph, results)
     if not capture.host.outputs:
-        raise CompileError("the module has no output that can be compiled")
+        raise CompileError(
+            "no output of the module depends on activations: they come from float inputs and "
+            "embeddings, other integer inputs can only be masks"
+        )
     graph = capture.builder.finish(capture.host.outputs)
     graph.host = host
     _finish_inputs(program, capture, graph)
@@ -140,7 +143,7 @@ def _select(program: ExportedProgram, capture: Capture, failures: dict, wanted) 
         if leaf is None:
             continue
         try:
-            found.append(_result(capture, failures, leaf, names[position]))
+            found.append(_result(capture, failures, leaf))
         except UnsupportedOperation as error:
             refused.append((names[position], error))
     if refused and (wanted is not None or not any(isinstance(item, Ref) for item in found)):
@@ -150,7 +153,7 @@ def _select(program: ExportedProgram, capture: Capture, failures: dict, wanted) 
     return tuple(found)
 
 
-def _result(capture: Capture, failures: dict, leaf: object, name: str) -> object:
+def _result(capture: Capture, failures: dict, leaf: object) -> object:
     """One result; raises `UnsupportedOperation`."""
     if not isinstance(leaf, torch.fx.Node):
         return leaf  # a number or a text that the module returns
@@ -171,10 +174,7 @@ def _result(capture: Capture, failures: dict, leaf: object, name: str) -> object
     if isinstance(value, Hosted) and value.pooled:
         return capture.host.result(leaf)
     if isinstance(value, Derived):
-        raise CompileError(
-            f"output {name!r} does not depend on activations: they come from float "
-            "inputs and embeddings, other integer inputs can only be masks"
-        )
+        return capture.host.result(leaf)
     raise refuse(leaf, "it is no output of the accelerator, nor of what follows pooled rows")
 
 

@@ -140,7 +140,10 @@ def _handled(node: torch.fx.Node, operands: list, c: Capture, args, kwargs) -> o
         )
     if node.target in PARTS:
         raise refuse(node, "a part of a value is changed in place: compute the whole value instead")
-    raise refuse(node)
+    raise refuse(
+        node,
+        "the accelerator has linears, layer norm, ReLU, GELU, attention, embeddings and sums",
+    )
 
 
 def _constant(c: Capture, node: torch.fx.Node) -> object:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from sw.compiler.errors import UnsupportedOperation
 
 __all__ = ["operation_name", "place_of", "refuse"]
+
+PYTORCH = str(Path(torch.__file__).parent)
 
 
 def operation_name(node: torch.fx.Node) -> str:
@@ -14,7 +18,8 @@ def operation_name(node: torch.fx.Node) -> str:
 
 
 def place_of(node: torch.fx.Node) -> str:
-    """Module path, class and source line of a node, as `torch.export` recorded them."""
+    """Module path, class and source line of a node, as `torch.export` recorded them; the line is
+    the user's, where it was one of PyTorch's own that was reached from there."""
     stack = node.meta.get("nn_module_stack") or {}
     place = ""
     if stack:
@@ -23,6 +28,7 @@ def place_of(node: torch.fx.Node) -> str:
         place = f"{path} ({kind})" if path else kind
     lines = [line.strip() for line in (node.meta.get("stack_trace") or "").splitlines()]
     frames = [i for i, line in enumerate(lines) if line.startswith("File ")]
+    frames = [i for i in frames if PYTORCH not in lines[i]] or frames
     if frames:
         source = "; ".join(lines[frames[-1] : frames[-1] + 2])
         place = f"{place}, {source}" if place else source

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from sw.compiler.errors import InputError
+from sw.compiler.errors import InputError, ProgramError
 from sw.compiler.graph.inputs import FloatInput
 from sw.compiler.graph.rows import as_array
 
@@ -26,7 +26,7 @@ FACTORIES = {"arange", "full", "ones", "zeros", "scalar_tensor", "eye", "tril_in
 """Calls without a tensor that a program file may hold; others could reach outside of it."""
 
 
-class HostError(ValueError):
+class HostError(ProgramError):
     """A program's host part holds a call that PyTorch does not have or that is not a function."""
 
 
@@ -154,9 +154,14 @@ class HostGraph:
 
         values: dict[str, Any] = {}
         for name, value in {**self.constants, **known}.items():
-            tensor = torch.as_tensor(as_array(value))
+            array = as_array(value)
+            tensor = torch.as_tensor(array)
             if name in self.dtypes:
-                tensor = tensor.to(getattr(torch, self.dtypes[name]))
+                dtype = getattr(torch, self.dtypes[name])
+                whole = dtype.is_floating_point or array.dtype.kind != "f"
+                if not whole and (array != np.rint(array)).any():
+                    raise InputError(f"input {name!r} has fractions, the module takes {dtype}")
+                tensor = tensor.to(dtype)
             values[name] = tensor
         with torch.no_grad():
             for call in self.needed(names):
@@ -188,7 +193,10 @@ def _resolved(value: Any, values: Mapping[str, Any]) -> Any:
         return values[value.name]
     if isinstance(value, TorchName):
         kind, _, name = value.name.rpartition(".")
-        return getattr(torch, name) if kind else torch.device("cpu")
+        found = getattr(torch, name, None) if kind else torch.device("cpu")
+        if not isinstance(found, torch.dtype | torch.layout | torch.memory_format | torch.device):
+            raise HostError(f"the host part mentions {value.name}, which is no type of PyTorch")
+        return found
     if isinstance(value, dict):
         return {key: _resolved(item, values) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -176,6 +176,12 @@ class Program:
         arrays = self._checked(inputs, named)
         return results_of(self.graph, named_inputs(self.graph, arrays), outputs)
 
+    @property
+    def result_count(self) -> int:
+        """How many values `results` gives."""
+        host = self.graph.host
+        return len(self.outputs if host is None or host.results is None else host.results)
+
     def read_outputs(self, io: np.ndarray) -> tuple[np.ndarray, ...]:
         """The accelerator's outputs as float32, in the module's shapes, from the IO region."""
         return tuple(

@@ -85,7 +85,10 @@ def program(tmp_path_factory):
         ("empty_calibration", "calibration is empty: give at least one batch"),
         ("wrong_shape", "torch.export refuses Linear: "),
         ("wrong_rank", "has shape (2, 2, 3, 6); float inputs are [tokens, features] or "),
-        ("wrong_dtype", "does not depend on activations: they come from float inputs"),
+        (
+            "wrong_dtype",
+            "no output of the module depends on activations",
+        ),
         ("wrong_calibration", "calibration input 'input' has 5 features, not 6"),
         ("too_wide", "20000 features are more than commands can address with 2 lanes"),
         ("not_a_pair", "must return (module, example_inputs) or"),

@@ -219,6 +219,7 @@ def test_error_names_operation_and_place() -> None:
     error = caught.value
     assert error.operation == "aten.sigmoid.default"  # the first one, not tanh
     assert "inner.1 (Sigmoid)" in error.place and "inner.1 (Sigmoid)" in str(error)
+    assert "return self.inner(x)" in error.place  # the caller's line, not PyTorch's
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from torch.nn import functional
 from sw.compiler import Program, compile_module
 from sw.compiler.capture.frontend import import_module
 from sw.compiler.errors import CompileError, InputError, UnsupportedOperation
-from sw.compiler.graph.host import HostCall, HostError, HostGraph, Ref
+from sw.compiler.graph.host import HostCall, HostError, HostGraph, Ref, TorchName
 from sw.compiler.graph.reference import run_reference
 from sw.compiler.quantise import quantise
 from sw.driver import open_device
@@ -149,13 +149,21 @@ class Last(Body):
         return self.head(self.norm(self.table(ids))[torch.arange(ids.shape[0]), last])
 
 
+class Masked(Body):
+    """Returns its mask beside what it computes."""
+
+    def forward(self, ids):
+        seen = (ids != 0).float()
+        return self.norm(self.table(ids)), seen
+
+
 class Both(Body):
     def forward(self, ids):
         x = self.norm(self.table(ids))
         return x, torch.cat([x[:, 0], x.mean(1)], -1).softmax(-1)
 
 
-@pytest.mark.parametrize("kind", [First, Pooler, Mean, Last, Both])
+@pytest.mark.parametrize("kind", [First, Pooler, Mean, Last, Masked, Both])
 def test_heads_on_one_row_of_each_sequence(kind) -> None:
     torch.manual_seed(0)
     module = kind().eval()
@@ -188,6 +196,10 @@ def test_a_program_file_holds_the_host_part_and_takes_inputs_by_name(tmp_path) -
         assert torch.equal(want, found)
         with pytest.raises(InputError, match=r"3 inputs are needed \(types, padding, ids\)"):
             device.load(again)(types, ids=ids)
+        with pytest.raises(
+            InputError, match=r"'padding' has fractions, the module takes torch\.bool"
+        ):
+            device.load(again)(types, padding.float() / 2, ids)
         with pytest.raises(InputError, match="'ids' is given twice"):
             device.load(again)(types, padding, ids, ids=ids)
 
@@ -250,3 +262,9 @@ def test_a_file_cannot_call_what_is_no_function(target) -> None:
     graph = HostGraph((HostCall("y", target, (Ref("x"),), {}),), results=(Ref("y"),))
     with pytest.raises(HostError, match="host part calls"):
         graph.after({"x": np.zeros(3)}, ())
+
+
+def test_a_file_cannot_name_what_is_no_type() -> None:
+    call = HostCall("y", "aten._to_copy.default", (Ref("x"),), {"dtype": TorchName("torch.load")})
+    with pytest.raises(HostError, match=r"mentions torch\.load"):
+        HostGraph((call,), results=(Ref("y"),)).after({"x": np.zeros(3)}, ())
