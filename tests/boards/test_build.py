@@ -148,7 +148,7 @@ def test_interrupted_nothing_is_left(fake, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(flow.shutil, "copy", interrupt)
+        patch.setattr(flow, "write_atomically", interrupt)
         for folder in (earlier, tmp_path / "new"):
             with pytest.raises(KeyboardInterrupt):
                 build(ULX3S, ULX3S.config, folder, seeds=1)
