@@ -60,12 +60,26 @@ def functional_program(
             "into one's forward) or what torch.export made of one"
         )
     try:
-        with _quiet():
-            program = program.run_decompositions(DECOMPOSITIONS)
+        if _needs_decomposition(program):
+            with _quiet():
+                program = program.run_decompositions(DECOMPOSITIONS)
     except Exception as error:
         raise _refusal(type(module).__name__, error) from error
     _check_functional(program)
     return program, _example_values(program)
+
+
+def _needs_decomposition(program: ExportedProgram) -> bool:
+    """Whether something is changed in place, fused, or in a graph of its own; else the graph is
+    functional as it is, and half of the time is saved."""
+    for node in program.graph.nodes:
+        schema = getattr(node.target, "_schema", None)
+        known = schema is not None or node.op in ("placeholder", "output")
+        if not known and getattr(node.target, "__name__", "") != "getitem":
+            return True
+        if node.target in DECOMPOSITIONS or (schema is not None and schema.is_mutable):
+            return True
+    return False
 
 
 @contextmanager
