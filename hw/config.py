@@ -14,7 +14,7 @@ class ConfigError(ValueError):
     """A configuration that cannot work; the text names the field and what to change."""
 
 
-OPTIONS = ("sparse", "int4")
+OPTIONS = ("sparse", "int4", "decoder")
 """Parts that can be left out."""
 
 
@@ -50,6 +50,8 @@ class AcceleratorConfig:
     burst_bytes: longest AXI4 burst.
     sparse: the array multiplies by 2:4 sparse weights too (`SPARSE_GEMM`).
     int4: weights may be stored as INT4.
+    decoder: what language models need: registers and predicates, 16-bit operands, root mean square
+        norms, gates, rotations and the selection of the largest outputs.
     """
 
     name: str = "custom"
@@ -70,6 +72,7 @@ class AcceleratorConfig:
     burst_bytes: int = 256
     sparse: bool = False
     int4: bool = False
+    decoder: bool = False
 
     def __post_init__(self) -> None:
         def check(condition: bool, text: str) -> None:
@@ -129,6 +132,12 @@ class AcceleratorConfig:
         check(
             2 <= self.row_slots <= 1024,
             f"row_slots={self.row_slots} must be between 2 and 1024",
+        )
+        check(
+            not self.decoder
+            or (self.lanes >= 2 and self.rows >= 2 * self.lanes and self.columns >= 2 * self.lanes),
+            f"lanes={self.lanes} must be at least 2, and at most half of rows={self.rows} and "
+            f"columns={self.columns}, with decoder=True",
         )
         check(32 <= self.address_bits <= 64, f"address_bits={self.address_bits} must be 32 to 64")
         check(
@@ -226,6 +235,7 @@ PRESETS: dict[str, AcceleratorConfig] = {
             burst_bytes=64,
             sparse=True,
             int4=True,
+            decoder=True,
         ),
         AcceleratorConfig(
             name="ulx3s",
@@ -243,7 +253,7 @@ PRESETS: dict[str, AcceleratorConfig] = {
             sparse=True,
             int4=True,
         ),
-        AcceleratorConfig(name="base", sparse=True, int4=True),
+        AcceleratorConfig(name="base", sparse=True, int4=True, decoder=True),
     )
 }
 

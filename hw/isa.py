@@ -2,11 +2,23 @@
 
 A program is a sequence of 32-byte little-endian commands, executed from the first to `HALT`.
 The dispatcher sends each command, in order, to the queue of the unit that executes it. A unit
-executes its queue in order; order *between* units exists only where a command waits. Every
-unit counts the commands it has completed; a wait holds a command back until "unit u has
-completed at least n commands since the program began", n counted modulo 4096. A wait may only
-name commands that stand earlier in the stream, so no program can deadlock; anything else stops
-the machine with `WAIT_UNSATISFIABLE`.
+executes its queue in order; order *between* units exists only where a command waits. A wait is a
+unit and a distance: it holds a command back until that unit has completed all commands that were
+dispatched to it before this one, but for the last `distance`. So a wait names earlier commands
+only, and no program can deadlock.
+
+With the option `decoder`, the machine has fifteen registers of 20 bits, which the driver writes and
+`ADD` and `SELECT` change: the same program so serves every position of a sequence. Two numbers in
+the header of a command name registers, 0 none:
+
+- `register`: its value R moves what the command is about. LOAD and STORE: `offset += R *
+  pitch(memory)`; beyond 32 bits it is outside of every window. GEMM, SPARSE_GEMM and SOFTMAX:
+  `limit += R`, which stops at the largest limit. ADD and SELECT: the register that they write.
+  Others have none.
+- `predicate`: the command is dropped unless something is left to do: unless `limit + last + R > 0`
+  in commands with a limit (as it stands in the command, without its `register`; `last` is `period -
+  1`, or `rows - 1` without a period, with `causal`, else 0), unless `R > 0` in others. A dropped
+  command is not dispatched: no unit counts it, and no wait sees it. HALT and BARRIER have none.
 
 Addresses may repeat: what a command writes twice holds what its loops write last. Undefined, and
 not checked by the machine, is only:
@@ -23,10 +35,16 @@ not checked by the machine, is only:
   it left there, after power-up and after an error anything.
 - After an error, how much was written of the command that failed and of those around it on other
   units. No byte outside the writable windows ever is.
-- Which command is reported if several fail. `ILLEGAL_COMMAND`, `WAIT_UNSATISFIABLE` and
-  `PROGRAM_END` are found in the order of the stream, when all commands in front are done. The other
-  errors are found by units that run side by side: the machine reports one command of those that
-  fail and are not held back, the golden model the first one in the stream.
+- Which command is reported if several fail. `ILLEGAL_COMMAND` and `PROGRAM_END` are found in the
+  order of the stream, when all commands in front are done. The other errors are found by units that
+  run side by side: the machine reports one command of those that fail and are not held back, the
+  golden model the first one in the stream.
+- A register that `SELECT` writes, in commands that no BARRIER or HALT separates from it.
+
+Commands with `wide` in their header have 16-bit operands or results in two signed bytes, `x = 256
+* high + low`: word 2*i has the high bytes of row i, word 2*i + 1 the low ones. A row of a wide GEMM
+is two rows of activations, whose sums meet in front of the accumulator. Wide results saturate to
+`satW`, -32768 .. 32639, so that `high = (x + 128) >> 8` is a byte.
 
 A wait of a `GEMM` or `SPARSE_GEMM` in slot 0 holds back its weights only, those in slots 1 and 2
 hold back its activations and accumulators: so the weights of the next command load while it still
@@ -36,7 +54,7 @@ Notation in the descriptions: `R`, `C`, `V` are rows, columns and lanes of the c
 `P = R / V` or `C / V` the groups in a destination word. `affine(x, p) = (x * p.mul + p.offset)
 >> p.shift` (arithmetic shift; the compiler folds rounding, bias and zero point into `offset`),
 `satN` saturates to a signed N-bit integer, sums wrap (`ACC` and `SUM` are signed 32 bits, `SQUARES`
-unsigned 44, `L` unsigned 40),
+unsigned 44, `L` unsigned 42), `row(i) = i % period if period else i`,
 `round(x, s) = s <= 0 ? x << -s : (x + (1 << (s-1))) >> s`.
 """
 
@@ -51,6 +69,7 @@ __all__ = [
     "COMMANDS",
     "COMMAND_BYTES",
     "COUNT_BITS",
+    "DISTANCE_BITS",
     "ISA_VERSION",
     "MATRIX_OPCODES",
     "Command",
@@ -70,10 +89,17 @@ __all__ = [
     "overlaps_itself",
 ]
 
-ISA_VERSION: Final = 4
+ISA_VERSION: Final = 5
 COMMAND_BYTES: Final = 32
 COUNT_BITS: Final = 12
-"""Completion counts wrap at 2**COUNT_BITS; `a` has reached `b` if `(a - b) mod 4096 < 2048`."""
+"""Inside the machine, completion counts wrap at 2**COUNT_BITS; `a` has reached `b` if
+`(a - b) mod 4096 < 2048`."""
+DISTANCE_BITS: Final = 10
+REGISTERS: Final = 16
+"""Register 0 is none."""
+REGISTER_BITS: Final = 20
+SELECTED: Final = 8
+"""Values that `SELECT` keeps of a row."""
 WAIT_SLOTS: Final = 3
 HEADER_BITS: Final = 64
 
@@ -83,7 +109,7 @@ GELU_FRACTION_BITS: Final = 10  # GELU works on units of 2^-10
 NORM_FRACTION_BITS: Final = 12  # the normalised row has units of 2^-12
 SCORE_FRACTION_BITS: Final = 8  # softmax works on octaves with 8 fraction bits
 SUM_FRACTION_BITS: Final = 25  # the softmax sum has units of 2^-25
-SUM_BITS: Final = 40  # unsigned: 32,768 keys of at most 255/256
+SUM_BITS: Final = 42  # unsigned: 131,072 keys of at most 255/256
 TOTAL_BITS: Final = 32  # the statistics SUM, signed
 SQUARES_BITS: Final = 44  # SQUARES, unsigned: 8,192 squares of 2^15
 SCALE_FRACTION_BITS: Final = 9  # O / l has 9 fraction bits
@@ -120,6 +146,8 @@ class Opcode(enum.IntEnum):
     SOFTMAX = 8
     BARRIER = 9
     HALT = 10
+    SELECT = 11
+    ADD = 12
 
 
 MATRIX_OPCODES: Final = (Opcode.GEMM, Opcode.SPARSE_GEMM)
@@ -165,6 +193,7 @@ class Function(enum.IntEnum):
     RELU = 1
     GELU_ERF = 2
     GELU_TANH = 3
+    SILU = 4
 
 
 class ErrorCode(Described):
@@ -176,7 +205,6 @@ class ErrorCode(Described):
 
     NONE = 0, "no error"
     ILLEGAL_COMMAND = 1, "unknown opcode, or a field outside its range or not aligned"
-    WAIT_UNSATISFIABLE = 2, "a wait for a command that was not dispatched yet"
     DMA_WINDOW = 3, "a DRAM access outside its region, or a store to a read-only one"
     ONCHIP_RANGE = 4, "an on-chip address beyond its memory"
     AXI_READ = 5, "the bus answered a read with an error"
@@ -206,18 +234,43 @@ class Field:
         return (1 << (self.bits - (1 if self.signed else 0))) - 1
 
 
+WAIT_BITS: Final = 3 + DISTANCE_BITS
+HEADER: Final = (
+    Field("register", 4, "register whose value moves offset or limit, or that is written; 0: none"),
+    Field("predicate", 4, "register that says whether to drop the command; 0: never"),
+    Field("period", 7, "rows after which the causal limit begins anew; 0: never"),
+    Field("wide", 1, "16-bit operands (GEMM) or results, in two bytes"),
+)
+"""Fields of the header behind opcode (8 bits) and waits (three of 13), each of those commands alone
+that name it."""
+
+
 @dataclass(frozen=True)
 class CommandSpec:
-    """A command: unit that executes it, fields after the header, and its loop nest."""
+    """A command: unit that executes it, fields after the header, and its loop nest.
+
+    header: names of the fields of the header that it has.
+    """
 
     opcode: Opcode
     units: tuple[Unit, ...]
     fields: tuple[Field, ...]
     summary: str
     loops: str
+    header: tuple[str, ...] = ("predicate",)
+
+    @property
+    def all_fields(self) -> tuple[Field, ...]:
+        """Those of the header, then the others."""
+        return (*(item for item in HEADER if item.name in self.header), *self.fields)
 
     def offset_of(self, name: str) -> int:
         """Bit position of a field in the command word."""
+        position = 8 + WAIT_SLOTS * WAIT_BITS
+        for item in HEADER:
+            if item.name == name and name in self.header:
+                return position
+            position += item.bits
         position = HEADER_BITS
         for item in self.fields:
             if item.name == name:
@@ -237,6 +290,7 @@ _DRAM = (
     Field("address", 16, "first on-chip word"),
     Field("word_stride", 16, "on-chip words between the words of a run"),
     Field("run_stride", 16, "on-chip words between the starts of runs"),
+    Field("limit", 18, "with a predicate: dropped unless limit + R > 0", True),
 )
 
 _ROWS = (
@@ -255,7 +309,9 @@ _ACCUMULATOR = (
 )
 _SLOT = (Field("slot", 10, "row state of row 0"),)
 _LIMIT = (
-    Field("limit", 18, "column j of row i is a valid key if j < limit + (causal ? i : 0)", True),
+    Field(
+        "limit", 18, "column j of row i is a valid key if j < limit + (causal ? row(i) : 0)", True
+    ),
     Field("causal", 1, "limit grows by one each row"),
 )
 
@@ -277,7 +333,8 @@ _GEMM = (
     Field(
         "rescale",
         1,
-        "with accumulate: first shift it right by SHIFT[slot + i], or left if < 0",
+        "with accumulate: first shift it right by SHIFT[slot + i], or left if < 0; without: add to "
+        "what the accumulator holds shifted right by 8, rounded (the sums of low bytes of weights)",
     ),
     Field("row_max", 1, "write the row maxima of the result, and apply limit and mask"),
     Field("mask", 1, "with row_max: apply the key mask"),
@@ -298,6 +355,7 @@ _SPECS = (
                 MEM[memory][address + r*run_stride + w*word_stride] =
                     DRAM[region][offset + r*dram_stride + w*pitch(memory)]
         """,
+        ("register", "predicate"),
     ),
     CommandSpec(
         Opcode.STORE,
@@ -310,12 +368,13 @@ _SPECS = (
                 DRAM[region][offset + r*dram_stride + w*pitch(memory)] =
                     MEM[memory][address + r*run_stride + w*word_stride]   # padding bytes 0
         """,
+        ("register", "predicate"),
     ),
     CommandSpec(
         Opcode.GEMM,
         (Unit.MATRIX,),
         _GEMM,
-        "Multiply activations by weights into the accumulator.",
+        "Multiply activations by weights into the accumulator. With `wide`, `a_unsigned` is 0.",
         """
         for n in range(n_tiles):
             for k in range(k_tiles):
@@ -326,20 +385,24 @@ _SPECS = (
                         = WEIGHT[base + c].byte[r]                              # by column
                         = WEIGHT[base + r//2].byte[c].nibble[r%2] * MUL[c]      # w_int4
                 for i in range(rows):
-                    psum[c] = sum(ACTIVATION[a_address + k*a_stride + i].byte[r] * W[r][c])
+                    a = a_address + k*a_stride
+                    x[r] = ACTIVATION[a + i].byte[r] if not wide else
+                           256 * ACTIVATION[a + 2*i].byte[r] + ACTIVATION[a + 2*i + 1].byte[r]
+                    psum[c] = sum(x[r] * W[r][c])
                     acc = ACC[acc_address + n*acc_stride + i]
                     if k == 0: acc = round(acc, SHIFT[slot+i]) if accumulate and rescale
-                                     else acc if accumulate else 0
+                                     else acc if accumulate else round(acc, 8) if rescale else 0
                     acc[c] += psum[c]
                     if k == k_tiles-1 and row_max:
                         if n == 0: ROW_MAX[slot+i] = MASKED_SCORE
                         for c in range(C):
                             j = n*C + c
                             if mask and not MASK[mask_address + n].bit[c]: acc[c] = MASKED_SCORE
-                            if j < limit + (causal ? i : 0):
+                            if j < limit + (causal ? row(i) : 0):
                                 ROW_MAX[slot+i] = max(ROW_MAX[slot+i], acc[c])
                     ACC[acc_address + n*acc_stride + i] = acc
         """,
+        ("register", "predicate", "period", "wide"),
     ),
     CommandSpec(
         Opcode.SPARSE_GEMM,
@@ -359,9 +422,10 @@ _SPECS = (
                     S[r][c] = 4*(r//2) + r%2 + min(index, 2)        # input within the tile
                 for i in range(rows):
                     x = ACTIVATION[a_address + 2*k*a_stride + i].bytes +
-                        ACTIVATION[a_address + (2*k+1)*a_stride + i].bytes
+                        ACTIVATION[a_address + (2*k+1)*a_stride + i].bytes      # wide: as GEMM
                     psum[c] = sum(x[S[r][c]] * W[r][c])
         """,
+        ("register", "predicate", "period", "wide"),
     ),
     CommandSpec(
         Opcode.VECTOR,
@@ -377,7 +441,9 @@ _SPECS = (
             Field("res_dst_address", 16, "residual result, the same stride"),
             *_SLOT,
             Field("from_residual", 1, "operand: 0 accumulator, 1 residual memory"),
-            Field("function", 2, "0 none, 1 ReLU, 2 GELU (erf), 3 GELU (tanh); units of 2^-10"),
+            Field(
+                "function", 3, "0 none, 1 ReLU, 2 GELU (erf), 3 GELU (tanh), 4 SiLU; units of 2^-10"
+            ),
             Field("add_residual", 1, "add the residual word"),
             Field("res_shift", 4, "right shift of the residual operand, rounded"),
             Field("write_residual", 1, "write the INT16 result to residual memory"),
@@ -385,24 +451,46 @@ _SPECS = (
             Field("statistics_first", 1, "restart the statistics instead of adding to them"),
             Field("two_stage", 1, "INT8 result goes through the second affine stage"),
             Field("wrap", 1, "INT8 result: the low 8 bits of the value, instead of saturating"),
+            Field("same_param0", 1, "all groups have the first-stage parameters of group 0"),
+            Field("same_param1", 1, "all groups have the second-stage parameters of group 0"),
+            Field("gated", 1, "groups are pairs of a gate and what it multiplies"),
+            Field("rotate", 1, "rotate pairs of lanes by angles in the residual words"),
         ),
-        "Requantise: affine, function, residual add, second affine.",
+        "Requantise: affine, function, residual add, second affine; or a product of two groups, or "
+        "a rotation, in place of the second affine. `gated` and `rotate` need `two_stage`, a "
+        "destination, and none of `add_residual`, `from_residual`, `write_residual`, `statistics`, "
+        "`wrap` or each other; `gated` an even number of groups.",
         """
         for i in range(rows):
             for g in range(groups):
+                p0, p1 = param0 + (0 if same_param0 else g), param1 + (0 if same_param1 else g)
                 for v in range(V):
-                    r = RESIDUAL[res_address + i*res_stride + g][v]
+                    r[v] = RESIDUAL[res_address + i*res_stride + g][v]
                     j = g*V + v
-                    x = r if from_residual else ACC[acc_address + (j // C)*acc_stride + i][j % C]
-                    h = sat18(affine(x, PARAM0[param0 + g][v]))
-                    h = function(h)
-                    if add_residual: h = sat16(sat16(h) + round(r, res_shift))
+                    x = r[v] if from_residual else ACC[acc_address + (j // C)*acc_stride + i][j % C]
+                    h = sat18(affine(x, PARAM0[p0][v]))
+                    h = function(h) if not gated or g % 2 == 0 else h
+                    if add_residual: h = sat16(sat16(h) + round(r[v], res_shift))
                     if write_residual: RESIDUAL[res_dst_address + i*res_stride + g][v] = sat16(h)
                     if statistics: SUM[slot+i] += sat16(h); SQUARES[slot+i] += sat16(h)**2
-                    if two_stage: h = affine(h, PARAM1[param1 + g][v])
-                    DST[dst_address + (g // P)*dst_stride + i].byte[(g % P)*V + v] =
-                        h % 256 if wrap else sat8(h)
+                    y[v] = affine(h, PARAM1[p1][v]) if two_stage else h
+                    h[v] = h
+                p, d = PARAM1[p1], g
+                if gated:                                       # the pair of groups g-1 and g
+                    if g % 2 == 0: gate = h; continue
+                    d, p = g // 2, PARAM1[param1 + (0 if same_param1 else g // 2)]
+                    y[v] = (gate[v] * sat16(h[v]) + p[v].offset) >> p[v].shift
+                if rotate:                                      # r: cos, sin, cos, sin, ..
+                    s = sat16(h)
+                    y[2u] = (s[2u] * r[2u] - s[2u+1] * r[2u+1] + p[2u].offset) >> p[2u].shift
+                    y[2u+1] = (s[2u+1] * r[2u] + s[2u] * r[2u+1] + p[2u+1].offset) >> p[2u+1].shift
+                for v in range(V):
+                    word, byte = dst_address + (d // P)*dst_stride, (d % P)*V + v
+                    if wide: DST[word + 2*i].byte[byte] = (satW(y[v]) + 128) >> 8
+                             DST[word + 2*i + 1].byte[byte] = satW(y[v]) % 256
+                    else: DST[word + i].byte[byte] = y[v] % 256 if wrap else sat8(y[v])
         """,
+        ("predicate", "wide"),
     ),
     CommandSpec(
         Opcode.NORM,
@@ -419,11 +507,14 @@ _SPECS = (
             Field("write_residual", 1, "write the INT16 result"),
             Field("features", 13, "normalised length H, without padding", nonzero=True),
             Field("epsilon", 32, "epsilon * H^2 in units of the residual's squared scale"),
+            Field("rms", 1, "root mean square norm: without the mean"),
+            Field("same_param1", 1, "all groups have the second-stage parameters of group 0"),
         ),
-        "Layer norm from gathered statistics.",
+        "Layer norm or RMS norm from gathered statistics.",
         """
         for i in range(rows):
-            p = norm_row(SUM[slot+i], SQUARES[slot+i], features, epsilon)     # numerics.md
+            total = 0 if rms else SUM[slot+i]
+            p = norm_row(total, SQUARES[slot+i], features, epsilon)           # numerics.md
             for g in range(groups):
                 for v in range(V):
                     r = RESIDUAL[res_address + i*res_stride + g][v]
@@ -431,9 +522,11 @@ _SPECS = (
                     if write_residual:
                         RESIDUAL[res_dst_address + i*res_stride + g][v] =
                             sat16(affine(z, PARAM0[param0 + g][v]))
-                    DST[dst_address + (g // P)*dst_stride + i].byte[(g % P)*V + v] =
-                        sat8(affine(z, PARAM1[param1 + g][v]))
+                    y = affine(z, PARAM1[param1 + (0 if same_param1 else g)][v])
+                    DST[dst_address + (g // P)*dst_stride + i].byte[(g % P)*V + v] = sat8(y)
+                                                                # or wide: as VECTOR
         """,
+        ("predicate", "wide"),
     ),
     CommandSpec(
         Opcode.SCALE,
@@ -444,6 +537,7 @@ _SPECS = (
             *_DESTINATION,
             Field("param1", 12, "second-stage parameters of group 0 (PARAM1)"),
             *_SLOT,
+            Field("same_param1", 1, "all groups have the second-stage parameters of group 0"),
         ),
         "Divide attention rows by their softmax sum and requantise.",
         """
@@ -454,9 +548,11 @@ _SPECS = (
                     j = g*V + v
                     x = ACC[acc_address + (j // C)*acc_stride + i][j % C]
                     h = sat18(affine(x, p))                                   # units of 2^-9
-                    DST[dst_address + (g // P)*dst_stride + i].byte[(g % P)*V + v] =
-                        sat8(affine(h, PARAM1[param1 + g][v]))
+                    y = affine(h, PARAM1[param1 + (0 if same_param1 else g)][v])
+                    DST[dst_address + (g // P)*dst_stride + i].byte[(g % P)*V + v] = sat8(y)
+                                                                # or wide: as VECTOR
         """,
+        ("predicate", "wide"),
     ),
     CommandSpec(
         Opcode.SOFTMAX,
@@ -490,11 +586,55 @@ _SPECS = (
                     s = ACC[acc_address + (j // C)*acc_stride + i][j % C]
                     n, f = divmod(new*256 - round(s, score_shift), 256)
                     T = exp2_fraction(f)                                      # 2^-f, units of 2^-15
-                    valid = j < limit + (causal ? i : 0) and s != MASKED_SCORE and n >= 0
+                    valid = j < limit + (causal ? row(i) : 0) and s != MASKED_SCORE and n >= 0
                     L[slot+i] += round(T << 10, n) if valid else 0            # units of 2^-25
                     DST[dst_address + (g // P)*dst_stride + i].byte[(g % P)*V + v] =
                         round(T, n + 7) if valid else 0
         """,
+        ("register", "predicate", "period"),
+    ),
+    CommandSpec(
+        Opcode.SELECT,
+        (Unit.VECTOR,),
+        (
+            *_ROWS,
+            *_ACCUMULATOR,
+            *_SLOT,
+            Field("limit", 18, "columns from it on are not looked at", True),
+            Field("base", 20, "index of column 0"),
+            Field("score_shift", 5, "the value is the score shifted right by it, rounded"),
+            Field("first", 1, "forget what was selected before"),
+            Field("write_residual", 1, "write the selection to residual memory"),
+            Field("res_address", 16, "residual word of row 0"),
+            Field("res_stride", 12, "residual words between rows"),
+        ),
+        "Keep the 8 largest values of each row, over all commands since the first one. At most 8 "
+        "rows, slots 0 to 7.",
+        """
+        for i in range(rows):
+            best = [(MASKED_SCORE, 2**20 - 1)] * 8 if first else SELECTED[slot+i]
+            for j in range(min(groups * V, limit)):
+                value = round(ACC[acc_address + (j // C)*acc_stride + i][j % C], score_shift)
+                if value > best[7].value:                 # among equal values the earlier is first
+                    best = first 8 of best with (value, (base + j) % 2**20), sorted by falling value
+            SELECTED[slot+i] = best
+            if write_residual:                            # INT16 halves, low one first
+                halves = [value, value >> 16, index, index >> 16 for value, index in best]
+                halves += [OCTAVE[slot+i], OCTAVE[slot+i] >> 16]
+                halves += [L[slot+i], L[slot+i] >> 16, L[slot+i] >> 32, 0, 0, 0]
+                RESIDUAL[res_address + i*res_stride + ..] = halves, V in a word, 0 behind them
+        if register: R[register] = SELECTED[slot + rows - 1][0].index
+                                                          # for commands behind a BARRIER or HALT
+        """,
+        ("register", "predicate"),
+    ),
+    CommandSpec(
+        Opcode.ADD,
+        (),
+        (Field("value", 20, "what is added"),),
+        "Add to a register, for the commands that follow.",
+        "R[register] = (R[register] + value) % 2**20",
+        ("register", "predicate"),
     ),
     CommandSpec(
         Opcode.BARRIER,
@@ -502,6 +642,7 @@ _SPECS = (
         (),
         "Hold dispatch until every unit has finished everything.",
         "",
+        (),
     ),
     CommandSpec(
         Opcode.HALT,
@@ -509,6 +650,7 @@ _SPECS = (
         (),
         "End of the program: wait for every unit, then report done.",
         "",
+        (),
     ),
 )
 
@@ -520,15 +662,17 @@ for _spec in _SPECS:
 
 @dataclass(frozen=True)
 class Wait:
-    """Hold back until `unit` has completed `count` (modulo 4096) commands."""
+    """Hold back until `unit` has completed what was dispatched to it before, but for the last
+    `distance` commands."""
 
     unit: Unit
-    count: int
+    distance: int
 
 
 @dataclass(frozen=True)
 class Command:
-    """A decoded command. `values` has every field of its opcode; `waits` has three slots."""
+    """A decoded command. `values` has every field of its opcode, those of the header too; `waits`
+    has three slots."""
 
     opcode: Opcode
     values: dict[str, int] = field(default_factory=dict)
@@ -570,27 +714,29 @@ def overlaps_itself(opcode: Opcode, values: Mapping[str, int]) -> bool:
 def encode(command: Command) -> bytes:
     """Encode into 32 bytes. Missing fields are 0. Raises `IsaError`.
 
-    Header, from bit 0: opcode (8), three waits of 16 (unit 4, count 12), reserved (8).
+    Header, from bit 0: opcode (8), three waits of 13 (unit 3, distance 10), `HEADER`, a spare bit.
     """
     spec = COMMANDS[command.opcode]
-    unknown = set(command.values) - {f.name for f in spec.fields}
+    unknown = set(command.values) - {f.name for f in spec.all_fields}
     if unknown:
         raise IsaError(f"{command.opcode.name} has no field {', '.join(sorted(unknown))}")
     word = int(command.opcode)
     for slot, wait in enumerate(command.waits):
         if wait is not None:
-            code = int(wait.unit) | (wait.count % (1 << COUNT_BITS)) << 4
-            word |= code << (8 + 16 * slot)
-    position = HEADER_BITS
-    for item in spec.fields:
+            if not 0 <= wait.distance < 1 << DISTANCE_BITS:
+                raise IsaError(
+                    f"{command.opcode.name}: a wait's distance {wait.distance} is outside "
+                    f"0..{(1 << DISTANCE_BITS) - 1}"
+                )
+            word |= (int(wait.unit) | wait.distance << 3) << (8 + WAIT_BITS * slot)
+    for item in spec.all_fields:
         value = int(command.values.get(item.name, 0))
         if not item.minimum <= value <= item.maximum:
             raise IsaError(
                 f"{command.opcode.name}.{item.name} = {value} is outside "
                 f"{item.minimum}..{item.maximum}"
             )
-        word |= (value & ((1 << item.bits) - 1)) << position
-        position += item.bits
+        word |= (value & ((1 << item.bits) - 1)) << spec.offset_of(item.name)
     return word.to_bytes(COMMAND_BYTES, "little")
 
 
@@ -603,38 +749,60 @@ def decode(data: bytes) -> Command:
         opcode = Opcode(word & 0xFF)
     except ValueError:
         raise IsaError(f"unknown opcode {word & 0xFF}") from None
+    spec = COMMANDS[opcode]
     waits: list[Wait | None] = []
     for slot in range(WAIT_SLOTS):
-        code = word >> (8 + 16 * slot) & 0xFFFF
+        code = word >> (8 + WAIT_BITS * slot) & ((1 << WAIT_BITS) - 1)
         try:
-            unit = Unit(code & 0xF)
+            unit = Unit(code & 7)
         except ValueError:
-            raise IsaError(f"{opcode.name}: wait {slot} names unknown unit {code & 0xF}") from None
-        waits.append(Wait(unit, code >> 4) if unit else None)
+            raise IsaError(f"{opcode.name}: wait {slot} names unknown unit {code & 7}") from None
+        waits.append(Wait(unit, code >> 3) if unit else None)
+    position = 8 + WAIT_SLOTS * WAIT_BITS
+    for item in HEADER:
+        if item.name not in spec.header and word >> position & ((1 << item.bits) - 1):
+            raise IsaError(f"{opcode.name} has no {item.name}")
+        position += item.bits
     values: dict[str, int] = {}
-    position = HEADER_BITS
-    for item in COMMANDS[opcode].fields:
-        value = word >> position & ((1 << item.bits) - 1)
+    for item in spec.all_fields:
+        value = word >> spec.offset_of(item.name) & ((1 << item.bits) - 1)
         if item.signed and value >> (item.bits - 1):
             value -= 1 << item.bits
         if item.nonzero and value == 0:
             raise IsaError(f"{opcode.name}.{item.name} must not be 0")
         values[item.name] = value
-        position += item.bits
+    _check(opcode, values)
+    return Command(opcode, values, (waits[0], waits[1], waits[2]))
+
+
+def _check(opcode: Opcode, values: Mapping[str, int]) -> None:
+    """Fields that exclude or need each other. Raises `IsaError`."""
+
+    def require(condition: object, text: str) -> None:
+        if not condition:
+            raise IsaError(f"{opcode.name}: {text}")
+
     if opcode in (Opcode.LOAD, Opcode.STORE):
-        allowed = (
-            range(Memory.ACTIVATION, Memory.MASK + 1)
-            if opcode == Opcode.LOAD
-            else range(Memory.ACTIVATION, Memory.RESIDUAL + 1)
-        )
-        if values["memory"] not in allowed:
-            raise IsaError(f"{opcode.name} cannot use memory {values['memory']}")
-    if values.get("dst_memory", 0) > Memory.WEIGHT:
-        raise IsaError(f"{opcode.name}: unknown destination memory {values['dst_memory']}")
+        last = Memory.MASK if opcode == Opcode.LOAD else Memory.RESIDUAL
+        memory = values["memory"]
+        require(Memory.ACTIVATION <= memory <= last, f"it cannot use memory {memory}")
+    if "dst_memory" in values:
+        memory = values["dst_memory"]
+        require(memory <= Memory.WEIGHT, f"unknown destination memory {memory}")
     if opcode in MATRIX_OPCODES:
         packed = opcode == Opcode.SPARSE_GEMM or values["w_int4"]
-        if values["w_by_column"] and packed:
-            raise IsaError(f"{opcode.name}: sparse and INT4 weights lie by row only")
-        if values["w_group"] and not values["w_int4"]:
-            raise IsaError(f"{opcode.name}: multipliers need INT4 weights")
-    return Command(opcode, values, (waits[0], waits[1], waits[2]))
+        require(not (values["w_by_column"] and packed), "sparse and INT4 weights lie by row only")
+        require(values["w_int4"] or not values["w_group"], "multipliers need INT4 weights")
+        require(not (values["wide"] and values["a_unsigned"]), "wide activations are signed")
+    if opcode == Opcode.VECTOR:
+        require(values["function"] <= max(Function), f"unknown function {values['function']}")
+        require(not (values["wide"] and values["wrap"]), "a wide result does not wrap")
+        gated, rotate = values["gated"], values["rotate"]
+        if gated or rotate:
+            others = ("add_residual", "from_residual", "write_residual", "statistics", "wrap")
+            alone = not (gated and rotate) and not any(values[name] for name in others)
+            require(alone, "gated and rotate exclude other uses of the lanes")
+            require(values["two_stage"] and values["dst_memory"], "gated and rotate need a result")
+            require(not (gated and values["groups"] % 2), "gated groups are pairs")
+    if opcode == Opcode.ADD:
+        require(values["register"], "it needs a register")

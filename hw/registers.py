@@ -19,6 +19,7 @@ __all__ = [
     "State",
     "counter_address",
     "region_address",
+    "register_address",
 ]
 
 ID_VALUE: Final = 0x57454654
@@ -43,6 +44,11 @@ class Register(Described):
     )
     PROGRAM_COMMANDS = 0x060, "commands in the program"
     COUNTERS = 0x080, "64-bit counters, 8 bytes each, low word first"
+    REGISTERS = (
+        0x100,
+        "registers 0 to 15 of commands, 20 bits each, 0 reads 0; writes while a program runs are "
+        "ignored (with `decoder`)",
+    )
 
 
 REGION_FIELDS: Final = ("base", "base_high", "size", "writable")
@@ -85,6 +91,11 @@ COUNTERS: Final = tuple(COUNTER_TEXTS)
 def counter_address(name: str) -> int:
     """Byte address of a counter's low word."""
     return Register.COUNTERS + 8 * COUNTERS.index(name)
+
+
+def register_address(number: int) -> int:
+    """Byte address of a register that commands name."""
+    return Register.REGISTERS + 4 * number
 
 
 def region_address(region: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hw.isa import MASKED_SCORE, SCORE_FRACTION_BITS, SUM_BITS, SUM_FRACTION_BITS
+from hw.isa import MASKED_SCORE, SCORE_FRACTION_BITS, SUM_FRACTION_BITS
 from hw.numerics import Int, chord_table, round_shift
 
 __all__ = ["EXP2_TABLE", "MIN_OCTAVE", "exp2_fraction", "largest_drop", "row_step", "weights"]
@@ -32,6 +32,7 @@ one, half a unit each, would be rounded away or doubled: 29/256 of error in the 
 MIN_OCTAVE = -(1 << 25)
 """Octave before the first valid key, below every real one."""
 
+SUMMED_KEYS_LOG2 = 15
 MAX_SHIFT = 31
 MAX_DROP = 7
 """Of the field `drop`; a lower octave than that gains nothing."""
@@ -48,9 +49,9 @@ def largest_drop(keys: int) -> int:
     """Most octaves that `drop` may be for rows of this many keys.
 
     A sum over `keys` keys grows by 2^drop where an octave drops: 255 * 128 * keys * 2^drop fits
-    the 32-bit accumulators, and l its 40 bits, for keys * 2^drop <= 2^15.
+    the 32-bit accumulators for keys * 2^drop <= 2^15.
     """
-    return max(0, min(MAX_DROP, SUM_BITS - SUM_FRACTION_BITS - int(keys - 1).bit_length()))
+    return max(0, min(MAX_DROP, SUMMED_KEYS_LOG2 - int(keys - 1).bit_length()))
 
 
 def row_step(

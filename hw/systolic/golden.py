@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hw.config import AcceleratorConfig
 from hw.isa import MASKED_SCORE, Opcode
-from hw.numerics import scale_by_power
+from hw.numerics import round_shift, scale_by_power
 from hw.sparse.packing import TileFormat, tile_format, unpack
 
 __all__ = ["gemm"]
@@ -83,12 +83,16 @@ def gemm(
     slot, mask_address = get("slot", 0), get("mask_address", 0)
     accumulate, find_max = bool(get("accumulate", 0)), bool(get("row_max", 0))
     rescale = accumulate and bool(get("rescale", 0))
+    low_first = not accumulate and bool(get("rescale", 0))
+    wide, period = bool(get("wide", 0)), get("period", 0)
+    of_row = 2 if wide else 1  # activation words
     use_mask = find_max and bool(get("mask", 0))
     form = tile_format(config, opcode, values)
     panels = k_tiles * form.panels
 
     last_k, last_n = k_tiles - 1, n_tiles - 1
-    _require(a_address + (panels - 1) * a_stride + rows - 1, len(activation), "activation word")
+    last_a = a_address + (panels - 1) * a_stride + of_row * rows - 1
+    _require(last_a, len(activation), "activation word")
     heads = form.total_words(k_tiles) - k_tiles * form.words
     _require(
         w_address + last_n * w_n_stride + last_k * w_k_stride + heads + form.words - 1,
@@ -101,13 +105,19 @@ def gemm(
     if use_mask:
         _require(mask_address + last_n, len(mask), "mask word")
 
-    exact = np.float32 if k_tiles * r * LARGEST_PRODUCT < 1 << 24 else np.float64
+    largest = LARGEST_PRODUCT << 8 if wide else LARGEST_PRODUCT
+    exact = np.float32 if k_tiles * form.reach * largest < 1 << 24 else np.float64
     # a: [rows, K]
-    words_of_a = activation[a_address + np.arange(panels)[:, None] * a_stride + np.arange(rows)]
-    if not get("a_unsigned", 0):
+    numbers = np.arange(panels)[:, None] * a_stride + np.arange(of_row * rows)
+    words_of_a = activation[a_address + numbers]
+    if wide:
+        high, low = (words_of_a.view(np.int8)[:, part::2].astype(np.int32) for part in range(2))
+        words_of_a = 256 * high + low
+    elif not get("a_unsigned", 0):
         words_of_a = words_of_a.view(np.int8)
     a = words_of_a.transpose(1, 0, 2).reshape(rows, panels * r).astype(exact)
-    product = (a @ weight_matrix(form, values, weight).astype(exact)).astype(np.int32)
+    product = a @ weight_matrix(form, values, weight).astype(exact)
+    product = product.astype(np.int64).astype(np.int32)
 
     slots = slice(slot, slot + rows)
     # Panel by panel, because panels may overlap (acc_stride < rows).
@@ -120,10 +130,13 @@ def gemm(
             acc = acc + scaled.astype(np.int32)
         elif accumulate:
             acc = acc + accumulator[panel]
+        elif low_first:
+            acc = acc + round_shift(accumulator[panel].astype(np.int64), 8).astype(np.int32)
         if find_max:
             if use_mask:
                 acc = np.where(mask[mask_address + n], acc, np.int32(MASKED_SCORE))
-            valid_keys = get("limit", 0) - n * c + np.arange(rows) * bool(get("causal", 0))
+            row = np.arange(rows) % period if period else np.arange(rows)
+            valid_keys = get("limit", 0) - n * c + row * bool(get("causal", 0))
             valid = np.arange(c) < valid_keys[:, None]
             top = np.where(valid, acc, np.int32(MASKED_SCORE)).max(axis=1)
             row_max[slots] = top if n == 0 else np.maximum(row_max[slots], top)

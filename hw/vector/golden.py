@@ -15,6 +15,7 @@ from hw.isa import (
     GELU_FRACTION_BITS,
     MID_BITS,
     NORM_FRACTION_BITS,
+    REGISTER_BITS,
     SCALE_FRACTION_BITS,
     SUM_BITS,
     SUM_FRACTION_BITS,
@@ -29,9 +30,13 @@ __all__ = [
     "Affine",
     "activate",
     "affine",
+    "gated",
     "norm_row",
     "pack_params",
     "reciprocal_row",
+    "rotated",
+    "selected",
+    "to_bytes",
     "unpack_params",
 ]
 
@@ -99,21 +104,35 @@ def _gelu_delta_tanh(u: float) -> float:
     return u * (1 - math.tanh(math.sqrt(2 / math.pi) * (u + 0.044715 * u**3))) / 2
 
 
-def _gelu_table(delta) -> list[tuple[int, int]]:
+def _silu_delta(u: float) -> float:
+    return u / (1 + math.exp(u))
+
+
+def _gelu_table(delta, reach: float = 4.0) -> list[tuple[int, int]]:
     return [
         (
             round(base * 2**GELU_BASE_BITS),
             round(rise * 2 ** (GELU_SUM_BITS - GELU_LOW_BITS)),
         )
-        for base, rise in chord_table(delta, 0.0, 4.0, GELU_SEGMENTS)
+        for base, rise in chord_table(delta, 0.0, reach, GELU_SEGMENTS)
     ]
 
 
 GELU_TABLES: dict[Function, list[tuple[int, int]]] = {
     Function.GELU_ERF: _gelu_table(_gelu_delta_erf),
     Function.GELU_TANH: _gelu_table(_gelu_delta_tanh),
+    Function.SILU: _gelu_table(_silu_delta, 8.0),
 }
-"""Per segment of 128 units: (base, slope); delta = round((base << 7) + slope * low, 12)."""
+"""Per segment of 128 units: (base, slope); delta = round((base << 7) + slope * low, 12). Of SiLU,
+the magnitude is halved first, so its segments have 256 units."""
+
+
+def to_bytes(x: Int) -> tuple[Int, Int]:
+    """High and low byte of 16-bit results, both signed: `256 * high + low` is x, saturated to
+    -32768 .. 32639."""
+    x = np.clip(x, -(1 << 15), (1 << 15) - 129)
+    high = (x + 128) >> 8
+    return high, x - (high << 8)
 
 
 def activate(h: Int, function: Function) -> Int:
@@ -124,12 +143,49 @@ def activate(h: Int, function: Function) -> Int:
     if function == Function.RELU:
         return relu
     table = np.array(GELU_TABLES[function], dtype=np.int64)
-    u = np.abs(h)
+    u = np.abs(h) >> int(function == Function.SILU)
     segment = np.minimum(u >> GELU_LOW_BITS, GELU_SEGMENTS - 1)
     low = u & ((1 << GELU_LOW_BITS) - 1)
     fine = (table[segment, 0] << GELU_LOW_BITS) + table[segment, 1] * low
     delta = round_shift(fine, GELU_SUM_BITS - GELU_FRACTION_BITS)
     return relu - np.where(u < 4 << GELU_FRACTION_BITS, delta, 0)
+
+
+# --- gates, rotations, selection ---------------------------------------------------------------
+
+
+def gated(gate: Int, x: Int, p: Affine) -> Int:
+    """`(gate * sat16(x) + offset) >> shift`: what a gate, signed 18 bits, lets through.
+
+    p: its `mul` counts for nothing.
+    """
+    return np.right_shift(gate * saturate(x, 16) + p.offset, p.shift)
+
+
+def rotated(x: Int, angles: Int, p: Affine) -> Int:
+    """Features 2j and 2j+1 of rows, rotated by cosine and sine in places 2j and 2j+1 of `angles`.
+
+    x: [rows, features], saturated to 16 bits. angles: INT16 [rows, features], any unit, which
+    the shift of `p` takes off; its `mul` counts for nothing.
+    """
+    x = saturate(x, 16)
+    even, odd, cosine, sine = x[:, ::2], x[:, 1::2], angles[:, ::2], angles[:, 1::2]
+    turned = np.stack([even * cosine - odd * sine, odd * cosine + even * sine], axis=-1)
+    return np.right_shift(turned.reshape(x.shape) + p.offset, p.shift)
+
+
+def selected(before: Int, values: Int, base: int) -> Int:
+    """The largest values of rows and their indices, the earlier first among equal ones.
+
+    before: [rows, places, 2], (value, index) by falling value. values: [rows, columns], of indices
+    `base` and up, modulo 2^20.
+    """
+    indices = np.broadcast_to(
+        (base + np.arange(values.shape[1])) % (1 << REGISTER_BITS), values.shape
+    )
+    everything = np.concatenate([before, np.stack([values, indices], axis=-1)], axis=1)
+    order = np.argsort(-everything[..., 0], axis=1, kind="stable")[:, : before.shape[1]]
+    return np.take_along_axis(everything, order[..., None], axis=1)
 
 
 # --- per-row parameters -----------------------------------------------------------------------
@@ -178,20 +234,20 @@ def norm_row(total: Int, squares: Int, features: int, epsilon: int) -> Affine:
     return Affine(mul, half - round_shift(total * root, h), shift)
 
 
-# With the leading one of l shifted to bit 39, 1/l = mul * 2^(zeros + 25 - 39 - 15); O has units of
+# With the leading one of l shifted to bit 41, 1/l = mul * 2^(zeros + 25 - 41 - 15); O has units of
 # 2^-8 and the result of 2^-9.
 RECIPROCAL_SHIFT = (SUM_BITS - 1) + 15 - SUM_FRACTION_BITS + 8 - SCALE_FRACTION_BITS
 """Right shift of O * mul where l has no leading zeros."""
 
 
 def reciprocal_row(total: Int) -> Affine:
-    """Parameters of `O / l` in units of 2^-9, from l = `total`, 40 bits, units of 2^-25.
+    """Parameters of `O / l` in units of 2^-9, from l = `total`, 42 bits, units of 2^-25.
 
     O was accumulated with weights of unit 2^-8. A row without a valid key (l = 0) gives 0.
     """
     total = np.asarray(total, dtype=np.int64)
     zeros = SUM_BITS - bit_length(total)
-    normal = total << zeros  # leading one at bit 39
+    normal = total << zeros  # leading one at bit 41
     table = np.array(RECIPROCAL_TABLE, dtype=np.int64)
     segment_low = SUM_BITS - 6  # five bits below the leading one
     segment = (normal >> segment_low) & 31

@@ -8,14 +8,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw.config import AcceleratorConfig
-from hw.isa import COMMAND_BYTES, ISA_VERSION, ErrorCode, Region
-from hw.registers import ID_VALUE, Register, State, counter_address, region_address
+from hw.isa import (
+    COMMAND_BYTES,
+    ISA_VERSION,
+    REGISTER_BITS,
+    REGISTERS,
+    ErrorCode,
+    Region,
+)
+from hw.registers import (
+    ID_VALUE,
+    Register,
+    State,
+    counter_address,
+    region_address,
+    register_address,
+)
 from sw.driver.device import Device
 from sw.driver.host_memory import HostMemory
 from sw.driver.machine import Progress
 from sw.golden.machine import GoldenMachine, MachineStop
 
 __all__ = ["GoldenDevice"]
+
+
+def _number_of(address: int) -> int | None:
+    """The register that commands know by this number, if the address is one's."""
+    number = (address - register_address(0)) // 4
+    return number if 0 <= number < REGISTERS else None
 
 
 class GoldenDevice(Device):
@@ -48,9 +68,17 @@ class GoldenDevice(Device):
         return self.memory.view(region, offset, size).copy()
 
     def read_register(self, address: int) -> int:
+        number = _number_of(address)
+        if number is not None:
+            return self.machine.registers[number]
         return self._registers.get(address, 0)
 
     def write_register(self, address: int, value: int) -> None:
+        number = _number_of(address)
+        if number is not None:
+            if number and self.config.decoder:
+                self.machine.registers[number] = value & ((1 << REGISTER_BITS) - 1)
+            return
         if address == Register.CONTROL:
             state = self.read_register(Register.STATUS) & 3
             if value & 2:

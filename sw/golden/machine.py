@@ -7,7 +7,7 @@ a program with correct waits gives the same bytes in any order that the waits al
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,10 @@ from hw import isa
 from hw.config import AcceleratorConfig
 from hw.isa import (
     MASKED_SCORE,
+    NO_LIMIT,
+    REGISTER_BITS,
+    REGISTERS,
+    SELECTED,
     SQUARES_BITS,
     SUM_BITS,
     TOTAL_BITS,
@@ -26,7 +30,6 @@ from hw.isa import (
     Memory,
     Opcode,
     Region,
-    Unit,
 )
 from hw.numerics import Int, round_shift, saturate, scale_by_power, wrapped
 from hw.softmax.golden import row_step, weights
@@ -36,9 +39,13 @@ from hw.vector.golden import (
     Affine,
     activate,
     affine,
+    gated,
     middle,
     norm_row,
     reciprocal_row,
+    rotated,
+    selected,
+    to_bytes,
     unpack_params,
 )
 from sw.golden.legality import check_legal
@@ -46,7 +53,7 @@ from sw.golden.legality import check_legal
 __all__ = ["GoldenMachine", "MachineStop", "UndefinedCommand"]
 
 
-ROW_STATES = ("ROW_MAX", "softmax state", "statistics")
+ROW_STATES = ("ROW_MAX", "softmax state", "statistics", "selection")
 """What commands leave for later ones on the same rows."""
 
 
@@ -101,6 +108,8 @@ class GoldenMachine:
         self.shift = np.zeros(c.row_slots, np.int64)
         self.sum = np.zeros(c.row_slots, np.int64)
         self.squares = np.zeros(c.row_slots, np.int64)
+        self.selection = np.zeros((SELECTED, SELECTED, 2), np.int64)  # row, place: value, index
+        self.registers = [0] * REGISTERS
         # Rows whose state the program has written; a command without a program may read any.
         self.written = {name: np.ones(c.row_slots, np.bool_) for name in ROW_STATES}
         self.dram: dict[Region, _Dram] = {}
@@ -114,6 +123,8 @@ class GoldenMachine:
             Opcode.NORM: self._norm,
             Opcode.SCALE: self._scale,
             Opcode.SOFTMAX: self._softmax,
+            Opcode.SELECT: self._select,
+            Opcode.ADD: self._add,
         }
 
     # --- programs -----------------------------------------------------------------------------
@@ -127,7 +138,8 @@ class GoldenMachine:
     ) -> int:
         """Execute the program in region PROGRAM (or `commands`) up to HALT.
 
-        Returns the number of commands executed. Raises `MachineStop` where the RTL stops.
+        Returns the number of commands executed, without those that were dropped. Raises
+        `MachineStop` where the RTL stops.
         """
         if commands is None:
             commands = self.dram[Region.PROGRAM].data.tobytes()
@@ -137,24 +149,19 @@ class GoldenMachine:
 
     def _run(self, commands: bytes, progress: Callable[[int, int], None] | None) -> int:
         total = len(commands) // isa.COMMAND_BYTES
-        dispatched = dict.fromkeys(Unit, 0)
+        executed = 0
         for written in self.written.values():
             written.fill(False)
         for index in range(total):
             self.index = index
             word = commands[index * isa.COMMAND_BYTES : (index + 1) * isa.COMMAND_BYTES]
             command = self._decode(word)
-            for wait in command.waits:
-                if wait and (dispatched[wait.unit] - wait.count) % 4096 >= 2048:
-                    raise self._stop(
-                        ErrorCode.WAIT_UNSATISFIABLE,
-                        f"waits for {wait.unit.name} {wait.count}, "
-                        f"of which only {dispatched[wait.unit]} are dispatched",
-                    )
+            if self.drops(command):
+                continue
+            executed += 1
             if command.opcode == Opcode.HALT:
-                return index + 1
-            dispatched[command.unit] += 1
-            self.execute(command)
+                return executed
+            self.execute(self.moved(command))
             if progress and index % 256 == 0:
                 progress(index, total)
         self.index = total
@@ -167,6 +174,25 @@ class GoldenMachine:
         except isa.IsaError as error:
             raise self._stop(ErrorCode.ILLEGAL_COMMAND, str(error)) from None
         return command
+
+    def drops(self, command: Command) -> bool:
+        """Whether a predicate drops a command."""
+        v = command.values
+        if not v.get("predicate", 0):
+            return False
+        last = (v["period"] or v["rows"]) - 1 if v.get("causal", 0) else 0
+        return v.get("limit", 0) + last + self.registers[v["predicate"]] <= 0
+
+    def moved(self, command: Command) -> Command:
+        """A command with its register's value added to its offset or limit."""
+        v = command.values
+        if not v.get("register", 0) or command.opcode in (Opcode.SELECT, Opcode.ADD):
+            return command
+        value = self.registers[v["register"]]
+        if command.opcode in (Opcode.LOAD, Opcode.STORE):
+            _, _, pitch = self._memory(v["memory"])
+            return replace(command, values={**v, "offset": v["offset"] + value * pitch})
+        return replace(command, values={**v, "limit": min(v["limit"] + value, NO_LIMIT)})
 
     def execute(self, command: Command) -> None:
         """Execute one command to completion. Raises `MachineStop` and `UndefinedCommand`."""
@@ -204,7 +230,9 @@ class GoldenMachine:
 
     def _check_vector(self, command: Command) -> None:
         """What a vector command is refused for before it has done anything."""
-        if command.opcode != Opcode.VECTOR or command["statistics"]:
+        if command.opcode == Opcode.SELECT:
+            self._check(command["slot"] + command["rows"] - 1, SELECTED, "selection")
+        elif command.opcode != Opcode.VECTOR or command["statistics"]:
             self._check_slots(command)
 
     # --- DMA ----------------------------------------------------------------------------------
@@ -266,7 +294,7 @@ class GoldenMachine:
         rows, k, n = v["rows"], v["k_tiles"], v["n_tiles"]
         form = tile_format(c, command.opcode, v)
         self._check(
-            v["a_address"] + (k * form.panels - 1) * v["a_stride"] + rows - 1,
+            v["a_address"] + (k * form.panels - 1) * v["a_stride"] + (1 + v["wide"]) * rows - 1,
             c.activation_words,
             "activation",
         )
@@ -325,6 +353,7 @@ class GoldenMachine:
         return address
 
     def _residual_read(self, v: dict[str, int]) -> Int:
+        """Residual operand [rows, groups * V]."""
         address = self._residual_addresses(v, v["res_address"])
         return self.residual[address].reshape(v["rows"], -1).astype(np.int64)
 
@@ -332,12 +361,24 @@ class GoldenMachine:
         address = self._residual_addresses(v, v["res_dst_address"])
         self.residual[address] = values.reshape(v["rows"], v["groups"], -1)
 
-    def _param(self, memory: Memory, address: int, groups: int) -> Affine:
-        self._check(address + groups - 1, self.config.param_words, memory.name)
-        return unpack_params(self.params[memory][address : address + groups])
+    def _param(self, memory: Memory, address: int, groups: int, same: int = 0) -> Affine:
+        """Records of `groups` groups; same: all those of the first one."""
+        count = 1 if same else groups
+        self._check(address + count - 1, self.config.param_words, memory.name)
+        words = self.params[memory][address : address + count]
+        return unpack_params(np.repeat(words, groups, axis=0) if same else words)
 
-    def _write_bytes(self, v: dict[str, int], values: Int) -> None:
-        """INT8 (or unsigned 8-bit) result [rows, groups * V] to the destination words."""
+    def _write(self, v: dict[str, int], values: Int, groups: int = 0) -> None:
+        """Result [rows, groups * V], saturated or, wide, in two bytes, to the destination words."""
+        if not v["dst_memory"]:
+            return
+        if not v["wide"]:
+            return self._write_bytes(v, saturate(values, 8), groups)
+        bytes_of_rows = np.stack(to_bytes(values), axis=1).reshape(2 * len(values), -1)
+        self._write_bytes({**v, "rows": 2 * v["rows"]}, bytes_of_rows, groups)
+
+    def _write_bytes(self, v: dict[str, int], values: Int, groups: int = 0) -> None:
+        """Low bytes of values [rows, groups * V] to the destination words."""
         c = self.config
         if v["dst_memory"] == Memory.NONE:
             return
@@ -346,7 +387,7 @@ class GoldenMachine:
         else:
             memory, name = self.weight.view(np.uint8), "weight"
         word_bytes = c.columns if v["dst_by_column"] else c.rows
-        width = v["groups"] * c.lanes
+        width = (groups or v["groups"]) * c.lanes
         panels = -(-width // word_bytes)
         self._check(
             v["dst_address"] + (panels - 1) * v["dst_stride"] + v["rows"] - 1, len(memory), name
@@ -364,11 +405,23 @@ class GoldenMachine:
     def _vector(self, command: Command) -> None:
         v = command.values
         self._check_vector(command)
-        residual = self._residual_read(v) if v["from_residual"] or v["add_residual"] else None
+        reads = v["from_residual"] or v["add_residual"] or v["rotate"]
+        residual = self._residual_read(v) if reads else None
         x = residual if v["from_residual"] else self._acc_read(v)
         assert x is not None
-        h = middle(x, self._param(Memory.PARAM0, v["param0"], v["groups"]))
-        h = activate(h, Function(v["function"]))
+        h = middle(x, self._param(Memory.PARAM0, v["param0"], v["groups"], v["same_param0"]))
+        function = Function(v["function"])
+        if v["gated"]:
+            groups = v["groups"] // 2
+            pairs = h.reshape(len(h), groups, 2, -1)
+            gate, up = (pairs[:, :, i].reshape(len(h), -1) for i in range(2))
+            p = self._param(Memory.PARAM1, v["param1"], groups, v["same_param1"])
+            return self._write(v, gated(activate(gate, function), up, p), groups)
+        h = activate(h, function)
+        if v["rotate"]:
+            assert residual is not None
+            p = self._param(Memory.PARAM1, v["param1"], v["groups"], v["same_param1"])
+            return self._write(v, rotated(h, residual, p))
         if v["add_residual"]:
             assert residual is not None
             h = saturate(saturate(h, 16) + round_shift(residual, v["res_shift"]), 16)
@@ -382,8 +435,9 @@ class GoldenMachine:
             self.squares[rows] = squares & ((1 << SQUARES_BITS) - 1)
         if v["dst_memory"]:
             if v["two_stage"]:
-                h = affine(h, self._param(Memory.PARAM1, v["param1"], v["groups"]))
-            self._write_bytes(v, wrapped(h, 8) if v["wrap"] else saturate(h, 8))
+                p = self._param(Memory.PARAM1, v["param1"], v["groups"], v["same_param1"])
+                h = affine(h, p)
+            self._write_bytes(v, h) if v["wrap"] else self._write(v, h)
         if v["write_residual"]:
             self._residual_write(v, h16)
 
@@ -391,11 +445,12 @@ class GoldenMachine:
         v = command.values
         self._check_vector(command)
         rows = self._slots(command, reads="statistics")
-        p = norm_row(self.sum[rows], self.squares[rows], v["features"], v["epsilon"])
+        total = np.zeros_like(self.sum[rows]) if v["rms"] else self.sum[rows]
+        p = norm_row(total, self.squares[rows], v["features"], v["epsilon"])
         z = middle(self._residual_read(v), _per_row(p))
         if v["dst_memory"]:
-            second = self._param(Memory.PARAM1, v["param1"], v["groups"])
-            self._write_bytes(v, saturate(affine(z, second), 8))
+            second = self._param(Memory.PARAM1, v["param1"], v["groups"], v["same_param1"])
+            self._write(v, affine(z, second))
         if v["write_residual"]:
             gain = self._param(Memory.PARAM0, v["param0"], v["groups"])
             self._residual_write(v, saturate(affine(z, gain), 16))
@@ -405,8 +460,8 @@ class GoldenMachine:
         self._check_vector(command)
         rows = self._slots(command, reads="softmax state")
         h = middle(self._acc_read(v), _per_row(reciprocal_row(self.total[rows])))
-        second = self._param(Memory.PARAM1, v["param1"], v["groups"])
-        self._write_bytes(v, saturate(affine(h, second), 8))
+        second = self._param(Memory.PARAM1, v["param1"], v["groups"], v["same_param1"])
+        self._write(v, affine(h, second))
 
     def _softmax(self, command: Command) -> None:
         v = command.values
@@ -425,7 +480,9 @@ class GoldenMachine:
         )
         scores = self._acc_read(v)
         keys = np.arange(scores.shape[1])[None, :]
-        limit = v["limit"] + (np.arange(v["rows"])[:, None] if v["causal"] else 0)
+        row = np.arange(v["rows"])[:, None]
+        row = row % v["period"] if v["period"] else row
+        limit = v["limit"] + (row if v["causal"] else 0)
         valid = (keys < limit) & (scores != MASKED_SCORE)
         p, fine = weights(scores, new[:, None], v["score_shift"], valid)
         before = 0 if v["first"] else scale_by_power(self.total[rows], shift)
@@ -434,6 +491,41 @@ class GoldenMachine:
         self.largest[rows] = largest
         self.shift[rows] = shift
         self._write_bytes(v, p)
+
+    # --- selection and registers --------------------------------------------------------------
+
+    def _select(self, command: Command) -> None:
+        v = command.values
+        self._check_vector(command)
+        rows = self._slots(command, reads="" if v["first"] else "selection", writes="selection")
+        if v["write_residual"]:
+            self._slots(command, reads="softmax state")
+        scores = round_shift(self._acc_read(v), v["score_shift"])[:, : max(v["limit"], 0)]
+        before = self.selection[rows]
+        if v["first"]:
+            before = np.full_like(before, MASKED_SCORE)
+            before[..., 1] = (1 << REGISTER_BITS) - 1
+        self.selection[rows] = selected(before, scores, v["base"])
+        if v["write_residual"]:
+            self._write_selection(v, rows)
+        if v["register"]:
+            self.registers[v["register"]] = int(self.selection[rows][-1, 0, 1])
+
+    def _write_selection(self, v: dict[str, int], rows: slice) -> None:
+        """Values and indices, octave and sum of each row, as INT16 halves, low ones first."""
+        lanes = self.config.lanes
+        state = np.stack([self.octave[rows], self.total[rows] & 0xFFFFFFFF, self.total[rows] >> 32])
+        numbers = np.concatenate([self.selection[rows].reshape(v["rows"], -1), state.T], axis=1)
+        halves = np.stack([numbers, numbers >> 16], axis=-1).reshape(v["rows"], -1)
+        halves = np.pad(halves, ((0, 0), (0, -halves.shape[1] % max(lanes, 8))))
+        words = halves.shape[1] // lanes
+        address = self._residual_addresses({**v, "groups": words}, v["res_address"])
+        self.residual[address] = wrapped(halves, 16).reshape(v["rows"], words, lanes)
+
+    def _add(self, command: Command) -> None:
+        register = command["register"]
+        total = self.registers[register] + command["value"]
+        self.registers[register] = total & ((1 << REGISTER_BITS) - 1)
 
 
 def _per_row(p: Affine) -> Affine:

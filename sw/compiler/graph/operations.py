@@ -21,6 +21,8 @@ from sw.compiler.graph.host import HostGraph
 from sw.compiler.graph.inputs import FloatInput
 
 __all__ = [
+    "Cache",
+    "DecoderState",
     "FloatActivation",
     "FloatAdd",
     "FloatAttention",
@@ -29,11 +31,16 @@ __all__ = [
     "FloatInput",
     "FloatLayerNorm",
     "FloatLinear",
+    "FloatMultiply",
     "FloatOp",
     "FloatQuantise",
+    "FloatRotate",
     "QuantAttention",
+    "QuantCachedAttention",
     "QuantElementwise",
+    "QuantGated",
     "QuantGraph",
+    "QuantHead",
     "QuantInput",
     "QuantLinear",
     "QuantNorm",
@@ -97,7 +104,10 @@ class FloatQuantise:
 
 @dataclass(frozen=True)
 class FloatLayerNorm:
-    """Over the features of each row."""
+    """Over the features of each row; rms: root mean square norm, without mean and bias.
+
+    heads > 0: over the features of each of so many heads, with a gain for the features of one.
+    """
 
     name: str
     x: str
@@ -105,11 +115,13 @@ class FloatLayerNorm:
     bias: np.ndarray
     epsilon: float
     place: str = ""
+    rms: bool = False
+    heads: int = 0
 
 
 @dataclass(frozen=True)
 class FloatActivation:
-    """ReLU or GELU."""
+    """ReLU, GELU or SiLU."""
 
     name: str
     x: str
@@ -128,11 +140,39 @@ class FloatAdd:
 
 
 @dataclass(frozen=True)
+class FloatMultiply:
+    """`x * y`, same shape."""
+
+    name: str
+    x: str
+    y: str
+    place: str = ""
+
+
+@dataclass(frozen=True)
+class FloatRotate:
+    """Rotary position embedding: pairs of features of a head turn by an angle of their position.
+
+    pairs: [n, 2], places (a, b) within a head; others stay. cosine, sine: [positions, n], at least
+    as many positions as the graph has tokens: `a' = a cos - b sin`, `b' = b cos + a sin`.
+    """
+
+    name: str
+    x: str
+    heads: int
+    pairs: np.ndarray
+    cosine: np.ndarray
+    sine: np.ndarray
+    place: str = ""
+
+
+@dataclass(frozen=True)
 class FloatAttention:
     """`softmax(q k^T * scale + bias + mask) v` for each head.
 
-    q, k, v: [batch*tokens, heads*dim]. bias: constant [heads or 1, tokens of q, tokens of k] or
-    None; shorter sequences take its first rows and columns.
+    q, k, v: [batch*tokens, heads*dim]. kv_heads > 0: k and v have so many heads, each for
+    heads / kv_heads of q's that follow each other. bias: constant [heads or 1, tokens of q, tokens
+    of k] or None; shorter sequences take its first rows and columns.
     """
 
     name: str
@@ -145,6 +185,7 @@ class FloatAttention:
     mask: str | None = None
     place: str = ""
     bias: np.ndarray | None = None
+    kv_heads: int = 0
 
 
 FloatOp = (
@@ -154,6 +195,8 @@ FloatOp = (
     | FloatLayerNorm
     | FloatActivation
     | FloatAdd
+    | FloatMultiply
+    | FloatRotate
     | FloatAttention
     | FloatQuantise
 )
@@ -168,7 +211,7 @@ def operands(op: FloatOp) -> tuple[str, ...]:
         return names + ((op.source,) if op.source else ())
     if isinstance(op, FloatAttention):
         return (op.q, op.k, op.v) + ((op.mask,) if op.mask else ())
-    if isinstance(op, FloatAdd):
+    if isinstance(op, FloatAdd | FloatMultiply):
         return (op.x, op.y)
     return (op.x,)
 
@@ -248,6 +291,10 @@ class QuantLinear:
     weight: INT8 [N, K]. `first`, `second`: [N]. The last `copied_outputs` of N and
     `copied_inputs` of K are copies of channels, made for precision; they are not useful work.
     format: how the weights are stored; `multipliers`: of INT4 groups, see `hw/sparse/formats.py`.
+    angles: name of a table of the graph, or None: features 2j and 2j+1 of each head, as wide as the
+    table, turn by the angle of their position in place of the second stage (`second` without
+    `mul`, see `hw.vector.golden.rotated`).
+    x and out8 have 16 bits if their tensors say so; out8 then saturates as `to_bytes` does.
     """
 
     x: str
@@ -265,6 +312,7 @@ class QuantLinear:
     copied_inputs: int = 0
     format: WeightFormat = DENSE
     multipliers: np.ndarray | None = None
+    angles: str | None = None
 
     @property
     def useful_macs_per_row(self) -> int:
@@ -292,7 +340,8 @@ class QuantElementwise:
 
 @dataclass(frozen=True)
 class QuantNorm:
-    """NORM of an INT16 value; `to16` and `to8` map z (2^-12) to the two results."""
+    """NORM of an INT16 value; `to16` and `to8` map z (2^-12) to the two results. rms: without the
+    mean."""
 
     x: str
     features: int
@@ -301,6 +350,70 @@ class QuantNorm:
     to8: Affine | None = None
     out16: str | None = None
     out8: str | None = None
+    place: str = ""
+    rms: bool = False
+
+
+@dataclass(frozen=True)
+class QuantGated:
+    """Two linears of the same input, one the gate of the other: with `g = function(sat18(affine(x @
+    gate.T, gate_first)))` and `u = sat16(sat18(affine(x @ up.T, up_first)))`,
+
+    out8 = sat((g * u + second.offset) >> second.shift), of 16 bits if its tensor says so.
+    gate, up: INT8 [N, K]. gate_first, up_first: [N]. second: [1] or [N], without `mul`.
+    """
+
+    x: str
+    gate: np.ndarray
+    up: np.ndarray
+    gate_first: Affine
+    up_first: Affine
+    second: Affine
+    out8: str
+    function: Function = Function.SILU
+    place: str = ""
+
+
+@dataclass(frozen=True)
+class QuantCachedAttention:
+    """Causal attention of the tokens of a pass over all up to each of them, kept in a cache.
+
+    q: 16 bits [tokens, heads*dim]. k: 16 bits, v: INT8, [tokens, kv_heads*dim]; query head h meets
+    head `h // (heads / kv_heads)` of them. They are appended to `cache` at the pass' position
+    first. With the two signed bytes of k (`hw.vector.golden.to_bytes`), scores are `sum(q * high)
+    + round(sum(q * low), 8)`: units of k are 256 times coarser in a score. score_shift: one per
+    head. second: [1] or [heads*dim], from units of 2^-9 of v's integers, to 16 bits.
+
+    Key blocks: the first has `lead` keys, the others `key_block`, from position 0 on, whatever the
+    pass; so rows do not depend on the number of tokens of a pass.
+    """
+
+    q: str
+    k: str
+    v: str
+    cache: str
+    heads: int
+    kv_heads: int
+    score_shift: tuple[int, ...]
+    second: Affine
+    out8: str
+    lead: int = 1
+    key_block: int = 64
+    place: str = ""
+
+
+@dataclass(frozen=True)
+class QuantHead:
+    """The last linear of a language model: the 8 largest outputs of each row, and log-sum-exp.
+
+    weight: INT8 [N, K]. shift: [N], `acc * 2^-shift` is in octaves (log2): 14 or more, as values
+    have units of 2^-14 octaves. out: names the result, see `Selection` in `decoder.py`.
+    """
+
+    x: str
+    weight: np.ndarray
+    shift: np.ndarray
+    out: str
     place: str = ""
 
 
@@ -336,7 +449,45 @@ class QuantOutput:
     shape: tuple[int, ...]
 
 
-QuantOp = QuantInput | QuantLinear | QuantElementwise | QuantNorm | QuantAttention
+QuantOp = (
+    QuantInput
+    | QuantLinear
+    | QuantElementwise
+    | QuantNorm
+    | QuantAttention
+    | QuantGated
+    | QuantCachedAttention
+    | QuantHead
+)
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Keys and values that stay from pass to pass, and those of the prefix with which every
+    sequence begins.
+
+    kv_heads, dim: of both. keys: INT16, values: INT8, [prefix tokens, kv_heads*dim].
+    """
+
+    kv_heads: int
+    dim: int
+    keys: np.ndarray
+    values: np.ndarray
+
+
+@dataclass
+class DecoderState:
+    """What makes a graph a decoder: a sequence grows by `tokens` with each pass.
+
+    context: positions that a sequence may have. prefix: token numbers at positions 0.. with which
+    every sequence begins, never computed on the accelerator. caches: by name. angles: INT16
+    [context, dim] by name, cosine and sine of each pair next to each other.
+    """
+
+    context: int
+    prefix: tuple[int, ...] = ()
+    caches: dict[str, Cache] = field(default_factory=dict)
+    angles: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass
@@ -344,7 +495,7 @@ class QuantGraph:
     """Operations in order, all integer tensors by name, and the outputs.
 
     inputs: names, shapes and kinds of the module's inputs, in call order. host: as in the float
-    graph.
+    graph. decoder: of a language model; constants of inputs then have a row for each position.
     useful_macs of the graph: multiply-accumulates of linears and attention that count.
     """
 
@@ -355,6 +506,7 @@ class QuantGraph:
     ops: list[QuantOp] = field(default_factory=list)
     outputs: list[QuantOutput] = field(default_factory=list)
     host: HostGraph | None = None
+    decoder: DecoderState | None = None
 
     @property
     def feeds(self) -> list[FloatInput]:

@@ -16,6 +16,7 @@ _ZERO_OF_GELU = -8 << GELU_FRACTION_BITS
 ZERO_OF: dict[Function, int] = {
     Function.GELU_ERF: _ZERO_OF_GELU,
     Function.GELU_TANH: _ZERO_OF_GELU,
+    Function.SILU: 2 * _ZERO_OF_GELU,
 }
 """Where a function is 0, if not at 0: GELU of 0 is -1 unit, and norms sum lanes of padding too."""
 

@@ -33,6 +33,7 @@ class Space(enum.IntEnum):
     STATISTICS = 11  # SUM and SQUARES
     WORKSPACE = 12  # DRAM, in bus words
     IO = 13
+    SELECTION = 14  # SELECTED
 
 
 class Access(NamedTuple):
@@ -60,7 +61,7 @@ def pitch_of(config: AcceleratorConfig, memory: int) -> int:
     return config.mask_pitch if memory == Memory.MASK else config.param_pitch
 
 
-def _transfer(c: AcceleratorConfig, v: Mapping[str, int], store: bool) -> list[Access]:
+def _transfer(c: AcceleratorConfig, v: Mapping[str, int], store: bool, reach: int) -> list[Access]:
     space, words, runs = Space(v["memory"]), v["words"], v["runs"]
     address, step = v["address"], v["word_stride"]
     if words == 1 or step == 1:
@@ -81,7 +82,7 @@ def _transfer(c: AcceleratorConfig, v: Mapping[str, int], store: bool) -> list[A
                 v["offset"] // c.bus_bytes,
                 runs,
                 v["dram_stride"] // c.bus_bytes,
-                words * beats,
+                (words + reach) * beats,
             )
         )
     return chip
@@ -107,8 +108,9 @@ def weight_accesses(c: AcceleratorConfig, opcode: Opcode, v: Mapping[str, int]) 
 def _gemm(c: AcceleratorConfig, opcode: Opcode, v: Mapping[str, int]) -> list[Access]:
     rows, slot = v["rows"], v["slot"]
     panels = v["k_tiles"] * tile_format(c, opcode, v).panels
+    words = 2 * rows if v["wide"] else rows
     result = [
-        Access(Space.ACTIVATION, False, v["a_address"], panels, v["a_stride"], rows),
+        Access(Space.ACTIVATION, False, v["a_address"], panels, v["a_stride"], words),
         Access(Space.ACCUMULATOR, True, v["acc_address"], v["n_tiles"], v["acc_stride"], rows),
     ]
     if v["accumulate"] and v["rescale"]:
@@ -124,9 +126,10 @@ def _destination(c: AcceleratorConfig, v: Mapping[str, int]) -> list[Access]:
     if not v["dst_memory"]:
         return []
     groups = (c.columns if v["dst_by_column"] else c.rows) // c.lanes
-    panels = -(-v["groups"] // groups)
-    space = Space(v["dst_memory"])
-    return [Access(space, True, v["dst_address"], panels, v["dst_stride"], v["rows"])]
+    results = v["groups"] // 2 if v.get("gated", 0) else v["groups"]
+    panels = -(-results // groups)
+    space, words = Space(v["dst_memory"]), 2 * v["rows"] if v.get("wide", 0) else v["rows"]
+    return [Access(space, True, v["dst_address"], panels, v["dst_stride"], words)]
 
 
 def _accumulator(c: AcceleratorConfig, v: Mapping[str, int]) -> Access:
@@ -139,12 +142,19 @@ def _residual(v: Mapping[str, int], write: bool) -> Access:
     return Access(Space.RESIDUAL, write, base, v["rows"], v["res_stride"], v["groups"])
 
 
+def _records(v: Mapping[str, int], same: str) -> int:
+    """Parameter words of a stage."""
+    if v[same]:
+        return 1
+    return v["groups"] // 2 if same == "same_param1" and v.get("gated", 0) else v["groups"]
+
+
 def _vector(c: AcceleratorConfig, v: Mapping[str, int]) -> list[Access]:
     result = _destination(c, v)
-    result.append(Access(Space.PARAM0, False, v["param0"], 1, 1, v["groups"]))
+    result.append(Access(Space.PARAM0, False, v["param0"], 1, 1, _records(v, "same_param0")))
     if not v["from_residual"]:
         result.append(_accumulator(c, v))
-    if v["from_residual"] or v["add_residual"]:
+    if v["from_residual"] or v["add_residual"] or v["rotate"]:
         result.append(_residual(v, False))
     if v["write_residual"]:
         result.append(_residual(v, True))
@@ -153,7 +163,7 @@ def _vector(c: AcceleratorConfig, v: Mapping[str, int]) -> list[Access]:
         if not v["statistics_first"]:
             result.append(Access(Space.STATISTICS, False, v["slot"], 1, 1, v["rows"]))
     if v["two_stage"]:
-        result.append(Access(Space.PARAM1, False, v["param1"], 1, 1, v["groups"]))
+        result.append(Access(Space.PARAM1, False, v["param1"], 1, 1, _records(v, "same_param1")))
     return result
 
 
@@ -165,7 +175,7 @@ def _norm(c: AcceleratorConfig, v: Mapping[str, int]) -> list[Access]:
         result.append(_residual(v, True))
         result.append(Access(Space.PARAM0, False, v["param0"], 1, 1, v["groups"]))
     if v["dst_memory"]:
-        result.append(Access(Space.PARAM1, False, v["param1"], 1, 1, v["groups"]))
+        result.append(Access(Space.PARAM1, False, v["param1"], 1, 1, _records(v, "same_param1")))
     return result
 
 
@@ -174,7 +184,7 @@ def _scale(c: AcceleratorConfig, v: Mapping[str, int]) -> list[Access]:
         *_destination(c, v),
         _accumulator(c, v),
         Access(Space.SOFTMAX, False, v["slot"], 1, 1, v["rows"]),
-        Access(Space.PARAM1, False, v["param1"], 1, 1, v["groups"]),
+        Access(Space.PARAM1, False, v["param1"], 1, 1, _records(v, "same_param1")),
     ]
 
 
@@ -192,10 +202,34 @@ def _softmax(c: AcceleratorConfig, v: Mapping[str, int]) -> list[Access]:
     return result
 
 
-def accesses(config: AcceleratorConfig, opcode: Opcode, v: Mapping[str, int]) -> list[Access]:
-    """All accesses of a command, for a GEMM without its weights (`weight_accesses`)."""
+def selection_words(c: AcceleratorConfig) -> int:
+    """Residual words in which SELECT writes a row: values and indices, octave and sum."""
+    return max(40, -(-38 // c.lanes) * c.lanes) // c.lanes
+
+
+def _select(c: AcceleratorConfig, v: Mapping[str, int]) -> list[Access]:
+    slot, rows = v["slot"], v["rows"]
+    result = [_accumulator(c, v), Access(Space.SELECTION, True, slot, 1, 1, rows)]
+    if not v["first"]:
+        result.append(Access(Space.SELECTION, False, slot, 1, 1, rows))
+    if v["write_residual"]:
+        words, base, stride = selection_words(c), v["res_address"], v["res_stride"]
+        result += [
+            Access(Space.SOFTMAX, False, slot, 1, 1, rows),
+            Access(Space.RESIDUAL, True, base, rows, stride, words),
+        ]
+    return result
+
+
+def accesses(
+    config: AcceleratorConfig, opcode: Opcode, v: Mapping[str, int], reach: int = 0
+) -> list[Access]:
+    """All accesses of a command, for a GEMM without its weights (`weight_accesses`).
+
+    reach: the largest value of the register that moves a transfer, in words.
+    """
     if opcode in (Opcode.LOAD, Opcode.STORE):
-        return _transfer(config, v, opcode == Opcode.STORE)
+        return _transfer(config, v, opcode == Opcode.STORE, reach)
     if opcode in MATRIX_OPCODES:
         return _gemm(config, opcode, v)
     if opcode == Opcode.VECTOR:
@@ -206,4 +240,6 @@ def accesses(config: AcceleratorConfig, opcode: Opcode, v: Mapping[str, int]) ->
         return _scale(config, v)
     if opcode == Opcode.SOFTMAX:
         return _softmax(config, v)
+    if opcode == Opcode.SELECT:
+        return _select(config, v)
     return []

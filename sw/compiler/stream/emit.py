@@ -7,6 +7,9 @@ units are then merged into one stream (order.py) does not change the result.
 
 Within one unit no wait is needed, except that the vector unit overlaps its commands: there a
 command waits for an earlier one whose result it reads.
+
+A command with a predicate may be dropped. What it waits for is then not known to be done, so its
+waits are its own affair: nothing follows from them for other commands.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ Clock = tuple[int, ...]
 
 UNITS = tuple(u for u in Unit if u != Unit.NONE)
 START: Clock = (0,) * len(Unit)
-EMPTY = {opcode: dict.fromkeys((f.name for f in s.fields), 0) for opcode, s in COMMANDS.items()}
+EMPTY = {opcode: dict.fromkeys((f.name for f in s.all_fields), 0) for opcode, s in COMMANDS.items()}
 STREAM_SLOTS = WAIT_SLOTS - 1  # a GEMM's slot 0 belongs to its weights
 
 
@@ -155,8 +158,9 @@ class Emitter:
 
     # --- commands -----------------------------------------------------------------------------
 
-    def emit(self, opcode: Opcode, **fields: int) -> Item:
-        """Append a command; missing fields are 0."""
+    def emit(self, opcode: Opcode, *, reach: int = 0, **fields: int) -> Item:
+        """Append a command; missing fields are 0. reach: of a transfer, the largest value of its
+        register."""
         values = EMPTY[opcode] | fields
         if opcode == Opcode.LOAD:
             unit = Unit.LOAD_ACTIVATIONS if values["queue"] else Unit.LOAD_WEIGHTS
@@ -164,7 +168,8 @@ class Emitter:
             unit = COMMANDS[opcode].units[0]
         if overlaps_itself(opcode, values):
             raise AssertionError(f"{opcode.name} overlaps its own residual operand: {fields}")
-        touched = accesses(self.config, opcode, values)
+        touched = accesses(self.config, opcode, values, reach)
+        certain = not values.get("predicate", 0)
         needs = self._needs(touched, unit, self._started[unit])
         item = Item(opcode, values, unit, 0, self._place, [])
         if opcode in MATRIX_OPCODES:
@@ -172,19 +177,22 @@ class Emitter:
             weight_needs = self._needs(words, unit, self._weights_started)
             waits, clock = self._prune(weight_needs, self._weights_started, 1)
             item.weight_wait = waits[0] if waits else None
-            self._weights_started = clock
-            item.waits, self._started[unit] = self._prune(needs, self._started[unit], STREAM_SLOTS)
+            item.waits, started = self._prune(needs, self._started[unit], STREAM_SLOTS)
+            if certain:
+                self._weights_started, self._started[unit] = clock, started
             touched += words
-            clock = _latest(clock, self._started[unit])
+            clock = _latest(clock, started)
         else:
             # A relay is itself a vector command, so look at the clock only behind it.
             item.waits, clock = self._prune(needs, self._started[unit], WAIT_SLOTS, unit)
-            self._started[unit] = clock
+            if certain:
+                self._started[unit] = clock
         self.items[unit].append(item)
         item.count = len(self.items[unit])
         for _ in range(len(self.first_use), needs.get(Unit.LOAD_ACTIVATIONS, 0)):
             self.first_use.append((unit, item.count))
-        done = list(_latest(clock, self._done[unit][-1]))
+        before = self._done[unit][-1]
+        done = list(_latest(clock, before) if certain else before)
         done[unit] = item.count
         self._done[unit].append(tuple(done))
         for access in touched:

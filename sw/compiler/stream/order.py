@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from hw import isa
 from hw.config import AcceleratorConfig
-from hw.isa import COUNT_BITS, MATRIX_OPCODES, Opcode, Unit
+from hw.isa import DISTANCE_BITS, MATRIX_OPCODES, WAIT_BITS, Opcode, Unit
 from hw.sparse.packing import tile_format
 from sw.compiler.stream.access import pitch_of
 from sw.compiler.stream.emit import UNITS, Emitter, Item
@@ -26,9 +26,9 @@ COMMAND_OVERHEAD = 2
 NORM_ROW_CYCLES = 27  # cycles for the parameters of a row: `NormRow.latency` + 2
 LEAD = 8192  # cycles by which activations should be on chip before they are used
 ON_BUS = (Unit.LOAD_WEIGHTS, Unit.LOAD_ACTIVATIONS, Unit.STORE)
-COMPLETE_DISTANCE = 1 << (COUNT_BITS - 2)
+COMPLETE_DISTANCE = 1 << DISTANCE_BITS
 """A command with this many younger ones of its unit in the stream has left unit and queue
-(64 commands at most) long ago: waiting for it is pointless, and would become ambiguous."""
+(64 commands at most) long ago: waiting for it is pointless."""
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ def _field_table(opcode: Opcode) -> list[tuple[str, int, int, int, int]]:
     spec = isa.COMMANDS[opcode]
     return [
         (f.name, spec.offset_of(f.name), (1 << f.bits) - 1, f.minimum, f.maximum)
-        for f in spec.fields
+        for f in spec.all_fields
     ]
 
 
@@ -206,7 +206,7 @@ def _encode(opcode: Opcode, values: dict[str, int], waits: list[tuple[Unit, int]
     word = int(opcode)
     for slot, wait in enumerate(waits):
         if wait is not None:
-            word |= (wait[0] | wait[1] % (1 << COUNT_BITS) << 4) << (8 + 16 * slot)
+            word |= (wait[0] | wait[1] << 3) << (8 + WAIT_BITS * slot)
     for name, position, mask, minimum, maximum in _FIELDS[opcode]:
         value = int(values[name])
         if not minimum <= value <= maximum:
@@ -215,22 +215,51 @@ def _encode(opcode: Opcode, values: dict[str, int], waits: list[tuple[Unit, int]
     return word.to_bytes(isa.COMMAND_BYTES, "little")
 
 
-def finish(stream: list[Item]) -> bytes:
-    """The stream with HALT, encoded; waits certainly met long before are left out."""
-    dispatched = dict.fromkeys(UNITS, 0)
+def _last_limit(item: Item) -> int | None:
+    """The item is executed if this plus its predicate's register is above 0; None: always."""
+    v = item.values
+    if not v.get("predicate", 0):
+        return None
+    last = (v["period"] or v["rows"]) - 1 if v.get("causal", 0) else 0
+    return v.get("limit", 0) + last
 
-    def needed(pair: tuple[Unit, int] | None) -> bool:
-        if pair is None or dispatched[pair[0]] - pair[1] >= COMPLETE_DISTANCE:
-            return False
-        assert pair[1] <= dispatched[pair[0]], "a wait for a later command"
+
+def _follows(item: Item, target: Item) -> bool:
+    """Whether `item` is certainly executed if `target` is."""
+    limit, of_target = _last_limit(item), _last_limit(target)
+    if limit is None:
         return True
+    same = item.values["predicate"] == target.values.get("predicate", 0)
+    return of_target is not None and same and limit >= of_target
+
+
+def finish(stream: list[Item]) -> bytes:
+    """The stream with HALT, encoded; waits certainly met long before are left out.
+
+    The distance of a wait counts the younger commands of the unit that are certainly executed if
+    the one that is waited for is: if more are, the wait is for a later one, which does no harm.
+    """
+    dispatched: dict[Unit, list[Item]] = {unit: [] for unit in UNITS}
+
+    def distance(pair: tuple[Unit, int] | None) -> tuple[Unit, int] | None:
+        if pair is None:
+            return None
+        unit, count = pair
+        items = dispatched[unit]
+        assert count <= len(items), "a wait for a later command"
+        if len(items) - count >= COMPLETE_DISTANCE and not any(
+            item.values.get("predicate", 0) for item in items[count:]
+        ):
+            return None
+        younger = sum(_follows(item, items[count - 1]) for item in items[count:])
+        return None if younger >= COMPLETE_DISTANCE else (unit, younger)
 
     commands = []
     for item in stream:
-        waits: list[tuple[Unit, int] | None] = [w for w in item.waits if needed(w)]
+        waits: list[tuple[Unit, int] | None] = [w for w in map(distance, item.waits) if w]
         if item.opcode in MATRIX_OPCODES:
-            waits.insert(0, item.weight_wait if needed(item.weight_wait) else None)
+            waits.insert(0, distance(item.weight_wait))
         commands.append(_encode(item.opcode, item.values, waits))
-        dispatched[item.unit] += 1
+        dispatched[item.unit].append(item)
     commands.append(_encode(Opcode.HALT, {}, []))
     return b"".join(commands)
