@@ -14,7 +14,6 @@ from hw.softmax.golden import largest_drop
 from sw.compiler.graph.decoder import key_blocks
 from sw.compiler.lower.caches import POSITION, load_block
 from sw.compiler.lower.context import Context
-from sw.compiler.lower.destination import Bytes
 from sw.compiler.lower.params import Params, keep_if_room
 from sw.compiler.lower.shared import Shared
 from sw.compiler.lower.steps import HeadsAttention, Step

@@ -14,7 +14,7 @@ from hw.config import AcceleratorConfig
 from hw.isa import Memory, Opcode, Region
 from hw.vector.golden import to_bytes
 from sw.compiler.graph.operations import Cache, DecoderState
-from sw.compiler.lower.context import WEIGHTS_QUEUE, CachePlace, Context, Value
+from sw.compiler.lower.context import WEIGHTS_QUEUE, Context, Value
 from sw.compiler.stream.allocate import RegionSpace
 from sw.compiler.stream.layout import Form, layout_of, pack_tensor, words_per_row
 
@@ -59,7 +59,9 @@ def cache_image(
 ) -> list[tuple[int, np.ndarray]]:
     """What the workspace holds of a cache's prefix: (offset, bytes)."""
     layout = layout_of(config, cache.dim)
-    image = []
+    image: list[tuple[int, np.ndarray]] = []
+    if not len(cache.keys):
+        return image
     for head, place in enumerate(planes):
         part = slice(head * cache.dim, (head + 1) * cache.dim)
         high, low = to_bytes(cache.keys[:, part].astype(np.int64))

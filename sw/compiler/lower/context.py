@@ -99,7 +99,7 @@ class Context:
         self.statistics = Pool("row statistics", c.row_slots)
         self.softmax = Pool("softmax row state", c.row_slots)
         line = max(c.bus_bytes, 64)
-        self.workspace = RegionSpace(Region.WORKSPACE, line)
+        self.workspace = self.workspace_of(config)
         self.io = RegionSpace(Region.IO, line)
         self.constants = Constants(line)
         self.values: dict[str, Value] = {}
@@ -108,6 +108,11 @@ class Context:
         self.angles: dict[str, Angles] = {}
         self.resident: set[tuple[str, Form]] = set()
         self.staging: Pool | None = None
+
+    @staticmethod
+    def workspace_of(config: AcceleratorConfig) -> RegionSpace:
+        """A workspace without anything in it."""
+        return RegionSpace(Region.WORKSPACE, max(config.bus_bytes, 64))
 
     @property
     def caution(self) -> int:

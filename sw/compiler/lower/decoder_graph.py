@@ -18,7 +18,6 @@ from sw.compiler.graph.operations import (
     QuantGraph,
     QuantInput,
     QuantLinear,
-    QuantOp,
     Tensor,
 )
 from sw.compiler.lower.steps import GatedLinear, HeadsAttention, LoweredOp, Steps, group, uses
@@ -184,9 +183,7 @@ class _Rewriter:
                 self.ops.append(op)
 
 
-def head_steps(
-    graph: QuantGraph, config: AcceleratorConfig
-) -> tuple[Steps, dict[str, AngleTable]]:
+def head_steps(graph: QuantGraph, config: AcceleratorConfig) -> tuple[Steps, dict[str, AngleTable]]:
     """Steps of a decoder's pass, and the tables of angles that they read."""
     rewriter = _Rewriter(graph, config)
     rewriter.rewrite()

@@ -42,7 +42,9 @@ def lower_head(context: Context, step: Step, rows: int) -> int:
     words = selection_words(c)
     blocks = head_blocks(op)
     if len(blocks) < 2:
-        raise CompileError(f"{op.place or op.out}: a vocabulary needs more than {HEAD_BLOCK} tokens")
+        raise CompileError(
+            f"{op.place or op.out}: a vocabulary needs more than {HEAD_BLOCK} tokens"
+        )
     target = context.residual.take(2 * rows * words)
     for number, block in enumerate(blocks):
         turn, last = number % 2, {}

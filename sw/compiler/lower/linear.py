@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hw.isa import Memory, Opcode, Region
 from hw.sparse.formats import WeightFormatError
 from hw.sparse.packing import TileFormat
@@ -36,7 +38,7 @@ def columns_of(context: Context, op: QuantLinear) -> Layout:
     layout = context.layout(op.out8 or op.out16 or "")
     if not isinstance(op, GatedLinear):
         return layout
-    return layout_of(context.config, 2 * layout.panels * layout.rows)
+    return replace(layout_of(context.config, 2 * layout.panels * layout.rows), gated=True)
 
 
 class _InputTile:

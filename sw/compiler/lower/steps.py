@@ -32,6 +32,7 @@ from sw.compiler.stream.layout import Form
 
 __all__ = ["GatedLinear", "HeadsAttention", "Kind", "Step", "Steps", "group", "make_steps", "uses"]
 
+
 @dataclass(frozen=True)
 class GatedLinear(QuantLinear):
     """A linear whose outputs are gates and what they multiply, V of each in turn: `hw.isa`, VECTOR

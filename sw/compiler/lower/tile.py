@@ -21,9 +21,9 @@ from sw.compiler.stream.order import NORM_ROW_CYCLES
 __all__ = [
     "MOST_CAUTION",
     "AttentionPlan",
+    "CachedPlan",
     "LinearPlan",
     "key_words",
-    "CachedPlan",
     "plan_attention",
     "plan_cached_attention",
     "plan_groups",
