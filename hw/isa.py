@@ -609,8 +609,7 @@ _SPECS = (
             Field("res_stride", 12, "residual words between rows"),
         ),
         "Keep the 8 largest values of each row, over all commands since the first one. Slots 0 to "
-        "15, which select for 8 rows: so two commands that take turns need not wait for each other's "
-        "row state.",
+        "15 select for 8 rows: two commands that take turns need not wait for each other's state.",
         """
         for i in range(rows):
             s = (slot + i) % 8

@@ -1,4 +1,4 @@
-"""From a decoder's quantised graph to a program with an entry for each number of tokens of a pass."""
+"""From a decoder's quantised graph to a program with an entry for each size of a pass."""
 
 from __future__ import annotations
 

@@ -1,11 +1,12 @@
 """A compiled decoder: one program for each number of tokens of a pass, over the same constants.
 
-A sequence lives in a workspace of its own, so several share a machine. The position of a pass is in a
-register; the host writes embedding rows, starts an entry and reads what the head selected.
+A sequence lives in a workspace of its own, so several share a machine. The position of a pass is
+in a register; the host writes embedding rows, starts an entry and reads what the head selected.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,8 +26,8 @@ __all__ = ["DecoderProgram", "Entry"]
 class Entry:
     """The program of a pass of `tokens` tokens, of which the last `selected` go through the head.
 
-    commands: 32 bytes each, with HALT. input, output: offsets in the IO region. estimated_cycles: at
-    the end of a full context. weight_bytes: that it reads once.
+    commands: 32 bytes each, with HALT. input, output: offsets in the IO region. estimated_cycles:
+    with a full context. places, command_place: as in `Program`.
     """
 
     tokens: int
@@ -50,9 +51,9 @@ class DecoderProgram:
     Attributes
     ----------
     config: the machine. constants: shared by all entries. workspace_bytes: of one sequence;
-    io_bytes: of any entry. entries: by number of tokens, 1 among them. graph: inputs and state of the
-    decoder, without the operations between. order: token of each machine index. prefix_image: what
-    a new sequence's workspace holds, (offset, bytes).
+    io_bytes: of any entry. entries: by number of tokens, 1 among them. graph: inputs and state of
+    the decoder, without the operations between. order: token of each machine index. prefix_image:
+    what a new sequence's workspace holds, (offset, bytes).
     """
 
     config: AcceleratorConfig
@@ -76,10 +77,14 @@ class DecoderProgram:
         assert self.graph.decoder is not None
         return self.graph.decoder.prefix
 
+    def check(self, position: int, ids: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Token numbers that may follow `position` tokens. Raises `InputError`."""
+        return check_tokens(self.graph, position, ids)
+
     def encode(self, entry: Entry, position: int, ids: np.ndarray) -> np.ndarray:
         """Bytes of an entry's input: the embedding rows of tokens at `position`."""
         (op,) = (op for op in self.graph.ops if isinstance(op, QuantInput))
-        tokens = check_tokens(self.graph, position, ids)
+        tokens = self.check(position, ids)
         positions = position + np.arange(len(tokens))
         total = np.zeros((len(tokens), op.tables[0].shape[1]), np.int64)
         for table, index in zip(op.tables, op.source, strict=True):

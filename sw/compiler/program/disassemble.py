@@ -18,16 +18,17 @@ def _value(name: str, value: int) -> str:
 
 
 def disassemble_command(command: Command) -> str:
-    """`GEMM rows=32 ... [LOAD_WEIGHTS 7 | VECTOR 12]`: fields that are not 0, then the waits.
+    """`GEMM rows=32 ... [LOAD_WEIGHTS-0 | VECTOR-2]`: fields that are not 0, then the waits: for all
+    commands of the unit so far but the last ones, this many.
 
     Behind a GEMM the bar divides the wait of the weights from those of the activations.
     """
     fields = " ".join(
         f"{item.name}={_value(item.name, command.values[item.name])}"
-        for item in isa.COMMANDS[command.opcode].fields
+        for item in isa.COMMANDS[command.opcode].all_fields
         if command.values.get(item.name)
     )
-    waits = [f"{w.unit.name} {w.count}" if w else "" for w in command.waits]
+    waits = [f"{w.unit.name}-{w.distance}" if w else "" for w in command.waits]
     if command.opcode in isa.MATRIX_OPCODES and any(waits):
         text = f"[{waits[0] or '-'} | {', '.join(filter(None, waits[1:])) or '-'}]"
     else:

@@ -72,9 +72,7 @@ class _Maker:
         )
 
     def tensor(self, name: str, bits: int, features: int) -> str:
-        self.graph.tensors[name] = Tensor(
-            name, bits, features, np.ones(1), np.zeros(1)
-        )
+        self.graph.tensors[name] = Tensor(name, bits, features, np.ones(1), np.zeros(1))
         return name
 
     def weight(self, outputs: int, inputs: int) -> np.ndarray:
@@ -138,13 +136,23 @@ class _Maker:
         out = self.tensor(f"o{layer}", 16, s.heads * s.dim)
         # Scores reach about 2^(14 + 7 - 2) * sqrt(dim): a few octaves.
         shift = 9 + round(math.log2(math.sqrt(s.dim)))
-        shifts = np.repeat(self.rng.integers(shift - 2, shift + 3, s.kv_heads), s.heads // s.kv_heads)
+        shifts = np.repeat(
+            self.rng.integers(shift - 2, shift + 3, s.kv_heads), s.heads // s.kv_heads
+        )
         self.graph.ops.append(
             QuantCachedAttention(
-                q, k, v, f"cache{layer}", s.heads, s.kv_heads,
-                tuple(int(n) for n in shifts), self.scalar(2), out,
-                lead=int(self.rng.integers(2)), key_block=s.key_block,
-            )  # fmt: skip
+                q,
+                k,
+                v,
+                f"cache{layer}",
+                s.heads,
+                s.kv_heads,
+                tuple(int(n) for n in shifts),
+                self.scalar(2),
+                out,
+                lead=int(self.rng.integers(2)),
+                key_block=s.key_block,
+            )
         )
         return out
 
