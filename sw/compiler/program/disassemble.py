@@ -18,8 +18,8 @@ def _value(name: str, value: int) -> str:
 
 
 def disassemble_command(command: Command) -> str:
-    """`GEMM rows=32 ... [LOAD_WEIGHTS-0 | VECTOR-2]`: fields that are not 0, then the waits: for all
-    commands of the unit so far but the last ones, this many.
+    """`GEMM rows=32 ... [LOAD_WEIGHTS-0 | VECTOR-2]`: fields that are not 0, then the waits: for
+    all commands of a unit so far but for the last ones, this many.
 
     Behind a GEMM the bar divides the wait of the weights from those of the activations.
     """
