@@ -52,7 +52,8 @@ def command_layout(opcode: isa.Opcode) -> data.StructLayout:
     members: dict = {
         "opcode": unsigned(8),
         "waits": data.ArrayLayout(data.StructLayout({"unit": 4, "count": isa.COUNT_BITS}), 3),
-        "reserved": unsigned(8),
+        "period": unsigned(7),
+        "wide": 1,
     }
     position = isa.HEADER_BITS
     for item in isa.COMMANDS[opcode].fields:
