@@ -73,8 +73,8 @@ def loops(config, sparse, v, activation, weight, acc, row_max, shift, mask) -> N
                 for panel in range(panels):
                     start = v["a_address"] + (panels * k + panel) * v["a_stride"]
                     if v["wide"]:
-                        pair = activation[start + 2 * i], activation[start + 2 * i + 1]
-                        a += [256 * signed(high) + signed(low) for high, low in zip(*pair)]
+                        high, low = activation[start + 2 * i], activation[start + 2 * i + 1]
+                        a += [256 * signed(high[r]) + signed(low[r]) for r in range(config.rows)]
                     else:
                         word = activation[start + i].tolist()
                         a += [b if v["a_unsigned"] else signed(b) for b in word]
