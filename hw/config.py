@@ -191,6 +191,12 @@ class AcceleratorConfig:
         return 16 + (self.rows - 1).bit_length()
 
     @property
+    def sum_bits(self) -> int:
+        """What leaves the array: a partial sum, or 256 of signed high bytes (|a| <= 128, so a bit
+        less) and one of low bytes together."""
+        return self.psum_bits + (8 if self.decoder else 0)
+
+    @property
     def groups_per_column_panel(self) -> int:
         """Vector groups (V values) in one accumulator word, C / V."""
         return self.columns // self.lanes

@@ -283,7 +283,8 @@ class RandomProgram:
             "w_group": group,
         }
         form = tile_format(c, opcode, fields)
-        a = self._panels(c.activation_words, rows, k_tiles * form.panels)
+        wide = rng.randrange(2) if c.decoder else 0
+        a = self._panels(c.activation_words, (1 + wide) * rows, k_tiles * form.panels)
         total = form.total_words(k_tiles)
         heads = total - k_tiles * form.words
         w_k, w_n = rng.choice(
@@ -292,11 +293,12 @@ class RandomProgram:
         room = c.weight_words - (k_tiles - 1) * w_k - (n_tiles - 1) * w_n - heads - form.words
         return opcode, fields | {
             "rows": rows,
+            "wide": wide,
             "k_tiles": k_tiles,
             "n_tiles": n_tiles,
             "a_address": a.address,
             "a_stride": a.stride,
-            "a_unsigned": rng.randrange(2),
+            "a_unsigned": 0 if wide else rng.randrange(2),
             "w_address": rng.choice([0, rng.randint(0, room)]),
             "w_k_stride": w_k,
             "w_n_stride": w_n,
@@ -310,6 +312,8 @@ class RandomProgram:
         acc = self._panels(self.config.accumulator_words, rows, n_tiles)
         fields |= {"acc_address": acc.address, "acc_stride": acc.stride}
         fields["accumulate"] = rng.randrange(2)
+        if self.config.decoder and not fields["accumulate"]:
+            fields["rescale"] = rng.randrange(2)
         self.emitter.emit(opcode, **fields)
 
     def _attention(self) -> None:
@@ -323,6 +327,7 @@ class RandomProgram:
             scores["acc_address"] = c.accumulator_words - n_tiles * rows
         for block in range(rng.randint(1, 3)):
             causal, mask = rng.randrange(2), rng.randrange(2)
+            period = rng.choice([0, rng.randint(1, rows + 1)]) if c.decoder else 0
             limit = rng.choice([NO_LIMIT, rng.randint(-3, n_tiles * c.columns)])
             opcode, fields = self._gemm_fields(rows, rng.randint(1, 2), n_tiles)
             self.emitter.emit(
@@ -334,6 +339,7 @@ class RandomProgram:
                 slot=slot,
                 limit=limit,
                 causal=causal,
+                period=period,
             )
             groups = n_tiles * c.groups_per_column_panel
             destination = self._destination(rows, groups)
@@ -346,6 +352,7 @@ class RandomProgram:
                 slot=slot,
                 limit=rng.choice([limit, NO_LIMIT]),  # beyond: scores that no maximum covers
                 causal=causal,
+                period=period,
                 score_shift=rng.randint(0, 12),
                 first=int(block == 0),
                 drop=rng.randrange(8),

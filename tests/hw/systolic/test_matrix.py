@@ -8,6 +8,7 @@ from tests.cocotb_runner import run
 from tests.hw.systolic.bench import config_to_environment
 
 BOTH = {"sparse": True, "int4": True}
+DECODER = {"decoder": True}
 
 
 def small(rows: int, columns: int, lanes: int, options: dict[str, bool]) -> AcceleratorConfig:
@@ -28,12 +29,12 @@ def small(rows: int, columns: int, lanes: int, options: dict[str, bool]) -> Acce
 @pytest.mark.parametrize(
     ("rows", "columns", "lanes", "options", "simulator"),
     [
-        (6, 4, 2, BOTH, "icarus"),
+        (6, 4, 2, BOTH | DECODER, "icarus"),
         (8, 4, 4, {}, "icarus"),
         (4, 2, 2, {"sparse": True}, "icarus"),
-        (12, 8, 4, {"int4": True}, "verilator"),
+        (12, 8, 4, {"int4": True} | DECODER, "verilator"),
         (6, 16, 2, BOTH, "verilator"),
-        (16, 16, 8, {}, "verilator"),
+        (16, 16, 8, DECODER, "verilator"),
     ],
 )
 def test_matrix(rows, columns, lanes, options, simulator):
