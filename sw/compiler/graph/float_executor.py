@@ -19,8 +19,10 @@ from sw.compiler.graph.operations import (
     FloatInput,
     FloatLayerNorm,
     FloatLinear,
+    FloatMultiply,
     FloatOp,
     FloatQuantise,
+    FloatRotate,
 )
 from sw.compiler.graph.rows import Feeds, Rows
 
@@ -28,10 +30,12 @@ __all__ = ["float_activation", "run_float", "run_float_op"]
 
 
 def float_activation(x: np.ndarray, function: Function) -> np.ndarray:
-    """ReLU or GELU in float32."""
+    """ReLU, GELU or SiLU in float32."""
     tensor = torch.from_numpy(np.ascontiguousarray(x))
     if function == Function.RELU:
         return functional.relu(tensor).numpy()
+    if function == Function.SILU:
+        return functional.silu(tensor).numpy()
     if function == Function.NONE:
         return x
     approximate = "tanh" if function == Function.GELU_TANH else "none"
@@ -40,12 +44,14 @@ def float_activation(x: np.ndarray, function: Function) -> np.ndarray:
 
 def _attention(op: FloatAttention, values: Feeds, rows: Rows) -> np.ndarray:
     q, k, v = (torch.from_numpy(values[name]) for name in (op.q, op.k, op.v))
-    result = torch.empty_like(v)
+    result = torch.empty_like(q)
+    dim = q.shape[1] // op.heads
     for length, numbers in rows.groups:
         index = torch.from_numpy(numbers.reshape(-1))
 
         def split(x: torch.Tensor, index=index, length=length) -> torch.Tensor:
-            return x[index].reshape(-1, length, op.heads, x.shape[1] // op.heads).transpose(1, 2)
+            found = x[index].reshape(-1, length, x.shape[1] // dim, dim).transpose(1, 2)
+            return found.repeat_interleave(op.heads // found.shape[1], 1)
 
         seen = torch.ones(length, length, dtype=torch.bool)
         seen = (seen.tril() if op.causal else seen)[None, None]
@@ -65,6 +71,27 @@ def _attention(op: FloatAttention, values: Feeds, rows: Rows) -> np.ndarray:
     return result.numpy()
 
 
+def _layer_norm(op: FloatLayerNorm, values: Feeds) -> np.ndarray:
+    gain, bias = torch.from_numpy(op.gain), torch.from_numpy(op.bias)
+    x = torch.from_numpy(values[op.x])
+    heads = x.reshape(len(x), op.heads or 1, -1)
+    if op.rms:
+        found = functional.rms_norm(heads, gain.shape, gain, op.epsilon)
+    else:
+        found = functional.layer_norm(heads, gain.shape, gain, bias, op.epsilon)
+    return found.reshape(x.shape).numpy()
+
+
+def _rotate(op: FloatRotate, values: Feeds, rows: Rows) -> np.ndarray:
+    x = values[op.x]
+    result = x.reshape(len(x), op.heads, -1).copy()
+    a, b = (result[..., places] for places in op.pairs.T)
+    cosine, sine = (table[rows.positions][:, None] for table in (op.cosine, op.sine))
+    result[..., op.pairs[:, 0]] = a * cosine - b * sine
+    result[..., op.pairs[:, 1]] = b * cosine + a * sine
+    return result.reshape(x.shape)
+
+
 def run_float_op(op: FloatOp, values: Feeds, rows: Rows) -> np.ndarray:
     """Result of one operation; `values` has what it reads."""
     if isinstance(op, FloatInput):
@@ -82,9 +109,7 @@ def run_float_op(op: FloatOp, values: Feeds, rows: Rows) -> np.ndarray:
         x = torch.from_numpy(values[op.x])
         return functional.linear(x, torch.from_numpy(op.weight), bias).numpy()
     if isinstance(op, FloatLayerNorm):
-        gain, bias = torch.from_numpy(op.gain), torch.from_numpy(op.bias)
-        x = torch.from_numpy(values[op.x])
-        return functional.layer_norm(x, gain.shape, gain, bias, op.epsilon).numpy()
+        return _layer_norm(op, values)
     if isinstance(op, FloatActivation):
         return float_activation(values[op.x], op.function)
     if isinstance(op, FloatQuantise):
@@ -92,6 +117,10 @@ def run_float_op(op: FloatOp, values: Feeds, rows: Rows) -> np.ndarray:
         return (op.scale * (integers - op.zero)).astype(np.float32)
     if isinstance(op, FloatAdd):
         return values[op.x] + values[op.y]
+    if isinstance(op, FloatMultiply):
+        return values[op.x] * values[op.y]
+    if isinstance(op, FloatRotate):
+        return _rotate(op, values, rows)
     return _attention(op, values, rows)
 
 
