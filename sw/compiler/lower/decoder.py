@@ -28,7 +28,13 @@ from sw.compiler.lower.linear import lower_linear
 from sw.compiler.lower.norm import lower_elementwise, lower_norm
 from sw.compiler.lower.resident import choose_resident
 from sw.compiler.lower.steps import HeadsAttention, Step, Steps
-from sw.compiler.program.decoder_program import DecoderProgram, Entry, graph_of_host, order_of
+from sw.compiler.program.decoder_program import (
+    DecoderProgram,
+    Entry,
+    graph_of_host,
+    order_of,
+    work_of,
+)
 from sw.compiler.stream.allocate import Constants, DoesNotFit, Pool
 from sw.compiler.stream.layout import Form, layout_of, pack_tensor
 from sw.compiler.stream.order import finish, merge
@@ -78,6 +84,7 @@ def lower_decoder(
         graph=graph_of_host(graph, head),
         order=order_of(head),
         prefix_image=tuple(image),
+        work=work_of(graph),
     )
 
 

@@ -15,11 +15,18 @@ from hw.config import AcceleratorConfig
 from hw.isa import COMMAND_BYTES, SELECTED
 from hw.numerics import saturate
 from sw.compiler.graph.decoder import HEAD_BLOCK, Selection, check_tokens, head_order
-from sw.compiler.graph.operations import QuantGraph, QuantHead, QuantInput
+from sw.compiler.graph.operations import (
+    QuantCachedAttention,
+    QuantGated,
+    QuantGraph,
+    QuantHead,
+    QuantInput,
+    QuantLinear,
+)
 from sw.compiler.stream.access import selection_words
 from sw.compiler.stream.layout import Form, layout_of, pack_tensor
 
-__all__ = ["DecoderProgram", "Entry"]
+__all__ = ["DecoderProgram", "Entry", "Work", "work_of"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,35 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Work:
+    """What passes must do, without padding: bytes to read and products of two bytes.
+
+    weight_bytes: once a pass. cache_bytes: for each position that a pass sees. token_products,
+    head_products, pair_products: for each token, each token that goes through the head, and each
+    pair of a token and a position that it sees. Numbers of 16 bits count as two bytes.
+    """
+
+    weight_bytes: int
+    cache_bytes: int
+    token_products: int
+    head_products: int
+    pair_products: int
+
+    def bytes_of(self, entry: Entry, position: int) -> int:
+        """Bytes of weights, keys and values that a pass at a position must read."""
+        return self.weight_bytes + self.cache_bytes * (position + entry.tokens)
+
+    def products_of(self, entry: Entry, position: int) -> int:
+        """Products of two bytes in a pass at a position."""
+        pairs = entry.tokens * position + entry.tokens * (entry.tokens + 1) // 2
+        return (
+            self.token_products * entry.tokens
+            + self.head_products * entry.selected
+            + self.pair_products * pairs
+        )
+
+
+@dataclass(frozen=True)
 class DecoderProgram:
     """See the module.
 
@@ -53,7 +89,7 @@ class DecoderProgram:
     config: the machine. constants: shared by all entries. workspace_bytes: of one sequence;
     io_bytes: of any entry. entries: by number of tokens, 1 among them. graph: inputs and state of
     the decoder, without the operations between. order: token of each machine index. prefix_image:
-    what a new sequence's workspace holds, (offset, bytes).
+    what a new sequence's workspace holds, (offset, bytes). work: what its passes must do.
     """
 
     config: AcceleratorConfig
@@ -64,6 +100,7 @@ class DecoderProgram:
     graph: QuantGraph
     order: np.ndarray
     prefix_image: tuple[tuple[int, np.ndarray], ...]
+    work: Work
 
     @property
     def context(self) -> int:
@@ -109,6 +146,22 @@ class DecoderProgram:
         octave = words[..., 2 * SELECTED]
         low, high = words[..., 2 * SELECTED + 1] & 0xFFFFFFFF, words[..., 2 * SELECTED + 2]
         return Selection(places[..., 0], places[..., 1], octave.T, (low | high << 32).T)
+
+
+def work_of(graph: QuantGraph) -> Work:
+    """The work of a decoder's passes."""
+    weights, products, cached, pairs, of_head = 0, 0, 0, 0, 0
+    for op in graph.ops:
+        if isinstance(op, QuantLinear | QuantGated):
+            size = op.weight.size if isinstance(op, QuantLinear) else op.gate.size + op.up.size
+            weights, products = weights + size, products + 2 * size
+        elif isinstance(op, QuantCachedAttention):
+            dim = graph.tensors[op.q].features // op.heads
+            cached += 3 * op.kv_heads * dim
+            pairs += (4 + 1) * op.heads * dim
+        elif isinstance(op, QuantHead):
+            weights, of_head = weights + op.weight.size, 2 * op.weight.size
+    return Work(weights, cached, products, of_head, pairs)
 
 
 def graph_of_host(graph: QuantGraph, head: QuantHead) -> QuantGraph:
