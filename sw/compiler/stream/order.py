@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from hw import isa
 from hw.config import AcceleratorConfig
-from hw.isa import DISTANCE_BITS, MATRIX_OPCODES, WAIT_BITS, Opcode, Unit
+from hw.isa import DISTANCE_BITS, MATRIX_OPCODES, WAIT_BITS, Opcode, Unit, last_limit
 from hw.sparse.packing import tile_format
 from sw.compiler.stream.access import pitch_of
 from sw.compiler.stream.emit import UNITS, Emitter, Item
@@ -215,22 +215,11 @@ def _encode(opcode: Opcode, values: dict[str, int], waits: list[tuple[Unit, int]
     return word.to_bytes(isa.COMMAND_BYTES, "little")
 
 
-def _last_limit(item: Item) -> int | None:
-    """The item is executed if this plus its predicate's register is above 0; None: always."""
-    v = item.values
-    if not v.get("predicate", 0):
-        return None
-    last = (v["period"] or v["rows"]) - 1 if v.get("causal", 0) else 0
-    return v.get("limit", 0) + last
-
-
 def _follows(item: Item, target: Item) -> bool:
     """Whether `item` is certainly executed if `target` is."""
-    limit, of_target = _last_limit(item), _last_limit(target)
-    if limit is None:
-        return True
-    same = item.values["predicate"] == target.values.get("predicate", 0)
-    return of_target is not None and same and limit >= of_target
+    predicate = item.values.get("predicate", 0)
+    same = predicate == target.values.get("predicate", 0)
+    return not predicate or (same and last_limit(item.values) >= last_limit(target.values))
 
 
 def finish(stream: list[Item]) -> bytes:
