@@ -79,12 +79,12 @@ def linear_layer(config, rows: int, rng: random.Random):
         Command(
             Opcode.GEMM,
             {"rows": rows, "k_tiles": 1, "n_tiles": 1},
-            (Wait(Unit.LOAD_WEIGHTS, 1), Wait(Unit.LOAD_ACTIVATIONS, 1), None),
+            (Wait(Unit.LOAD_WEIGHTS, 1), Wait(Unit.LOAD_ACTIVATIONS, 0), None),
         ),
         Command(
             Opcode.VECTOR,
             {"rows": rows, "groups": groups, "dst_memory": Memory.ACTIVATION, "dst_address": 64},
-            (Wait(Unit.MATRIX, 1), Wait(Unit.LOAD_WEIGHTS, 2), None),
+            (Wait(Unit.MATRIX, 0), Wait(Unit.LOAD_WEIGHTS, 0), None),
         ),
         Command(
             Opcode.STORE,
@@ -97,7 +97,7 @@ def linear_layer(config, rows: int, rng: random.Random):
                 "word_stride": 1,
                 "address": 64,
             },
-            (Wait(Unit.VECTOR, 1), None, None),
+            (Wait(Unit.VECTOR, 0), None, None),
         ),
         Command(Opcode.HALT),
     ]
