@@ -32,7 +32,7 @@ async def run_and_compare(machine: Machine, image, commands: int) -> dict[str, i
     counters = await machine.counters()
     matrix = sum(value for name, value in counters.items() if name.startswith("matrix_"))
     assert matrix == counters["cycles"], counters
-    assert counters["commands"] == commands
+    assert counters["commands"] == machine.executed
     return counters
 
 
@@ -163,8 +163,10 @@ async def random_programs(dut):
         program = RandomProgram(CONFIG, rng, STEPS)
         commands = len(program.commands)
         dut._log.info("seed %d: %d commands", seed, commands)
+        await machine.write_registers(program.registers)
         try:
             counters = await run_and_compare(machine, program.image(), commands)
+            await machine.check_registers(program.registers)
         except AssertionError:
             for index, command in enumerate(program.commands):
                 dut._log.info("%d %s", index, command)
