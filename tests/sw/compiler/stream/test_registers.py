@@ -62,8 +62,9 @@ def test_random_programs_in_any_order_that_waits_allow(seed):
 
 
 def copy(opcode: Opcode, address: int, words: int = 1, **fields: int) -> dict[str, int]:
-    """Fields of a transfer of activation words to or from IO."""
+    """Fields of a transfer of activation words, from the start of IO or to another place in it."""
     fields |= {"region": Region.IO, "memory": Memory.ACTIVATION, "address": address}
+    fields |= {"offset": 1024 if opcode == Opcode.STORE else 0}
     return fields | {"words": words, "runs": 1, "word_stride": 1}
 
 
