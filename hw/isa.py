@@ -86,6 +86,7 @@ __all__ = [
     "Wait",
     "decode",
     "encode",
+    "last_limit",
     "overlaps_itself",
 ]
 
@@ -710,6 +711,12 @@ def overlaps_itself(opcode: Opcode, values: Mapping[str, int]) -> bool:
     apart = min(distance // stride, rows - 1) if stride else 0
     nearest = {apart, min(apart + 1, rows - 1)}
     return any(abs(distance - n * stride) < groups for n in nearest)
+
+
+def last_limit(values: Mapping[str, int]) -> int:
+    """`limit + last` of a command: a predicate drops it unless this + R is above 0."""
+    last = (values["period"] or values["rows"]) - 1 if values.get("causal", 0) else 0
+    return values.get("limit", 0) + last
 
 
 def encode(command: Command) -> bytes:

@@ -177,11 +177,8 @@ class GoldenMachine:
 
     def drops(self, command: Command) -> bool:
         """Whether a predicate drops a command."""
-        v = command.values
-        if not v.get("predicate", 0):
-            return False
-        last = (v["period"] or v["rows"]) - 1 if v.get("causal", 0) else 0
-        return v.get("limit", 0) + last + self.registers[v["predicate"]] <= 0
+        predicate = command.values.get("predicate", 0)
+        return predicate != 0 and isa.last_limit(command.values) + self.registers[predicate] <= 0
 
     def moved(self, command: Command) -> Command:
         """A command with its register's value added to its offset or limit."""

@@ -173,9 +173,8 @@ async def registers_of_commands(dut):
 @cocotb.test()
 async def unmapped_addresses_read_zero(dut):
     master = await start(dut)
-    last, behind = register_address(0) - 4, register_address(REGISTERS)
-    assert counter_address(COUNTERS[-1]) + 8 <= last + 4
-    for address in (Register.CONTROL, 0x064, 0x07C, last, behind, 0x500, 0x800, 0xFFC):
+    last = register_address(REGISTERS - 1) + 4
+    for address in (Register.CONTROL, 0x064, 0x07C, last, 0x500, 0x800, 0xFFC):
         answer = await master.write(address & ~0x3, b"\x00\xff\xff\xff")
         assert int(answer.resp) == 0
         answer = await master.read(address, 4)
