@@ -48,11 +48,16 @@ def advance(address, step):
 
 
 def command_layout(opcode: isa.Opcode) -> data.StructLayout:
-    """Layout of one command word (256 bits), from `hw.isa`: header, fields, padding."""
+    """Layout of one command word (256 bits) as it is dispatched, from `hw.isa`: header, fields,
+    padding.
+
+    period: in a SELECT, the register that it writes.
+    """
     members: dict = {
         "opcode": unsigned(8),
         "waits": data.ArrayLayout(data.StructLayout({"unit": 4, "count": isa.COUNT_BITS}), 3),
-        "reserved": unsigned(8),
+        "period": unsigned(7),
+        "wide": unsigned(1),
     }
     position = isa.HEADER_BITS
     for item in isa.COMMANDS[opcode].fields:

@@ -8,13 +8,14 @@ from amaranth import Cat, Const, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.config import AcceleratorConfig
 from hw.isa import MID_BITS, Function
 from hw.memory.scratchpad import Scratchpad
 from hw.softmax.exp2 import FINE_BITS, OCTAVE_BITS, SoftmaxLane
 from hw.vector.affine import Affine, Param, Record, saturated
 from hw.vector.gelu import Activation
 
-__all__ = ["Lane", "LaneControl", "Stage"]
+__all__ = ["Lane", "Stage", "lane_control"]
 
 
 class Stage:
@@ -41,31 +42,38 @@ class Stage:
 
 assert Stage.FIRST + SoftmaxLane.latency == Stage.NARROW
 
-LaneControl = wiring.Signature(
-    {
-        "valid": Out(1).array(Stage.WRITE + 1),  # k: stage k holds a group
-        "adding": Out(1).array(Stage.ADD),  # k: and it needs its residual word
-        "plain": Out(1).array(Stage.ADD),  # k: and it is no softmax group
-        "softmax": Out(1).array(Stage.ADD),  # k: and it is a softmax group
-        "wrap": Out(1),  # at WRITE - 1: the INT8 result wraps
-        "from_residual": Out(1),  # at MEMORY
-        "per_row": Out(1),  # at MEMORY
-        "res_shift": Out(4),  # at FIRST
-        "score_shift": Out(5),  # at FIRST
-        "octave": Out(signed(OCTAVE_BITS)),  # at OCTAVE
-        "function": Out(Function),  # at FUNCTION
-        "add_residual": Out(1),  # at ADD
-        "is_softmax": Out(1),  # at ADD
-        "gain": Out(1),  # at ADD: the INT16 result goes through the gain stage
-        "two_stage": Out(1),  # at ADD
-        "gain_result": Out(1),  # at WRITE
-    }
-)
-"""Control of all lanes: each member at the stage where it is used."""
+_CONTROL = {
+    "valid": Out(1).array(Stage.WRITE + 1),  # k: stage k holds a group
+    "adding": Out(1).array(Stage.ADD),  # k: and it needs its residual word
+    "plain": Out(1).array(Stage.ADD),  # k: and it is no softmax group
+    "softmax": Out(1).array(Stage.ADD),  # k: and it is a softmax group
+    "wrap": Out(1),  # at WRITE - 1: the INT8 result wraps
+    "from_residual": Out(1),  # at MEMORY
+    "per_row": Out(1),  # at MEMORY
+    "res_shift": Out(4),  # at FIRST
+    "score_shift": Out(5),  # at FIRST
+    "octave": Out(signed(OCTAVE_BITS)),  # at OCTAVE
+    "function": Out(Function),  # at FUNCTION
+    "add_residual": Out(1),  # at ADD
+    "is_softmax": Out(1),  # at ADD
+    "gain": Out(1),  # at ADD: the INT16 result goes through the gain stage
+    "two_stage": Out(1),  # at ADD
+    "gain_result": Out(1),  # at WRITE
+}
+
+_DECODER_CONTROL = {
+    "wide": Out(1),  # at WRITE - 1: the result has 16 bits
+}
+"""With the option `decoder`."""
+
+
+def lane_control(config: AcceleratorConfig) -> wiring.Signature:
+    """Control of all lanes: each member at the stage where it is used."""
+    return wiring.Signature({**_CONTROL, **(_DECODER_CONTROL if config.decoder else {})})
 
 
 class Lane(wiring.Component):
-    """From operand to INT8 and INT16 result, for all four commands.
+    """From operand to INT8 and INT16 result, for all commands.
 
     ```
     h    = sat18(affine(x, p))                     x: accumulator or residual, p: channel or row
@@ -87,13 +95,14 @@ class Lane(wiring.Component):
     Members
     -------
     acc, residual, record: operands, at MEMORY. param0: at MEMORY, as gain at ADD. param1: at ADD.
-    key: this lane's column is below the limit, at VALID. control: see `LaneControl`.
+    key: this lane's column is below the limit, at VALID. control: see `lane_control`.
     term, square: the value for the statistics and its square, at TERM. fine: softmax: the finer
         value for the row sum, at NARROW.
-    o_byte, o_word: results, at WRITE.
+    o_byte, o_word: results, at WRITE. o_high: of a wide one, the high byte and the bit below it.
     """
 
-    def __init__(self):
+    def __init__(self, config: AcceleratorConfig):
+        self.config = config
         super().__init__(
             {
                 "acc": In(signed(32)),
@@ -102,24 +111,25 @@ class Lane(wiring.Component):
                 "param0": In(Param),
                 "param1": In(Param),
                 "key": In(1),
-                "control": In(LaneControl),
+                "control": In(lane_control(config)),
                 "term": Out(signed(16)),
                 "square": Out(unsigned(31)),
                 "fine": Out(FINE_BITS),
                 "o_byte": Out(8),
                 "o_word": Out(signed(16)),
+                **({"o_high": Out(9)} if config.decoder else {}),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        control = self.control
+        control, decoder = self.control, self.config.decoder
         valid = control.valid
         m.submodules.first = first = Affine(x_bits=32, result_bits=MID_BITS)
         m.submodules.activation = activation = Activation()
         m.submodules.softmax = softmax = SoftmaxLane()
         m.submodules.gain = gain = Affine(x_bits=MID_BITS, result_bits=16)
-        m.submodules.second = second = Affine(x_bits=MID_BITS, result_bits=8)
+        m.submodules.second = second = Affine(x_bits=MID_BITS, result_bits=8, wide=decoder)
 
         # Stage MEMORY: operands.
         x = Signal(signed(32))
@@ -218,7 +228,9 @@ class Lane(wiring.Component):
             self.fine.eq(softmax.o_fine),
             self.term.eq(words[Stage.TERM - Stage.ADD]),
             self.square.eq(gain.product),
-            self.o_byte.eq(second.o),
+            self.o_byte.eq(second.o[:8]),
             self.o_word.eq(Mux(control.gain_result, gain.o, words[-1])),
         ]
+        if decoder:
+            m.d.comb += [second.wide.eq(control.wide), self.o_high.eq(second.o[7:])]
         return m

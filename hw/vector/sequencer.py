@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from amaranth import Module, Mux, Signal, signed, unsigned
-from amaranth.hdl import Shape
+from amaranth import Const, Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Shape, ValueLike
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
@@ -13,23 +13,23 @@ from hw.delay import DelayLine
 from hw.interfaces import ADDRESS_BITS, INDEX_BITS, advance
 from hw.vector.affine import Record
 from hw.vector.ahead import AheadPort
-from hw.vector.command import Work
+from hw.vector.command import work_layout
 from hw.vector.lane import Stage
 from hw.vector.operands import word_layout
+from hw.vector.writer import granule_bits
 
 __all__ = ["Sequencer", "group_layout"]
 
 
 def group_layout(config: AcceleratorConfig) -> data.StructLayout:
     """What the pipeline must know of a group. Fields of the command keep their names."""
-    granules = max(config.weight_bytes, config.rows) // config.lanes
     own = {
         "res_read_address": unsigned(ADDRESS_BITS),
         "res_write_address": unsigned(ADDRESS_BITS),
         "param0_address": unsigned(13),
         "param1_address": unsigned(13),
         "dst_address": unsigned(ADDRESS_BITS),
-        "granule": unsigned(max((granules - 1).bit_length(), 1)),
+        "granule": unsigned(granule_bits(config)),
         "slot": unsigned(10),
         "keys": unsigned(Shape.cast(range(config.lanes + 1)).width),  # lanes below the limit
         "first_of_row": unsigned(1),
@@ -43,7 +43,10 @@ def group_layout(config: AcceleratorConfig) -> data.StructLayout:
         "write_residual statistics first score_shift read_residual read_gain read_param1 two_stage "
         "wrap"
     ).split()
-    return data.StructLayout({**own, **{name: Work.members[name] for name in same}})
+    if config.decoder:
+        same += ["wide"]
+    members = work_layout(config).members
+    return data.StructLayout({**own, **{name: members[name] for name in same}})
 
 
 class Sequencer(wiring.Component):
@@ -55,8 +58,9 @@ class Sequencer(wiring.Component):
 
     Latency: a group is issued a cycle after its command was taken at the earliest, and comes out
     in the cycle after. Throughput: a group a cycle; a cycle passes between the last group of a
-    command and the first one of the next. Flow control: none behind it: what is issued runs
-    through.
+    command and the first one of the next, and before a destination word of one group alone, which
+    only rows end with, if results are wide: their words take two cycles to write (`WordWriter`).
+    Flow control: none behind it: what is issued runs through.
 
     Members
     -------
@@ -76,7 +80,7 @@ class Sequencer(wiring.Component):
         self.group = group_layout(config)
         super().__init__(
             {
-                "i": In(stream.Signature(Work)),
+                "i": In(stream.Signature(work_layout(config))),
                 "word": In(AheadPort(word_layout(config.columns))),
                 "record": In(AheadPort(Record)),
                 "o": Out(self.group),
@@ -98,7 +102,7 @@ class Sequencer(wiring.Component):
         m.submodules.indices = indices = SyncFIFO(width=INDEX_BITS, depth=self.commands_in_flight)
 
         # --- state: where the next group stands ---------------------------------------------------
-        work = Signal(Work, reset_less=True)
+        work = Signal(work_layout(config), reset_less=True)
         # One is the inverse of the other: many registers load if free, and groups wait for holding.
         holding, free = Signal(), Signal(init=1)
         needs_word, needs_record, reads_param0 = (
@@ -130,11 +134,19 @@ class Sequencer(wiring.Component):
         # --- issue --------------------------------------------------------------------------------
         last_in_word = last_in_row | (in_word == per_word - 1)
         ready, issue = Signal(), Signal()
+        alone = Signal(reset_less=True)  # a wide word of this group only
+        held = Const(0, 1)
+        row_words: ValueLike = 1  # of the destination, in a panel
+        if config.decoder:
+            # The group before it completed a word, whose high bytes follow that.
+            held = alone & self.o_valid
+            row_words = Mux(work.wide, 2, 1)
         m.d.comb += [
             ready.eq(
                 (self.word.valid | ~needs_word)
                 & (self.record.valid | ~needs_record)
                 & ~(reads_param0 & self.i_hold)
+                & ~held
             ),
             issue.eq(holding & ready),
             self.word.take.eq(issue & needs_word & last_in_word),
@@ -147,7 +159,7 @@ class Sequencer(wiring.Component):
         some_keys = (keys_left > 0) & (keys_left < lanes)
         o = Signal(self.group, reset_less=True)
         for name in o.shape().members:
-            if name in Work.members and name not in ("slot", "dst_address", "error"):
+            if name in work.shape().members and name not in ("slot", "dst_address", "error"):
                 m.d.sync += o[name].eq(work[name])
         m.d.sync += [
             self.o_valid.eq(issue),
@@ -184,7 +196,7 @@ class Sequencer(wiring.Component):
                 rows_left.eq(rows_left - last_in_row),
                 last_row.eq((rows_left == 1) | (last_in_row & (rows_left == 2))),
                 residual_row.eq(advance(residual_row, Mux(last_in_row, work.res_stride, 0))),
-                dst_row.eq(advance(dst_row, last_in_row)),
+                dst_row.eq(advance(dst_row, Mux(last_in_row, row_words, 0))),
                 slot.eq(slot + last_in_row),
                 keys_row.eq(keys_row + (work.causal & last_in_row)),
                 in_word.eq(Mux(last_in_word, 0, in_word + 1)),
@@ -195,7 +207,7 @@ class Sequencer(wiring.Component):
                     last_in_row.eq(work.groups == 1),
                     group.eq(0),
                     residual.eq(advance(residual_row, work.res_stride)),
-                    dst.eq(advance(dst_row, 1)),
+                    dst.eq(advance(dst_row, row_words)),
                     granule.eq(0),
                     keys_left.eq(keys_row + work.causal),
                 ]
@@ -211,6 +223,9 @@ class Sequencer(wiring.Component):
                 ]
             with m.If(last_in_row & last_row):
                 m.d.sync += [holding.eq(0), free.eq(1)]
+            if config.decoder:
+                ends = Mux(last_in_row, work.groups == 1, word_is_full & (groups_left == 2))
+                m.d.sync += alone.eq(work.wide & ends)
 
         # --- next command -------------------------------------------------------------------------
         # `indices` has a place for every command that can be on its way through the pipeline.
@@ -247,4 +262,6 @@ class Sequencer(wiring.Component):
                 keys_left.eq(command.limit),
                 keys_row.eq(command.limit),
             ]
+            if config.decoder:
+                m.d.sync += alone.eq(command.wide & (command.groups == 1))
         return m

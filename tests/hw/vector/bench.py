@@ -16,6 +16,7 @@ from cocotb.triggers import Timer
 from hw import isa
 from hw.cells.block_ram import BlockRam
 from hw.config import AcceleratorConfig
+from hw.interfaces import command_layout
 from hw.isa import MASKED_SCORE, Command, Memory, Opcode
 from hw.memory.scratchpad import Scratchpad
 from sw.golden.machine import GoldenMachine
@@ -267,8 +268,7 @@ class Bench:
     def offer(self, command: Command | None, index: int = 0) -> None:
         self.set("i_command__valid", int(command is not None))
         if command is not None:
-            word = int.from_bytes(isa.encode(command), "little")
-            self.set("i_command__payload", word | index << (8 * isa.COMMAND_BYTES))
+            self.set("i_command__payload", dispatched(command) | index << (8 * isa.COMMAND_BYTES))
 
     async def run(self, commands: list[Command], limit: int = 20000, pause: float = 0.0) -> None:
         """Run commands as the dispatcher would, each when what it depends on is done."""
@@ -286,6 +286,7 @@ class Bench:
         while len(self.done_cycles) - base < len(commands):
             self._check_progress(limit)
             await self.step()
+        await self.step()  # high bytes are written in the cycle after `done`
 
     def _check_progress(self, limit: int) -> None:
         assert not self.errors, f"unexpected errors {self.errors}"
@@ -314,6 +315,19 @@ class Bench:
             await self.step()
             got, expected = self.get("shift__data"), int(self.machine.shift[slot])
             assert got == expected, f"SHIFT[{slot}] = {got}, expected {expected}"
+
+
+def dispatched(command: Command) -> int:
+    """The command word as dispatch sends it."""
+    v = command.values
+    layout = command_layout(command.opcode)
+    header = {
+        "opcode": command.opcode,
+        "period": v["register"] if command.opcode == Opcode.SELECT else v.get("period", 0),
+        "wide": v.get("wide", 0),
+    }
+    fields = int.from_bytes(isa.encode(command), "little") >> isa.HEADER_BITS << isa.HEADER_BITS
+    return fields | layout.const(header).as_value().value
 
 
 def leave_row_maxima(machine: GoldenMachine, command: Command) -> None:
@@ -355,7 +369,7 @@ def dependencies(config: AcceleratorConfig, commands: list[Command]) -> list[int
 
 def complete(opcode: Opcode, **values: int) -> Command:
     """A command with every field, 0 where not given."""
-    fields = {item.name: 0 for item in isa.COMMANDS[opcode].fields}
+    fields = {item.name: 0 for item in isa.COMMANDS[opcode].all_fields}
     unknown = set(values) - set(fields)
     assert not unknown, unknown
     return Command(opcode, {**fields, **{name: int(value) for name, value in values.items()}})
@@ -369,8 +383,9 @@ class CommandMaker:
         self.random = random.Random(seed)
         self.rows, self.groups = rows, groups
 
-    def destination(self, rows: int, groups: int) -> dict[str, int]:
+    def destination(self, rows: int, groups: int, wide: int = 0) -> dict[str, int]:
         c, rng = self.config, self.random
+        rows *= 1 + wide
         memory = rng.choice([Memory.NONE, Memory.ACTIVATION, Memory.WEIGHT, Memory.ACTIVATION])
         by_column = rng.randrange(2)
         if memory == Memory.ACTIVATION and c.columns > c.rows:
@@ -424,8 +439,10 @@ class CommandMaker:
             "rows": rows,
             "groups": groups,
             "slot": rng.randrange(c.row_slots - rows + 1),
-            **self.destination(rows, groups),
         }
+        if c.decoder and opcode != Opcode.SOFTMAX:
+            values["wide"] = fixed.get("wide", rng.randrange(2) & ~fixed.get("wrap", 0))
+        values |= self.destination(rows, groups, values.get("wide", 0))
         if opcode == Opcode.VECTOR:
             values |= self.accumulator(rows, groups) | self.residual(rows, groups) | params
             for name in (
@@ -433,6 +450,7 @@ class CommandMaker:
                 "wrap"
             ).split():
                 values[name] = rng.randrange(2)
+            values["wrap"] &= 1 - values.get("wide", 0)
             values |= {"function": rng.randrange(4), "res_shift": rng.randrange(16)}
         elif opcode == Opcode.NORM:
             values |= self.residual(rows, groups) | params

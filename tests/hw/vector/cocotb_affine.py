@@ -12,6 +12,7 @@ from tests.hw.vector.pipeline_driver import drive, to_signed
 
 X_BITS = int(os.environ.get("WEFT_X_BITS", "32"))
 RESULT_BITS = int(os.environ.get("WEFT_RESULT_BITS", "18"))
+WIDE = int(os.environ.get("WEFT_WIDE", "0"))
 
 
 def extremes(bits: int) -> list[int]:
@@ -42,21 +43,52 @@ def operands(rng) -> np.ndarray:
     return np.concatenate([exact, some])
 
 
-@cocotb.test()
-@cocotb.parametrize(wrap=[0, 1])
-async def matches_golden(dut, wrap):
-    seed = int(os.environ.get("COCOTB_RANDOM_SEED", "0"))
-    cocotb.log.info("seed %d", seed)
-    x, mul, offset, shift = operands(np.random.default_rng(seed)).T
+async def matches(dut, x, mul, offset, shift, limit, bits: int, **control: int) -> None:
+    """Whether the lowest `bits` of the results are those of golden, within `limit`."""
     got = await drive(
         dut,
         {"x": x, "mul": mul, "offset": offset, "shift": shift},
         ["o"],
         Affine.latency,
         **{f"enable__{k}": 1 for k in range(Affine.latency)},
-        wrap=wrap,
+        **control,
     )
-    exact = golden.affine(x, golden.Affine(mul, offset, shift))
-    expected = wrapped(exact, RESULT_BITS) if wrap else saturate(exact, RESULT_BITS)
+    expected = limit(golden.affine(x, golden.Affine(mul, offset, shift)))
     for k, value in enumerate(got["o"]):
-        assert to_signed(value, RESULT_BITS) == expected[k], (x[k], mul[k], offset[k], shift[k])
+        result = to_signed(value & ((1 << bits) - 1), bits)
+        assert result == expected[k], (x[k], mul[k], offset[k], shift[k])
+
+
+@cocotb.test()
+@cocotb.parametrize(wrap=[0, 1])
+async def matches_golden(dut, wrap):
+    seed = int(os.environ.get("COCOTB_RANDOM_SEED", "0"))
+    cocotb.log.info("seed %d", seed)
+    x, mul, offset, shift = operands(np.random.default_rng(seed)).T
+
+    def limit(exact):
+        return wrapped(exact, RESULT_BITS) if wrap else saturate(exact, RESULT_BITS)
+
+    control = {"wide": 0} if WIDE else {}
+    await matches(dut, x, mul, offset, shift, limit, RESULT_BITS, wrap=wrap, **control)
+
+
+@cocotb.test(skip=not WIDE)
+async def wide(dut):
+    """16-bit results, those around the largest one and each shift of them among them."""
+    seed = int(os.environ.get("COCOTB_RANDOM_SEED", "0"))
+    cocotb.log.info("seed %d", seed)
+    rng = np.random.default_rng(seed)
+    some = operands(rng)
+    near = np.array([-32770, -32769, -32768, -1, 0, 127, 128, 32511, 32512, 32638, 32639, 32640])
+    near = np.concatenate([near, rng.integers(32000, 33000, 30), 1 << np.arange(15)])
+    result, shift = (axis.ravel() for axis in np.meshgrid(near, range(24)))
+    offset = (result << shift) + rng.integers(0, 1 << 23, len(result)) % (1 << shift)
+    exact = np.stack([0 * offset, 0 * offset, offset, shift], 1)
+    x, mul, offset, shift = np.concatenate([some, exact]).T
+
+    def limit(exact):
+        high, low = golden.to_bytes(exact)
+        return (high << 8) + low
+
+    await matches(dut, x, mul, offset, shift, limit, 16, wrap=0, wide=1)

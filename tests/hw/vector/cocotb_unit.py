@@ -17,6 +17,7 @@ from tests.hw.vector.bench import (
     random_machine,
 )
 
+DECODER = config_from_environment().decoder
 COMMANDS = int(os.environ.get("WEFT_TEST_COMMANDS", "60"))
 
 
@@ -127,7 +128,7 @@ async def functions(dut):
     bench = await make_bench(dut, 4)
     maker = CommandMaker(bench.config, 11)
     commands = []
-    for function in Function:
+    for function in list(Function)[: 5 if bench.config.decoder else 4]:
         for two_stage, wrap in product(range(2), repeat=2):
             commands.append(
                 maker.make(
@@ -154,8 +155,12 @@ async def throughput(dut):
     ):
         commands = []
         for k, opcode in enumerate(opcodes):
-            fixed = {"add_residual": 0, "from_residual": 0} if opcode == Opcode.VECTOR else {}
-            commands.append(maker.make(opcode, rows=rows, groups=groups, slot=rows * k, **fixed))
+            fixed = {"rows": rows, "groups": groups, "slot": rows * k}
+            if opcode == Opcode.VECTOR:
+                fixed |= {"add_residual": 0, "from_residual": 0}
+            if opcode != Opcode.SOFTMAX:
+                fixed |= {"wide": 0}
+            commands.append(maker.make(opcode, **fixed))
         bench.issued_cycles.clear()
         await bench.run(commands)
         span = bench.issued_cycles[-1] - bench.issued_cycles[0] + 1
@@ -166,12 +171,54 @@ async def throughput(dut):
         assert bench.done_cycles[-1] - bench.issued_cycles[-1] == VectorUnit(c).latency
     # NORM: hidden where rows are longer than the sequence of the row engine.
     rows, groups = 8, NormRow.latency + 2
-    commands = [maker.make(Opcode.NORM, rows=rows, groups=groups, slot=0, write_residual=1)]
+    fixed = {"rows": rows, "groups": groups, "slot": 0, "write_residual": 1, "wide": 0}
+    commands = [maker.make(Opcode.NORM, **fixed)]
     bench.issued_cycles.clear()
     await bench.run(commands)
     span = bench.issued_cycles[-1] - bench.issued_cycles[0] + 1
     assert span <= rows * groups + 2, (span, rows * groups)
     bench.compare()
+
+
+@cocotb.test(skip=not DECODER)
+async def wide_throughput(dut):
+    """A cycle more for each row whose last destination word has one group, but not in front of the
+    first one."""
+    bench = await make_bench(dut, 10)
+    c = bench.config
+    maker = CommandMaker(c, 15)
+    for by_column in range(2):
+        per_word = c.groups_per_column_panel if by_column else c.groups_per_row_panel
+        for groups in (1, per_word, per_word + 1, 2 * per_word - 1, 2 * per_word):
+            fixed = {"rows": 6, "groups": groups, "slot": 0, "wide": 1}
+            fixed |= {"dst_memory": Memory.WEIGHT, "dst_by_column": by_column, "dst_address": 0}
+            for opcode in (Opcode.SCALE, Opcode.VECTOR, Opcode.NORM):
+                if opcode == Opcode.NORM and groups < NormRow.latency + 2:
+                    continue
+                kind = dict.fromkeys(("add_residual", "from_residual", "write_residual"), 0)
+                some = fixed | (kind if opcode == Opcode.VECTOR else {})
+                bench.issued_cycles.clear()
+                await bench.run([maker.make(opcode, **some, dst_stride=12)])
+                span = bench.issued_cycles[-1] - bench.issued_cycles[0] + 1
+                held = 6 - (groups == 1) if groups % per_word == 1 else 0
+                assert span == 6 * groups + held, (opcode, groups, span)
+    bench.compare()
+
+
+@cocotb.test(skip=not DECODER)
+async def wide_words_that_overlap(dut):
+    """Panels closer than their rows: the bytes of the later group stay."""
+    bench = await make_bench(dut, 11)
+    maker = CommandMaker(bench.config, 16)
+    for stride in range(8):
+        place = {"dst_memory": Memory.ACTIVATION, "dst_by_column": 0, "dst_stride": stride}
+        await bench.run(
+            [
+                maker.make(Opcode.SCALE, rows=5, groups=7, wide=wide, **place, dst_address=9)
+                for wide in (1, 0, 1)
+            ]
+        )
+        bench.compare()
 
 
 @cocotb.test()
@@ -183,14 +230,15 @@ async def one_write_a_word(dut):
     for name, memory in (("activation", Memory.ACTIVATION), ("weight", Memory.WEIGHT)):
         for by_column in (0, 1) if memory == Memory.WEIGHT else (0,):
             per_word = c.groups_per_column_panel if by_column else c.groups_per_row_panel
-            for groups in (1, per_word, 2 * per_word + 1):
-                fixed = {"dst_memory": memory, "dst_by_column": by_column}
+            for groups, wide in product((1, per_word, 2 * per_word + 1), range(1 + DECODER)):
+                fixed = {"dst_memory": memory, "dst_by_column": by_column, "wide": wide}
                 fixed |= dict.fromkeys(("dst_address", "acc_address", "param1", "slot"), 0)
-                fixed |= {"dst_stride": 7, "acc_stride": 6}
+                fixed |= {"dst_stride": 11, "acc_stride": 6}
                 command = maker.make(Opcode.SCALE, rows=5, groups=groups, **fixed)
                 bench.writes.clear()
                 await bench.run([command])
-                assert bench.writes == {name: 5 * -(-groups // per_word)}, (name, groups)
+                words = (1 + wide) * 5 * -(-groups // per_word)
+                assert bench.writes == {name: words}, (name, groups)
     bench.compare()
 
 
@@ -253,6 +301,9 @@ def error_cases(c: AcceleratorConfig):
     far = {"dst_address": 65535, "dst_stride": 65535}
     yield maker.make(Opcode.VECTOR, **vector, dst_memory=Memory.ACTIVATION, dst_by_column=0, **far)
     yield maker.make(Opcode.VECTOR, **vector, dst_memory=Memory.WEIGHT, **far)
+    if c.decoder:  # the last word of low bytes alone
+        place = {**to_memory, "dst_address": c.activation_words - 5, "dst_stride": 0}
+        yield maker.make(Opcode.VECTOR, **vector, **place, wide=1)
 
 
 @cocotb.test()
