@@ -15,7 +15,6 @@ __all__ = ["VECTOR_OPCODES", "Decoder", "work_layout"]
 VECTOR_OPCODES = (Opcode.VECTOR, Opcode.NORM, Opcode.SCALE, Opcode.SOFTMAX)
 KIND_BITS = 2
 assert len({op % (1 << KIND_BITS) for op in VECTOR_OPCODES}) == len(VECTOR_OPCODES)
-CHOICE_BITS = 2
 
 _FIELDS = {
     # What kind of command: at most one is set, none for VECTOR.
@@ -66,6 +65,12 @@ _FIELDS = {
 
 _DECODER_FIELDS = {
     "wide": 1,
+    "function": 3,
+    "gated": 1,
+    "rotate": 1,
+    "same_param0": 1,
+    "same_param1": 1,
+    "rms": 1,
 }
 """What commands have with the option `decoder`, beside or instead of `_FIELDS`."""
 
@@ -75,8 +80,8 @@ def _fields(config: AcceleratorConfig) -> data.StructLayout:
 
 
 def work_layout(config: AcceleratorConfig) -> data.StructLayout:
-    """A vector command. Of what a kind does not have, bits and choices (`CHOICE_BITS`) are 0 and
-    numbers, which nothing looks at then, are anything.
+    """A vector command. Of what a kind does not have, bits and choices (all that is not longer than
+    `function`) are 0 and numbers, which nothing looks at then, are anything.
 
     error: row state beyond `row_slots`: the command must not be executed.
     """
@@ -116,7 +121,7 @@ class Decoder(wiring.Component):
         for name in layout.members:
             having = {op: view[name] for op, view in views.items() if name in view.shape().members}
             if having:
-                missing = next(iter(having.values())) if len(o[name]) > CHOICE_BITS else 0
+                missing = next(iter(having.values())) if len(o[name]) > len(o.function) else 0
                 with m.Switch(kind):
                     for op, case in cases.items():
                         with m.Case(case):
@@ -131,6 +136,9 @@ class Decoder(wiring.Component):
                     o.two_stage.eq(vector.two_stage),
                     o.read_param1.eq(vector.two_stage & (vector.dst_memory != Memory.NONE)),
                 ]
+                if config.decoder:
+                    with m.If(vector.rotate):  # angles come as they are
+                        m.d.comb += [o.read_residual.eq(1), o.res_shift.eq(0)]
             with m.Case(cases[Opcode.NORM]):
                 m.d.comb += [
                     o.norm.eq(1),

@@ -12,7 +12,7 @@ from hw.config import AcceleratorConfig
 from hw.isa import MID_BITS, Function
 from hw.memory.scratchpad import Scratchpad
 from hw.softmax.exp2 import FINE_BITS, OCTAVE_BITS, SoftmaxLane
-from hw.vector.affine import Affine, Param, Record, saturated
+from hw.vector.affine import TERM_BITS, Affine, Param, Record, saturated
 from hw.vector.gelu import Activation
 
 __all__ = ["Lane", "Stage", "lane_control"]
@@ -62,6 +62,9 @@ _CONTROL = {
 }
 
 _DECODER_CONTROL = {
+    "gate": Out(1),  # at ADD: it is the gate of the group behind it
+    "gated": Out(1),  # at ADD
+    "rotate": Out(1).array(3),  # k: stage NARROW + k holds a group that is rotated
     "wide": Out(1),  # at WRITE - 1: the result has 16 bits
 }
 """With the option `decoder`."""
@@ -83,14 +86,26 @@ class Lane(wiring.Component):
            softmax: its weight
     word = h16 or sat16(affine(h, gain))
     ```
+    With the option `decoder`, in place of the second stage:
+    ```
+    byte = sat8((gate * h16 + offset) >> shift)                      gate: h of the group before
+    byte = sat8((h16 * cosine -+ sine * other + offset) >> shift)    other: h16 of the next lane
+    ```
+    and any result but those of softmax may be wide. The product with the sine is made a stage ahead
+    of the others, so that it comes with the offset.
+
     Values without a second stage pass it as `(x * 1 + 0) >> 0`, a softmax weight as the signed
     byte with the same bits: so every command takes the same time and results stay in order.
 
-    Three multipliers: first stage, second stage, and one that makes either the NORM gain or the
-    square for the statistics, plus the small one of GELU.
+    Three multipliers: first stage, second stage, and one that makes the NORM gain, the square for
+    the statistics or the product with the sine, plus the small one of GELU.
 
     Latency: `Stage.WRITE - Stage.MEMORY` cycles from memory data to results. Throughput: one value
     a cycle. Flow control: none; every stage moves when it holds a group.
+
+    Parameters
+    ----------
+    odd: the lane is the second one of a pair that is rotated.
 
     Members
     -------
@@ -99,10 +114,22 @@ class Lane(wiring.Component):
     term, square: the value for the statistics and its square, at TERM. fine: softmax: the finer
         value for the row sum, at NARROW.
     o_byte, o_word: results, at WRITE. o_high: of a wide one, the high byte and the bit below it.
+    o_h16, other: what the lanes of a pair tell each other, at NARROW.
+    o_angle: the residual word: of the first lane the cosine, at ADD, of the other one the sine, at
+        NARROW. cosine, sine: those of the pair, there.
     """
 
-    def __init__(self, config: AcceleratorConfig):
+    def __init__(self, config: AcceleratorConfig, *, odd: bool):
         self.config = config
+        self.odd = odd
+        decoder = {
+            "o_high": Out(9),
+            "o_h16": Out(signed(16)),
+            "other": In(signed(16)),
+            "o_angle": Out(signed(16)),
+            "cosine": In(signed(16)),
+            "sine": In(signed(16)),
+        }
         super().__init__(
             {
                 "acc": In(signed(32)),
@@ -117,7 +144,7 @@ class Lane(wiring.Component):
                 "fine": Out(FINE_BITS),
                 "o_byte": Out(8),
                 "o_word": Out(signed(16)),
-                **({"o_high": Out(9)} if config.decoder else {}),
+                **(decoder if config.decoder else {}),
             }
         )
 
@@ -126,10 +153,13 @@ class Lane(wiring.Component):
         control, decoder = self.control, self.config.decoder
         valid = control.valid
         m.submodules.first = first = Affine(x_bits=32, result_bits=MID_BITS)
-        m.submodules.activation = activation = Activation()
+        m.submodules.activation = activation = Activation(silu=decoder)
         m.submodules.softmax = softmax = SoftmaxLane()
         m.submodules.gain = gain = Affine(x_bits=MID_BITS, result_bits=16)
-        m.submodules.second = second = Affine(x_bits=MID_BITS, result_bits=8, wide=decoder)
+        sign = (1 if self.odd else -1) if decoder else 0
+        m.submodules.second = second = Affine(
+            x_bits=MID_BITS, result_bits=8, wide=decoder, term=sign
+        )
 
         # Stage MEMORY: operands.
         x = Signal(signed(32))
@@ -172,20 +202,22 @@ class Lane(wiring.Component):
         m.d.comb += guarded.eq(Cat(Const(0, 1), residual).as_signed() >> control.res_shift)
         with m.If(control.adding[Stage.FIRST]):
             m.d.sync += rounded.eq(guarded[1:].as_signed() + guarded[0])
+        at_narrow = rounded
         for stage in range(Stage.FIRST + 1, Stage.ADD):
             moved = Signal(signed(16), name=f"residual_{stage + 1}", reset_less=True)
             with m.If(control.adding[stage]):
                 m.d.sync += moved.eq(rounded)
-            rounded = moved
+            at_narrow, rounded = rounded, moved
 
         # Stage NARROW.
+        narrow = saturated(activation.o, 16)
         h18 = Signal(signed(MID_BITS), name="h18", reset_less=True)
         plain = Signal(signed(16), name="h16_plain", reset_less=True)
         weight = Signal(8, name="weight", reset_less=True)
         with m.If(valid[Stage.NARROW]):
             m.d.sync += [
                 h18.eq(activation.o),
-                plain.eq(saturated(activation.o, 16)),
+                plain.eq(narrow),
                 weight.eq(softmax.o_weight),
             ]
 
@@ -203,12 +235,32 @@ class Lane(wiring.Component):
                 m.d.comb += second_param[name].eq(self.param1[name])
         with m.Else():
             m.d.comb += second_param.mul.eq(1)
+        gain_x, gain_mul = Mux(control.gain, h18, h16), Mux(control.gain, self.param0.mul, h16)
+        if decoder:
+            gate = Signal(signed(MID_BITS), reset_less=True)
+            with m.If(control.gate):
+                m.d.sync += gate.eq(h18)
+            with m.If(control.gated):
+                m.d.comb += [value.eq(gate), second_param.mul.eq(plain)]
+            with m.If(control.rotate[1]):
+                m.d.comb += [value.eq(plain), second_param.mul.eq(self.cosine)]
+            # A cycle lies between commands, so no group at ADD needs the multiplier now.
+            gain_x = Mux(control.rotate[0], self.other, gain_x)
+            gain_mul = Mux(control.rotate[0], self.sine, gain_mul)
+            turned = gain.product[:TERM_BITS].as_signed()
+            m.d.comb += [
+                self.o_h16.eq(narrow),
+                self.o_angle.eq(at_narrow if self.odd else rounded),
+                self.o_high.eq(second.o[7:]),
+                second.wide.eq(control.wide),
+                second.term.eq(Mux(control.rotate[2], turned, 0)),
+            ]
 
         # Stages ADD to WRITE: second affine stage; gain or square; the plain INT16 value.
         m.d.comb += [
             *(gain.enable[k].eq(valid[Stage.ADD + k]) for k in range(gain.latency)),
-            gain.x.eq(Mux(control.gain, h18, h16)),
-            gain.mul.eq(Mux(control.gain, self.param0.mul, h16)),
+            gain.x.eq(gain_x),
+            gain.mul.eq(gain_mul),
             gain.offset.eq(self.param0.offset),
             gain.shift.eq(self.param0.shift),
             *(second.enable[k].eq(valid[Stage.ADD + k]) for k in range(second.latency)),
@@ -231,6 +283,4 @@ class Lane(wiring.Component):
             self.o_byte.eq(second.o[:8]),
             self.o_word.eq(Mux(control.gain_result, gain.o, words[-1])),
         ]
-        if decoder:
-            m.d.comb += [second.wide.eq(control.wide), self.o_high.eq(second.o[7:])]
         return m

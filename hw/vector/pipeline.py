@@ -89,7 +89,7 @@ class LanePipeline(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config, group = self.config, self.i
-        lanes = [Lane(config) for _ in range(config.lanes)]
+        lanes = [Lane(config, odd=bool(v % 2)) for v in range(config.lanes)]
         line = {name: DelayLine(m, group[name], name) for name in group.shape().members}
         octave = DelayLine(m, self.record.offset, "octave", first=Stage.AHEAD)
         row_shift = DelayLine(m, self.record.shift, "row_shift", first=Stage.AHEAD)
@@ -151,7 +151,8 @@ class LanePipeline(wiring.Component):
         record = Signal(Record, reset_less=True)
         with m.If(valid[Stage.AHEAD]):
             m.d.sync += [acc.eq(self.acc), record.eq(self.record)]
-        adding = DelayLine(m, self.i_valid & group.add_residual, "adding")
+        adds = group.add_residual | group.rotate if config.decoder else group.add_residual
+        adding = DelayLine(m, self.i_valid & adds, "adding")
         softmax = DelayLine(m, self.i_valid & group.softmax, "is_softmax")
         plain = DelayLine(m, self.i_valid & ~group.softmax, "plain")
         per_row = DelayLine(m, group.norm | group.scale, "per_row")
@@ -185,8 +186,20 @@ class LanePipeline(wiring.Component):
                 sums.term[v].eq(lane.term),
                 sums.square[v].eq(lane.square),
             ]
-            if config.decoder:
-                m.d.comb += control.wide.eq(line["wide"][before])
+
+        if config.decoder:
+            rotate = DelayLine(m, self.i_valid & group.rotate, "rotates")
+            for lane in lanes:
+                m.d.comb += [
+                    lane.control.wide.eq(line["wide"][before]),
+                    lane.control.gate.eq(valid[Stage.ADD] & line["gate"][Stage.ADD]),
+                    lane.control.gated.eq(line["gated"][Stage.ADD]),
+                    *(lane.control.rotate[k].eq(rotate[Stage.NARROW + k]) for k in range(3)),
+                ]
+            for even, odd in zip(lanes[::2], lanes[1::2], strict=True):
+                m.d.comb += [even.other.eq(odd.o_h16), odd.other.eq(even.o_h16)]
+                for lane in (even, odd):
+                    m.d.comb += [lane.cosine.eq(even.o_angle), lane.sine.eq(odd.o_angle)]
 
         # --- row sums -----------------------------------------------------------------------------
         term = Stage.TERM

@@ -139,6 +139,9 @@ class RowEngine(wiring.Component):
 
         # Stage 1: the state is there; for NORM, it is taken a cycle later.
         m.d.sync += [norm_start.eq(norm_begun), statistics.eq(self.statistics)]
+        if self.config.decoder:
+            with m.If(work.rms):
+                m.d.sync += statistics.total.eq(0)
         m.d.comb += [
             norm.start.eq(norm_start),
             norm.i.eq(statistics),

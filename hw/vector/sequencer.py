@@ -11,6 +11,7 @@ from amaranth.lib.wiring import In, Out
 from hw.config import AcceleratorConfig
 from hw.delay import DelayLine
 from hw.interfaces import ADDRESS_BITS, INDEX_BITS, advance
+from hw.isa import Function
 from hw.vector.affine import Record
 from hw.vector.ahead import AheadPort
 from hw.vector.command import work_layout
@@ -44,7 +45,8 @@ def group_layout(config: AcceleratorConfig) -> data.StructLayout:
         "wrap"
     ).split()
     if config.decoder:
-        same += ["wide"]
+        own["gate"] = unsigned(1)  # the first one of a pair
+        same += ["wide", "gated", "rotate"]
     members = work_layout(config).members
     return data.StructLayout({**own, **{name: members[name] for name in same}})
 
@@ -54,7 +56,8 @@ class Sequencer(wiring.Component):
 
     A group is issued when its accumulator word and its row's record are there, if it needs them,
     and `i_hold` does not keep the first-stage parameter port from it. The word stays at the head
-    of its FIFO while its C/V groups are issued.
+    of its FIFO while its C/V groups are issued. Of gated pairs the second group has the result: the
+    first one stands at the same place of the destination, and completes no word.
 
     Latency: a group is issued a cycle after its command was taken at the earliest, and comes out
     in the cycle after. Throughput: a group a cycle; a cycle passes between the last group of a
@@ -135,11 +138,12 @@ class Sequencer(wiring.Component):
         last_in_word = last_in_row | (in_word == per_word - 1)
         ready, issue = Signal(), Signal()
         alone = Signal(reset_less=True)  # a wide word of this group only
-        held = Const(0, 1)
+        held, gate = Const(0, 1), Const(0, 1)
         row_words: ValueLike = 1  # of the destination, in a panel
         if config.decoder:
             # The group before it completed a word, whose high bytes follow that.
             held = alone & self.o_valid
+            gate = work.gated & ~group[0]
             row_words = Mux(work.wide, 2, 1)
         m.d.comb += [
             ready.eq(
@@ -173,10 +177,18 @@ class Sequencer(wiring.Component):
             o.keys.eq(Mux(some_keys, keys_left.as_unsigned(), Mux(keys_left > 0, lanes, 0))),
             o.first_of_row.eq(group == 0),
             o.last_of_row.eq(last_in_row),
-            o.last_of_word.eq(word_is_full | last_in_row),
+            o.last_of_word.eq((word_is_full | last_in_row) & ~gate),
             o.last.eq(last_in_row & last_row),
             o.error.eq(work.error),
         ]
+        if config.decoder:
+            record = Mux(work.gated, group >> 1, group)
+            m.d.sync += [
+                o.param0_address.eq(work.param0 + Mux(work.same_param0, 0, group)),
+                o.param1_address.eq(work.param1 + Mux(work.same_param1, 0, record)),
+                o.gate.eq(gate),
+                o.function.eq(Mux(work.gated & group[0], Function.NONE, work.function)),
+            ]
 
         # What was read ahead comes when its group stands at `Stage.AHEAD`.
         lag = Stage.AHEAD_LAG
@@ -218,14 +230,14 @@ class Sequencer(wiring.Component):
                     group.eq(group + 1),
                     residual.eq(advance(residual, 1)),
                     keys_left.eq(keys_left - lanes),
-                    granule.eq(Mux(word_is_full, 0, granule + 1)),
-                    dst.eq(advance(dst, Mux(word_is_full, work.dst_stride, 0))),
+                    granule.eq(Mux(word_is_full & ~gate, 0, granule + ~gate)),
+                    dst.eq(advance(dst, Mux(word_is_full & ~gate, work.dst_stride, 0))),
                 ]
             with m.If(last_in_row & last_row):
                 m.d.sync += [holding.eq(0), free.eq(1)]
             if config.decoder:
                 ends = Mux(last_in_row, work.groups == 1, word_is_full & (groups_left == 2))
-                m.d.sync += alone.eq(work.wide & ends)
+                m.d.sync += alone.eq(work.wide & ~work.gated & ends)
 
         # --- next command -------------------------------------------------------------------------
         # `indices` has a place for every command that can be on its way through the pipeline.
@@ -263,5 +275,5 @@ class Sequencer(wiring.Component):
                 keys_row.eq(command.limit),
             ]
             if config.decoder:
-                m.d.sync += alone.eq(command.wide & (command.groups == 1))
+                m.d.sync += alone.eq(command.wide & ~command.gated & (command.groups == 1))
         return m

@@ -7,7 +7,7 @@ import json
 import os
 import random
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -349,7 +349,8 @@ def dependencies(config: AcceleratorConfig, commands: list[Command]) -> list[int
         if command.opcode != Opcode.VECTOR or v["statistics"]:
             slots = set(range(v["slot"], v["slot"] + v["rows"]))
         reads = command.opcode == Opcode.NORM or (
-            command.opcode == Opcode.VECTOR and (v["from_residual"] or v["add_residual"])
+            command.opcode == Opcode.VECTOR
+            and (v["from_residual"] or v["add_residual"] or v["rotate"])
         )
 
         def words(base, v=v):
@@ -373,6 +374,10 @@ def complete(opcode: Opcode, **values: int) -> Command:
     unknown = set(values) - set(fields)
     assert not unknown, unknown
     return Command(opcode, {**fields, **{name: int(value) for name, value in values.items()}})
+
+
+OTHER_FORMS = ("add_residual", "from_residual", "write_residual", "statistics", "wrap")
+"""What a VECTOR that is gated or rotates cannot do."""
 
 
 class CommandMaker:
@@ -426,11 +431,27 @@ class CommandMaker:
             second = first
         return {"res_address": first, "res_stride": stride, "res_dst_address": second}
 
+    def form(self, opcode: Opcode, fixed: Mapping[str, int]) -> str:
+        """What a command makes of its lanes: "gated", "rotate" or nothing of the kind."""
+        if opcode != Opcode.VECTOR or not self.config.decoder:
+            return ""
+        for form in ("gated", "rotate"):
+            if form in fixed:
+                return form if fixed[form] else ""
+        other = any(fixed.get(name, 0) for name in OTHER_FORMS)
+        if other or not (fixed.get("two_stage", 1) and fixed.get("dst_memory", 1)):
+            return ""
+        forms = ["", "", "rotate"] if fixed.get("groups", 2) % 2 else ["", "rotate", "gated"]
+        return self.random.choice(forms)
+
     def make(self, opcode: Opcode | None = None, **fixed: int) -> Command:
         c, rng = self.config, self.random
         opcode = opcode or rng.choice([Opcode.VECTOR, Opcode.NORM, Opcode.SCALE, Opcode.SOFTMAX])
         rows = fixed.get("rows", rng.choice([1, 1, 2, 3, rng.randint(1, self.rows)]))
         groups = fixed.get("groups", rng.choice([1, 1, 2, 3, rng.randint(1, self.groups)]))
+        form = self.form(opcode, fixed)
+        if form == "gated":
+            groups += groups % 2
         params = {
             "param0": rng.randrange(c.param_words - groups + 1),
             "param1": rng.randrange(c.param_words - groups + 1),
@@ -442,6 +463,9 @@ class CommandMaker:
         }
         if c.decoder and opcode != Opcode.SOFTMAX:
             values["wide"] = fixed.get("wide", rng.randrange(2) & ~fixed.get("wrap", 0))
+            values["same_param1"] = rng.randrange(2)
+            values |= {"rms": rng.randrange(2)} if opcode == Opcode.NORM else {}
+            values |= {"same_param0": rng.randrange(2)} if opcode == Opcode.VECTOR else {}
         values |= self.destination(rows, groups, values.get("wide", 0))
         if opcode == Opcode.VECTOR:
             values |= self.accumulator(rows, groups) | self.residual(rows, groups) | params
@@ -451,7 +475,12 @@ class CommandMaker:
             ).split():
                 values[name] = rng.randrange(2)
             values["wrap"] &= 1 - values.get("wide", 0)
-            values |= {"function": rng.randrange(4), "res_shift": rng.randrange(16)}
+            values |= {"function": rng.randrange(4 + c.decoder), "res_shift": rng.randrange(16)}
+            if form:
+                values |= dict.fromkeys(OTHER_FORMS, 0)
+                values |= {form: 1, "two_stage": 1}
+                if not values["dst_memory"]:
+                    values |= {"dst_memory": Memory.WEIGHT}
         elif opcode == Opcode.NORM:
             values |= self.residual(rows, groups) | params
             values |= {

@@ -13,6 +13,7 @@ from tests.hw.vector.pipeline_driver import drive, to_signed
 X_BITS = int(os.environ.get("WEFT_X_BITS", "32"))
 RESULT_BITS = int(os.environ.get("WEFT_RESULT_BITS", "18"))
 WIDE = int(os.environ.get("WEFT_WIDE", "0"))
+TERM = int(os.environ.get("WEFT_TERM", "0"))
 
 
 def extremes(bits: int) -> list[int]:
@@ -43,13 +44,21 @@ def operands(rng) -> np.ndarray:
     return np.concatenate([exact, some])
 
 
-async def matches(dut, x, mul, offset, shift, limit, bits: int, **control: int) -> None:
+async def matches(
+    dut, x, mul, offset, shift, limit, bits: int, term: np.ndarray | None = None, **control: int
+) -> None:
     """Whether the lowest `bits` of the results are those of golden, within `limit`."""
+    inputs = {"x": x, "mul": mul, "offset": offset, "shift": shift}
+    if TERM:
+        term = np.zeros_like(x) if term is None else term
+        inputs["term"] = term
+        offset = offset + TERM * term
     got = await drive(
         dut,
-        {"x": x, "mul": mul, "offset": offset, "shift": shift},
+        inputs,
         ["o"],
         Affine.latency,
+        {"term": 1},
         **{f"enable__{k}": 1 for k in range(Affine.latency)},
         **control,
     )
@@ -92,3 +101,20 @@ async def wide(dut):
         return (high << 8) + low
 
     await matches(dut, x, mul, offset, shift, limit, 16, wrap=0, wide=1)
+
+
+@cocotb.test(skip=not TERM)
+async def with_term(dut):
+    """Operands of 16 bits and a term of 32, as a rotation has them."""
+    seed = int(os.environ.get("COCOTB_RANDOM_SEED", "0"))
+    cocotb.log.info("seed %d", seed)
+    rng = np.random.default_rng(seed)
+    x, mul, offset, shift = operands(rng).T
+    term = rng.choice(np.array([-(1 << 30), (1 << 30), 0, 1, -1]), len(x))
+    term = np.where(rng.random(len(x)) < 0.5, rng.integers(-(1 << 30), 1 << 30, len(x)), term)
+
+    def limit(exact):
+        return saturate(exact, RESULT_BITS)
+
+    x = saturate(x, 16)
+    await matches(dut, x, mul, offset, shift, limit, RESULT_BITS, term, wrap=0, wide=0)

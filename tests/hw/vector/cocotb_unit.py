@@ -4,9 +4,11 @@ import os
 from itertools import product
 
 import cocotb
+import numpy as np
 
 from hw.config import AcceleratorConfig
 from hw.isa import MASKED_SCORE, NO_LIMIT, ErrorCode, Function, Memory, Opcode
+from hw.vector import golden
 from hw.vector.rsqrt import NormRow
 from hw.vector.unit import VectorUnit
 from tests.hw.vector.bench import (
@@ -47,13 +49,22 @@ async def every_kind_after_every_kind(dut):
     """One-group commands back to back: most commands in flight, all kinds overlapping."""
     bench = await make_bench(dut, 1)
     maker = CommandMaker(bench.config, 5)
-    kinds = [Opcode.VECTOR, Opcode.NORM, Opcode.SCALE, Opcode.SOFTMAX]
+    kinds: list[tuple[Opcode, dict[str, int]]] = [
+        (Opcode.VECTOR, {"groups": 1}),
+        (Opcode.VECTOR, {"groups": 1, "statistics": 1}),
+        (Opcode.NORM, {"groups": 1, "write_residual": 1}),
+        (Opcode.SCALE, {"groups": 1}),
+        (Opcode.SOFTMAX, {"groups": 1}),
+    ]
+    if DECODER:
+        kinds += [(Opcode.VECTOR, {"groups": 1, "rotate": 1})]
+        kinds += [(Opcode.VECTOR, {"groups": 2, "gated": 1})]
     commands = []
     for first in kinds:
         for second in kinds:
-            for opcode in (first, second):
+            for opcode, fixed in (first, second):
                 slot = len(commands) % bench.config.row_slots
-                commands.append(maker.make(opcode, rows=1, groups=1, slot=slot))
+                commands.append(maker.make(opcode, rows=1, slot=slot, **fixed))
     await bench.run(commands)
     bench.compare()
 
@@ -140,6 +151,35 @@ async def functions(dut):
     bench.compare()
 
 
+@cocotb.test(skip=not DECODER)
+async def products_of_extremes(dut):
+    """Gates and rotations of the largest numbers, with the largest offsets."""
+    bench = await make_bench(dut, 12)
+    machine, c, rng = bench.machine, bench.config, np.random.default_rng(bench.random.randrange(99))
+    maker = CommandMaker(c, 18)
+    extremes = np.array([-32768, 32767])
+    machine.residual[:] = bench.memory["residual"][:] = rng.choice(extremes, machine.residual.shape)
+    machine.accumulator[:] = rng.choice(4 * extremes, machine.accumulator.shape)
+    shape = (c.param_words, c.lanes)
+    identity = golden.Affine(np.full(shape, 1), np.zeros(shape, int), np.zeros(shape, int))
+    offset = rng.choice(np.array([-(1 << 39), 0, (1 << 39) - 1]), shape)
+    shift = rng.integers(0, 40, shape)
+    last = golden.Affine(np.zeros(shape, int), offset, shift)
+    for memory, p in ((Memory.PARAM0, identity), (Memory.PARAM1, last)):
+        packed = np.frombuffer(golden.pack_params(p), np.uint8)
+        machine.params[memory][:] = packed.reshape(c.param_words, -1)
+    forms = product(("gated", "rotate"), (Function.NONE, Function.SILU), range(2))
+    commands = [
+        maker.make(
+            Opcode.VECTOR, rows=8, groups=8, wide=wide, function=function, **{form: 1},
+            dst_memory=Memory.WEIGHT,
+        )
+        for form, function, wide in forms
+    ]  # fmt: skip
+    await bench.run(commands)
+    bench.compare()
+
+
 @cocotb.test()
 async def throughput(dut):
     """Rows follow rows without a bubble, commands follow commands with one cycle between."""
@@ -190,18 +230,15 @@ async def wide_throughput(dut):
     for by_column in range(2):
         per_word = c.groups_per_column_panel if by_column else c.groups_per_row_panel
         for groups in (1, per_word, per_word + 1, 2 * per_word - 1, 2 * per_word):
-            fixed = {"rows": 6, "groups": groups, "slot": 0, "wide": 1}
+            fixed = {"rows": 6, "wide": 1}
             fixed |= {"dst_memory": Memory.WEIGHT, "dst_by_column": by_column, "dst_address": 0}
-            for opcode in (Opcode.SCALE, Opcode.VECTOR, Opcode.NORM):
-                if opcode == Opcode.NORM and groups < NormRow.latency + 2:
-                    continue
-                kind = dict.fromkeys(("add_residual", "from_residual", "write_residual"), 0)
-                some = fixed | (kind if opcode == Opcode.VECTOR else {})
+            for gated in range(2):
+                some = fixed | {"gated": gated, "groups": groups << gated, "dst_stride": 12}
                 bench.issued_cycles.clear()
-                await bench.run([maker.make(opcode, **some, dst_stride=12)])
+                await bench.run([maker.make(Opcode.VECTOR, **some)])
                 span = bench.issued_cycles[-1] - bench.issued_cycles[0] + 1
-                held = 6 - (groups == 1) if groups % per_word == 1 else 0
-                assert span == 6 * groups + held, (opcode, groups, span)
+                held = 6 - (groups == 1) if groups % per_word == 1 and not gated else 0
+                assert span == 6 * (groups << gated) + held, (groups, gated, span)
     bench.compare()
 
 
@@ -285,6 +322,9 @@ def error_cases(c: AcceleratorConfig):
     yield maker.make(Opcode.NORM, **base, slot=c.row_slots - 2)
     yield maker.make(Opcode.SCALE, **base, slot=1023)
     vector = {**base, "from_residual": 0, "add_residual": 0, "statistics": 0}
+    one = {"same_param1": 0} if c.decoder else {}
+    if c.decoder:
+        vector |= {**one, "same_param0": 0, "gated": 0}
     yield maker.make(Opcode.VECTOR, **vector | {"statistics": 1}, slot=c.row_slots)
     yield maker.make(Opcode.VECTOR, **vector, **acc)
     yield maker.make(Opcode.SCALE, **base, **acc)
@@ -294,16 +334,22 @@ def error_cases(c: AcceleratorConfig):
     yield maker.make(Opcode.VECTOR, **vector, param0=c.param_words - 1)
     to_memory = {"dst_memory": Memory.ACTIVATION, "dst_by_column": 0}
     yield maker.make(Opcode.VECTOR, **vector, two_stage=1, param1=c.param_words - 1, **to_memory)
-    yield maker.make(Opcode.SCALE, **base, param1=c.param_words - 1)
+    yield maker.make(Opcode.SCALE, **base, **one, param1=c.param_words - 1)
     norm = {**base, "slot": 0}
     yield maker.make(Opcode.NORM, **norm, write_residual=1, param0=c.param_words - 1)
     yield maker.make(Opcode.NORM, **norm, write_residual=1, res_dst_address=65535)
     far = {"dst_address": 65535, "dst_stride": 65535}
     yield maker.make(Opcode.VECTOR, **vector, dst_memory=Memory.ACTIVATION, dst_by_column=0, **far)
     yield maker.make(Opcode.VECTOR, **vector, dst_memory=Memory.WEIGHT, **far)
-    if c.decoder:  # the last word of low bytes alone
-        place = {**to_memory, "dst_address": c.activation_words - 5, "dst_stride": 0}
-        yield maker.make(Opcode.VECTOR, **vector, **place, wide=1)
+    if not c.decoder:
+        return
+    # The last word of low bytes alone; of pairs and rotations, what only they reach.
+    place = {**to_memory, "dst_address": c.activation_words - 5, "dst_stride": 0}
+    yield maker.make(Opcode.VECTOR, **vector, **place, wide=1)
+    pairs = {**vector, "groups": 4, "gated": 1}
+    yield maker.make(Opcode.VECTOR, **pairs, param1=c.param_words - 1)
+    del vector["gated"]
+    yield maker.make(Opcode.VECTOR, **vector, rotate=1, res_address=c.residual_words - 1)
 
 
 @cocotb.test()
