@@ -64,6 +64,7 @@ _FIELDS = {
 }
 
 _DECODER_FIELDS = {
+    "period": 7,
     "wide": 1,
     "function": 3,
     "gated": 1,

@@ -133,6 +133,7 @@ class Sequencer(wiring.Component):
             Signal(signed(key_bits), name=name, reset_less=True)
             for name in ("keys_left", "keys_row")
         )
+        period_left = Signal(7, reset_less=True)  # rows to the one where the limit begins anew
 
         # --- issue --------------------------------------------------------------------------------
         last_in_word = last_in_row | (in_word == per_word - 1)
@@ -236,6 +237,11 @@ class Sequencer(wiring.Component):
             with m.If(last_in_row & last_row):
                 m.d.sync += [holding.eq(0), free.eq(1)]
             if config.decoder:
+                begins_anew = last_in_row & (period_left == 1) & work.period.any()
+                with m.If(begins_anew):
+                    m.d.sync += [keys_row.eq(work.limit), keys_left.eq(work.limit)]
+                with m.If(last_in_row):
+                    m.d.sync += period_left.eq(Mux(begins_anew, work.period, period_left - 1))
                 ends = Mux(last_in_row, work.groups == 1, word_is_full & (groups_left == 2))
                 m.d.sync += alone.eq(work.wide & ~work.gated & ends)
 
@@ -275,5 +281,8 @@ class Sequencer(wiring.Component):
                 keys_row.eq(command.limit),
             ]
             if config.decoder:
-                m.d.sync += alone.eq(command.wide & ~command.gated & (command.groups == 1))
+                m.d.sync += [
+                    alone.eq(command.wide & ~command.gated & (command.groups == 1)),
+                    period_left.eq(command.period),
+                ]
         return m

@@ -333,8 +333,9 @@ def dispatched(command: Command) -> int:
 def leave_row_maxima(machine: GoldenMachine, command: Command) -> None:
     v = command.values
     scores = machine._acc_read(v)
-    keys = np.arange(scores.shape[1])[None, :]
-    limit = v["limit"] + (np.arange(v["rows"])[:, None] if v["causal"] else 0)
+    keys, row = np.arange(scores.shape[1])[None, :], np.arange(v["rows"])[:, None]
+    row = row % v["period"] if v["period"] else row
+    limit = v["limit"] + (row if v["causal"] else 0)
     scores = np.where(keys < limit, scores, MASKED_SCORE)
     machine.row_max[v["slot"] : v["slot"] + v["rows"]] = scores.max(1)
 
@@ -498,5 +499,7 @@ class CommandMaker:
                 "causal": rng.randrange(2),
                 "score_shift": rng.randrange(32),
                 "first": rng.randrange(2),
+                "drop": rng.randrange(8),
+                "period": rng.randrange(rows + 2) if c.decoder else 0,
             }
         return complete(opcode, **{**values, **fixed})

@@ -103,6 +103,23 @@ async def attention_rows(dut):
 
 
 @cocotb.test()
+async def causal_rows(dut):
+    """A limit that grows with every row, over many of them, and begins anew after some."""
+    bench = await make_bench(dut, 13)
+    c = bench.config
+    maker = CommandMaker(c, 20)
+    rows, groups = min(c.row_slots, 140), 2
+    for period in (0, 1, 2, 3, 7, 127) if DECODER else (0,):
+        fixed = {"slot": 0, "limit": -100, "causal": 1, "first": 1, "score_shift": 20}
+        fixed |= {"dst_memory": Memory.ACTIVATION, "dst_by_column": 0, "acc_address": 0}
+        fixed |= {"dst_address": 0, "dst_stride": 0, "acc_stride": 0, "period": period}
+        if period:
+            fixed["limit"] = 3 - period // 2
+        await bench.run([maker.make(Opcode.SOFTMAX, rows=rows, groups=groups, **fixed)])
+        bench.compare()
+
+
+@cocotb.test()
 async def statistics_and_norm(dut):
     """Statistics over several commands, extremes of INT16, then norms of the same rows."""
     bench = await make_bench(dut, 3)

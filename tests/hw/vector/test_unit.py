@@ -19,7 +19,9 @@ CONFIGS: dict[str, AcceleratorConfig] = {
     "8x12": dataclasses.replace(
         SMALL, name="8x12", rows=8, columns=12, lanes=4, bus_bytes=8, decoder=False
     ),
-    "16x16": dataclasses.replace(SMALL, name="16x16", rows=16, columns=16, lanes=8, bus_bytes=16),
+    "16x16": dataclasses.replace(
+        SMALL, name="16x16", rows=16, columns=16, lanes=8, bus_bytes=16, row_slots=140
+    ),
 }
 
 
