@@ -26,7 +26,7 @@ class SoftmaxState(wiring.Component):
     L[update_slot] = (first ? 0 : round(L[update_slot], shift)) + total           at its end
     ```
     Number format: OCTAVE signed 26 bits; LARGEST is kept as its distance from it, 0 to 7. L
-    unsigned 40 bits, units of 2^-25 of the octave. SHIFT -7 (left) to 31.
+    unsigned 42 bits, units of 2^-25 of the octave. SHIFT -7 (left) to 31.
 
     Latency: reads one cycle; L is written five cycles after `update_slot`, visible from the
     sixth. Throughput: a row a cycle. Flow control: none. Collisions as in `RowStatistics`, but

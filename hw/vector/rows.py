@@ -6,6 +6,7 @@ from amaranth import Cat, Module, Signal, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.config import AcceleratorConfig
 from hw.delay import DelayLine
 from hw.interfaces import RowPort
 from hw.isa import SUM_BITS
@@ -14,7 +15,7 @@ from hw.softmax.row_step import RowStep
 from hw.softmax.state import DROP_BITS, SHIFT_BITS
 from hw.vector.affine import Record
 from hw.vector.ahead import AheadFIFO, AheadPort
-from hw.vector.command import Work
+from hw.vector.command import work_layout
 from hw.vector.lane import Stage
 from hw.vector.reciprocal import Reciprocal
 from hw.vector.row_state import StatisticsEntry
@@ -47,11 +48,12 @@ class RowEngine(wiring.Component):
     depth = 16
     latency = 3 + RowStep.latency
 
-    def __init__(self):
+    def __init__(self, config: AcceleratorConfig):
+        self.config = config
         super().__init__(
             {
-                "i": In(stream.Signature(Work)),
-                "o": Out(stream.Signature(Work)),
+                "i": In(stream.Signature(work_layout(config))),
+                "o": Out(stream.Signature(work_layout(config))),
                 "record": Out(AheadPort(Record)),
                 "row_max": Out(RowPort(32)),
                 "slot": Out(10),
@@ -75,7 +77,7 @@ class RowEngine(wiring.Component):
         m.submodules.records = records = AheadFIFO(Record, self.depth, lag=Stage.AHEAD_LAG)
 
         # --- command ------------------------------------------------------------------------------
-        work = Signal(Work, reset_less=True)
+        work = Signal(work_layout(self.config), reset_less=True)
         holding, passed = Signal(), Signal()
         left = Signal(12)
         more = Signal()  # it is not 0
@@ -137,6 +139,9 @@ class RowEngine(wiring.Component):
 
         # Stage 1: the state is there; for NORM, it is taken a cycle later.
         m.d.sync += [norm_start.eq(norm_begun), statistics.eq(self.statistics)]
+        if self.config.decoder:
+            with m.If(work.rms):
+                m.d.sync += statistics.total.eq(0)
         m.d.comb += [
             norm.start.eq(norm_start),
             norm.i.eq(statistics),

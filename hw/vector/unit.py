@@ -42,8 +42,9 @@ class VectorUnit(wiring.Component):
     Latency: `latency` cycles from the last group to `done`; `start_latency` cycles from a command
     that finds the unit idle to its first group, `norm_start_latency` for NORM. Throughput: a group
     a cycle, without a bubble between rows and with one cycle between commands; except NORM rows of
-    fewer than `NormRow.latency` + 2 groups, words refused by the accumulator where C = V, and up to
-    `Stage.LATE_READ` cycles where a VECTOR follows a NORM that writes the residual (PARAM0).
+    fewer than `NormRow.latency` + 2 groups, words refused by the accumulator where C = V, up to
+    `Stage.LATE_READ` cycles where a VECTOR follows a NORM that writes the residual (PARAM0), and a
+    cycle for each row of wide results whose last destination word has one group only.
     Flow control: commands wait in front; nothing stalls behind the sequencer.
 
     Range errors, and row state beyond `row_slots`, are reported in the order of the commands;
@@ -82,7 +83,7 @@ class VectorUnit(wiring.Component):
             }
         )
         self.decoder = Decoder(config)
-        self.rows = RowEngine()
+        self.rows = RowEngine(config)
         self.words = WordReader(config)
         self.sequencer = Sequencer(config)
         self.pipeline = LanePipeline(config)

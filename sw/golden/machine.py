@@ -369,13 +369,14 @@ class GoldenMachine:
         """Result [rows, groups * V], saturated or, wide, in two bytes, to the destination words."""
         if not v["dst_memory"]:
             return
-        if not v["wide"]:
-            return self._write_bytes(v, saturate(values, 8), groups)
-        bytes_of_rows = np.stack(to_bytes(values), axis=1).reshape(2 * len(values), -1)
-        self._write_bytes({**v, "rows": 2 * v["rows"]}, bytes_of_rows, groups)
+        if v["wide"]:
+            self._write_bytes(v, np.stack(to_bytes(values), axis=1), groups)
+        else:
+            self._write_bytes(v, saturate(values, 8), groups)
 
     def _write_bytes(self, v: dict[str, int], values: Int, groups: int = 0) -> None:
-        """Low bytes of values [rows, groups * V] to the destination words."""
+        """Low bytes of values [rows, groups * V], or [rows, 2, groups * V] of two words a row, to
+        the destination words."""
         c = self.config
         if v["dst_memory"] == Memory.NONE:
             return
@@ -386,18 +387,22 @@ class GoldenMachine:
         word_bytes = c.columns if v["dst_by_column"] else c.rows
         width = (groups or v["groups"]) * c.lanes
         panels = -(-width // word_bytes)
+        data = values.astype(np.uint8).reshape(v["rows"], -1, width)
+        words = data.shape[1]  # of a row, in a panel
         self._check(
-            v["dst_address"] + (panels - 1) * v["dst_stride"] + v["rows"] - 1, len(memory), name
+            v["dst_address"] + (panels - 1) * v["dst_stride"] + words * v["rows"] - 1,
+            len(memory),
+            name,
         )
-        data = values.astype(np.uint8)
         # Panels that overlap are written row by row; only then does the order matter.
-        overlap = panels > 1 and v["dst_stride"] < v["rows"]
+        overlap = panels > 1 and v["dst_stride"] < words * v["rows"]
         step = 1 if overlap else v["rows"]
         for row in range(0, v["rows"], step):
             for panel in range(panels):
-                start = v["dst_address"] + panel * v["dst_stride"] + row
-                part = data[row : row + step, panel * word_bytes : (panel + 1) * word_bytes]
-                memory[start : start + step, : part.shape[1]] = part
+                start = v["dst_address"] + panel * v["dst_stride"] + words * row
+                part = data[row : row + step, :, panel * word_bytes : (panel + 1) * word_bytes]
+                part = part.reshape(words * step, -1)
+                memory[start : start + words * step, : part.shape[1]] = part
 
     def _vector(self, command: Command) -> None:
         v = command.values

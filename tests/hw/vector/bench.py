@@ -7,7 +7,7 @@ import json
 import os
 import random
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +16,7 @@ from cocotb.triggers import Timer
 from hw import isa
 from hw.cells.block_ram import BlockRam
 from hw.config import AcceleratorConfig
+from hw.interfaces import command_layout
 from hw.isa import MASKED_SCORE, Command, Memory, Opcode
 from hw.memory.scratchpad import Scratchpad
 from sw.golden.machine import GoldenMachine
@@ -267,8 +268,7 @@ class Bench:
     def offer(self, command: Command | None, index: int = 0) -> None:
         self.set("i_command__valid", int(command is not None))
         if command is not None:
-            word = int.from_bytes(isa.encode(command), "little")
-            self.set("i_command__payload", word | index << (8 * isa.COMMAND_BYTES))
+            self.set("i_command__payload", dispatched(command) | index << (8 * isa.COMMAND_BYTES))
 
     async def run(self, commands: list[Command], limit: int = 20000, pause: float = 0.0) -> None:
         """Run commands as the dispatcher would, each when what it depends on is done."""
@@ -286,6 +286,7 @@ class Bench:
         while len(self.done_cycles) - base < len(commands):
             self._check_progress(limit)
             await self.step()
+        await self.step()  # high bytes are written in the cycle after `done`
 
     def _check_progress(self, limit: int) -> None:
         assert not self.errors, f"unexpected errors {self.errors}"
@@ -316,11 +317,25 @@ class Bench:
             assert got == expected, f"SHIFT[{slot}] = {got}, expected {expected}"
 
 
+def dispatched(command: Command) -> int:
+    """The command word as dispatch sends it."""
+    v = command.values
+    layout = command_layout(command.opcode)
+    header = {
+        "opcode": command.opcode,
+        "period": v["register"] if command.opcode == Opcode.SELECT else v.get("period", 0),
+        "wide": v.get("wide", 0),
+    }
+    fields = int.from_bytes(isa.encode(command), "little") >> isa.HEADER_BITS << isa.HEADER_BITS
+    return fields | layout.const(header).as_value().value
+
+
 def leave_row_maxima(machine: GoldenMachine, command: Command) -> None:
     v = command.values
     scores = machine._acc_read(v)
-    keys = np.arange(scores.shape[1])[None, :]
-    limit = v["limit"] + (np.arange(v["rows"])[:, None] if v["causal"] else 0)
+    keys, row = np.arange(scores.shape[1])[None, :], np.arange(v["rows"])[:, None]
+    row = row % v["period"] if v["period"] else row
+    limit = v["limit"] + (row if v["causal"] else 0)
     scores = np.where(keys < limit, scores, MASKED_SCORE)
     machine.row_max[v["slot"] : v["slot"] + v["rows"]] = scores.max(1)
 
@@ -335,7 +350,8 @@ def dependencies(config: AcceleratorConfig, commands: list[Command]) -> list[int
         if command.opcode != Opcode.VECTOR or v["statistics"]:
             slots = set(range(v["slot"], v["slot"] + v["rows"]))
         reads = command.opcode == Opcode.NORM or (
-            command.opcode == Opcode.VECTOR and (v["from_residual"] or v["add_residual"])
+            command.opcode == Opcode.VECTOR
+            and (v["from_residual"] or v["add_residual"] or v["rotate"])
         )
 
         def words(base, v=v):
@@ -355,10 +371,14 @@ def dependencies(config: AcceleratorConfig, commands: list[Command]) -> list[int
 
 def complete(opcode: Opcode, **values: int) -> Command:
     """A command with every field, 0 where not given."""
-    fields = {item.name: 0 for item in isa.COMMANDS[opcode].fields}
+    fields = {item.name: 0 for item in isa.COMMANDS[opcode].all_fields}
     unknown = set(values) - set(fields)
     assert not unknown, unknown
     return Command(opcode, {**fields, **{name: int(value) for name, value in values.items()}})
+
+
+OTHER_FORMS = ("add_residual", "from_residual", "write_residual", "statistics", "wrap")
+"""What a VECTOR that is gated or rotates cannot do."""
 
 
 class CommandMaker:
@@ -369,8 +389,9 @@ class CommandMaker:
         self.random = random.Random(seed)
         self.rows, self.groups = rows, groups
 
-    def destination(self, rows: int, groups: int) -> dict[str, int]:
+    def destination(self, rows: int, groups: int, wide: int = 0) -> dict[str, int]:
         c, rng = self.config, self.random
+        rows *= 1 + wide
         memory = rng.choice([Memory.NONE, Memory.ACTIVATION, Memory.WEIGHT, Memory.ACTIVATION])
         by_column = rng.randrange(2)
         if memory == Memory.ACTIVATION and c.columns > c.rows:
@@ -411,11 +432,27 @@ class CommandMaker:
             second = first
         return {"res_address": first, "res_stride": stride, "res_dst_address": second}
 
+    def form(self, opcode: Opcode, fixed: Mapping[str, int]) -> str:
+        """What a command makes of its lanes: "gated", "rotate" or nothing of the kind."""
+        if opcode != Opcode.VECTOR or not self.config.decoder:
+            return ""
+        for form in ("gated", "rotate"):
+            if form in fixed:
+                return form if fixed[form] else ""
+        other = any(fixed.get(name, 0) for name in OTHER_FORMS)
+        if other or not (fixed.get("two_stage", 1) and fixed.get("dst_memory", 1)):
+            return ""
+        forms = ["", "", "rotate"] if fixed.get("groups", 2) % 2 else ["", "rotate", "gated"]
+        return self.random.choice(forms)
+
     def make(self, opcode: Opcode | None = None, **fixed: int) -> Command:
         c, rng = self.config, self.random
         opcode = opcode or rng.choice([Opcode.VECTOR, Opcode.NORM, Opcode.SCALE, Opcode.SOFTMAX])
         rows = fixed.get("rows", rng.choice([1, 1, 2, 3, rng.randint(1, self.rows)]))
         groups = fixed.get("groups", rng.choice([1, 1, 2, 3, rng.randint(1, self.groups)]))
+        form = self.form(opcode, fixed)
+        if form == "gated":
+            groups += groups % 2
         params = {
             "param0": rng.randrange(c.param_words - groups + 1),
             "param1": rng.randrange(c.param_words - groups + 1),
@@ -424,8 +461,13 @@ class CommandMaker:
             "rows": rows,
             "groups": groups,
             "slot": rng.randrange(c.row_slots - rows + 1),
-            **self.destination(rows, groups),
         }
+        if c.decoder and opcode != Opcode.SOFTMAX:
+            values["wide"] = fixed.get("wide", rng.randrange(2) & ~fixed.get("wrap", 0))
+            values["same_param1"] = rng.randrange(2)
+            values |= {"rms": rng.randrange(2)} if opcode == Opcode.NORM else {}
+            values |= {"same_param0": rng.randrange(2)} if opcode == Opcode.VECTOR else {}
+        values |= self.destination(rows, groups, values.get("wide", 0))
         if opcode == Opcode.VECTOR:
             values |= self.accumulator(rows, groups) | self.residual(rows, groups) | params
             for name in (
@@ -433,7 +475,13 @@ class CommandMaker:
                 "wrap"
             ).split():
                 values[name] = rng.randrange(2)
-            values |= {"function": rng.randrange(4), "res_shift": rng.randrange(16)}
+            values["wrap"] &= 1 - values.get("wide", 0)
+            values |= {"function": rng.randrange(4 + c.decoder), "res_shift": rng.randrange(16)}
+            if form:
+                values |= dict.fromkeys(OTHER_FORMS, 0)
+                values |= {form: 1, "two_stage": 1}
+                if not values["dst_memory"]:
+                    values |= {"dst_memory": Memory.WEIGHT}
         elif opcode == Opcode.NORM:
             values |= self.residual(rows, groups) | params
             values |= {
@@ -451,5 +499,7 @@ class CommandMaker:
                 "causal": rng.randrange(2),
                 "score_shift": rng.randrange(32),
                 "first": rng.randrange(2),
+                "drop": rng.randrange(8),
+                "period": rng.randrange(rows + 2) if c.decoder else 0,
             }
         return complete(opcode, **{**values, **fixed})

@@ -16,8 +16,12 @@ SMALL = dataclasses.replace(
 CONFIGS: dict[str, AcceleratorConfig] = {
     "4x4": dataclasses.replace(SMALL, name="4x4"),
     "12x8": dataclasses.replace(SMALL, name="12x8", rows=12, columns=8, lanes=4, bus_bytes=8),
-    "8x12": dataclasses.replace(SMALL, name="8x12", rows=8, columns=12, lanes=4, bus_bytes=8),
-    "16x16": dataclasses.replace(SMALL, name="16x16", rows=16, columns=16, lanes=8, bus_bytes=16),
+    "8x12": dataclasses.replace(
+        SMALL, name="8x12", rows=8, columns=12, lanes=4, bus_bytes=8, decoder=False
+    ),
+    "16x16": dataclasses.replace(
+        SMALL, name="16x16", rows=16, columns=16, lanes=8, bus_bytes=16, row_slots=140
+    ),
 }
 
 
