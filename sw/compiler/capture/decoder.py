@@ -57,7 +57,11 @@ def capture_decoder(module: nn.Module, *, context: int) -> FloatGraph:
     _check_configuration(module, context)
     private = private_copy(module)
     short = _exported(private, min(TOKENS, context - 1))
-    lengths = Lengths(short, _exported(private, context))
+    try:
+        long = _exported(private, context)
+    except CompileError as error:
+        raise CompileError(f"for {context} tokens, {error}") from error
+    lengths = Lengths(short, long)
     capture = DecoderCapture(lengths)
     with torch.no_grad():
         for node in short.nodes:

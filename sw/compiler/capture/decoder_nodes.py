@@ -118,9 +118,8 @@ def run_decoder_node(c: DecoderCapture, node: torch.fx.Node) -> object:
     for item in (c.values[item] for item in node.all_input_nodes):
         flat += item if isinstance(item, list | tuple) else [item]
     if all(isinstance(item, Tensor | Positional) for item in flat):
-        if c.lengths.differs(node) or any(isinstance(item, Positional) for item in flat):
-            return _constant(c, node)
-    elif node.target in VIEWS | REPEATS:
+        return _constant(c, node)
+    if node.target in VIEWS | REPEATS:
         c.lengths.check_sizes(node)
     elif c.lengths.differs(node):
         raise refuse(node, "its arguments depend on the number of tokens")
@@ -137,8 +136,12 @@ def run_decoder_node(c: DecoderCapture, node: torch.fx.Node) -> object:
     return value
 
 
-def _constant(c: DecoderCapture, node: torch.fx.Node) -> Positional:
-    """Execute a node of constants of which some depend on the number of tokens."""
+def _constant(c: DecoderCapture, node: torch.fx.Node) -> object:
+    """Execute a node of constants."""
+    if not c.lengths.differs(node) and not any(
+        isinstance(c.values[item], Positional) for item in node.all_input_nodes
+    ):
+        return run_node(c, node)
 
     def value(item: torch.fx.Node) -> Any:
         found = c.values[item]
