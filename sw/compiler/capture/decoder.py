@@ -95,7 +95,7 @@ def _check_configuration(module: nn.Module, context: int) -> None:
             )
     for key in EXPERTS:
         if isinstance(count := entry(key), int) and count > 1:
-            raise CompileError(f"{name} has {count} experts ({key}): every token takes one path")
+            raise CompileError(f"{name} has {count} experts ({key}), of which tokens choose some")
     kinds = set(entry("layer_types") or ())
     window = entry("sliding_window")
     sliding = bool(kinds & WINDOWS) if kinds else entry("use_sliding_window") is not False

@@ -7,6 +7,7 @@ for each position, and the host has no part in them.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -132,6 +133,8 @@ def run_decoder_node(c: DecoderCapture, node: torch.fx.Node) -> object:
         value = run_node(c, node) if value is None else value
     except UnsupportedOperation as error:
         return norm_so_far(c, node, error)
+    if isinstance(value, Activation) and value.index.numel() == 0:
+        return replace(value, taken=False)  # the part of heads that does not turn, where all turn
     _check(c, node, value)
     return value
 

@@ -74,7 +74,7 @@ class Lengths:
         self._active = set(short.active)
         self._tables: dict[torch.fx.Node, Any] = {}
         for a, b in zip(short.active, long.active, strict=False):
-            if a.op != b.op or a.target is not b.target and a.op == "call_function":
+            if a.op != b.op or (a.target is not b.target and a.op == "call_function"):
                 raise self._unlike(a)
             self._twins[a] = b
             for x, y in self._leaves(a):
@@ -90,7 +90,9 @@ class Lengths:
         if twin is None:
             return False  # a constant that only constants read
         if node in self._active:
-            return not all(isinstance(x, torch.fx.Node) or _equal(x, y) for x, y in self._leaves(node))
+            return not all(
+                isinstance(x, torch.fx.Node) or _equal(x, y) for x, y in self._leaves(node)
+            )
         return not self._same(node, twin)
 
     def check_sizes(self, node: torch.fx.Node) -> None:
@@ -125,7 +127,7 @@ class Lengths:
                 return evaluate(self._twins[node], self._known, {})
         except (RuntimeError, IndexError) as error:
             reason = str(error).splitlines()[0]
-            raise refuse(node, f"it has no {self.long.tokens} positions: {reason}") from None
+            raise refuse(node, f"not for {self.long.tokens} positions: {reason}") from None
 
     def _same(self, a: torch.fx.Node, b: torch.fx.Node) -> bool:
         """Whether two constants are computed alike, from the same numbers."""

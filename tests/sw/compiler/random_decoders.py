@@ -118,9 +118,7 @@ class Attention(nn.Module):
         self.norms = nn.ModuleList(Norm(kind, self.dim) for _ in "qk") if normed else None
         turned = self.dim if choose.random() < 0.6 else 2 * choose.randint(1, self.dim // 2)
         factor = choose.choice((1.0, 1.0, 1.2)) if turned == self.dim else 1.0
-        self.rotary = Rotary(
-            choose.choice(ROTARY), choose.choice(TABLES), turned, context, factor
-        )
+        self.rotary = Rotary(choose.choice(ROTARY), choose.choice(TABLES), turned, context, factor)
         mask = torch.ones(context, context, dtype=torch.bool).tril()
         self.register_buffer("mask", mask, persistent=False)
 
