@@ -57,7 +57,11 @@ def capture_decoder(module: nn.Module, *, context: int) -> FloatGraph:
     _check_configuration(module, context)
     private = private_copy(module)
     short = _exported(private, min(TOKENS, context - 1))
-    lengths = Lengths(short, _exported(private, context))
+    try:
+        long = _exported(private, context)
+    except CompileError as error:
+        raise CompileError(f"for {context} tokens, {error}") from error
+    lengths = Lengths(short, long)
     capture = DecoderCapture(lengths)
     with torch.no_grad():
         for node in short.nodes:
@@ -91,7 +95,7 @@ def _check_configuration(module: nn.Module, context: int) -> None:
             )
     for key in EXPERTS:
         if isinstance(count := entry(key), int) and count > 1:
-            raise CompileError(f"{name} has {count} experts ({key}): every token takes one path")
+            raise CompileError(f"{name} has {count} experts ({key}), of which tokens choose some")
     kinds = set(entry("layer_types") or ())
     window = entry("sliding_window")
     sliding = bool(kinds & WINDOWS) if kinds else entry("use_sliding_window") is not False

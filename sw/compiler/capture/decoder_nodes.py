@@ -7,6 +7,7 @@ for each position, and the host has no part in them.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -118,9 +119,8 @@ def run_decoder_node(c: DecoderCapture, node: torch.fx.Node) -> object:
     for item in (c.values[item] for item in node.all_input_nodes):
         flat += item if isinstance(item, list | tuple) else [item]
     if all(isinstance(item, Tensor | Positional) for item in flat):
-        if c.lengths.differs(node) or any(isinstance(item, Positional) for item in flat):
-            return _constant(c, node)
-    elif node.target in VIEWS | REPEATS:
+        return _constant(c, node)
+    if node.target in VIEWS | REPEATS:
         c.lengths.check_sizes(node)
     elif c.lengths.differs(node):
         raise refuse(node, "its arguments depend on the number of tokens")
@@ -133,12 +133,18 @@ def run_decoder_node(c: DecoderCapture, node: torch.fx.Node) -> object:
         value = run_node(c, node) if value is None else value
     except UnsupportedOperation as error:
         return norm_so_far(c, node, error)
+    if isinstance(value, Activation) and value.index.numel() == 0:
+        return replace(value, taken=False)  # the part of heads that does not turn, where all turn
     _check(c, node, value)
     return value
 
 
-def _constant(c: DecoderCapture, node: torch.fx.Node) -> Positional:
-    """Execute a node of constants of which some depend on the number of tokens."""
+def _constant(c: DecoderCapture, node: torch.fx.Node) -> object:
+    """Execute a node of constants."""
+    if not c.lengths.differs(node) and not any(
+        isinstance(c.values[item], Positional) for item in node.all_input_nodes
+    ):
+        return run_node(c, node)
 
     def value(item: torch.fx.Node) -> Any:
         found = c.values[item]

@@ -155,7 +155,9 @@ def _written_out(c: Capture, node: torch.fx.Node, error: Exception) -> Activatio
     if root is None:
         raise error
     known: dict[torch.fx.Node, Any] = {
-        n: v.double() if v.is_floating_point() else v for n, v in c.constants.items()
+        n: v.double() if v.is_floating_point() else v
+        for n, v in c.constants.items()
+        if _is_scalar(v)
     }
     found = evaluate(node, {**known, root: GRID}, {})
     assert isinstance(found, Tensor)

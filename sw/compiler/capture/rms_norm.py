@@ -77,11 +77,12 @@ def norm_so_far(
     root = c.values[roots[0]]
     assert isinstance(root, Activation)
     numbers = {item for n in cone for item in n.args if isinstance(item, float)}
-    numbers |= {float(v) for n in cone for v in _constants(c, n) if v.numel() == 1}
+    constants = {n: v for item in cone for n, v in _constants(c, item)}
+    numbers |= {float(v) for v in constants.values() if v.numel() == 1}
     wanted = tuple(node.meta["val"].shape) == tuple(root.index.shape)
     candidates = sorted(number for number in numbers if 0 < number < 1) if wanted else []
     if candidates:
-        known = {n: v.double() if v.is_floating_point() else v for n, v in c.constants.items()}
+        known = {n: v.double() if v.is_floating_point() else v for n, v in constants.items()}
         probes = _probes(tuple(root.index.shape))
         try:
             results = [evaluate(node, known | dict.fromkeys(roots, x), {}) for x in probes]
@@ -96,8 +97,8 @@ def norm_so_far(
     return Pointwise(node, first)
 
 
-def _constants(c: Capture, node: torch.fx.Node) -> list[Tensor]:
-    return [v for n in node.all_input_nodes if isinstance(v := c.values[n], Tensor)]
+def _constants(c: Capture, node: torch.fx.Node) -> list[tuple[torch.fx.Node, Tensor]]:
+    return [(n, v) for n in node.all_input_nodes if isinstance(v := c.values[n], Tensor)]
 
 
 def _cone(

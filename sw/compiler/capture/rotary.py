@@ -177,13 +177,13 @@ def _moved(c: Capture, lengths: Lengths, node) -> Combination | list[Combination
 
 
 def rotated(c: Capture, lengths: Lengths, value: Combination) -> Activation:
-    """The rotation that a sum is, as an operation of the graph; or elements as they were, joined.
+    """The rotation that a sum is, as an operation of the graph; or one term with its factors.
 
     Raises `UnsupportedOperation` if it is none.
     """
     node, place = value.node, place_of(value.node)
-    if len(value.terms) == 1 and bool((value.terms[0].long == 1).all()):
-        return Activation(value.name, value.features, value.terms[0].index)
+    if len(value.terms) == 1:
+        return _scaled(c, value)
     if len(value.terms) != 2:
         raise value.error
     index, factors, shape = _by_row(lengths, value)
@@ -231,6 +231,20 @@ def rotated(c: Capture, lengths: Lengths, value: Combination) -> Activation:
     axis = _axis(lengths, value)
     result = order.reshape(len(index), *shape).movedim(0, axis)
     return Activation(c.builder.put(_shared(c, op)), len(own), result)
+
+
+def _scaled(c: Capture, value: Combination) -> Activation:
+    """Elements that were joined, or had their signs changed, and do not turn."""
+    term = value.terms[0]
+    plain = Activation(value.name, value.features, term.index)
+    steady = term.long.numel() > 0 and bool((term.long == term.long.flatten()[0]).all())
+    if not steady:
+        raise value.error
+    factor = term.factor.flatten()[0]
+    found = plain if factor == 1 else c.builder.scale(plain, factor, place_of(value.node))
+    if found is None:
+        raise value.error
+    return found
 
 
 def _axis(lengths: Lengths, value: Combination) -> int:
