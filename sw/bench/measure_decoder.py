@@ -1,4 +1,4 @@
-"""Measure passes of a decoder: cycles on the RTL, every byte against golden, share of the memory."""
+"""Measure passes of a decoder: cycles of the RTL, every byte against golden, use of the memory."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def measure_pass(
 ) -> dict[str, Any]:
     """One pass of `tokens` tokens behind `position` others, on golden and in Verilator.
 
-    `bandwidth_share`: bytes of weights, keys and values that the pass must read / (bytes of the bus *
-    cycles). `array_share`: products of two bytes / (R * C * cycles).
+    `bandwidth_share`: bytes of weights, keys and values that the pass must read / (bytes of the bus
+    * cycles). `array_share`: products of two bytes / (R * C * cycles).
     """
     entry: Entry = program.entries[tokens]
     ids = np.random.default_rng(seed + 1).integers(0, int(program.order.max()) + 1, tokens)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -48,12 +49,13 @@ class LoadedDecoder:
 
     Attributes
     ----------
-    cycles, passes: of all sessions so far (a device without cycles counts none).
+    counters: the device's, summed up over all passes so far, with `passes`, `tokens` and
+    `needed_bytes`: of weights, keys and values, once for each pass.
     """
 
     def __init__(self, device: Machine, program: Any):
         self.device, self.program = device, program
-        self.cycles = self.passes = 0
+        self.counters: Counter[str] = Counter()
         self._sessions: list[Session] = []
         self._slots = 0
         self._begins: dict[int, int] = {}  # of each entry's commands, in bytes
@@ -150,9 +152,10 @@ class LoadedDecoder:
         except KeyboardInterrupt:
             device.reset()
             raise
-        self.passes += 1
+        needed = self.program.work.bytes_of(entry, position)
+        self.counters.update({"passes": 1, "tokens": len(ids), "needed_bytes": needed})
         if device.has_cycles:
-            self.cycles += int(device.raw_counters()["cycles"])
+            self.counters.update(device.raw_counters())
         count = 2 * entry.selected * self.program.output_bytes
         return self.program.decode(entry, device.read(Region.IO, entry.output, count))
 

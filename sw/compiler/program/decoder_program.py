@@ -6,14 +6,18 @@ in a register; the host writes embedding rows, starts an entry and reads what th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from hw.config import AcceleratorConfig
 from hw.isa import COMMAND_BYTES, SELECTED
 from hw.numerics import saturate
+from sim.files import write_atomically
 from sw.compiler.graph.decoder import HEAD_BLOCK, Selection, check_tokens, head_order
 from sw.compiler.graph.operations import (
     QuantCachedAttention,
@@ -23,6 +27,7 @@ from sw.compiler.graph.operations import (
     QuantInput,
     QuantLinear,
 )
+from sw.compiler.program.decoder_file import decoder_bytes, read_decoder
 from sw.compiler.stream.access import selection_words
 from sw.compiler.stream.layout import Form, layout_of, pack_tensor
 
@@ -102,6 +107,26 @@ class DecoderProgram:
     prefix_image: tuple[tuple[int, np.ndarray], ...]
     work: Work
 
+    def to_bytes(self) -> bytes:
+        """Content of a program file."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        entries = [dict(_fields(entry)) for entry in self.entries.values()]
+        return decoder_bytes({**fields, "entries": entries, "work": dict(_fields(self.work))})
+
+    def save(self, path: str | Path) -> None:
+        """Write a program file; it appears whole or not at all. Raises `OSError`."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, self.to_bytes())
+
+    @classmethod
+    def load(cls, path: str | Path) -> DecoderProgram:
+        """Read a program file. Raises `ProgramError` for anything else."""
+        fields = read_decoder(Path(path))
+        entries = [Entry(**entry) for entry in fields.pop("entries")]
+        work = Work(**fields.pop("work"))
+        return cls(**fields, entries={entry.tokens: entry for entry in entries}, work=work)
+
     @property
     def context(self) -> int:
         """Positions that a sequence may have."""
@@ -146,6 +171,10 @@ class DecoderProgram:
         octave = words[..., 2 * SELECTED]
         low, high = words[..., 2 * SELECTED + 1] & 0xFFFFFFFF, words[..., 2 * SELECTED + 2]
         return Selection(places[..., 0], places[..., 1], octave.T, (low | high << 32).T)
+
+
+def _fields(value: Entry | Work) -> Iterator[tuple[str, Any]]:
+    return ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
 
 
 def work_of(graph: QuantGraph) -> Work:
