@@ -144,8 +144,8 @@ class Generator:
         """
         if len(ids) >= session.room:
             raise InputError(
-                f"the prompt has {len(ids)} tokens, the context has room for {session.room - 1} and "
-                f"an answer: shorten it or make --context larger"
+                f"the prompt has {len(ids)} tokens, the context has room for {session.room - 1} "
+                f"and an answer: shorten it or make --context larger"
             )
         prediction = session.prefill(ids)
         for number in range(tokens):

@@ -69,7 +69,8 @@ def lower_decoder(
         entry, context = _entry(graph, config, tokens, positions, constants)
         entries[tokens] = entry
         workspace, io = max(workspace, context.workspace.size), max(io, context.io.size)
-    planes = place_caches(config, Context.workspace_of(config), graph.decoder.caches, positions)
+    caches = Context.workspace_of(config)
+    planes = place_caches(config, caches, graph.decoder.caches, positions)
     image = [
         part
         for name, cache in graph.decoder.caches.items()
@@ -79,6 +80,7 @@ def lower_decoder(
         config=config,
         constants=constants.image(),
         workspace_bytes=workspace,
+        cache_bytes=caches.size,
         io_bytes=io,
         entries=entries,
         graph=graph_of_host(graph, head),

@@ -91,15 +91,17 @@ class DecoderProgram:
 
     Attributes
     ----------
-    config: the machine. constants: shared by all entries. workspace_bytes: of one sequence;
-    io_bytes: of any entry. entries: by number of tokens, 1 among them. graph: inputs and state of
-    the decoder, without the operations between. order: token of each machine index. prefix_image:
-    what a new sequence's workspace holds, (offset, bytes). work: what its passes must do.
+    config: the machine. constants: shared by all entries. workspace_bytes: of one sequence, the
+    first `cache_bytes` of them its keys and values; io_bytes: of any entry. entries: by number of
+    tokens, 1 among them. graph: inputs and state of the decoder, without the operations between.
+    order: token of each machine index. prefix_image: what a new
+    sequence's workspace holds, (offset, bytes). work: what its passes must do.
     """
 
     config: AcceleratorConfig
     constants: np.ndarray
     workspace_bytes: int
+    cache_bytes: int
     io_bytes: int
     entries: dict[int, Entry]
     graph: QuantGraph
