@@ -34,12 +34,14 @@ not checked by the machine, is only:
 - What on-chip words hold before a program writes them: after a program that ended with `HALT` what
   it left there, after power-up and after an error anything.
 - After an error, how much was written of the command that failed and of those around it on other
-  units. No byte outside the writable windows ever is.
+  units, and what registers hold that ADD or SELECT change. No byte outside the writable windows
+  ever is.
 - Which command is reported if several fail. `ILLEGAL_COMMAND` and `PROGRAM_END` are found in the
   order of the stream, when all commands in front are done. The other errors are found by units that
   run side by side: the machine reports one command of those that fail and are not held back, the
   golden model the first one in the stream.
-- A register that `SELECT` writes, in commands that no BARRIER or HALT separates from it.
+- A register that `SELECT` writes, in commands that no BARRIER or HALT separates from it. The golden
+  model refuses it.
 
 Commands with `wide` in their header have 16-bit operands or results in two signed bytes, `x = 256
 * high + low`: word 2*i has the high bytes of row i, word 2*i + 1 the low ones. A row of a wide GEMM

@@ -110,6 +110,7 @@ class GoldenMachine:
         self.squares = np.zeros(c.row_slots, np.int64)
         self.selection = np.zeros((SELECTED, SELECTED, 2), np.int64)  # row, place: value, index
         self.registers = [0] * REGISTERS
+        self.selected: set[int] = set()  # registers that SELECT wrote behind the last BARRIER
         # Rows whose state the program has written; a command without a program may read any.
         self.written = {name: np.ones(c.row_slots, np.bool_) for name in ROW_STATES}
         self.dram: dict[Region, _Dram] = {}
@@ -152,10 +153,12 @@ class GoldenMachine:
         executed = 0
         for written in self.written.values():
             written.fill(False)
+        self.selected.clear()
         for index in range(total):
             self.index = index
             word = commands[index * isa.COMMAND_BYTES : (index + 1) * isa.COMMAND_BYTES]
             command = self._decode(word)
+            self._check_registers(command)
             if self.drops(command):
                 continue
             executed += 1
@@ -174,6 +177,18 @@ class GoldenMachine:
         except isa.IsaError as error:
             raise self._stop(ErrorCode.ILLEGAL_COMMAND, str(error)) from None
         return command
+
+    def _check_registers(self, command: Command) -> None:
+        """A register that SELECT writes is used behind a BARRIER only."""
+        if command.opcode == Opcode.BARRIER:
+            self.selected.clear()
+        register, predicate = (command.values.get(n, 0) for n in ("register", "predicate"))
+        used = {predicate} if command.opcode == Opcode.SELECT else {register, predicate}
+        if used & self.selected:
+            raise UndefinedCommand(
+                f"command {self.index}: {command.opcode.name} uses a register that a SELECT before "
+                f"it writes, without a BARRIER between them"
+            )
 
     def drops(self, command: Command) -> bool:
         """Whether a predicate drops a command."""
@@ -519,6 +534,7 @@ class GoldenMachine:
             self._write_selection(v, best, rows)
         if v["register"]:
             self.registers[v["register"]] = int(best[-1, 0, 1])
+            self.selected.add(v["register"])
 
     def _write_selection(self, v: dict[str, int], best: Int, rows: slice) -> None:
         """Values and indices, octave and sum of each row, as INT16 halves, low ones first."""
