@@ -194,6 +194,21 @@ async def done_means_visible(dut):
         assert np.uint32(top).view(np.int32) == bench.memories.row_max[last]
 
 
+@cocotb.test
+async def causal_limits_begin_anew(dut):
+    """Row maxima of as many rows as there are slots, for several periods and for none."""
+    if not CONFIG.decoder:
+        return
+    bench = await start(dut, Stalls(0.1, 0.1), SEED)
+    values = product(rows=CONFIG.row_slots, n_tiles=2, acc_address=0, row_max=1)
+    values |= {"causal": 1, "limit": -1}
+    cases = list(itertools.product(WIDE, (0, 1, 2, C + 1, 127)))
+    for number, (wide, period) in enumerate(cases):
+        give(bench, Command(Opcode.GEMM, values | {"wide": wide, "period": period}), number)
+        await bench.run(2 + number)
+        await bench.check()
+
+
 async def measure(dut, commands: list[Command], conflicts: bool = False) -> tuple[int, Bench]:
     """Cycles from the first start to the last done, results checked."""
     bench = await start(dut, Stalls(acc_read=0.0, conflicts=conflicts), SEED)
