@@ -281,6 +281,24 @@ async def a_wide_row_is_as_fast_as_its_weights(dut):
 
 
 @cocotb.test
+async def a_wide_row_takes_the_time_of_two(dut):
+    """Whatever holds rows and weights up: nothing waits for what high bytes do not write."""
+    if not CONFIG.decoder:
+        return
+    for rows in (3, max(R, C)):
+        found = []
+        for wide in WIDE:
+            values = product(rows=(2 - wide) * rows, k_tiles=5, n_tiles=2, acc_stride=2 * rows)
+            bench = await start(dut, Stalls(activation=0.5, weight=0.2), SEED)
+            for number in range(3):
+                give(bench, Command(Opcode.GEMM, values | {"wide": wide}), number)
+            await bench.run(4)
+            await bench.check()
+            found.append((bench.done_cycles, bench.states))
+        assert found[0] == found[1]
+
+
+@cocotb.test
 async def formats_alternate_without_a_gap(dut):
     latency = MatrixUnit(CONFIG).latency
     rows = max(size for opcode, weights in FORMATS for size in tile_words(
