@@ -51,7 +51,8 @@ def _work(item: Item, c: AcceleratorConfig) -> int:
     if item.opcode in MATRIX_OPCODES:
         form = tile_format(c, item.opcode, v)
         tiles = v["k_tiles"] * v["n_tiles"]
-        return max(tiles * v["rows"], v["n_tiles"] * form.total_words(v["k_tiles"]))
+        rows = 2 * v["rows"] if v["wide"] else v["rows"]
+        return max(tiles * rows, v["n_tiles"] * form.total_words(v["k_tiles"]))
     if item.opcode in (Opcode.LOAD, Opcode.STORE):
         return v["runs"] * v["words"] * pitch_of(c, v["memory"]) // c.bus_bytes
     if item.opcode == Opcode.NORM:

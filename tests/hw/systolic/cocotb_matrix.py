@@ -194,6 +194,21 @@ async def done_means_visible(dut):
         assert np.uint32(top).view(np.int32) == bench.memories.row_max[last]
 
 
+@cocotb.test
+async def causal_limits_begin_anew(dut):
+    """Row maxima of as many rows as there are slots, for several periods and for none."""
+    if not CONFIG.decoder:
+        return
+    bench = await start(dut, Stalls(0.1, 0.1), SEED)
+    values = product(rows=CONFIG.row_slots, n_tiles=2, acc_address=0, row_max=1)
+    values |= {"causal": 1, "limit": -1}
+    cases = list(itertools.product(WIDE, (0, 1, 2, C + 1, 127)))
+    for number, (wide, period) in enumerate(cases):
+        give(bench, Command(Opcode.GEMM, values | {"wide": wide, "period": period}), number)
+        await bench.run(2 + number)
+        await bench.check()
+
+
 async def measure(dut, commands: list[Command], conflicts: bool = False) -> tuple[int, Bench]:
     """Cycles from the first start to the last done, results checked."""
     bench = await start(dut, Stalls(acc_read=0.0, conflicts=conflicts), SEED)
@@ -263,6 +278,24 @@ async def a_wide_row_is_as_fast_as_its_weights(dut):
         sizes = [sum(max(least, size) for size in tile_words(command)) for command in commands]
         dut._log.info(f"{opcode.name} {weights}: {(many - few) / 50} cycles a tile")
         assert many - few == sizes[1] - sizes[0], (many, few, sizes)
+
+
+@cocotb.test
+async def a_wide_row_takes_the_time_of_two(dut):
+    """Whatever holds rows and weights up: nothing waits for what high bytes do not write."""
+    if not CONFIG.decoder:
+        return
+    for rows in (3, max(R, C)):
+        found = []
+        for wide in WIDE:
+            values = product(rows=(2 - wide) * rows, k_tiles=5, n_tiles=2, acc_stride=2 * rows)
+            bench = await start(dut, Stalls(activation=0.5, weight=0.2), SEED)
+            for number in range(3):
+                give(bench, Command(Opcode.GEMM, values | {"wide": wide}), number)
+            await bench.run(4)
+            await bench.check()
+            found.append((bench.done_cycles, bench.states))
+        assert found[0] == found[1]
 
 
 @cocotb.test
