@@ -143,6 +143,10 @@ class AcceleratorConfig:
             f"lanes={self.lanes} must be at least 2, and at most half of rows={self.rows} and "
             f"columns={self.columns}, with decoder=True",
         )
+        check(
+            not self.decoder or self.row_slots >= 8,
+            f"row_slots={self.row_slots} must be at least 8 with decoder=True",
+        )
         check(32 <= self.address_bits <= 64, f"address_bits={self.address_bits} must be 32 to 64")
         check(
             _is_power_of_two(self.queue_depth) and 2 <= self.queue_depth <= 64,

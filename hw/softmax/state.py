@@ -7,7 +7,7 @@ from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.interfaces import RowPort
-from hw.isa import SUM_BITS
+from hw.isa import SELECTED, SUM_BITS
 from hw.softmax.exp2 import OCTAVE_BITS
 
 __all__ = ["DROP_BITS", "SHIFT_BITS", "SoftmaxState"]
@@ -39,10 +39,21 @@ class SoftmaxState(wiring.Component):
     update_slot: stage 0. update_shift: stage 1. update_first: stage 3. update_total: stage 4.
         update: stage 5: write L.
     shift: the matrix unit reads SHIFT.
+    row, row_octave, row_total: SELECT reads OCTAVE and L, of the first `SELECTED` rows.
+
+    Parameters
+    ----------
+    row_slots: rows. selection: there is SELECT, and for it a copy of the first rows.
     """
 
-    def __init__(self, row_slots: int):
+    def __init__(self, row_slots: int, *, selection: bool = False):
         self.row_slots = row_slots
+        self.selection = selection
+        copies = {
+            "row": In(range(SELECTED)),
+            "row_octave": Out(signed(OCTAVE_BITS)),
+            "row_total": Out(SUM_BITS),
+        }
         super().__init__(
             {
                 "slot": In(10),
@@ -60,6 +71,7 @@ class SoftmaxState(wiring.Component):
                 "update_total": In(SUM_BITS),
                 "update": In(1),
                 "shift": In(RowPort(SHIFT_BITS)),
+                **(copies if selection else {}),
             }
         )
 
@@ -128,4 +140,20 @@ class SoftmaxState(wiring.Component):
             total_write.data.eq(after),
             total_write.en.eq(self.update),
         ]
+        if self.selection:
+            for name, port, value in (
+                ("octave", octave_write, self.row_octave),
+                ("total", total_write, self.row_total),
+            ):
+                copy = memory.Memory(shape=len(value), depth=SELECTED, init=[])
+                m.submodules[f"{name}_copy"] = copy
+                read, write = copy.read_port(), copy.write_port()
+                m.d.comb += [
+                    read.addr.eq(self.row),
+                    read.en.eq(1),
+                    value.eq(read.data),
+                    write.addr.eq(port.addr),
+                    write.data.eq(port.data[: len(value)]),
+                    write.en.eq(port.en & (port.addr[len(self.row) :] == 0)),
+                ]
         return m

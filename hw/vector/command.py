@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from amaranth import Cat, Module, Signal, signed
+from amaranth import Cat, Module, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.config import AcceleratorConfig
 from hw.interfaces import INDEX_BITS, command_layout, command_stream
-from hw.isa import Memory, Opcode
+from hw.isa import SELECTED, Memory, Opcode
 
-__all__ = ["VECTOR_OPCODES", "Decoder", "work_layout"]
+__all__ = ["VECTOR_OPCODES", "Decoder", "is_vector", "work_layout"]
 
 VECTOR_OPCODES = (Opcode.VECTOR, Opcode.NORM, Opcode.SCALE, Opcode.SOFTMAX)
-KIND_BITS = 2
-assert len({op % (1 << KIND_BITS) for op in VECTOR_OPCODES}) == len(VECTOR_OPCODES)
+
+
+def _opcodes(config: AcceleratorConfig) -> tuple[Opcode, ...]:
+    return (*VECTOR_OPCODES, Opcode.SELECT) if config.decoder else VECTOR_OPCODES
+
+
+def _kind_bits(opcodes: tuple[Opcode, ...]) -> int:
+    """Low bits that tell the opcodes apart."""
+    return next(n for n in range(8) if len({op % (1 << n) for op in opcodes}) == len(opcodes))
+
 
 _FIELDS = {
     # What kind of command: at most one is set, none for VECTOR.
@@ -64,7 +72,8 @@ _FIELDS = {
 }
 
 _DECODER_FIELDS = {
-    "period": 7,
+    "select": 1,  # what kind of command
+    "period": 7,  # SOFTMAX; SELECT: the register
     "wide": 1,
     "function": 3,
     "gated": 1,
@@ -72,6 +81,8 @@ _DECODER_FIELDS = {
     "same_param0": 1,
     "same_param1": 1,
     "rms": 1,
+    "base": 20,
+    "write_selection": 1,
 }
 """What commands have with the option `decoder`, beside or instead of `_FIELDS`."""
 
@@ -84,9 +95,17 @@ def work_layout(config: AcceleratorConfig) -> data.StructLayout:
     """A vector command. Of what a kind does not have, bits and choices (all that is not longer than
     `function`) are 0 and numbers, which nothing looks at then, are anything.
 
-    error: row state beyond `row_slots`: the command must not be executed.
+    error: row state beyond `row_slots`, or the selection: the command must not be executed.
     """
     return data.StructLayout({**_fields(config).members, "error": 1})
+
+
+def is_vector(command) -> Value:
+    """Whether a command, or a group of one, is of VECTOR."""
+    others = [command.norm, command.scale, command.softmax]
+    if "select" in command.shape().members:
+        others.append(command.select)
+    return ~Cat(others).any()
 
 
 class Decoder(wiring.Component):
@@ -114,10 +133,12 @@ class Decoder(wiring.Component):
         entry = self.i.payload
         layout = _fields(config)
         o = Signal(layout)
-        views = {op: data.View(command_layout(op), entry.word) for op in VECTOR_OPCODES}
+        opcodes = _opcodes(config)
+        views = {op: data.View(command_layout(op), entry.word) for op in opcodes}
         # Dispatch sends no other opcodes.
-        kind = views[Opcode.VECTOR].opcode[:KIND_BITS]
-        cases = {op: int(op) % (1 << KIND_BITS) for op in VECTOR_OPCODES}
+        kind_bits = _kind_bits(opcodes)
+        kind = views[Opcode.VECTOR].opcode[:kind_bits]
+        cases = {op: int(op) % (1 << kind_bits) for op in opcodes}
         m.d.comb += o.index.eq(entry.index)
         for name in layout.members:
             having = {op: view[name] for op, view in views.items() if name in view.shape().members}
@@ -160,6 +181,16 @@ class Decoder(wiring.Component):
                 ]
             with m.Case(cases[Opcode.SOFTMAX]):
                 m.d.comb += [o.softmax.eq(1), o.read_acc.eq(1), o.row_records.eq(1)]
+            if config.decoder:
+                select = views[Opcode.SELECT]
+                with m.Case(cases[Opcode.SELECT]):
+                    m.d.comb += [
+                        o.select.eq(1),
+                        o.read_acc.eq(1),
+                        o.res_dst_address.eq(select.res_address),
+                        o.write_residual.eq(0),  # its groups write nothing
+                        o.write_selection.eq(select.write_residual),
+                    ]
 
         full, checked = Signal(), Signal()
         fields = Signal(layout, reset_less=True)
@@ -182,4 +213,7 @@ class Decoder(wiring.Component):
             end.eq(fields.slot + fields.rows),
             error.eq(uses_slots & (end > config.row_slots)),
         ]
+        if config.decoder:
+            with m.If(fields.select):
+                m.d.comb += error.eq(end > SELECTED)
         return m

@@ -13,7 +13,9 @@ from hw.isa import SQUARES_BITS, SUM_BITS, Memory
 from hw.memory.banks import BANK_BITS, bank_of, memory_banks, memory_words
 from hw.softmax.state import SHIFT_BITS
 from hw.vector.affine import Param, Record
+from hw.vector.command import is_vector
 from hw.vector.lane import Lane, Stage
+from hw.vector.select import select_group
 from hw.vector.sequencer import group_layout
 from hw.vector.statistics import RowSums
 from hw.vector.writer import WordWriter
@@ -55,6 +57,8 @@ class LanePipeline(wiring.Component):
     update: row sums for the row state. o_hold: see above.
     last: the last group of a command is at its end, by whatever end. done: it is being written.
         error: a group with an error is. i_halt: write nothing from the next cycle on.
+    select: a group of SELECT is at its end, without an error; its command's end is not `last`.
+    select_group, select_acc: the group, until the next one of any command.
     """
 
     latency = Stage.WRITE
@@ -62,6 +66,11 @@ class LanePipeline(wiring.Component):
     def __init__(self, config: AcceleratorConfig):
         self.config = config
         lanes = config.lanes
+        selection = {
+            "select": Out(1),
+            "select_group": Out(select_group(config)),
+            "select_acc": Out(32 * lanes),
+        }
         super().__init__(
             {
                 "i": In(group_layout(config)),
@@ -83,6 +92,7 @@ class LanePipeline(wiring.Component):
                 "done": Out(1),
                 "error": Out(1),
                 "i_halt": In(1),
+                **(selection if config.decoder else {}),
             }
         )
 
@@ -95,6 +105,8 @@ class LanePipeline(wiring.Component):
         row_shift = DelayLine(m, self.record.shift, "row_shift", first=Stage.AHEAD)
         valid = DelayLine(m, self.i_valid, "valid", reset=True)
         read, late, before, write = Stage.READ, Stage.LATE_READ, Stage.WRITE - 1, Stage.WRITE
+        # At `before`: a group is at its end, and has no error; at `write`: it has one.
+        going, good, bad = Signal(), Signal(), Signal()
 
         def bank(memory: Memory, address: str, stage: int) -> Signal:
             """Of an address that is used at `stage`, as a register."""
@@ -112,7 +124,7 @@ class LanePipeline(wiring.Component):
             return register
 
         # --- reads --------------------------------------------------------------------------------
-        vector = DelayLine(m, ~(group.norm | group.scale | group.softmax), "vector")
+        vector = DelayLine(m, is_vector(group), "vector")
         reads_early = valid[read] & vector[read]
         late_gain = valid[late] & line["read_gain"][late]
         next_late = late - read - 1  # where such a group is when one is issued that reads with it
@@ -201,6 +213,21 @@ class LanePipeline(wiring.Component):
                 for lane in (even, odd):
                     m.d.comb += [lane.cosine.eq(even.o_angle), lane.sine.eq(odd.o_angle)]
 
+        # --- selection ----------------------------------------------------------------------------
+        # The latest group stays where it is read ahead: of SELECT, one is issued at a time.
+        ends_command = line["last"][before]
+        if config.decoder:
+            names = {"row": "slot", "address": "res_write_address"}
+            latest = [
+                self.select_group[name].eq(line[names.get(name, name)][Stage.AHEAD])
+                for name in self.select_group.shape().members
+            ]
+            with m.If(valid[Stage.AHEAD]):
+                m.d.sync += latest
+            ends_command &= ~line["select"][before]
+            m.d.comb += self.select_acc.eq(acc)
+            m.d.sync += self.select.eq(good & line["select"][before])
+
         # --- row sums -----------------------------------------------------------------------------
         term = Stage.TERM
         m.d.comb += [
@@ -218,8 +245,6 @@ class LanePipeline(wiring.Component):
 
         # --- writes -------------------------------------------------------------------------------
         # What is written is decided a cycle before.
-        going, good = Signal(), Signal()
-        bad = Signal()
         m.submodules.writer = writer = WordWriter(config)
         for port in ("activation_write", "weight_write"):
             wiring.connect(m, getattr(writer, port), wiring.flipped(getattr(self, port)))
@@ -256,7 +281,7 @@ class LanePipeline(wiring.Component):
             self.residual_write.valid.eq(good & line["write_residual"][before]),
             self.update.statistics.eq(row_end & line["statistics"][before]),
             self.update.softmax.eq(row_end & line["softmax"][before]),
-            self.last.eq(going & line["last"][before]),
+            self.last.eq(going & ends_command),
             bad.eq(going & failed[before]),
         ]
         return m

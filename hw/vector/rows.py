@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth import Cat, Module, Signal, signed
+from amaranth import Cat, Const, Module, Signal, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -43,6 +43,7 @@ class RowEngine(wiring.Component):
     slot: row whose state is wanted. octave, drop, total, statistics: its state, a cycle later.
     row_max: the matrix unit's row maxima, at the same slot.
     step_slot, step_octave, step_drop, step_shift, step: new octaves, to the row state.
+    i_selected: SELECT is done. Until then the engine holds it: it reads the row state late.
     """
 
     depth = 16
@@ -66,6 +67,7 @@ class RowEngine(wiring.Component):
                 "step_drop": Out(DROP_BITS),
                 "step_shift": Out(signed(SHIFT_BITS)),
                 "step": Out(1),
+                **({"i_selected": In(1)} if config.decoder else {}),
             }
         )
 
@@ -125,10 +127,11 @@ class RowEngine(wiring.Component):
             m.d.sync += norm_works.eq(1)
         with m.Elif(norm.ends):
             m.d.sync += norm_works.eq(0)
+        selects = work.select & ~self.i_selected if self.config.decoder else Const(0, 1)
         may_begin = ~work.norm | ~(busy | norm_works)
         m.d.comb += [
             begin.eq(more & room & may_begin),
-            idle.eq(~norm_works),
+            idle.eq(~norm_works & ~selects),
             self.slot.eq(slot),
             self.row_max.slot.eq(slot),
         ]

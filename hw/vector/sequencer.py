@@ -14,7 +14,7 @@ from hw.interfaces import ADDRESS_BITS, INDEX_BITS, advance
 from hw.isa import Function
 from hw.vector.affine import Record
 from hw.vector.ahead import AheadPort
-from hw.vector.command import work_layout
+from hw.vector.command import is_vector, work_layout
 from hw.vector.lane import Stage
 from hw.vector.operands import word_layout
 from hw.vector.writer import granule_bits
@@ -46,7 +46,7 @@ def group_layout(config: AcceleratorConfig) -> data.StructLayout:
     ).split()
     if config.decoder:
         own["gate"] = unsigned(1)  # the first one of a pair
-        same += ["wide", "gated", "rotate"]
+        same += ["select", "wide", "gated", "rotate"]
     members = work_layout(config).members
     return data.StructLayout({**own, **{name: members[name] for name in same}})
 
@@ -57,7 +57,8 @@ class Sequencer(wiring.Component):
     A group is issued when its accumulator word and its row's record are there, if it needs them,
     and `i_hold` does not keep the first-stage parameter port from it. The word stays at the head
     of its FIFO while its C/V groups are issued. Of gated pairs the second group has the result: the
-    first one stands at the same place of the destination, and completes no word.
+    first one stands at the same place of the destination, and completes no word. Of SELECT a group
+    is issued when the one before it is done with.
 
     Latency: a group is issued a cycle after its command was taken at the earliest, and comes out
     in the cycle after. Throughput: a group a cycle; a cycle passes between the last group of a
@@ -71,6 +72,7 @@ class Sequencer(wiring.Component):
     o, o_valid: the group that comes out in this cycle.
     acc, acc_error, o_record: of the group that stands at `Stage.AHEAD`; acc_error: its accumulator
         word lies beyond the memory.
+    i_next: a group of SELECT is done with.
     index: position of the command whose groups now reach the end of the pipeline; the pipeline
         pulses `i_done` at its end. i_hold: PARAM0 is in use when a group issued now would need it.
     """
@@ -94,6 +96,7 @@ class Sequencer(wiring.Component):
                 "index": Out(INDEX_BITS),
                 "i_done": In(1),
                 "i_hold": In(1),
+                **({"i_next": In(1)} if config.decoder else {}),
             }
         )
 
@@ -141,11 +144,15 @@ class Sequencer(wiring.Component):
         alone = Signal(reset_less=True)  # a wide word of this group only
         held, gate = Const(0, 1), Const(0, 1)
         row_words: ValueLike = 1  # of the destination, in a panel
+        res_step: ValueLike = 1  # to the residual word of the next group
         if config.decoder:
-            # The group before it completed a word, whose high bytes follow that.
-            held = alone & self.o_valid
+            # The group before it completed a word, whose high bytes follow; or the selector has it.
+            selecting = Signal()
+            held = (alone & self.o_valid) | selecting
+            m.d.sync += selecting.eq((selecting & ~self.i_next) | (issue & work.select))
             gate = work.gated & ~group[0]
             row_words = Mux(work.wide, 2, 1)
+            res_step = ~work.select  # of SELECT, all groups have the address of their row
         m.d.comb += [
             ready.eq(
                 (self.word.valid | ~needs_word)
@@ -229,7 +236,7 @@ class Sequencer(wiring.Component):
                     groups_left.eq(groups_left - 1),
                     last_in_row.eq(groups_left == 2),
                     group.eq(group + 1),
-                    residual.eq(advance(residual, 1)),
+                    residual.eq(advance(residual, res_step)),
                     keys_left.eq(keys_left - lanes),
                     granule.eq(Mux(word_is_full & ~gate, 0, granule + ~gate)),
                     dst.eq(advance(dst, Mux(word_is_full & ~gate, work.dst_stride, 0))),
@@ -264,7 +271,7 @@ class Sequencer(wiring.Component):
                 work.eq(command),
                 needs_word.eq(command.read_acc & good),
                 needs_record.eq(command.row_records & good),
-                reads_param0.eq(~(command.norm | command.scale | command.softmax)),
+                reads_param0.eq(is_vector(command)),
                 rows_left.eq(command.rows),
                 last_row.eq(command.rows == 1),
                 groups_left.eq(command.groups),

@@ -17,8 +17,10 @@ from hw import isa
 from hw.cells.block_ram import BlockRam
 from hw.config import AcceleratorConfig
 from hw.interfaces import command_layout
-from hw.isa import MASKED_SCORE, Command, Memory, Opcode
+from hw.isa import MASKED_SCORE, SELECTED, Command, Memory, Opcode
 from hw.memory.scratchpad import Scratchpad
+from hw.vector.command import VECTOR_OPCODES
+from sw.compiler.stream.access import selection_words
 from sw.golden.machine import GoldenMachine
 from tests.hw.memory.banks import bank_of, banks_of
 
@@ -99,6 +101,7 @@ class Bench:
         self.acc_stall = acc_stall
         self.memory = {name: getattr(machine, name).copy() for name in MEMORIES}
         self.row_max = machine.row_max.copy()
+        self.registers = list(machine.registers)
         self.cycle = 0
         self.done_cycles: list[int] = []
         self.started_cycles: list[int] = []
@@ -163,15 +166,16 @@ class Bench:
         """Known row state: it survives a reset, and the test before this one."""
         rows = self.config.row_slots
         reset = {"rows": rows, "groups": 1, "slot": 0}
-        await self.run(
-            [
-                complete(Opcode.SOFTMAX, **reset, first=1, limit=0, acc_stride=rows),
-                complete(
-                    Opcode.VECTOR, **reset, from_residual=1, res_stride=1, statistics=1,
-                    statistics_first=1,
-                ),
-            ]
-        )  # fmt: skip
+        commands = [
+            complete(Opcode.SOFTMAX, **reset, first=1, limit=0, acc_stride=rows),
+            complete(
+                Opcode.VECTOR, **reset, from_residual=1, res_stride=1, statistics=1,
+                statistics_first=1,
+            ),
+        ]  # fmt: skip
+        if self.config.decoder:
+            commands.append(complete(Opcode.SELECT, rows=SELECTED, groups=1, first=1))
+        await self.run(commands)
         for record in (self.done_cycles, self.started_cycles, self.issued_cycles):
             record.clear()
         self.cycle = 0
@@ -238,6 +242,8 @@ class Bench:
         if self.get("status__error") & 1:
             error = self.get("status__error")
             self.errors.append((error >> 1 & 15, error >> 5))
+        if self.config.decoder and self.get("selected") & 1:
+            self._select(self.get("selected"))
         taken = bool(self.get("i_command__valid") and self.get("i_command__ready"))
         assert taken == bool(self.get("status__started"))
         if taken:
@@ -247,6 +253,10 @@ class Bench:
             self.set(name, value)
         self.cycle += 1
         return taken
+
+    def _select(self, selected: int) -> None:
+        assert self.done_cycles[-1] == self.cycle
+        self.registers[selected >> 1 & 15] = selected >> 5
 
     def _garbage(self, port: str) -> int:
         """Of a memory that has nothing to answer: what comes is not what came before."""
@@ -300,6 +310,7 @@ class Bench:
         self.machine.execute(command)
 
     def compare(self) -> None:
+        assert self.registers == self.machine.registers
         for name, memory in self.memory.items():
             expected = getattr(self.machine, name)
             wrong = np.argwhere((memory != expected).any(1)).ravel()
@@ -347,16 +358,18 @@ def dependencies(config: AcceleratorConfig, commands: list[Command]) -> list[int
     for command in commands:
         v = command.values
         slots = set()
-        if command.opcode != Opcode.VECTOR or v["statistics"]:
+        writes = v.get("write_residual", 0)
+        if command.opcode == Opcode.SELECT:  # it keeps the order of its own rows
+            slots = set(range(v["slot"], v["slot"] + v["rows"])) if writes else set()
+        elif command.opcode != Opcode.VECTOR or v["statistics"]:
             slots = set(range(v["slot"], v["slot"] + v["rows"]))
         reads = command.opcode == Opcode.NORM or (
             command.opcode == Opcode.VECTOR
             and (v["from_residual"] or v["add_residual"] or v["rotate"])
         )
 
-        def words(base, v=v):
-            rows, groups = range(v["rows"]), range(v["groups"])
-            return {base + i * v["res_stride"] + g for i in rows for g in groups}
+        def words(base, groups=v["groups"], v=v):
+            return {base + i * v["res_stride"] + g for i in range(v["rows"]) for g in range(groups)}
 
         read = words(v["res_address"]) if reads else set()
         need = 0
@@ -364,8 +377,12 @@ def dependencies(config: AcceleratorConfig, commands: list[Command]) -> list[int
             if slots & slots_of[earlier] or read & written_of[earlier]:
                 need = earlier + 1
         needs.append(need)
-        slots_of.append(slots)
-        written_of.append(words(v["res_dst_address"]) if v.get("write_residual") else set())
+        # Nothing waits for a SELECT that reads what it then overwrites.
+        slots_of.append(set() if command.opcode == Opcode.SELECT else slots)
+        if command.opcode == Opcode.SELECT and writes:
+            written_of.append(words(v["res_address"], selection_words(config)))
+        else:
+            written_of.append(words(v["res_dst_address"]) if writes else set())
     return needs
 
 
@@ -445,9 +462,34 @@ class CommandMaker:
         forms = ["", "", "rotate"] if fixed.get("groups", 2) % 2 else ["", "rotate", "gated"]
         return self.random.choice(forms)
 
+    def select(self, **fixed: int) -> Command:
+        c, rng = self.config, self.random
+        rows = fixed.get("rows", rng.choice([1, 2, 3, SELECTED]))
+        groups = fixed.get("groups", rng.choice([1, 2, 3, rng.randint(1, self.groups)]))
+        words = selection_words(c)
+        stride = words + rng.randrange(3)
+        width = groups * c.lanes
+        values = {
+            "rows": rows,
+            "groups": groups,
+            **self.accumulator(rows, groups),
+            "slot": rng.randrange(SELECTED - rows + 1),
+            "limit": rng.choice([-3, 0, 1, width, isa.NO_LIMIT, rng.randint(0, width)]),
+            "base": rng.choice([0, (1 << 20) - 2, rng.getrandbits(20)]),
+            "score_shift": rng.choice([0, 0, 31, rng.randrange(32)]),
+            "first": rng.randrange(2),
+            "write_residual": rng.randrange(2),
+            "res_address": rng.randrange(c.residual_words - (rows - 1) * stride - words + 1),
+            "res_stride": stride,
+            "register": rng.randrange(16),
+        }
+        return complete(Opcode.SELECT, **{**values, **fixed})
+
     def make(self, opcode: Opcode | None = None, **fixed: int) -> Command:
         c, rng = self.config, self.random
-        opcode = opcode or rng.choice([Opcode.VECTOR, Opcode.NORM, Opcode.SCALE, Opcode.SOFTMAX])
+        opcode = opcode or rng.choice(VECTOR_OPCODES + ((Opcode.SELECT,) if c.decoder else ()))
+        if opcode == Opcode.SELECT:
+            return self.select(**fixed)
         rows = fixed.get("rows", rng.choice([1, 1, 2, 3, rng.randint(1, self.rows)]))
         groups = fixed.get("groups", rng.choice([1, 1, 2, 3, rng.randint(1, self.groups)]))
         form = self.form(opcode, fixed)

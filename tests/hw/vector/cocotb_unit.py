@@ -7,10 +7,11 @@ import cocotb
 import numpy as np
 
 from hw.config import AcceleratorConfig
-from hw.isa import MASKED_SCORE, NO_LIMIT, ErrorCode, Function, Memory, Opcode
+from hw.isa import MASKED_SCORE, NO_LIMIT, SELECTED, ErrorCode, Function, Memory, Opcode
 from hw.vector import golden
 from hw.vector.rsqrt import NormRow
 from hw.vector.unit import VectorUnit
+from sw.compiler.stream.access import selection_words
 from tests.hw.vector.bench import (
     Bench,
     CommandMaker,
@@ -59,12 +60,13 @@ async def every_kind_after_every_kind(dut):
     if DECODER:
         kinds += [(Opcode.VECTOR, {"groups": 1, "rotate": 1})]
         kinds += [(Opcode.VECTOR, {"groups": 2, "gated": 1})]
+        kinds += [(Opcode.SELECT, {"groups": 1, "slot": 0})]
     commands = []
     for first in kinds:
         for second in kinds:
             for opcode, fixed in (first, second):
-                slot = len(commands) % bench.config.row_slots
-                commands.append(maker.make(opcode, rows=1, slot=slot, **fixed))
+                slot = {"slot": len(commands) % bench.config.row_slots}
+                commands.append(maker.make(opcode, rows=1, **(slot | fixed)))
     await bench.run(commands)
     bench.compare()
 
@@ -367,6 +369,11 @@ def error_cases(c: AcceleratorConfig):
     yield maker.make(Opcode.VECTOR, **pairs, param1=c.param_words - 1)
     del vector["gated"]
     yield maker.make(Opcode.VECTOR, **vector, rotate=1, res_address=c.residual_words - 1)
+    yield maker.make(Opcode.SELECT, **base, slot=SELECTED - 2)
+    yield maker.make(Opcode.SELECT, **base, **acc)
+    far = c.residual_words - 3 * selection_words(c)
+    place = {"write_residual": 1, "res_address": far + 1, "res_stride": selection_words(c)}
+    yield maker.make(Opcode.SELECT, **base, **place)
 
 
 @cocotb.test()
@@ -387,7 +394,7 @@ async def errors(dut):
         while not await bench.step():
             pass
         bench.offer(commands[0], 8)
-        for _ in range(100):
+        for _ in range(100 if bad.opcode != Opcode.SELECT else 1000):
             await bench.step()
         bench.offer(None)
         assert bench.errors == [(int(ErrorCode.ONCHIP_RANGE), 7)], (bad, bench.errors)
