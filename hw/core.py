@@ -225,6 +225,7 @@ class Core(wiring.Component):
             m.d.comb += unit.regions.eq(self.regions)
         if c.decoder:
             connect(m, wiring.flipped(self.registers), front_end.registers)
+            m.d.comb += front_end.i_select.eq(vector.selected)
 
         # --- commands and status ------------------------------------------------------------------
         for i, (name, unit) in enumerate(zip(UNITS, units, strict=True)):

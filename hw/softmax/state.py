@@ -39,7 +39,7 @@ class SoftmaxState(wiring.Component):
     update_slot: stage 0. update_shift: stage 1. update_first: stage 3. update_total: stage 4.
         update: stage 5: write L.
     shift: the matrix unit reads SHIFT.
-    row, row_octave, row_total: SELECT reads OCTAVE and L, of the first `SELECTED` rows.
+    row, row_octave, row_total: SELECT reads OCTAVE and L, of the first rows, twice `SELECTED`.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class SoftmaxState(wiring.Component):
         self.row_slots = row_slots
         self.selection = selection
         copies = {
-            "row": In(range(SELECTED)),
+            "row": In(range(2 * SELECTED)),
             "row_octave": Out(signed(OCTAVE_BITS)),
             "row_total": Out(SUM_BITS),
         }
@@ -145,7 +145,7 @@ class SoftmaxState(wiring.Component):
                 ("octave", octave_write, self.row_octave),
                 ("total", total_write, self.row_total),
             ):
-                copy = memory.Memory(shape=len(value), depth=SELECTED, init=[])
+                copy = memory.Memory(shape=len(value), depth=2 * SELECTED, init=[])
                 m.submodules[f"{name}_copy"] = copy
                 read, write = copy.read_port(), copy.write_port()
                 m.d.comb += [

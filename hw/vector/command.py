@@ -190,6 +190,7 @@ class Decoder(wiring.Component):
                         o.res_dst_address.eq(select.res_address),
                         o.write_residual.eq(0),  # its groups write nothing
                         o.write_selection.eq(select.write_residual),
+                        o.period.eq(select.register),
                     ]
 
         full, checked = Signal(), Signal()
@@ -215,5 +216,5 @@ class Decoder(wiring.Component):
         ]
         if config.decoder:
             with m.If(fields.select):
-                m.d.comb += error.eq(end > SELECTED)
+                m.d.comb += error.eq(end > 2 * SELECTED)
         return m

@@ -8,13 +8,13 @@ from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.config import AcceleratorConfig
-from hw.interfaces import ADDRESS_BITS, WritePort, advance
-from hw.isa import MASKED_SCORE, REGISTER_BITS, REGISTERS, SELECTED, SUM_BITS, Memory
+from hw.interfaces import ADDRESS_BITS, RegisterWrite, WritePort, advance
+from hw.isa import MASKED_SCORE, REGISTER_BITS, SELECTED, SUM_BITS, Memory
 from hw.memory.banks import bank_of, memory_banks, memory_words
 from hw.softmax.exp2 import OCTAVE_BITS
 from hw.vector.command import work_layout
 
-__all__ = ["Selected", "Selector", "select_group"]
+__all__ = ["Selector", "select_group"]
 
 PLACE_BITS = (SELECTED - 1).bit_length()
 NUMBERS = 2 * SELECTED + 4
@@ -22,17 +22,11 @@ NUMBERS = 2 * SELECTED + 4
 
 Entry = data.StructLayout({"value": signed(32), "index": REGISTER_BITS})
 
-Selected = data.StructLayout(
-    {"valid": 1, "register": (REGISTERS - 1).bit_length(), "index": REGISTER_BITS}
-)
-"""`valid` for one cycle: `index` is for this register."""
-
-
 def select_group(config: AcceleratorConfig) -> data.StructLayout:
     """What the selector must know of a group; its command says the rest."""
     return data.StructLayout(
         {
-            "row": PLACE_BITS,  # of the selection
+            "row": PLACE_BITS + 1,  # of the softmax state; two of them share a selection
             "keys": Shape.cast(range(config.lanes + 1)).width,  # values below the limit
             "first_of_row": 1,
             "last_of_row": 1,
@@ -48,7 +42,7 @@ class Selector(wiring.Component):
     ```
     for v in range(keys):
         value = round(acc[v], score_shift)
-        if value > SELECTED[row][7].value:
+        if value > SELECTED[row % 8][7].value:
             insert (value, index) behind all that are not smaller; the last one falls out
         index = (index + 1) % 2**20
     ```
@@ -85,8 +79,8 @@ class Selector(wiring.Component):
                 "next": Out(1),
                 "done": Out(1),
                 "error": Out(1),
-                "selected": Out(Selected),
-                "row": Out(PLACE_BITS),
+                "selected": Out(RegisterWrite),
+                "row": Out(PLACE_BITS + 1),
                 "octave": In(signed(OCTAVE_BITS)),
                 "total": In(SUM_BITS),
                 "residual_write": Out(WritePort(16 * config.lanes)),
@@ -104,8 +98,8 @@ class Selector(wiring.Component):
         last_place = place == SELECTED - 1
         m.d.comb += [
             read.en.eq(1),
-            read.addr.eq(Cat(wanted, group.row)),
-            write.addr.eq(Cat(place, group.row)),
+            read.addr.eq(Cat(wanted, group.row[:PLACE_BITS])),
+            write.addr.eq(Cat(place, group.row[:PLACE_BITS])),
             self.row.eq(group.row),
         ]
 
@@ -203,7 +197,7 @@ class Selector(wiring.Component):
             self.done.eq(self.next & group.last),
             self.selected.valid.eq(self.done & (command.period != 0)),
             self.selected.register.eq(command.period),
-            self.selected.index.eq(read.data.index),
+            self.selected.value.eq(read.data.index),
         ]
         return m
 

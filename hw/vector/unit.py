@@ -7,7 +7,14 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.config import AcceleratorConfig
-from hw.interfaces import ReadPort, RowPort, UnitStatus, WritePort, command_stream
+from hw.interfaces import (
+    ReadPort,
+    RegisterWrite,
+    RowPort,
+    UnitStatus,
+    WritePort,
+    command_stream,
+)
 from hw.isa import ErrorCode
 from hw.softmax.state import SHIFT_BITS, SoftmaxState
 from hw.vector.command import Decoder
@@ -16,7 +23,7 @@ from hw.vector.pipeline import LanePipeline
 from hw.vector.row_state import RowStatistics
 from hw.vector.rows import RowEngine
 from hw.vector.rsqrt import NormRow
-from hw.vector.select import Selected, Selector
+from hw.vector.select import Selector
 from hw.vector.sequencer import Sequencer
 
 __all__ = ["VectorUnit"]
@@ -87,7 +94,7 @@ class VectorUnit(wiring.Component):
                 "status": Out(UnitStatus()),
                 "issued": Out(1),
                 "i_halt": In(1),
-                **({"selected": Out(Selected)} if config.decoder else {}),
+                **({"selected": Out(RegisterWrite)} if config.decoder else {}),
             }
         )
         self.decoder = Decoder(config)

@@ -473,7 +473,7 @@ class CommandMaker:
             "rows": rows,
             "groups": groups,
             **self.accumulator(rows, groups),
-            "slot": rng.randrange(SELECTED - rows + 1),
+            "slot": rng.randrange(2 * SELECTED - rows + 1),
             "limit": rng.choice([-3, 0, 1, width, isa.NO_LIMIT, rng.randint(0, width)]),
             "base": rng.choice([0, (1 << 20) - 2, rng.getrandbits(20)]),
             "score_shift": rng.choice([0, 0, 31, rng.randrange(32)]),
