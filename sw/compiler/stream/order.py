@@ -26,6 +26,7 @@ MATRIX_LATENCY = 48  # from a command's last row to its sums being visible
 VECTOR_LATENCY = 32
 COMMAND_OVERHEAD = 2
 NORM_ROW_CYCLES = 27  # cycles for the parameters of a row: `NormRow.latency` + 2
+SELECT_CYCLES = 6  # cycles of a group beside one for each value, if none is kept
 LEAD = 8192  # cycles by which activations should be on chip before they are used
 ON_BUS = (Unit.LOAD_WEIGHTS, Unit.LOAD_ACTIVATIONS, Unit.STORE)
 COMPLETE_DISTANCE = 1 << DISTANCE_BITS
@@ -57,6 +58,8 @@ def _work(item: Item, c: AcceleratorConfig) -> int:
         return v["runs"] * v["words"] * pitch_of(c, v["memory"]) // c.bus_bytes
     if item.opcode == Opcode.NORM:
         return v["rows"] * max(v["groups"], NORM_ROW_CYCLES)
+    if item.opcode == Opcode.SELECT:  # value by value
+        return v["rows"] * v["groups"] * (c.lanes + SELECT_CYCLES)
     return v["rows"] * v["groups"]
 
 
