@@ -22,6 +22,7 @@ NUMBERS = 2 * SELECTED + 4
 
 Entry = data.StructLayout({"value": signed(32), "index": REGISTER_BITS})
 
+
 def select_group(config: AcceleratorConfig) -> data.StructLayout:
     """What the selector must know of a group; its command says the rest."""
     return data.StructLayout(

@@ -138,11 +138,22 @@ class LoadedDecoder:
 
         Whatever goes wrong, the session stays at its position, with its cache.
         """
-        entry, position = self.program.entries[len(ids)], session.position
-        data = self.program.encode(entry, position, ids)
+        entry = self.program.entries[len(ids)]
+        data = self.program.encode(entry, session.position, ids)
+        return self.run_at(session, entry, data, progress)
+
+    def run_at(
+        self,
+        session: Session,
+        entry: Any,
+        data: NDArray[np.uint8],
+        progress: Callable[[int], None] | None = None,
+    ) -> Any:
+        """`run`, given an entry and its input."""
+        position = session.position
         self.place(session)
         device, size = self.device, self.program.workspace_bytes
-        device.set_window(Region.PROGRAM, self._begins[len(ids)], len(entry.commands))
+        device.set_window(Region.PROGRAM, self._begins[entry.tokens], len(entry.commands))
         device.set_window(Region.WORKSPACE, self._offset(session), size)
         device.set_register(POSITION_REGISTER, position)
         device.write(Region.IO, entry.input, data)
@@ -153,7 +164,7 @@ class LoadedDecoder:
             device.reset()
             raise
         needed = self.program.work.bytes_of(entry, position)
-        self.counters.update({"passes": 1, "tokens": len(ids), "needed_bytes": needed})
+        self.counters.update({"passes": 1, "tokens": entry.tokens, "needed_bytes": needed})
         if device.has_cycles:
             self.counters.update(device.raw_counters())
         count = 2 * entry.selected * self.program.output_bytes
