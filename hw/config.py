@@ -134,6 +134,10 @@ class AcceleratorConfig:
             f"row_slots={self.row_slots} must be between 2 and 1024",
         )
         check(
+            not self.decoder or self.row_slots >= 32,
+            f"row_slots={self.row_slots} must be at least 32 with decoder=True",
+        )
+        check(
             not self.decoder
             or (self.lanes >= 2 and self.rows >= 2 * self.lanes and self.columns >= 2 * self.lanes),
             f"lanes={self.lanes} must be at least 2, and at most half of rows={self.rows} and "

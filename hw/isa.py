@@ -608,22 +608,24 @@ _SPECS = (
             Field("res_address", 16, "residual word of row 0"),
             Field("res_stride", 12, "residual words between rows"),
         ),
-        "Keep the 8 largest values of each row, over all commands since the first one. At most 8 "
-        "rows, slots 0 to 7.",
+        "Keep the 8 largest values of each row, over all commands since the first one. Slots 0 to "
+        "15, which select for 8 rows: so two commands that take turns need not wait for each other's "
+        "row state.",
         """
         for i in range(rows):
-            best = [(MASKED_SCORE, 2**20 - 1)] * 8 if first else SELECTED[slot+i]
+            s = (slot + i) % 8
+            best = [(MASKED_SCORE, 2**20 - 1)] * 8 if first else SELECTED[s]
             for j in range(min(groups * V, limit)):
                 value = round(ACC[acc_address + (j // C)*acc_stride + i][j % C], score_shift)
                 if value > best[7].value:                 # among equal values the earlier is first
                     best = first 8 of best with (value, (base + j) % 2**20), sorted by falling value
-            SELECTED[slot+i] = best
+            SELECTED[s] = best
             if write_residual:                            # INT16 halves, low one first
                 halves = [value, value >> 16, index, index >> 16 for value, index in best]
                 halves += [OCTAVE[slot+i], OCTAVE[slot+i] >> 16]
                 halves += [L[slot+i], L[slot+i] >> 16, L[slot+i] >> 32, 0, 0, 0]
                 RESIDUAL[res_address + i*res_stride + ..] = halves, V in a word, 0 behind them
-        if register: R[register] = SELECTED[slot + rows - 1][0].index
+        if register: R[register] = SELECTED[s][0].index   # of the last row
                                                           # for commands behind a BARRIER or HALT
         """,
         ("register", "predicate"),

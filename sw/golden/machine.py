@@ -231,7 +231,7 @@ class GoldenMachine:
     def _check_vector(self, command: Command) -> None:
         """What a vector command is refused for before it has done anything."""
         if command.opcode == Opcode.SELECT:
-            self._check(command["slot"] + command["rows"] - 1, SELECTED, "selection")
+            self._check(command["slot"] + command["rows"] - 1, 2 * SELECTED, "selection")
         elif command.opcode != Opcode.VECTOR or command["statistics"]:
             self._check_slots(command)
 
@@ -497,25 +497,32 @@ class GoldenMachine:
     def _select(self, command: Command) -> None:
         v = command.values
         self._check_vector(command)
-        rows = self._slots(command, reads="" if v["first"] else "selection", writes="selection")
+        places = np.arange(v["slot"], v["slot"] + v["rows"]) % SELECTED
+        if not (v["first"] or self.written["selection"][places].all()):
+            raise UndefinedCommand(
+                f"command {self.index}: SELECT reads the selection of rows before the program has "
+                "written all of it"
+            )
+        self.written["selection"][places] = True
+        rows = slice(v["slot"], v["slot"] + v["rows"])
         if v["write_residual"]:
             self._slots(command, reads="softmax state")
         scores = round_shift(self._acc_read(v), v["score_shift"])[:, : max(v["limit"], 0)]
-        before = self.selection[rows]
+        before = self.selection[places]
         if v["first"]:
             before = np.full_like(before, MASKED_SCORE)
             before[..., 1] = (1 << REGISTER_BITS) - 1
-        self.selection[rows] = selected(before, scores, v["base"])
+        best = self.selection[places] = selected(before, scores, v["base"])
         if v["write_residual"]:
-            self._write_selection(v, rows)
+            self._write_selection(v, best, rows)
         if v["register"]:
-            self.registers[v["register"]] = int(self.selection[rows][-1, 0, 1])
+            self.registers[v["register"]] = int(best[-1, 0, 1])
 
-    def _write_selection(self, v: dict[str, int], rows: slice) -> None:
+    def _write_selection(self, v: dict[str, int], best: Int, rows: slice) -> None:
         """Values and indices, octave and sum of each row, as INT16 halves, low ones first."""
         lanes = self.config.lanes
         state = np.stack([self.octave[rows], self.total[rows] & 0xFFFFFFFF, self.total[rows] >> 32])
-        numbers = np.concatenate([self.selection[rows].reshape(v["rows"], -1), state.T], axis=1)
+        numbers = np.concatenate([best.reshape(v["rows"], -1), state.T], axis=1)
         halves = np.stack([numbers, numbers >> 16], axis=-1).reshape(v["rows"], -1)
         halves = np.pad(halves, ((0, 0), (0, -halves.shape[1] % max(lanes, 8))))
         words = halves.shape[1] // lanes

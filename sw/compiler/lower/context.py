@@ -19,7 +19,7 @@ from sw.compiler.stream.allocate import Constants, DoesNotFit, Pool, RegionSpace
 from sw.compiler.stream.emit import Emitter
 from sw.compiler.stream.layout import Form, Layout
 
-__all__ = ["Context", "Value"]
+__all__ = ["CachePlace", "Context", "Value"]
 
 MEMORY_OF = {
     Form.A: Memory.ACTIVATION,
@@ -30,13 +30,22 @@ MEMORY_OF = {
 WEIGHTS_QUEUE, ACTIVATIONS_QUEUE = 0, 1
 
 
+@dataclass(frozen=True)
+class CachePlace:
+    """Planes of one head's keys (high and low bytes) or values in the workspace, and how many
+    positions they have."""
+
+    planes: tuple[int, ...]
+    positions: int
+
+
 @dataclass
 class Value:
     """Where a tensor is.
 
     rows: of all sequences. dram: (region, offset) for each form it has in DRAM. chip: first word
     of each form that is whole on chip: panels `stride` words apart (form A) or `rows` (K and V),
-    form S row by row.
+    form S row by row. cache: of keys and values that are appended to a cache.
     """
 
     tensor: Tensor
@@ -45,6 +54,25 @@ class Value:
     stride: int
     dram: dict[Form, tuple[Region, int]] = field(default_factory=dict)
     chip: dict[Form, int] = field(default_factory=dict)
+    cache: CachePlace | None = None
+
+    def words(self, form: Form) -> int:
+        """Words of a row and panel: two where 16 bits lie in two bytes."""
+        return 2 if self.tensor.bits == 16 and form in (Form.A, Form.K) else 1
+
+
+@dataclass
+class Angles:
+    """Cosines and sines by position, in the constants: word (group, position) at `offset`.
+
+    groups: words of a row. resident: on chip for the whole pass, row by row, once loaded.
+    """
+
+    offset: int
+    groups: int
+    positions: int
+    resident: bool
+    address: int | None = None
 
 
 class Context:
@@ -71,13 +99,20 @@ class Context:
         self.statistics = Pool("row statistics", c.row_slots)
         self.softmax = Pool("softmax row state", c.row_slots)
         line = max(c.bus_bytes, 64)
-        self.workspace = RegionSpace(Region.WORKSPACE, line)
+        self.workspace = self.workspace_of(config)
         self.io = RegionSpace(Region.IO, line)
         self.constants = Constants(line)
         self.values: dict[str, Value] = {}
         self.masks: dict[tuple[str, int], int] = {}
+        self.caches: dict[str, CachePlace] = {}  # of the keys and values of a pass
+        self.angles: dict[str, Angles] = {}
         self.resident: set[tuple[str, Form]] = set()
         self.staging: Pool | None = None
+
+    @staticmethod
+    def workspace_of(config: AcceleratorConfig) -> RegionSpace:
+        """A workspace without anything in it."""
+        return RegionSpace(Region.WORKSPACE, max(config.bus_bytes, 64))
 
     @property
     def caution(self) -> int:
@@ -113,9 +148,20 @@ class Context:
         tokens = self.steps.tensors[name].tokens or self.graph.tokens
         return self.graph.batch * tokens
 
+    def row_words(self, name: str, form: Form = Form.A) -> int:
+        """As `Value.words`."""
+        wide = self.steps.tensors[name].bits == 16 and form in (Form.A, Form.K)
+        return 2 if wide else 1
+
+    def widest_row(self, step: Step) -> int:
+        """The most words of a row and panel that a step reads or writes."""
+        names = [n for n in step.reads | step.writes if Form.A in self.steps.forms.get(n, ())]
+        return max(map(self.row_words, names), default=1)
+
     def _bytes(self, name: str, form: Form) -> int:
         pitch, _ = words.pitch_and_bytes(self.config, form)
-        return self.rows(name) * words.words_per_row(self.layout(name), form) * pitch
+        per_row = words.words_per_row(self.layout(name), form) * self.row_words(name, form)
+        return self.rows(name) * per_row * pitch
 
     def pool(self, form: Form) -> Pool:
         """The memory that holds a form."""
@@ -131,7 +177,8 @@ class Context:
         is followed by words that nobody else changes meanwhile."""
         panels = words.words_per_row(self.layout(name), form)
         if form == Form.A:
-            return self.panel_stride(name, self.rows(name)) * self.read_panels(name, panels)
+            rows = self.rows(name) * self.row_words(name)
+            return self.panel_stride(name, rows) * self.read_panels(name, panels)
         size = self.rows(name) * panels
         return size + (self.config.rows + self.config.columns) * (form in (Form.K, Form.V))
 
@@ -146,7 +193,7 @@ class Context:
 
     def _value(self, name: str) -> Value:
         rows = self.rows(name)
-        stride = self.panel_stride(name, rows)
+        stride = self.panel_stride(name, rows * self.row_words(name))
         value = Value(self.steps.tensors[name], self.layout(name), rows, stride)
         self.values[name] = value
         return value
@@ -161,7 +208,10 @@ class Context:
     def define(self, name: str) -> Value:
         """Give a result its place: on chip if placement chose so, in DRAM where it is read."""
         value = self._value(name)
+        value.cache = self.caches.get(name)
         for form in self.forms(name):
+            if value.cache is not None:
+                continue
             if (name, form) in self.resident:
                 size = self.chip_words(name, form)
                 with contextlib.suppress(DoesNotFit):  # fragmented after all: go through DRAM
@@ -205,7 +255,9 @@ class Context:
         that of the form."""
         region, offset = value.dram[form]
         pitch, _ = words.pitch_and_bytes(self.config, form)
-        whole = rows[1] == value.rows and stride == rows[1] and panels[1] * rows[1] < 1 << 16
+        per_row = value.words(form)
+        total, first, count = (per_row * n for n in (value.rows, *rows))
+        whole = count == total and stride == count and panels[1] * count < 1 << 16
         if queue is None:
             activations = opcode == Opcode.LOAD and form == Form.A
             queue = ACTIVATIONS_QUEUE if activations else WEIGHTS_QUEUE
@@ -214,10 +266,10 @@ class Context:
             region=region,
             queue=queue,
             memory=MEMORY_OF[form],
-            offset=offset + (panels[0] * value.rows + rows[0]) * pitch,
-            words=rows[1] * panels[1] if whole else rows[1],
+            offset=offset + (panels[0] * total + first) * pitch,
+            words=count * panels[1] if whole else count,
             runs=1 if whole else panels[1],
-            dram_stride=value.rows * pitch,
+            dram_stride=total * pitch,
             address=address,
             word_stride=1,
             run_stride=stride,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hw.isa import Memory, Opcode
+from sw.compiler.lower.caches import append
 from sw.compiler.lower.context import Context, Value
 from sw.compiler.stream.layout import Form
 
@@ -13,7 +14,8 @@ __all__ = ["Bytes"]
 
 @dataclass(frozen=True)
 class Bytes:
-    """An INT8 destination of a vector command: `fields` for the command, then `store`."""
+    """A destination of a vector command, INT8 or 16 bits in two bytes: `fields` for the command,
+    then `store`."""
 
     context: Context
     value: Value
@@ -34,12 +36,13 @@ class Bytes:
         rows: tuple[int, int],
     ) -> Bytes:
         """Panels (first, count) of these rows: in the resident tensor, or in a new buffer."""
+        first, count = (value.words(form) * n for n in rows)
         if form in value.chip:
             stride = value.stride if form == Form.A else value.rows
-            address = value.chip[form] + panels[0] * stride + rows[0]
+            address = value.chip[form] + panels[0] * stride + first
             return cls(context, value, form, panels, rows, address, stride, False)
-        address = context.staging_pool(form).take(panels[1] * rows[1])
-        return cls(context, value, form, panels, rows, address, rows[1], True)
+        address = context.staging_pool(form).take(panels[1] * count)
+        return cls(context, value, form, panels, rows, address, count, True)
 
     @property
     def fields(self) -> dict[str, int]:
@@ -48,11 +51,13 @@ class Bytes:
             "dst_by_column": int(self.form == Form.V),
             "dst_address": self.address,
             "dst_stride": self.stride,
-        }
+        } | ({"wide": 1} if self.value.words(self.form) == 2 else {})
 
     def store(self) -> None:
         """To DRAM, if the tensor is kept there; the buffer is free for later commands."""
-        if self.form in self.value.dram:
+        if self.value.cache is not None:
+            append(self.context, self.value, self.panels, self.rows, self.address, self.stride)
+        elif self.form in self.value.dram:
             self.context.move_panels(
                 Opcode.STORE,
                 self.value,

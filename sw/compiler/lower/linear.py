@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hw.isa import Memory, Opcode, Region
 from hw.sparse.formats import WeightFormatError
 from hw.sparse.packing import TileFormat
@@ -11,7 +13,7 @@ from sw.compiler.lower.context import WEIGHTS_QUEUE, Context, Value
 from sw.compiler.lower.linear_results import LinearResults
 from sw.compiler.lower.norm import FusedNorm, RowSource
 from sw.compiler.lower.params import Params, keep_if_room
-from sw.compiler.lower.steps import Step
+from sw.compiler.lower.steps import GatedLinear, Step
 from sw.compiler.lower.tile import (
     RAMP_PARTS,
     LinearPlan,
@@ -24,10 +26,19 @@ from sw.compiler.stream.layout import (
     Form,
     Layout,
     even_split,
+    layout_of,
     pack_weights,
 )
 
 __all__ = ["lower_linear"]
+
+
+def columns_of(context: Context, op: QuantLinear) -> Layout:
+    """Columns of a linear's products: its result's, or twice as many, gates among them."""
+    layout = context.layout(op.out8 or op.out16 or "")
+    if not isinstance(op, GatedLinear):
+        return layout
+    return replace(layout_of(context.config, 2 * layout.panels * layout.rows), gated=True)
 
 
 class _InputTile:
@@ -56,11 +67,12 @@ class _InputTile:
         they are for, instead of both queues sharing the bus.
         """
         first, size = self.chunks[chunk]
+        name, words = self.value.tensor.name, self.value.words(Form.A)
         if Form.A in self.value.chip:
             stride = self.value.stride
-            return self.value.chip[Form.A] + (first + skip) * stride + self.rows[0], stride
-        name = self.value.tensor.name
-        stride = self.context.panel_stride(name, self.rows[1])
+            row = words * self.rows[0]
+            return self.value.chip[Form.A] + (first + skip) * stride + row, stride
+        stride = self.context.panel_stride(name, words * self.rows[1])
         if chunk not in self._at:
             panels = self.context.read_panels(name, size)
             self._at[chunk] = self.context.activation.take(panels * stride)
@@ -88,13 +100,16 @@ class _InputTile:
 
 
 class _Layer:
-    """One linear layer of a step: constants and parameters."""
+    """One linear layer of a step: constants and parameters.
+
+    layout: of the columns of its products.
+    """
 
     def __init__(self, context: Context, op: QuantLinear, x: Layout, panels: int):
         self.op = op
         name = op.out8 or op.out16
         assert name is not None
-        self.layout = context.layout(name)
+        self.layout = columns_of(context, op)
         self.panels = panels
         self.x_panels = x.panels
         try:
@@ -108,7 +123,12 @@ class _Layer:
         self.first = Params(context, Memory.PARAM0, op.first, order, features, op.function)
         self.second = self.low = None
         if op.second is not None and op.out8 is not None:
-            self.second = Params(context, Memory.PARAM1, op.second, order, features)
+            if op.second.shift.size == 1 and context.config.decoder:
+                self.second = Params.of_all(context, Memory.PARAM1, op.second)
+            else:
+                of_result = context.layout(op.out8)
+                order, features = of_result.column_order(), of_result.features
+                self.second = Params(context, Memory.PARAM1, op.second, order, features)
             if op.low8 is not None:
                 low = low_stage(op.second)
                 self.low = Params(context, Memory.PARAM1, low, order, features)
@@ -157,7 +177,7 @@ def _plan(
         norm=step.norm is not None,
         whole_rows=step.norm is not None,
         last=step is context.steps.steps[-1],
-        activation_free=context.activation.largest_gap,
+        activation_free=context.activation.largest_gap // context.widest_row(step),
         weight_free=context.weight.largest_gap,
         caution=context.caution,
     )
@@ -174,7 +194,7 @@ def lower_linear(context: Context, step: Step, source: RowSource | None = None) 
                 assert name is not None
                 context.define(name)
     norm = FusedNorm(context, step.norm) if step.norm else None
-    layouts = tuple(context.layout(op.out8 or op.out16 or "") for op in ops)
+    layouts = tuple(columns_of(context, op) for op in ops)
     forms = context.weight_forms(ops)
     plan = _plan(context, step, x, layouts, forms)
     layers = [
@@ -186,7 +206,7 @@ def lower_linear(context: Context, step: Step, source: RowSource | None = None) 
     widest = max(norm.widest if norm else 0, *(_widest(context, layer) for layer in layers))
     if widest:
         free, height = context.activation.largest_gap, plan.rows
-        x_words = context.panel_stride(x.tensor.name, height) * x.layout.panels
+        x_words = context.panel_stride(x.tensor.name, height * x.words(Form.A)) * x.layout.panels
         words = staging_words(free, height, widest, 0 if Form.A in x.chip else x_words)
         context.staging = context.activation.reserve(words) if words else None
     columns = sum(layer.layout.column_panels for layer in layers)
@@ -219,10 +239,11 @@ def lower_linear(context: Context, step: Step, source: RowSource | None = None) 
 def _widest(context: Context, layer: _Layer) -> int:
     """Panels of the largest INT8 result that goes through a buffer."""
     names = [n for n in (layer.op.out8, layer.op.low8) if n and Form.A in context.forms(n)]
-    if all(Form.A in context.values[name].chip for name in names):
+    if not names or all(Form.A in context.values[name].chip for name in names):
         return 0
-    c, layout = context.config, layer.layout
-    return -(-layer.panels * c.columns // c.rows) if layout.contiguous else layout.head_panels
+    c, layout, words = context.config, layer.layout, max(map(context.row_words, names))
+    panels = -(-layer.panels * c.columns // c.rows) if layout.contiguous else layout.head_panels
+    return words * panels
 
 
 def _gemm_part(
@@ -264,6 +285,7 @@ def _gemm_part(
                 acc_address=accumulator,
                 acc_stride=rows,
                 accumulate=first + skip > 0,
+                wide=int(tile.value.words(Form.A) == 2),
             )
             context.weight.give_back(weights)
         tile.used(index, last)

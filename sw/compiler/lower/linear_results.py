@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
-from hw.isa import Opcode
+from hw.isa import Memory, Opcode, Region
 from sw.compiler.graph.operations import QuantLinear
-from sw.compiler.lower.context import Context
+from sw.compiler.lower.caches import POSITION
+from sw.compiler.lower.context import ACTIVATIONS_QUEUE, Angles, Context
 from sw.compiler.lower.destination import Bytes
 from sw.compiler.lower.norm import FusedNorm
 from sw.compiler.lower.params import Params
+from sw.compiler.lower.steps import GatedLinear
 from sw.compiler.lower.strips import Strips, strip_ranges
 from sw.compiler.stream.layout import Form
 
 __all__ = ["LinearResults"]
+
+
+def load_angles(
+    context: Context, table: Angles, rows: tuple[int, int], groups: tuple[int, int], address: int
+) -> None:
+    """Groups of the angles of a pass' rows, row by row from `address`."""
+    pitch = context.config.residual_pitch
+    context.emitter.emit(
+        Opcode.LOAD,
+        region=Region.CONSTANT,
+        queue=ACTIVATIONS_QUEUE,
+        memory=Memory.RESIDUAL,
+        offset=table.offset + (groups[0] * table.positions + rows[0]) * pitch,
+        words=rows[1],
+        runs=groups[1],
+        dram_stride=table.positions * pitch,
+        address=address,
+        word_stride=groups[1],
+        run_stride=1,
+        register=POSITION,
+    )
 
 
 class LinearResults:
@@ -35,6 +58,7 @@ class LinearResults:
         self.context, self.op, self.rows, self.norm = context, op, rows, norm
         self.first, self.second, self.low = first, second, low
         self.layout = context.layout(op.out8 or op.out16 or "")
+        self.columns = 2 if isinstance(op, GatedLinear) else 1  # of products, for each feature
         self.residual = None if op.residual is None else context.values[op.residual]
         self.out16 = context.values.get(op.out16 or "")
         self.forms = context.forms(op.out8)
@@ -58,8 +82,9 @@ class LinearResults:
     def _panels(self, n: tuple[int, int]) -> tuple[int, int]:
         """Words of R features (first, count) that output tiles (first, count) fill."""
         c = self.context.config
-        first = n[0] * c.columns // c.rows
-        return first, min(-(-n[1] * c.columns // c.rows), self.layout.panels - first)
+        width = c.rows * self.columns
+        first = n[0] * c.columns // width
+        return first, min(-(-n[1] * c.columns // width), self.layout.panels - first)
 
     def part(self, accumulator: int, n: tuple[int, int]) -> None:
         """Output tiles (first, count) are in the accumulator, `rows` words apart."""
@@ -90,7 +115,7 @@ class LinearResults:
         """One vector command: output tiles `tiles` of the part `n`, to words `panels`."""
         c, rows = self.context.config, self.rows
         word = c.columns if form == Form.V else c.rows
-        groups = panels[1] * word // c.lanes
+        groups = self.columns * panels[1] * word // c.lanes
         lane_group = tiles[0] * c.groups_per_column_panel
         fields: dict[str, int] = {
             "rows": rows[1],
@@ -104,11 +129,17 @@ class LinearResults:
             assert self.out8 is not None
             target = Bytes.take(self.context, self.out8, form, panels, rows)
             fields |= target.fields
-        if form in (Form.A, None) and (self.op.residual or self.op.out16):
+        if self.columns == 2:
+            fields["gated"] = 1
+        if self.op.angles is not None:
+            fields |= self._angle_fields(lane_group, groups)
+        elif form in (Form.A, None) and (self.op.residual or self.op.out16):
             self._residual_fields(fields, panels[0], (lane_group, groups))
         fields["param0"] = self.first.get(lane_group, groups)
         if self.second is not None and target is not None:
-            fields |= {"two_stage": 1, "param1": self.second.get(lane_group, groups)}
+            of_result = (lane_group // self.columns, groups // self.columns)
+            fields |= {"two_stage": 1, "param1": self.second.get(*of_result)}
+            fields["same_param1"] = int(self.second.same)
         self.context.emitter.emit(Opcode.VECTOR, **fields)
         self.first.done()
         if self.second is not None:
@@ -166,6 +197,22 @@ class LinearResults:
         }
         if self.residual is not None:
             fields |= {"add_residual": 1, "res_shift": self.op.residual_shift}
+
+    def _angle_fields(self, first: int, groups: int) -> dict[str, int]:
+        """Cosines and sines of these rows, by position: on chip for the whole pass, or loaded."""
+        context, rows = self.context, self.rows
+        assert self.op.angles is not None
+        table = context.angles[self.op.angles]
+        if table.resident:
+            if table.address is None:
+                table.address = context.residual.take_high(table.groups * context.graph.tokens)
+                all_rows = (0, context.graph.tokens)
+                load_angles(context, table, all_rows, (0, table.groups), table.address)
+            address = table.address + rows[0] * table.groups + first
+            return {"rotate": 1, "res_address": address, "res_stride": table.groups}
+        self._part = context.residual.take(rows[1] * groups)
+        load_angles(context, table, rows, (first, groups), self._part)
+        return {"rotate": 1, "res_address": self._part, "res_stride": groups}
 
     def _finish_part(self, groups: tuple[int, int]) -> None:
         """Without a norm: the INT16 result of this part goes to memory."""

@@ -102,6 +102,7 @@ class FusedNorm:
             "slot": slot,
             "features": self.op.features,
             "epsilon": self.op.epsilon,
+            "rms": int(self.op.rms),
         }
         result = None
         if self.out8 is not None:

@@ -32,6 +32,7 @@ class Params:
     Members
     -------
     whole: all groups are loaded at the first use and stay; else each use loads its part.
+    same: the one group is that of all groups.
     """
 
     def __init__(
@@ -49,9 +50,17 @@ class Params:
         self.offset = context.constants.add(
             pack_affine(p, order, features, ZERO_OF.get(function, 0))
         )
-        self.whole = False
+        self.whole = self.same = False
         self._whole: int | None = None
         self._part: int | None = None
+
+    @classmethod
+    def of_all(cls, context: Context, memory: Memory, p: Affine) -> Params:
+        """One record for all features: a single group."""
+        lanes = context.config.lanes
+        params = cls(context, memory, p, np.zeros(lanes, np.int64), 1)
+        params.same = True
+        return params
 
     def free_all(self) -> None:
         """End of the use of all groups."""
@@ -61,6 +70,8 @@ class Params:
 
     def get(self, first: int, count: int) -> int:
         """Address of group `first`, with `count` groups loaded from there."""
+        if self.same:
+            first, count = 0, 1
         if self.whole:
             if self._whole is None:
                 self._whole = self.context.load_params(self.memory, self.offset, self.groups)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hw.config import AcceleratorConfig
 from sw.compiler.graph.operations import QuantAttention, QuantElementwise, QuantLinear
 from sw.compiler.lower.context import Context
+from sw.compiler.lower.linear import columns_of
 from sw.compiler.lower.steps import Step
 from sw.compiler.lower.tile import QUERY_ROWS, plan_linear
 from sw.compiler.stream.allocate import DoesNotFit
@@ -21,7 +22,7 @@ Resident = set[tuple[str, Form]]
 def _need(context: Context, step: Step, resident: Resident) -> int:
     """Activation words that a step wants for its own buffers."""
     c: AcceleratorConfig = context.config
-    op = step.ops[0]
+    op, wide = step.ops[0], context.widest_row(step)
 
     def staged(name: str | None) -> bool:
         return name is not None and Form.A in context.forms(name) and (name, Form.A) not in resident
@@ -30,7 +31,7 @@ def _need(context: Context, step: Step, resident: Resident) -> int:
         x = context.layout(op.x)
         x_resident = (op.x, Form.A) in resident
         ops = [o for o in step.ops if isinstance(o, QuantLinear)]
-        outs = tuple(context.layout(o.out8 or o.out16 or "") for o in ops)
+        outs = tuple(columns_of(context, o) for o in ops)
         plan = plan_linear(
             c,
             context.rows(op.x),
@@ -41,7 +42,7 @@ def _need(context: Context, step: Step, resident: Resident) -> int:
             norm=step.norm is not None,
             whole_rows=step.norm is not None,
             last=False,
-            activation_free=c.activation_words,
+            activation_free=c.activation_words // wide,
             weight_free=c.weight_words,
             caution=0,
         )
@@ -51,7 +52,7 @@ def _need(context: Context, step: Step, resident: Resident) -> int:
             panels = max(panels, outs[0].panels // 2)
             results = [step.norm.out8]
         words = 3 * plan.rows * panels if any(map(staged, results)) else 0
-        return words if x_resident else words + plan.rows * (x.panels + plan.k_panels)
+        return wide * (words if x_resident else words + plan.rows * (x.panels + plan.k_panels))
     if isinstance(op, QuantAttention):
         panels = context.layout(op.out8).head_panels
         passing = 4 * ((op.q, Form.A) not in resident) + 4 * staged(op.out8)

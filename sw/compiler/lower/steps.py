@@ -18,8 +18,10 @@ from hw.vector.golden import Affine
 from sw.compiler.errors import CompileError
 from sw.compiler.graph.operations import (
     QuantAttention,
+    QuantCachedAttention,
     QuantElementwise,
     QuantGraph,
+    QuantHead,
     QuantInput,
     QuantLinear,
     QuantNorm,
@@ -28,12 +30,40 @@ from sw.compiler.graph.operations import (
 )
 from sw.compiler.stream.layout import Form
 
-__all__ = ["Kind", "Step", "Steps", "make_steps"]
+__all__ = ["GatedLinear", "HeadsAttention", "Kind", "Step", "Steps", "group", "make_steps", "uses"]
+
+
+@dataclass(frozen=True)
+class GatedLinear(QuantLinear):
+    """A linear whose outputs are gates and what they multiply, V of each in turn: `hw.isa`, VECTOR
+    with `gated`. Its result has half as many features."""
+
+
+@dataclass(frozen=True)
+class HeadsAttention:
+    """A `QuantCachedAttention` whose q, k and v are tensors of their own for each key/value head.
+
+    q: features (panel, query head of this key/value head, place in the panel); the result too, for
+    one key/value head after the other.
+    """
+
+    op: QuantCachedAttention
+    q: tuple[str, ...]
+    k: tuple[str, ...]
+    v: tuple[str, ...]
+    out8: str
+
+    @property
+    def place(self) -> str:
+        return self.op.place
+
+
+LoweredOp = QuantOp | HeadsAttention
 
 Shapes = frozenset[tuple[int, int, int]]
 """Bits, features and tokens (0: the graph's) of tensors."""
 
-Kind = tuple[tuple[type[QuantOp], ...], Shapes, Shapes]
+Kind = tuple[tuple[type[LoweredOp], ...], Shapes, Shapes]
 """Operations of a step, and what they read and write."""
 
 
@@ -42,7 +72,7 @@ class Step:
     """Operations lowered together: linear layers with a common `x` and at most one fused norm,
     or a single operation."""
 
-    ops: tuple[QuantOp, ...]
+    ops: tuple[LoweredOp, ...]
     norm: QuantNorm | None = None
 
     @property
@@ -88,7 +118,12 @@ class Steps:
         return tuple(map(type, ops)), shapes(step.reads), shapes(step.writes)
 
 
-def _reads(op: QuantOp) -> list[tuple[str, Form]]:
+def _reads(op: LoweredOp) -> list[tuple[str, Form]]:
+    if isinstance(op, HeadsAttention):
+        forms = ((op.q, Form.A), (op.k, Form.K), (op.v, Form.V))
+        return [(name, form) for names, form in forms for name in names]
+    if isinstance(op, QuantHead):
+        return [(op.x, Form.A)]
     if isinstance(op, QuantLinear):
         result = [(op.x, Form.A)]
         return result if op.residual is None else [*result, (op.residual, Form.S)]
@@ -99,11 +134,14 @@ def _reads(op: QuantOp) -> list[tuple[str, Form]]:
     return []
 
 
-def _writes(op: QuantOp) -> list[str]:
+def _writes(op: LoweredOp) -> list[str]:
     if isinstance(op, QuantInput):
         return [op.out]
-    if isinstance(op, QuantAttention):
+    if isinstance(op, QuantHead):
+        return []
+    if isinstance(op, QuantAttention | HeadsAttention):
         return [op.out8]
+    assert isinstance(op, QuantLinear | QuantElementwise | QuantNorm)
     low = None if isinstance(op, QuantNorm) else op.low8
     return [name for name in (op.out16, op.out8, low) if name is not None]
 
@@ -180,11 +218,12 @@ def _with_heads(
     return result, heads
 
 
-def _only_bytes(op: QuantOp) -> bool:
+def _only_bytes(op: LoweredOp) -> bool:
     return isinstance(op, QuantLinear) and op.out16 is None and op.residual is None
 
 
-def _group(ops: list[QuantOp]) -> list[Step]:
+def group(ops: Iterable[LoweredOp]) -> list[Step]:
+    """Steps of operations in order."""
     steps: list[Step] = []
     for op in ops:
         last = steps[-1] if steps else None
@@ -203,13 +242,8 @@ def _group(ops: list[QuantOp]) -> list[Step]:
     return steps
 
 
-def make_steps(graph: QuantGraph) -> Steps:
-    """See the module."""
-    tensors = dict(graph.tensors)
-    ops, heads = _with_heads(_live(graph), tensors)
-    inputs = tuple(op for op in ops if isinstance(op, QuantInput))
-    steps = _group([op for op in ops if not isinstance(op, QuantInput)])
-
+def uses(steps: list[Step]) -> tuple[dict[str, set[Form]], dict[str, int]]:
+    """In which forms steps read each tensor, and the last one that does."""
     forms: dict[str, set[Form]] = defaultdict(set)
     last_use: dict[str, int] = {}
     for index, step in enumerate(steps):
@@ -217,6 +251,17 @@ def make_steps(graph: QuantGraph) -> Steps:
             for name, form in _reads(op):
                 forms[name].add(form)
                 last_use[name] = index
+    return forms, last_use
+
+
+def make_steps(graph: QuantGraph) -> Steps:
+    """See the module."""
+    tensors = dict(graph.tensors)
+    ops, heads = _with_heads(_live(graph), tensors)
+    inputs = tuple(op for op in ops if isinstance(op, QuantInput))
+    steps = group([op for op in ops if not isinstance(op, QuantInput)])
+
+    forms, last_use = uses(steps)
     for output in graph.outputs:
         forms[output.name].add(Form.A if tensors[output.name].bits == 8 else Form.S)
         last_use[output.name] = len(steps)

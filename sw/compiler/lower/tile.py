@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hw.config import AcceleratorConfig
-from hw.isa import COMMAND_BYTES
+from hw.isa import COMMAND_BYTES, SELECTED
 from hw.sparse.packing import TileFormat
 from sw.compiler.stream.allocate import DoesNotFit
 from sw.compiler.stream.layout import Layout, align, even_split, tile_words
@@ -21,9 +21,11 @@ from sw.compiler.stream.order import NORM_ROW_CYCLES
 __all__ = [
     "MOST_CAUTION",
     "AttentionPlan",
+    "CachedPlan",
     "LinearPlan",
     "key_words",
     "plan_attention",
+    "plan_cached_attention",
     "plan_groups",
     "plan_linear",
     "plan_rows",
@@ -64,6 +66,19 @@ class AttentionPlan:
     rows: int
     lanes: int
     resident: bool
+
+
+@dataclass(frozen=True)
+class CachedPlan:
+    """tokens, heads: of a query block; all heads that share keys, or one. lanes: streams."""
+
+    tokens: int
+    heads: int
+    lanes: int
+
+    @property
+    def rows(self) -> int:
+        return self.tokens * self.heads
 
 
 def careful_rows(rows: int, caution: int) -> int:
@@ -315,3 +330,38 @@ def plan_attention(
         f"attention over {keys} keys of {head.dim} features does not fit the accumulator "
         f"({c.accumulator_words} words), activation ({activation_free} words) or row memory"
     )
+
+
+def plan_cached_attention(
+    c: AcceleratorConfig,
+    tokens: int,
+    sharing: int,
+    kv_heads: int,
+    score_panels: int,
+    out_panels: int,
+    block_words: int,
+    activation_free: int,
+    weight_free: int,
+    caution: int,
+) -> CachedPlan:
+    """Sizes of attention over a cache. Few tokens go together for all query heads that share keys,
+    as the array then takes as long for them as for one.
+
+    block_words: weight words of a key block, keys and values.
+    """
+    if tokens * sharing <= tile_words(c):
+        heads, wanted = sharing, tokens
+    else:
+        heads, wanted = 1, min(tokens, QUERY_ROWS)
+    jobs = kv_heads * (sharing // heads) * -(-tokens // wanted)
+    streams = min(LANES, max(1, weight_free // block_words), jobs)
+    for lanes in range(1 if SHARES[caution] < SHARES[0] // 2 else streams, 0, -1):
+        most = min(
+            c.accumulator_words // (lanes * (score_panels + out_panels)),
+            (c.row_slots - 2 * SELECTED) // lanes,
+            activation_free // (lanes * (score_panels * c.columns // c.rows + 8)),
+        )
+        rows = careful_rows(most, caution) // heads
+        if rows >= (wanted if heads > 1 else 1):
+            return CachedPlan(even_split(tokens, min(rows, wanted))[0][1], heads, lanes)
+    raise DoesNotFit("attention over a cache does not fit the accumulator or the row state")

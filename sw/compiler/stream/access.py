@@ -33,7 +33,6 @@ class Space(enum.IntEnum):
     STATISTICS = 11  # SUM and SQUARES
     WORKSPACE = 12  # DRAM, in bus words
     IO = 13
-    SELECTION = 14  # SELECTED
 
 
 class Access(NamedTuple):
@@ -209,9 +208,8 @@ def selection_words(c: AcceleratorConfig) -> int:
 
 def _select(c: AcceleratorConfig, v: Mapping[str, int]) -> list[Access]:
     slot, rows = v["slot"], v["rows"]
-    result = [_accumulator(c, v), Access(Space.SELECTION, True, slot, 1, 1, rows)]
-    if not v["first"]:
-        result.append(Access(Space.SELECTION, False, slot, 1, 1, rows))
+    # Slots share their selections with others, and the unit keeps its order among SELECTs.
+    result = [_accumulator(c, v)]
     if v["write_residual"]:
         words, base, stride = selection_words(c), v["res_address"], v["res_stride"]
         result += [

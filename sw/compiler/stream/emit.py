@@ -172,9 +172,11 @@ class Emitter:
         certain = not values.get("predicate", 0)
         needs = self._needs(touched, unit, self._started[unit])
         item = Item(opcode, values, unit, 0, self._place, [])
+        loads = needs.get(Unit.LOAD_ACTIVATIONS, 0)
         if opcode in MATRIX_OPCODES:
             words = weight_accesses(self.config, opcode, values)
             weight_needs = self._needs(words, unit, self._weights_started)
+            loads = max(loads, weight_needs.get(Unit.LOAD_ACTIVATIONS, 0))
             waits, clock = self._prune(weight_needs, self._weights_started, 1)
             item.weight_wait = waits[0] if waits else None
             item.waits, started = self._prune(needs, self._started[unit], STREAM_SLOTS)
@@ -189,7 +191,7 @@ class Emitter:
                 self._started[unit] = clock
         self.items[unit].append(item)
         item.count = len(self.items[unit])
-        for _ in range(len(self.first_use), needs.get(Unit.LOAD_ACTIVATIONS, 0)):
+        for _ in range(len(self.first_use), loads):
             self.first_use.append((unit, item.count))
         before = self._done[unit][-1]
         done = list(_latest(clock, before) if certain else before)

@@ -77,6 +77,7 @@ class Layout:
     """Order of a tensor's features.
 
     features: without padding. heads: 0, or padded head by head.
+    gated: every other group of lanes is a gate, so a word of results takes twice its columns.
     panel_bytes: features in a word of forms A and K (R). head_panels: words of a head (of the
     whole tensor without heads). columns_per_head: GEMM columns of a head, a multiple of C.
     """
@@ -86,6 +87,7 @@ class Layout:
     rows: int
     columns: int
     lanes: int
+    gated: bool = False
 
     @property
     def parts(self) -> int:
@@ -128,7 +130,8 @@ class Layout:
     def panel_unit(self) -> int:
         """Output tiles that a part of the GEMM must be a multiple of, to end with a word."""
         if self.contiguous:
-            return self.rows // math.gcd(self.rows, self.columns)
+            word = 2 * self.rows if self.gated else self.rows
+            return word // math.gcd(word, self.columns)
         return self.head_columns // self.columns
 
     def _order(self, per_head: int) -> np.ndarray:

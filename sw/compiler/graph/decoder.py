@@ -1,0 +1,353 @@
+"""Execute a decoder's quantised graph in integers, pass by pass: what the command stream computes.
+
+A pass takes the next tokens of one sequence. What it leaves in the caches, and what it selects, are
+the same bits whether the tokens come in one pass or in several.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from hw.isa import MASKED_SCORE, REGISTER_BITS, SELECTED, SUM_FRACTION_BITS
+from hw.numerics import Int, round_shift, saturate, scale_by_power
+from hw.softmax.golden import largest_drop, row_step, weights
+from hw.vector.golden import (
+    Affine,
+    activate,
+    affine,
+    gated,
+    middle,
+    norm_row,
+    reciprocal_row,
+    rotated,
+    selected,
+    to_bytes,
+)
+from sw.compiler.errors import InputError
+from sw.compiler.graph.operations import (
+    QuantCachedAttention,
+    QuantElementwise,
+    QuantGated,
+    QuantGraph,
+    QuantHead,
+    QuantInput,
+    QuantLinear,
+    QuantNorm,
+)
+
+__all__ = [
+    "HEAD_BLOCK",
+    "VALUE_FRACTION_BITS",
+    "HeadBlock",
+    "Selection",
+    "SequenceState",
+    "head_blocks",
+    "head_order",
+    "key_blocks",
+    "new_state",
+    "run_pass",
+]
+
+VALUE_FRACTION_BITS = 14
+"""Selected values are logits in octaves with so many fraction bits."""
+
+HEAD_BLOCK = 32
+"""Outputs of a head that are summed up together, all with the same shift."""
+
+Values = dict[str, Int]
+
+
+# --- blocks ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class HeadBlock:
+    """Outputs of a head: `tokens` (rows of its weight), whose machine indices follow `base`."""
+
+    tokens: np.ndarray
+    shift: int
+    base: int
+
+
+def head_blocks(op: QuantHead) -> list[HeadBlock]:
+    """The outputs of a head by shift, then by number, in blocks of at most `HEAD_BLOCK`."""
+    blocks: list[HeadBlock] = []
+    for shift in np.unique(op.shift):
+        tokens = np.flatnonzero(op.shift == shift)
+        for start in range(0, len(tokens), HEAD_BLOCK):
+            part = tokens[start : start + HEAD_BLOCK]
+            blocks.append(HeadBlock(part, int(shift), len(blocks) * HEAD_BLOCK))
+    return blocks
+
+
+def head_order(op: QuantHead) -> np.ndarray:
+    """Token of each machine index; -1: none."""
+    blocks = head_blocks(op)
+    order = np.full(len(blocks) * HEAD_BLOCK, -1)
+    for block in blocks:
+        order[block.base : block.base + len(block.tokens)] = block.tokens
+    return order
+
+
+def key_blocks(op: QuantCachedAttention, keys: int) -> list[tuple[int, int]]:
+    """Key blocks (start, size) that hold `keys` keys, each of full size."""
+    blocks = [(0, op.lead)] if op.lead else []
+    start = op.lead
+    while start < keys:
+        blocks.append((start, op.key_block))
+        start += op.key_block
+    return blocks
+
+
+# --- state and results ----------------------------------------------------------------------------
+
+
+@dataclass
+class SequenceState:
+    """One sequence: `position` tokens, their keys (INT16) and values (INT8) by cache."""
+
+    position: int
+    keys: dict[str, np.ndarray] = field(default_factory=dict)
+    values: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def new_state(graph: QuantGraph) -> SequenceState:
+    """A sequence that holds the graph's prefix."""
+    decoder = graph.decoder
+    assert decoder is not None
+    state = SequenceState(len(decoder.prefix))
+    for name, cache in decoder.caches.items():
+        features = cache.kv_heads * cache.dim
+        keys = state.keys[name] = np.zeros((decoder.context, features), np.int16)
+        values = state.values[name] = np.zeros((decoder.context, features), np.int8)
+        keys[: len(cache.keys)], values[: len(cache.values)] = cache.keys, cache.values
+    return state
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The largest outputs of each row.
+
+    values: [rows, 8] in units of 2^-14 octaves, falling. indices: machine indices, which
+    `head_order` turns into tokens. octave, total: [rows, 2], of blocks with even and odd numbers: the
+    sum of their outputs' powers of 2 is `total * 2^(octave - 25)`, but for a factor of 255/256.
+    """
+
+    values: Int
+    indices: Int
+    octave: Int
+    total: Int
+
+    def log_probabilities(self) -> np.ndarray:
+        """Natural logarithms of the selected outputs' probabilities, [rows, 8]."""
+        octaves = self.values / 2**VALUE_FRACTION_BITS
+        sums = self.octave + np.log2(np.maximum(self.total, 2.0**-99)) - SUM_FRACTION_BITS
+        total = np.logaddexp2(sums[:, 0], sums[:, 1]) + math.log2(256 / 255)
+        return (octaves - total[:, None]) * math.log(2)
+
+
+# --- operations -----------------------------------------------------------------------------------
+
+
+def _product(x: Int, weight: np.ndarray) -> Int:
+    """`x @ weight.T` of 16-bit and 8-bit integers: sums below 2^53 are exact."""
+    return (x.astype(np.float64) @ weight.T.astype(np.float64)).astype(np.int64)
+
+
+def _narrow(values: Int, bits: int) -> Int:
+    if bits == 8:
+        return saturate(values, 8)
+    high, low = to_bytes(values)
+    return 256 * high + low
+
+
+def _by_row(p: Affine) -> Affine:
+    return Affine(p.mul[..., None], p.offset[..., None], p.shift[..., None])
+
+
+class _Pass:
+    """One pass: `values` by name."""
+
+    def __init__(self, graph: QuantGraph, state: SequenceState, ids: np.ndarray):
+        assert graph.decoder is not None
+        self.graph, self.decoder, self.state, self.ids = graph, graph.decoder, state, ids
+        self.positions = state.position + np.arange(len(ids))
+        self.values: Values = {}
+        self.selections: dict[str, Selection] = {}
+        self.sums: dict[str, Int] = {}
+
+    def _bits(self, name: str) -> int:
+        return self.graph.tensors[name].bits
+
+    def embed(self, op: QuantInput) -> None:
+        total = np.zeros((len(self.ids), op.tables[0].shape[1]), np.int64)
+        for table, index in zip(op.tables, op.source, strict=True):
+            chosen = self.ids if isinstance(index, str) else index[self.positions]
+            total += table[chosen]
+        if op.constant is not None:
+            total += op.constant[self.positions]
+        self.values[op.out] = saturate(total, self._bits(op.out))
+
+    def linear(self, op: QuantLinear) -> None:
+        self._finish(middle(_product(self.values[op.x], op.weight), op.first), op)
+
+    def elementwise(self, op: QuantElementwise) -> None:
+        self._finish(middle(self.values[op.x], op.first), op)
+
+    def _finish(self, h: Int, op: QuantLinear | QuantElementwise) -> None:
+        h = activate(h, op.function)
+        if isinstance(op, QuantLinear) and op.residual is not None:
+            residual = round_shift(self.values[op.residual], op.residual_shift)
+            h = saturate(saturate(h, 16) + residual, 16)
+        if op.out16 is not None:
+            self.values[op.out16] = saturate(h, 16)
+        if op.out8 is None:
+            return
+        if isinstance(op, QuantLinear) and op.angles is not None:
+            assert op.second is not None
+            table = self.decoder.angles[op.angles][self.positions].astype(np.int64)
+            result = rotated(h, np.tile(table, h.shape[1] // table.shape[1]), op.second)
+        else:
+            result = h if op.second is None else affine(h, op.second)
+        self.values[op.out8] = _narrow(result, self._bits(op.out8))
+
+    def gated(self, op: QuantGated) -> None:
+        x = self.values[op.x]
+        gate = activate(middle(_product(x, op.gate), op.gate_first), op.function)
+        up = middle(_product(x, op.up), op.up_first)
+        self.values[op.out8] = _narrow(gated(gate, up, op.second), self._bits(op.out8))
+
+    def norm(self, op: QuantNorm) -> None:
+        x = self.values[op.x]
+        total = np.zeros(len(x), np.int64) if op.rms else x.sum(axis=1)
+        z = middle(x, _by_row(norm_row(total, (x * x).sum(axis=1), op.features, op.epsilon)))
+        if op.out16 is not None:
+            assert op.to16 is not None
+            self.values[op.out16] = saturate(affine(z, op.to16), 16)
+        if op.out8 is not None:
+            assert op.to8 is not None
+            self.values[op.out8] = _narrow(affine(z, op.to8), self._bits(op.out8))
+
+    def attention(self, op: QuantCachedAttention) -> None:
+        """Online softmax over the key blocks, rows [kv heads, queries of one, tokens]."""
+        tokens, end = len(self.ids), int(self.positions[-1]) + 1
+        keys, values = self.state.keys[op.cache], self.state.values[op.cache]
+        keys[self.positions], values[self.positions] = self.values[op.k], self.values[op.v]
+        shape = (tokens, op.kv_heads, op.heads // op.kv_heads, -1)
+        q = self.values[op.q].reshape(shape).transpose(1, 2, 0, 3)
+        groups, dim = q.shape[1], q.shape[3]
+        shift = np.array(op.score_shift, np.int64).reshape(op.kv_heads, groups, 1)
+        octave = largest = total = np.zeros(q.shape[:3], np.int64)
+        output = np.zeros(q.shape, np.int64)
+        drop = largest_drop(self.decoder.context)
+        for start, size in key_blocks(op, end):
+            block = slice(start, min(start + size, end))
+
+            def rows_of(cache: np.ndarray, block: slice = block) -> Int:
+                rows = cache[block].astype(np.int64).reshape(-1, op.kv_heads, 1, dim)
+                return rows.transpose(1, 2, 3, 0)
+
+            scores = np.zeros((*q.shape[:3], block.stop - start), np.int64)
+            for part, places in zip(to_bytes(rows_of(keys)), (0, 8), strict=True):
+                product = (q.astype(np.float64) @ part.astype(np.float64)).astype(np.int64)
+                scores += round_shift(product, places)
+            valid = np.broadcast_to(
+                np.arange(start, block.stop) <= self.positions[:, None], scores.shape
+            )
+            top = np.where(valid, scores, MASKED_SCORE).max(axis=-1)
+            octave, largest, rescale = row_step(top, octave, largest, start == 0, shift, drop)
+            p, fine = weights(scores, octave[..., None], shift[..., None], valid)  # pyright: ignore
+            part = p.astype(np.float64) @ rows_of(values).swapaxes(-1, -2).astype(np.float64)
+            part = part.astype(np.int64)
+            if start == 0:
+                total, output = fine.sum(axis=-1), part
+            else:
+                total = scale_by_power(total, rescale) + fine.sum(axis=-1)
+                output = scale_by_power(output, rescale[..., None]) + part
+        h = middle(output, _by_row(reciprocal_row(total)))
+        h = h.transpose(2, 0, 1, 3).reshape(tokens, -1)
+        self.values[op.out8] = _narrow(affine(h, op.second), self._bits(op.out8))
+
+    def head(self, op: QuantHead) -> None:
+        sums = self.sums[op.out] = _product(self.values[op.x], op.weight)
+        rows = len(sums)
+        best = np.full((rows, SELECTED, 2), MASKED_SCORE, np.int64)
+        best[..., 1] = (1 << REGISTER_BITS) - 1
+        octave, largest, total = np.zeros((3, 2, rows), np.int64)
+        for number, block in enumerate(head_blocks(op)):
+            turn, first = number % 2, number < 2
+            scores, shift = sums[:, block.tokens], block.shift - 8
+            octave[turn], largest[turn], rescale = row_step(
+                scores.max(axis=1), octave[turn], largest[turn], first, shift, 0
+            )
+            valid = np.ones(scores.shape, bool)
+            _, fine = weights(scores, octave[turn][:, None], shift, valid)  # pyright: ignore
+            before = 0 if first else scale_by_power(total[turn], rescale)
+            total[turn] = before + fine.sum(axis=1)
+            best = selected(
+                best, round_shift(scores, block.shift - VALUE_FRACTION_BITS), block.base
+            )
+        self.selections[op.out] = Selection(best[..., 0], best[..., 1], octave.T, total.T)
+
+    def run(self) -> None:
+        for op in self.graph.ops:
+            if isinstance(op, QuantInput):
+                self.embed(op)
+            elif isinstance(op, QuantLinear):
+                self.linear(op)
+            elif isinstance(op, QuantElementwise):
+                self.elementwise(op)
+            elif isinstance(op, QuantGated):
+                self.gated(op)
+            elif isinstance(op, QuantNorm):
+                self.norm(op)
+            elif isinstance(op, QuantCachedAttention):
+                self.attention(op)
+            elif isinstance(op, QuantHead):
+                self.head(op)
+            else:
+                raise TypeError(f"a decoder has no {type(op).__name__}")
+
+
+def check_tokens(graph: QuantGraph, position: int, ids: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Token numbers of a pass. Raises `InputError`."""
+    assert graph.decoder is not None
+    tokens = np.asarray(ids)
+    if tokens.ndim != 1 or not len(tokens) or tokens.dtype.kind not in "iu":
+        raise InputError(f"a pass takes a list of token numbers, got {ids!r}")
+    table = next(op for op in graph.ops if isinstance(op, QuantInput)).tables[0]
+    wrong = (tokens < 0) | (tokens >= len(table))
+    if wrong.any():
+        raise InputError(f"token {int(tokens[wrong][0])} is outside 0..{len(table) - 1}")
+    if position + len(tokens) > graph.decoder.context:
+        raise InputError(
+            f"{len(tokens)} tokens behind {position} are more than the context of "
+            f"{graph.decoder.context}"
+        )
+    return tokens.astype(np.int64)
+
+
+def run_pass(
+    graph: QuantGraph, state: SequenceState, ids: Sequence[int] | np.ndarray
+) -> tuple[Selection, np.ndarray]:
+    """The next tokens of a sequence, whose state moves on: what the head selects, and all logits.
+
+    Logits are in octaves (multiply by ln 2), float64 [rows, vocabulary].
+    """
+    work = _Pass(graph, state, check_tokens(graph, state.position, ids))
+    work.run()
+    state.position += len(work.ids)
+    op = next(op for op in graph.ops if isinstance(op, QuantHead))
+    return work.selections[op.out], work.sums[op.out] * 2.0**-op.shift
+
+
+def passes(tokens: int, sizes: Sequence[int]) -> Iterator[int]:
+    """Sizes of passes for so many tokens, the largest first; `sizes` holds 1."""
+    for size in sorted(sizes, reverse=True):
+        while tokens >= size:
+            yield size
+            tokens -= size

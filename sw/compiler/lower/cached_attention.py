@@ -1,0 +1,339 @@
+"""Lower causal attention over a cache: online softmax over key blocks, several streams in turn.
+
+A stream works through jobs: some tokens of the pass, of all query heads that share keys or of one of
+them. Where the position of the pass makes a key block empty, its commands are dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
+
+from hw.isa import Memory, Opcode
+from hw.softmax.golden import largest_drop
+from sw.compiler.graph.decoder import key_blocks
+from sw.compiler.lower.caches import POSITION, load_block
+from sw.compiler.lower.context import Context
+from sw.compiler.lower.params import Params, keep_if_room
+from sw.compiler.lower.shared import Shared
+from sw.compiler.lower.steps import HeadsAttention, Step
+from sw.compiler.lower.tile import plan_cached_attention
+from sw.compiler.stream.layout import Form, align, layout_of
+
+__all__ = ["lower_cached_attention"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Tokens from `start` of the pass, of query heads from `head` on, of those that share keys."""
+
+    number: int
+    kv_head: int
+    head: int
+    heads: int
+    start: int
+    tokens: int
+
+    @property
+    def rows(self) -> int:
+        return self.heads * self.tokens
+
+
+class _Attention:
+    """What the streams share."""
+
+    def __init__(self, context: Context, lowered: HeadsAttention):
+        c = self.c = context.config
+        self.context, self.lowered, op = context, lowered, lowered.op
+        assert context.graph.decoder is not None
+        self.op, self.tokens = op, context.graph.tokens
+        self.sharing = op.heads // op.kv_heads
+        cache = context.graph.decoder.caches[op.cache]
+        self.head = layout_of(c, cache.dim)
+        self.panels, self.out_panels = self.head.panels, self.head.column_panels
+        self.planes = [context.caches[name] for name in lowered.k]
+        self.value_planes = [context.caches[name] for name in lowered.v]
+        self.positions = self.planes[0].positions
+        self.blocks = key_blocks(op, context.graph.decoder.context)
+        self.out = context.define(lowered.out8)
+        self.drop = largest_drop(context.graph.decoder.context)
+        size = max(size for _, size in self.blocks)
+        self.key_words = align(align(size, c.rows), c.columns)
+        self.score_panels = self.key_words // c.columns
+        self.plan = plan_cached_attention(
+            c,
+            self.tokens,
+            self.sharing,
+            op.kv_heads,
+            self.score_panels,
+            self.out_panels,
+            block_words=2 * self.panels * self.key_words + self.out_panels * align(size, c.rows),
+            activation_free=context.activation.largest_gap,
+            weight_free=context.weight.largest_gap,
+            caution=context.caution,
+        )
+        self.scale = Params.of_all(context, Memory.PARAM1, op.second)
+        self.keys = Shared(context.weight)
+
+    def jobs(self) -> list[Job]:
+        plan, jobs = self.plan, []
+        for kv_head in range(self.op.kv_heads):
+            for start in range(0, self.tokens, plan.tokens):
+                tokens = min(plan.tokens, self.tokens - start)
+                for head in range(0, self.sharing, plan.heads):
+                    jobs.append(Job(len(jobs), kv_head, head, plan.heads, start, tokens))
+        return jobs
+
+    def condition(self, job: Job, block: int) -> dict[str, int]:
+        """Fields that cut the keys behind each row, and drop a block without any."""
+        start = self.blocks[block][0]
+        fields = {"limit": 1 - start + job.start, "causal": 1, "register": POSITION}
+        if job.heads > 1:
+            fields["period"] = job.tokens
+        return fields if start == 0 else fields | {"predicate": POSITION}
+
+    def load_condition(self, job: Job, block: int) -> dict[str, int]:
+        """The same for the loads of the block."""
+        start = self.blocks[block][0]
+        if start == 0:
+            return {}
+        return {"limit": job.start + job.tokens - start, "predicate": POSITION}
+
+    def key_of(self, kind: str, job: Job, block: int) -> Hashable:
+        return kind, job.number // self.plan.lanes, job.kv_head, job.start, block
+
+    def key_block(self, job: Job, block: int) -> tuple[int, int]:
+        """Address of the high bytes' words of a key block; its low bytes follow; their distance."""
+        size = self.panels * self.key_words
+
+        def load(address: int) -> None:
+            for part, plane in enumerate(self.planes[job.kv_head].planes):
+                load_block(
+                    self.context,
+                    plane,
+                    self.positions,
+                    self.panels,
+                    self.blocks[block],
+                    address + part * size,
+                    self.key_words,
+                    self.load_condition(job, block),
+                )
+
+        return self.keys.get(self.key_of("k", job, block), 2 * size, load), size
+
+    def value_block(self, job: Job, block: int) -> tuple[int, int]:
+        """Address of the words of a block of values, and the words between panels."""
+        stride = align(self.blocks[block][1], self.c.rows)
+
+        def load(address: int) -> None:
+            (plane,) = self.value_planes[job.kv_head].planes
+            load_block(
+                self.context,
+                plane,
+                self.positions,
+                self.out_panels,
+                self.blocks[block],
+                address,
+                stride,
+                self.load_condition(job, block),
+            )
+
+        return self.keys.get(self.key_of("v", job, block), self.out_panels * stride, load), stride
+
+    def query(self, job: Job) -> tuple[int, int, bool]:
+        """(address, words between panels, whether to free it) of a job's query rows."""
+        value = self.context.values[self.lowered.q[job.kv_head]]
+        first, count = 2 * job.start, 2 * job.tokens
+        if Form.A in value.chip:
+            stride = value.stride
+            address = value.chip[Form.A] + job.head * stride + first
+            return address, self.sharing * stride, False
+        address = self.context.activation.take(self.panels * job.heads * count)
+        for panel in range(self.panels):
+            self.context.move_panels(
+                Opcode.LOAD,
+                value,
+                Form.A,
+                (panel * self.sharing + job.head, job.heads),
+                (job.start, job.tokens),
+                address + panel * job.heads * count,
+                count,
+            )
+        return address, job.heads * count, True
+
+
+class _Lane:
+    """One stream with its own scores, weights P, output O and row state."""
+
+    def __init__(self, attention: _Attention):
+        a = self.a = attention
+        context, rows = a.context, a.plan.rows
+        self.scores = context.accumulator.take(a.score_panels * rows)
+        self.output = context.accumulator.take(a.out_panels * rows)
+        self.weights = context.activation.take(a.key_words // a.c.rows * rows)
+        self.slot = context.softmax.take(rows)
+
+    def free(self) -> None:
+        context = self.a.context
+        context.accumulator.give_back(self.scores)
+        context.accumulator.give_back(self.output)
+        context.activation.give_back(self.weights)
+        context.softmax.give_back(self.slot)
+
+    def run(self, jobs: list[Job]) -> Iterator[None]:
+        """Emit the jobs; yields where the other streams take their turns."""
+        pending: tuple[Job, int] | None = None
+        for job in jobs:
+            query = self.a.query(job)
+            for block in range(len(self.a.blocks)):
+                if pending is not None:
+                    self._values(*pending)
+                self._scores(job, block, query)
+                pending = (job, block)
+                yield
+            if query[2]:
+                self.a.context.activation.give_back(query[0])
+        if pending is not None:
+            self._values(*pending)
+
+    def _scores(self, job: Job, block: int, query: tuple[int, int, bool]) -> None:
+        """Scores of one key block, low bytes first, and their softmax."""
+        a, c, emit = self.a, self.a.c, self.a.context.emitter.emit
+        size = a.blocks[block][1]
+        panels = -(-size // c.rows)
+        address, low = a.key_block(job, block)
+        condition = a.condition(job, block)
+        products = {
+            "rows": job.rows,
+            "k_tiles": a.panels,
+            "n_tiles": -(-panels * c.rows // c.columns),
+            "a_address": query[0],
+            "a_stride": query[1],
+            "w_by_column": 1,
+            "w_k_stride": a.key_words,
+            "w_n_stride": c.columns,
+            "acc_address": self.scores,
+            "acc_stride": job.rows,
+            "wide": 1,
+            **condition,
+        }
+        emit(Opcode.GEMM, **products, w_address=address + low)
+        # The first block's keys all stand before every row; columns behind them are padding.
+        first = {"limit": size, "causal": 0, "register": 0}
+        limit = first if block == 0 and a.op.lead else {}
+        emit(
+            Opcode.GEMM,
+            **(products | limit),
+            w_address=address,
+            rescale=1,
+            row_max=1,
+            slot=self.slot,
+        )
+        a.keys.used(a.key_of("k", job, block))
+        emit(
+            Opcode.SOFTMAX,
+            **(condition | limit),
+            rows=job.rows,
+            groups=panels * c.groups_per_row_panel,
+            acc_address=self.scores,
+            acc_stride=job.rows,
+            dst_memory=Memory.ACTIVATION,
+            dst_address=self.weights,
+            dst_stride=job.rows,
+            slot=self.slot,
+            score_shift=self._score_shift(job),
+            first=int(block == 0),
+            drop=a.drop,
+        )
+
+    def _score_shift(self, job: Job) -> int:
+        first = job.kv_head * self.a.sharing + job.head
+        shifts = set(self.a.op.score_shift[first : first + job.heads])
+        assert len(shifts) == 1, "query heads of a job have the same score shift"
+        return shifts.pop()
+
+    def _values(self, job: Job, block: int) -> None:
+        """P V of one key block; behind the last one the division."""
+        a, c = self.a, self.a.c
+        address, stride = a.value_block(job, block)
+        a.context.emitter.emit(
+            Opcode.GEMM,
+            rows=job.rows,
+            k_tiles=-(-a.blocks[block][1] // c.rows),
+            n_tiles=a.out_panels,
+            a_address=self.weights,
+            a_stride=job.rows,
+            a_unsigned=1,
+            w_address=address,
+            w_k_stride=c.rows,
+            w_n_stride=stride,
+            acc_address=self.output,
+            acc_stride=job.rows,
+            accumulate=int(block > 0),
+            rescale=int(block > 0),
+            slot=self.slot,
+            **a.condition(job, block),
+        )
+        a.keys.used(a.key_of("v", job, block))
+        if block + 1 == len(a.blocks):
+            self._divide(job)
+
+    def _divide(self, job: Job) -> None:
+        """The result, whose words lie as those of the queries."""
+        a, c, value = self.a, self.a.c, self.a.out
+        first = job.kv_head * a.panels * a.sharing + job.head
+        staged = Form.A not in value.chip
+        if staged:
+            stride = 2 * job.rows
+            address = a.context.staging_pool(Form.A).take(a.panels * stride)
+        else:
+            stride = a.sharing * value.stride
+            address = value.chip[Form.A] + first * value.stride + 2 * job.start
+        a.context.emitter.emit(
+            Opcode.SCALE,
+            rows=job.rows,
+            groups=a.panels * c.groups_per_row_panel,
+            acc_address=self.output,
+            acc_stride=job.rows,
+            dst_memory=Memory.ACTIVATION,
+            dst_address=address,
+            dst_stride=stride,
+            param1=a.scale.get(0, 1),
+            same_param1=1,
+            slot=self.slot,
+            wide=1,
+        )
+        a.scale.done()
+        if not staged:
+            return
+        for panel in range(a.panels):
+            a.context.move_panels(
+                Opcode.STORE,
+                value,
+                Form.A,
+                (first + panel * a.sharing, job.heads),
+                (job.start, job.tokens),
+                address + panel * stride,
+                2 * job.tokens,
+            )
+        a.context.staging_pool(Form.A).give_back(address)
+
+
+def lower_cached_attention(context: Context, step: Step) -> None:
+    """Emit one attention operation."""
+    (op,) = step.ops
+    assert isinstance(op, HeadsAttention)
+    attention = _Attention(context, op)
+    keep_if_room([attention.scale], context.config.param_words)
+    jobs = attention.jobs()
+    for job in jobs:
+        for block in range(len(attention.blocks)):
+            for kind in ("k", "v"):
+                attention.keys.uses[attention.key_of(kind, job, block)] += 1
+    lanes = [_Lane(attention) for _ in range(attention.plan.lanes)]
+    runs = [lane.run(jobs[i :: len(lanes)]) for i, lane in enumerate(lanes)]
+    while runs:
+        runs = [run for run in runs if next(run, StopIteration) is not StopIteration]
+    for lane in lanes:
+        lane.free()
+    attention.scale.free_all()

@@ -1,0 +1,203 @@
+"""From a decoder's quantised graph to a program with an entry for each number of tokens of a pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from hw.config import AcceleratorConfig, get_config
+from hw.isa import SELECTED
+from sw.compiler.errors import CompileError
+from sw.compiler.graph.operations import (
+    QuantCachedAttention,
+    QuantElementwise,
+    QuantGraph,
+    QuantHead,
+    QuantInput,
+    QuantLinear,
+)
+from sw.compiler.lower.cached_attention import lower_cached_attention
+from sw.compiler.lower.caches import cache_image, capacity, place_caches
+from sw.compiler.lower.caution import Caution
+from sw.compiler.lower.context import Angles, CachePlace, Context
+from sw.compiler.lower.decoder_graph import AngleTable, head_steps
+from sw.compiler.lower.head import lower_head
+from sw.compiler.lower.linear import lower_linear
+from sw.compiler.lower.norm import lower_elementwise, lower_norm
+from sw.compiler.lower.resident import choose_resident
+from sw.compiler.lower.steps import HeadsAttention, Step, Steps
+from sw.compiler.program.decoder_program import DecoderProgram, Entry, graph_of_host, order_of
+from sw.compiler.stream.allocate import Constants, DoesNotFit, Pool
+from sw.compiler.stream.layout import Form, layout_of, pack_tensor
+from sw.compiler.stream.order import finish, merge
+
+__all__ = ["PASSES", "lower_decoder"]
+
+PASSES = (1, 4, 8, 32, 128)
+"""Tokens of a pass: of decoding, verification and reading a prompt."""
+
+RESIDENT_ANGLES = 1 / 8
+"""Share of the residual memory for angles that stay on chip for a pass."""
+
+
+def lower_decoder(
+    graph: QuantGraph, config: str | AcceleratorConfig, passes: Sequence[int] = PASSES
+) -> DecoderProgram:
+    """Compile a decoder for passes of these numbers of tokens, 1 among them.
+
+    Raises `CompileError` if the machine is too small for it, or without `decoder`.
+    """
+    config = get_config(config)
+    head = _check(graph, config)
+    assert graph.decoder is not None
+    attentions = [op for op in graph.ops if isinstance(op, QuantCachedAttention)]
+    positions = max(capacity(graph.decoder, op.lead, op.key_block) for op in attentions)
+    constants = Constants(max(config.bus_bytes, 64))
+    entries: dict[int, Entry] = {}
+    workspace = io = 0
+    for tokens in sorted({1, *passes}):
+        if tokens > graph.decoder.context - len(graph.decoder.prefix):
+            continue
+        entry, context = _entry(graph, config, tokens, positions, constants)
+        entries[tokens] = entry
+        workspace, io = max(workspace, context.workspace.size), max(io, context.io.size)
+    planes = place_caches(config, Context.workspace_of(config), graph.decoder.caches, positions)
+    image = [
+        part
+        for name, cache in graph.decoder.caches.items()
+        for part in cache_image(config, cache, planes[name], positions)
+    ]
+    return DecoderProgram(
+        config=config,
+        constants=constants.image(),
+        workspace_bytes=workspace,
+        io_bytes=io,
+        entries=entries,
+        graph=graph_of_host(graph, head),
+        order=order_of(head),
+        prefix_image=tuple(image),
+    )
+
+
+def _check(graph: QuantGraph, config: AcceleratorConfig) -> QuantHead:
+    """The graph's head. Raises `CompileError`."""
+    if not config.decoder:
+        raise CompileError(
+            f"configuration {config.name!r} has no language models: it needs decoder=True"
+        )
+    if graph.decoder is None:
+        raise CompileError("the graph is no decoder: it has no caches")
+    heads = [op for op in graph.ops if isinstance(op, QuantHead)]
+    if len(heads) != 1 or graph.ops[-1] is not heads[0]:
+        raise CompileError("a decoder ends with one head over its vocabulary")
+    for op in graph.ops:
+        if not isinstance(op, QuantCachedAttention):
+            continue
+        if op.key_block % config.columns or op.key_block % config.rows:
+            raise CompileError(
+                f"{op.place or op.out8}: blocks of {op.key_block} keys are no multiple of "
+                f"{config.rows} rows and {config.columns} columns"
+            )
+        if op.lead > max(1, len(graph.decoder.prefix)):
+            raise CompileError(f"{op.place or op.out8}: the first block holds more than the prefix")
+        if op.second.shift.size != 1:
+            raise CompileError(f"{op.place or op.out8}: the result needs one scale")
+        shifts = np.array(op.score_shift).reshape(op.kv_heads, -1)
+        if (shifts != shifts[:, :1]).any():
+            raise CompileError(f"{op.place or op.out8}: heads that share keys need one score shift")
+    return heads[0]
+
+
+def _entry(
+    graph: QuantGraph,
+    config: AcceleratorConfig,
+    tokens: int,
+    positions: int,
+    constants: Constants,
+) -> tuple[Entry, Context]:
+    """The program of one number of tokens; starts again, with more caution, if it does not fit."""
+    graph = replace(graph, batch=1, tokens=tokens)
+    steps, tables = head_steps(graph, config)
+    cautions = Caution(steps)
+    while True:
+        context = Context(graph, config, steps, cautions)
+        context.constants = constants
+        try:
+            return _attempt(context, tables, positions), context
+        except DoesNotFit:
+            if context.step is None or not cautions.grow(context.step):
+                raise
+
+
+def _place_state(context: Context, tables: dict[str, AngleTable], positions: int) -> None:
+    """Caches, angles, and the row state that the head needs for itself."""
+    c, decoder = context.config, context.graph.decoder
+    assert decoder is not None
+    planes = place_caches(c, context.workspace, decoder.caches, positions)
+    for step in context.steps.steps:
+        for op in step.ops:
+            if isinstance(op, HeadsAttention):
+                for head, place in enumerate(planes[op.op.cache]):
+                    context.caches[op.k[head]] = CachePlace((place.high, place.low), positions)
+                    context.caches[op.v[head]] = CachePlace((place.values,), positions)
+    room = int(RESIDENT_ANGLES * c.residual_words)
+    for name, table in tables.items():
+        angles = decoder.angles[table.table]
+        rows = np.where(table.order >= 0, angles[:, np.maximum(table.order, 0)], 0)
+        layout = layout_of(c, rows.shape[1])
+        words = pack_tensor(c, rows.astype(np.int64), layout, Form.S)
+        by_group = words.reshape(len(rows), layout.groups, -1).swapaxes(0, 1)
+        stays = layout.groups * context.graph.tokens <= room
+        context.angles[name] = Angles(
+            context.constants.add(by_group.tobytes()), layout.groups, len(rows), stays
+        )
+    own = 2 * SELECTED
+    context.softmax = Pool("softmax row state", c.row_slots - own, own)
+
+
+def _attempt(context: Context, tables: dict[str, AngleTable], positions: int) -> Entry:
+    steps: Steps = context.steps
+    _place_state(context, tables, positions)
+    (embedding,) = steps.inputs
+    value = context.define_input(embedding.out)
+    if context.cautions.residents:
+        context.resident = choose_resident(context)
+    selected = min(context.graph.tokens, SELECTED)
+    if context.graph.tokens > SELECTED:
+        selected = 1
+    output = 0
+    for index, step in enumerate(steps.steps):
+        context.step = step
+        context.emitter.place(step.place)
+        op = step.ops[0]
+        if isinstance(op, QuantHead):
+            output = lower_head(context, step, selected)
+        else:
+            _lower(context, step)
+        context.release_after(index)
+    stream, estimate = merge(context.emitter)
+    return Entry(
+        tokens=context.graph.tokens,
+        selected=selected,
+        commands=np.frombuffer(finish(stream), np.uint8).copy(),
+        input=value.dram[Form.S][1],
+        output=output,
+        estimated_cycles=estimate.cycles,
+        places=tuple(context.emitter.places),
+        command_place=np.array([item.place for item in stream] + [0], np.uint16),
+    )
+
+
+def _lower(context: Context, step: Step) -> None:
+    op = step.ops[0]
+    if isinstance(op, QuantLinear):
+        lower_linear(context, step)
+    elif isinstance(op, HeadsAttention):
+        lower_cached_attention(context, step)
+    elif isinstance(op, QuantElementwise):
+        lower_elementwise(context, step)
+    else:
+        assert not isinstance(op, QuantInput)
+        lower_norm(context, step)
