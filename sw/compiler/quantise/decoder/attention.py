@@ -22,7 +22,6 @@ from sw.compiler.graph.operations import (
     QuantCachedAttention,
     QuantLinear,
 )
-from sw.compiler.quantise.affines import make_affine
 from sw.compiler.quantise.decoder.linear import rounded_linear
 from sw.compiler.quantise.decoder.plan import AttentionStage, Projection
 from sw.compiler.quantise.decoder.state import OPERAND_LEVELS, State
@@ -106,7 +105,8 @@ class _Attention:
         self.order_k = _order(stage.k.rotate, k, self.kv_heads)
 
     def units(self) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
-        """Units of q and k for each of their heads, and the shift of each head's scores."""
+        """Units of q and k for each of their heads, and the shift of each head's scores, which is
+        one for all that share keys."""
         op, margin = self.op, self.state.options.margin / OPERAND_LEVELS
         q = self.state.seen_value(op.q)[:, self.order_q]
         k = self.state.float_value(op.k)[:, self.order_k]  # the prefix is in the cache
@@ -114,7 +114,8 @@ class _Attention:
         k_unit = _reach(k, self.kv_heads, self.stage.k.rotate is not None) * margin
         octaves = np.repeat(k_unit, op.heads // self.kv_heads)
         octaves = octaves * BYTE * abs(op.scale) * math.log2(math.e)
-        exponent = np.floor(-np.log2(q_unit * octaves)).clip(
+        exponent = np.floor(-np.log2(q_unit * octaves)).reshape(self.kv_heads, -1).min(axis=1)
+        exponent = np.repeat(exponent, op.heads // self.kv_heads).clip(
             SCORE_FRACTION_BITS, SCORE_FRACTION_BITS + MOST_SHIFT
         )
         q_unit = math.copysign(1, op.scale) * 2.0**-exponent / octaves
@@ -174,8 +175,9 @@ class _Attention:
             by_head = x.reshape(self.kv_heads, -1)
             return np.repeat(by_head, op.heads // self.kv_heads, axis=0).ravel()
 
-        unit = float(tensors[v].scale.max()) * 128 / OPERAND_LEVELS  # holds any average
-        gain = for_queries(tensors[v].scale) * 2.0**-SCALE_FRACTION_BITS / unit
+        # O / l is at most 127 * 2^9: half of it fits 16 bits.
+        unit = for_queries(tensors[v].scale) * 2.0 ** (1 - SCALE_FRACTION_BITS)
+        half = Affine(*(np.array([1], np.int64) for _ in range(3)))
         state.emit(
             QuantCachedAttention(
                 q,
@@ -185,9 +187,9 @@ class _Attention:
                 op.heads,
                 self.kv_heads,
                 shifts,
-                make_affine(gain, 0.0, op.place),
+                half,
                 state.add_operand(op.name, unit, for_queries(tensors[v].centre)),
-                state.options.lead,
+                min(state.options.lead, max(1, len(decoder.prefix))),
                 state.options.key_block,
                 op.place,
             )

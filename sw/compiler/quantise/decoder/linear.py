@@ -10,7 +10,8 @@ from sw.compiler.errors import CompileError
 from sw.compiler.graph.operations import FloatLinear, QuantGated, QuantLinear
 from sw.compiler.quantise.affines import make_affine
 from sw.compiler.quantise.decoder.plan import ActivatedStage, AddStage, GatedStage
-from sw.compiler.quantise.decoder.state import OPERAND_LEVELS, STREAM_LEVELS, Operand, State
+from sw.compiler.quantise.decoder.state import STREAM_LEVELS, Operand, State
+from sw.compiler.quantise.decoder.stream import add_stream
 from sw.compiler.quantise.gptq import gptq_round
 from sw.compiler.quantise.grid import Grid
 from sw.compiler.quantise.ranges import LEVELS
@@ -28,16 +29,12 @@ HALF_OCTAVES = 28
 
 
 def round_weight(scaled: np.ndarray, steps: np.ndarray, operand: Operand) -> np.ndarray:
-    """INT8 weights for `scaled` [N, K], in units of `steps` [N].
-
-    Sums of products fit 32 bits whatever the input. None where an output's do not: its step must
-    grow, see `largest_sum`.
-    """
+    """INT8 weights for `scaled` [N, K], real values for the input's integer 1; steps: [N]."""
     return gptq_round(scaled, Grid(steps), operand.factor).astype(np.int64)
 
 
 def too_large(integers: np.ndarray) -> np.ndarray:
-    """By how much the steps of each output must grow for its sums to fit; 1: they do."""
+    """By how much the steps of each output must grow for its sums to fit 32 bits; 1: they do."""
     total = np.abs(integers).sum(axis=1)
     return np.where(total > MOST_SUM, total / MOST_SUM * SUM_SLACK, 1.0)
 
@@ -83,7 +80,8 @@ def rounded_linear(
 def quantise_add(state: State, stage: AddStage) -> None:
     """A linear whose result is added to the residual stream."""
     before = state.exponent(state.stream(stage.residual))
-    out = state.add_stream(stage.op.name, before)
+    reach = float(np.abs(state.seen_value(stage.op.name)).max()) * state.options.margin
+    out = add_stream(state, stage.op.name, reach, before)
     shift = state.exponent(out) - before
     if shift > MOST_RESIDUAL_SHIFT:
         raise CompileError(f"the residual stream grows by more than 2^15 at {stage.op.place}")
@@ -115,7 +113,7 @@ def quantise_activated(state: State, stage: ActivatedStage) -> None:
             integers,
             first,
             function,
-            second=make_affine([unit / out], 0.0, stage.op.place),
+            second=make_affine(np.array([unit / out]), 0.0, stage.op.place),
             out8=state.add_operand(value, out),
             place=stage.linear.place,
         )

@@ -20,6 +20,7 @@ from sw.compiler.graph.operations import (
     FloatGraph,
     QuantCachedAttention,
     QuantGraph,
+    QuantHead,
     QuantOp,
     Tensor,
     operands,
@@ -41,11 +42,11 @@ OPERAND_LEVELS = (1 << 15) - 129
 class Operand:
     """What linears read, on the calibration rows.
 
-    unit: real value of the integer 1. centre: [K], of 0. mean: [K], of the integers; real_mean:
+    unit, centre: [K], real values of the integers 1 and 0. mean: [K], of the integers; real_mean:
     of the float values. factor: of the integers, for GPTQ, with or without their mean.
     """
 
-    unit: float
+    unit: np.ndarray
     centre: np.ndarray
     mean: np.ndarray
     real_mean: np.ndarray
@@ -119,6 +120,8 @@ class State:
     def emit(self, op: QuantOp) -> None:
         """Append an operation and execute it on the calibration sequences."""
         self.graph.ops.append(op)
+        if isinstance(op, QuantHead):
+            return  # nothing is calibrated on logits
         for work in self._passes:
             if isinstance(op, QuantCachedAttention):
                 work.state = new_state(self.graph)
@@ -145,11 +148,14 @@ class State:
     def features(self, tensor: str) -> int:
         return self.float_value(value_name(tensor)).shape[1]
 
-    def add_operand(self, name: str, unit: float, centre: np.ndarray | float = 0.0) -> str:
-        """Declare what linears read: 16 bits, one unit for all features."""
-        features = self.float_value(name).shape[1]
-        unit_of = np.full(features, unit)
-        return self.add_tensor(name, 16, unit_of, np.broadcast_to(centre, unit_of.shape))
+    def add_operand(
+        self, name: str, unit: np.ndarray | float, centre: np.ndarray | float = 0.0
+    ) -> str:
+        """Declare what linears read: 16 bits."""
+        shape = (self.float_value(name).shape[1],)
+        return self.add_tensor(
+            name, 16, np.broadcast_to(unit, shape), np.broadcast_to(centre, shape)
+        )
 
     def reach_unit(self, name: str) -> float:
         """Unit of 16-bit integers that hold a value with a margin."""
@@ -180,7 +186,7 @@ class State:
                 identity = np.eye(len(mean))
                 factor = Factor(np.arange(len(mean)), identity)
             self._operands[name] = Operand(
-                float(tensor.scale[0]),
+                tensor.scale,
                 tensor.centre,
                 mean,
                 self.seen_value(name).mean(axis=0, dtype=np.float64),
