@@ -7,11 +7,11 @@ import numpy as np
 from hw.isa import Function
 from hw.vector.golden import Affine
 from sw.compiler.errors import CompileError
-from sw.compiler.graph.operations import FloatLinear, QuantGated, QuantLinear
+from sw.compiler.graph.operations import FloatLinear, QuantElementwise, QuantGated, QuantLinear
 from sw.compiler.quantise.affines import make_affine
 from sw.compiler.quantise.decoder.plan import ActivatedStage, AddStage, GatedStage
 from sw.compiler.quantise.decoder.state import STREAM_LEVELS, Operand, State
-from sw.compiler.quantise.decoder.stream import add_stream
+from sw.compiler.quantise.decoder.stream import exponent_for
 from sw.compiler.quantise.gptq import gptq_round
 from sw.compiler.quantise.grid import Grid
 from sw.compiler.quantise.ranges import LEVELS
@@ -78,25 +78,36 @@ def rounded_linear(
 
 
 def quantise_add(state: State, stage: AddStage) -> None:
-    """A linear whose result is added to the residual stream."""
-    before = state.exponent(state.stream(stage.residual))
-    reach = float(np.abs(state.seen_value(stage.op.name)).max()) * state.options.margin
-    out = add_stream(state, stage.op.name, reach, before)
-    shift = state.exponent(out) - before
-    if shift > MOST_RESIDUAL_SHIFT:
+    """A linear whose result is added to the residual stream.
+
+    The unit of the sum is at least that of the stream before. Where the stream has become so small
+    that this wastes bits, another one follows.
+    """
+    value, before = stage.op.name, state.exponent(state.stream(stage.residual))
+    reach = state.reach(value) * state.options.stream_margin
+    wanted = exponent_for(state, value, reach)
+    exponent = max(before, wanted)
+    if exponent - before > MOST_RESIDUAL_SHIFT:
         raise CompileError(f"the residual stream grows by more than 2^15 at {stage.op.place}")
-    integers, first = rounded_linear(state, stage.linear, 2.0 ** state.exponent(out))
+    finer = exponent - wanted >= state.options.refine
+    out = state.add_stream(value, exponent, f"{value}.coarse" if finer else "")
+    integers, first = rounded_linear(state, stage.linear, 2.0**exponent)
     state.emit(
         QuantLinear(
             stage.linear.x,
             integers,
             first,
             residual=state.stream(stage.residual),
-            residual_shift=shift,
+            residual_shift=exponent - before,
             out16=out,
             place=stage.linear.place,
         )
     )
+    if finer:
+        features = state.graph.tensors[out].features
+        scale = make_affine(np.full(features, 2.0 ** (exponent - wanted)), 0.0, stage.op.place)
+        fine = state.add_stream(value, wanted)
+        state.emit(QuantElementwise(out, scale, out16=fine, place=stage.op.place))
 
 
 def quantise_activated(state: State, stage: ActivatedStage) -> None:

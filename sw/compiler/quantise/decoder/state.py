@@ -136,17 +136,17 @@ class State:
 
     # --- tensors ----------------------------------------------------------------------------------
 
-    def add_tensor(
-        self, name: str, bits: int, unit: np.ndarray | float, centre: np.ndarray | float = 0.0
-    ) -> str:
-        """Declare a tensor; unit: [features], or with `centre` 0 of the stream one for all."""
-        unit, centre = np.asarray(unit, np.float64), np.asarray(centre, np.float64)
-        features = self.features(name) if not unit.ndim else len(unit)
-        self.graph.tensors[name] = Tensor(name, bits, features, unit, centre)
+    def add_tensor(self, name: str, bits: int, unit: np.ndarray, centre: np.ndarray) -> str:
+        """Declare a tensor of which linears or attentions read; unit, centre: [features]."""
+        self.graph.tensors[name] = Tensor(name, bits, len(unit), unit, centre)
         return name
 
-    def features(self, tensor: str) -> int:
-        return self.float_value(value_name(tensor)).shape[1]
+    def add_stream(self, value: str, exponent: int, name: str = "") -> str:
+        """Declare the tensor of a value of the residual stream, in units of 2^exponent."""
+        name, features = name or wide_name(value), self.float_value(value).shape[1]
+        unit = np.array(2.0**exponent)
+        self.graph.tensors[name] = Tensor(name, 16, features, unit, np.array(0.0))
+        return name
 
     def add_operand(
         self, name: str, unit: np.ndarray | float, centre: np.ndarray | float = 0.0
@@ -157,10 +157,14 @@ class State:
             name, 16, np.broadcast_to(unit, shape), np.broadcast_to(centre, shape)
         )
 
+    def reach(self, name: str) -> float:
+        """Largest magnitude of a value, but for the rarest rows."""
+        rows = np.sort(np.abs(self.seen_value(name)).max(axis=1))
+        return max(float(rows[-1 - int(len(rows) * self.options.rare)]), 1e-6)
+
     def reach_unit(self, name: str) -> float:
         """Unit of 16-bit integers that hold a value with a margin."""
-        reach = float(np.abs(self.seen_value(name)).max())
-        return max(reach, 1e-6) * self.options.margin / OPERAND_LEVELS
+        return self.reach(name) * self.options.margin / OPERAND_LEVELS
 
     def exponent(self, tensor: str) -> int:
         """Binary logarithm of the stream's unit."""

@@ -8,30 +8,28 @@ import numpy as np
 
 from hw.isa import NORM_FRACTION_BITS
 from sw.compiler.errors import CompileError
+from sw.compiler.graph.decoder import VALUE_FRACTION_BITS
 from sw.compiler.graph.operations import FloatLayerNorm, FloatLinear, QuantInput, QuantNorm
 from sw.compiler.quantise.affines import make_affine
 from sw.compiler.quantise.decoder.plan import EmbeddingStage, NormStage
 from sw.compiler.quantise.decoder.state import STREAM_LEVELS, State
 from sw.compiler.quantise.ranges import LEVELS
 
-__all__ = ["add_stream", "quantise_embedding", "quantise_norm"]
+__all__ = ["exponent_for", "quantise_embedding", "quantise_norm"]
 
 EPSILON_LIMIT = (1 << 32) - 1
-FINEST = -30
 MANTISSAS = 32
 
 
-def add_stream(state: State, value: str, reach: float, at_least: int = FINEST) -> str:
-    """Declare a value of the stream that reaches so far; its tensor.
-
-    at_least: binary logarithm of the smallest unit.
-    """
-    exponent = max(math.ceil(math.log2(max(reach, 2.0**-24) / STREAM_LEVELS)), at_least)
+def exponent_for(state: State, value: str, reach: float) -> int:
+    """Binary logarithm of the smallest unit with which 16 bits reach so far, and with which a norm
+    of the value has an epsilon of 32 bits."""
+    exponent = math.ceil(math.log2(reach / STREAM_LEVELS))
     for op in state.float_graph.ops:
         if isinstance(op, FloatLayerNorm) and op.x == value:
             while op.epsilon * len(op.gain) ** 2 * 4.0**-exponent > EPSILON_LIMIT:
                 exponent += 1
-    return state.add_tensor(state.stream(value), 16, 2.0**exponent)
+    return exponent
 
 
 def quantise_embedding(state: State, stage: EmbeddingStage) -> None:
@@ -49,8 +47,8 @@ def quantise_embedding(state: State, stage: EmbeddingStage) -> None:
         _long_enough(len(index), decoder.context, op.place)
         positions = positions + other[index[: decoder.context]]
     reach = max(float(np.abs(table).max() + np.abs(positions).max()), 1e-6)
-    out = add_stream(state, op.name, reach)
-    unit = float(state.graph.tensors[out].scale)
+    exponent = exponent_for(state, op.name, reach)
+    out, unit = state.add_stream(op.name, exponent), 2.0**exponent
     constant = np.rint(positions / unit).astype(np.int16) if positions.any() else None
     integers = np.rint(table / unit).astype(np.int16)
     assert isinstance(source, str)
@@ -69,9 +67,10 @@ def _head_unit(unit: float, head: FloatLinear) -> float:
     """
     reach = np.maximum(np.abs(head.weight).max(axis=1), 1e-12).astype(np.float64) / LEVELS
     tried = unit * 2.0 ** (np.arange(MANTISSAS) / MANTISSAS)
-    octaves = np.log2(reach[:, None] * tried * math.log2(math.e))
-    lost = (2.0 ** np.ceil(octaves) / tried) ** 2
-    return float(tried[lost.mean(axis=0).argmin()])
+    octaves = np.ceil(np.log2(reach[:, None] * tried * math.log2(math.e)))
+    lost = ((2.0**octaves / tried) ** 2).mean(axis=0)
+    lost[1:][octaves.max(axis=0)[1:] > -VALUE_FRACTION_BITS] = math.inf
+    return float(tried[lost.argmin()])
 
 
 def quantise_norm(state: State, stage: NormStage) -> None:
