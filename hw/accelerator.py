@@ -60,6 +60,8 @@ class Accelerator(wiring.Component):
         wiring.connect(m, core.trace, wiring.flipped(self.trace))
         connect_read(m, self.m_axi, core.m_axi)
         connect_write(m, self.m_axi, core.m_axi)
+        if self.config.decoder:
+            wiring.connect(m, registers.registers, core.registers)
         m.d.comb += [
             self.interrupt.eq(registers.o_interrupt),
             core.regions.eq(registers.o_regions),

@@ -143,6 +143,10 @@ class AcceleratorConfig:
             f"lanes={self.lanes} must be at least 2, and at most half of rows={self.rows} and "
             f"columns={self.columns}, with decoder=True",
         )
+        check(
+            not self.decoder or self.row_slots >= 8,
+            f"row_slots={self.row_slots} must be at least 8 with decoder=True",
+        )
         check(32 <= self.address_bits <= 64, f"address_bits={self.address_bits} must be 32 to 64")
         check(
             _is_power_of_two(self.queue_depth) and 2 <= self.queue_depth <= 64,
@@ -189,6 +193,12 @@ class AcceleratorConfig:
     def psum_bits(self) -> int:
         """Partial sum width: |a| <= 255, |w| <= 128, so 16 bits a product, plus log2(R)."""
         return 16 + (self.rows - 1).bit_length()
+
+    @property
+    def sum_bits(self) -> int:
+        """What leaves the array: a partial sum, or 256 of signed high bytes (|a| <= 128, so a bit
+        less) and one of low bytes together."""
+        return self.psum_bits + (8 if self.decoder else 0)
 
     @property
     def groups_per_column_panel(self) -> int:

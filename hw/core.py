@@ -16,7 +16,7 @@ from hw.dma.load_writer import LoadWriter
 from hw.dma.reader import Client, Reader
 from hw.dma.store import StoreUnit
 from hw.dma.transfer import regions_layout
-from hw.interfaces import UnitError
+from hw.interfaces import RegisterPort, UnitError
 from hw.isa import Memory, Region, Unit
 from hw.memory.banks import memory_banks
 from hw.memory.scratchpad import Scratchpad
@@ -89,26 +89,28 @@ class Core(wiring.Component):
     -------
     m_axi: bus master. regions: DMA windows. i_commands: program length. i_reset, i_halt: above.
     o_done, error: end of the program; errors by `UNITS`, then dispatch. o_bus_busy: a transaction
-    is under way. events: see `CoreEvents`. trace: see `TraceSignature`.
+    is under way. events: see `CoreEvents`. trace: see `TraceSignature`. registers: the driver's
+    access to the registers that commands name, with `decoder`.
     """
 
     def __init__(self, config: AcceleratorConfig, *, poison_collisions: bool = False):
         self.config = config
         self._poison = poison_collisions
-        super().__init__(
-            {
-                "m_axi": Out(Axi4Signature(config.address_bits, config.bus_bytes)),
-                "regions": In(regions_layout(config)),
-                "i_commands": In(32),
-                "i_reset": In(1),
-                "i_halt": In(1),
-                "o_done": Out(1),
-                "error": Out(UnitError).array(ERROR_SOURCES),
-                "o_bus_busy": Out(1),
-                "events": Out(CoreEvents()),
-                "trace": Out(TraceSignature()),
-            }
-        )
+        members = {
+            "m_axi": Out(Axi4Signature(config.address_bits, config.bus_bytes)),
+            "regions": In(regions_layout(config)),
+            "i_commands": In(32),
+            "i_reset": In(1),
+            "i_halt": In(1),
+            "o_done": Out(1),
+            "error": Out(UnitError).array(ERROR_SOURCES),
+            "o_bus_busy": Out(1),
+            "events": Out(CoreEvents()),
+            "trace": Out(TraceSignature()),
+        }
+        if config.decoder:
+            members["registers"] = In(RegisterPort())
+        super().__init__(members)
 
     def _scratchpad(self, memory: Memory, width: int, depth: int, *, granules: int = 1):
         """Memories that units write have two readers and two writers, tables one of each.
@@ -221,6 +223,9 @@ class Core(wiring.Component):
         ]
         for unit in (*loads, store):
             m.d.comb += unit.regions.eq(self.regions)
+        if c.decoder:
+            connect(m, wiring.flipped(self.registers), front_end.registers)
+            m.d.comb += front_end.i_select.eq(vector.selected)
 
         # --- commands and status ------------------------------------------------------------------
         for i, (name, unit) in enumerate(zip(UNITS, units, strict=True)):

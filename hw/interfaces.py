@@ -19,6 +19,8 @@ __all__ = [
     "CommandEntry",
     "MatrixState",
     "ReadPort",
+    "RegisterPort",
+    "RegisterWrite",
     "RowPort",
     "UnitError",
     "UnitStatus",
@@ -26,6 +28,7 @@ __all__ = [
     "advance",
     "command_layout",
     "command_stream",
+    "memory_layout",
 ]
 
 ADDRESS_BITS = 17
@@ -47,13 +50,34 @@ def advance(address, step):
     return Cat(total[:bits], total[bits:].any() | address[bits:].any() | step[bits:].any())
 
 
+def memory_layout(opcode: isa.Opcode) -> data.StructLayout:
+    """Layout of one command word (256 bits) as it lies in memory, from `hw.isa`."""
+    wait = data.StructLayout({"unit": unsigned(3), "distance": unsigned(isa.DISTANCE_BITS)})
+    header: dict = {"opcode": unsigned(8), "waits": data.ArrayLayout(wait, isa.WAIT_SLOTS)}
+    header |= {item.name: unsigned(item.bits) for item in isa.HEADER}
+    return _with_fields(header, opcode)
+
+
 def command_layout(opcode: isa.Opcode) -> data.StructLayout:
-    """Layout of one command word (256 bits), from `hw.isa`: header, fields, padding."""
-    members: dict = {
-        "opcode": unsigned(8),
-        "waits": data.ArrayLayout(data.StructLayout({"unit": 4, "count": isa.COUNT_BITS}), 3),
-        "reserved": unsigned(8),
-    }
+    """Layout of one command word (256 bits) as dispatch hands it to a unit: another header.
+
+    A wait is for a count: the unit must have completed that many commands, modulo 4096. `period`
+    and `wide` are 0 in commands that do not have them; in their place is the `register` of those
+    that write one. All else that registers and predicates say is done at dispatch.
+    """
+    wait = data.StructLayout({"unit": unsigned(4), "count": unsigned(isa.COUNT_BITS)})
+    header: dict = {"opcode": unsigned(8), "waits": data.ArrayLayout(wait, isa.WAIT_SLOTS)}
+    writes = opcode in (isa.Opcode.SELECT, isa.Opcode.ADD)
+    names = ("register",) if writes else ("period", "wide")
+    header |= {item.name: unsigned(item.bits) for item in isa.HEADER if item.name in names}
+    return _with_fields(header, opcode)
+
+
+def _with_fields(members: dict, opcode: isa.Opcode) -> data.StructLayout:
+    """A header, then the fields of a command in their places."""
+    position = data.StructLayout(members).size
+    if position < isa.HEADER_BITS:
+        members["spare"] = unsigned(isa.HEADER_BITS - position)
     position = isa.HEADER_BITS
     for item in isa.COMMANDS[opcode].fields:
         members[item.name] = Shape(item.bits, item.signed)
@@ -70,6 +94,24 @@ CommandEntry = data.StructLayout({"word": 8 * isa.COMMAND_BYTES, "index": INDEX_
 def command_stream() -> stream.Signature:
     """Commands for a unit: `payload` is a `CommandEntry`."""
     return stream.Signature(CommandEntry)
+
+
+RegisterWrite = data.StructLayout({"valid": 1, "register": 4, "value": isa.REGISTER_BITS})
+"""A register that commands name gets a value in a cycle with `valid`. Register 0 is none: it is
+not written."""
+
+
+class RegisterPort(wiring.Signature):
+    """The driver's way to the registers that commands name, from the driver's side.
+
+    write: see `RegisterWrite`; only while no program runs. number: a register, whose value is at
+    `value` one cycle later.
+    """
+
+    def __init__(self):
+        super().__init__(
+            {"write": Out(RegisterWrite), "number": Out(4), "value": In(isa.REGISTER_BITS)}
+        )
 
 
 UnitError = data.StructLayout({"valid": 1, "code": 4, "index": INDEX_BITS})

@@ -34,12 +34,14 @@ not checked by the machine, is only:
 - What on-chip words hold before a program writes them: after a program that ended with `HALT` what
   it left there, after power-up and after an error anything.
 - After an error, how much was written of the command that failed and of those around it on other
-  units. No byte outside the writable windows ever is.
+  units, and what registers hold that ADD or SELECT change. No byte outside the writable windows
+  ever is.
 - Which command is reported if several fail. `ILLEGAL_COMMAND` and `PROGRAM_END` are found in the
   order of the stream, when all commands in front are done. The other errors are found by units that
   run side by side: the machine reports one command of those that fail and are not held back, the
   golden model the first one in the stream.
-- A register that `SELECT` writes, in commands that no BARRIER or HALT separates from it.
+- A register that `SELECT` writes, in commands that no BARRIER or HALT separates from it. The golden
+  model refuses it.
 
 Commands with `wide` in their header have 16-bit operands or results in two signed bytes, `x = 256
 * high + low`: word 2*i has the high bytes of row i, word 2*i + 1 the low ones. A row of a wide GEMM
@@ -86,6 +88,7 @@ __all__ = [
     "Wait",
     "decode",
     "encode",
+    "last_limit",
     "overlaps_itself",
 ]
 
@@ -609,8 +612,7 @@ _SPECS = (
             Field("res_stride", 12, "residual words between rows"),
         ),
         "Keep the 8 largest values of each row, over all commands since the first one. Slots 0 to "
-        "15, which select for 8 rows: so two commands that take turns need not wait for each other's "
-        "row state.",
+        "15 select for 8 rows: two commands that take turns need not wait for each other's state.",
         """
         for i in range(rows):
             s = (slot + i) % 8
@@ -711,6 +713,12 @@ def overlaps_itself(opcode: Opcode, values: Mapping[str, int]) -> bool:
     apart = min(distance // stride, rows - 1) if stride else 0
     nearest = {apart, min(apart + 1, rows - 1)}
     return any(abs(distance - n * stride) < groups for n in nearest)
+
+
+def last_limit(values: Mapping[str, int]) -> int:
+    """`limit + last` of a command: a predicate drops it unless this + R is above 0."""
+    last = (values["period"] or values["rows"]) - 1 if values.get("causal", 0) else 0
+    return values.get("limit", 0) + last
 
 
 def encode(command: Command) -> bytes:

@@ -10,14 +10,14 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from hw.config import AcceleratorConfig
+from hw.config import OPTIONS, AcceleratorConfig
 from hw.dma.transfer import pitch
 from hw.isa import (
     COMMAND_BYTES,
     COMMANDS,
-    COUNT_BITS,
-    HEADER_BITS,
+    DISTANCE_BITS,
     ISA_VERSION,
+    WAIT_BITS,
     WAIT_SLOTS,
     CommandSpec,
     ErrorCode,
@@ -70,18 +70,13 @@ def memories(config: AcceleratorConfig) -> dict[Memory, dict[str, int]]:
 
 def _header_fields() -> list[dict[str, Any]]:
     """Fields that every command begins with: `name`, `offset` and `bits`."""
-    unit_bits = 16 - COUNT_BITS
+    unit_bits = WAIT_BITS - DISTANCE_BITS
     waits = [
-        {"name": f"wait{slot}_{name}", "offset": 8 + 16 * slot + low, "bits": bits}
+        {"name": f"wait{slot}_{name}", "offset": 8 + WAIT_BITS * slot + low, "bits": bits}
         for slot in range(WAIT_SLOTS)
-        for name, low, bits in (("unit", 0, unit_bits), ("count", unit_bits, COUNT_BITS))
+        for name, low, bits in (("unit", 0, unit_bits), ("distance", unit_bits, DISTANCE_BITS))
     ]
-    reserved = 8 + 16 * WAIT_SLOTS
-    return [
-        {"name": "opcode", "offset": 0, "bits": 8},
-        *waits,
-        {"name": "reserved", "offset": reserved, "bits": HEADER_BITS - reserved},
-    ]
+    return [{"name": "opcode", "offset": 0, "bits": 8}, *waits]
 
 
 def _numbers(kind: Any) -> dict[str, int]:
@@ -102,7 +97,7 @@ def _command(spec: CommandSpec) -> dict[str, Any]:
                 "nonzero": item.nonzero,
                 "text": item.doc,
             }
-            for item in spec.fields
+            for item in spec.all_fields
         ],
     }
 
@@ -151,7 +146,7 @@ def describe(config: AcceleratorConfig, ports: Mapping[str, int]) -> dict[str, A
 
 def _header(config: AcceleratorConfig) -> str:
     c = config
-    options = "".join(f", {name}" for name in ("sparse", "int4") if getattr(c, name))
+    options = "".join(f", {name}" for name in OPTIONS if getattr(c, name))
     lines = [
         "SPDX-License-Identifier: Apache-2.0",
         "",

@@ -1,13 +1,14 @@
 """What every unit did when: recorded pulses, and their Chrome/Perfetto timeline.
 
 Units complete in order, so the n-th start and the n-th end of a unit belong to the n-th command
-of its queue in the program: no command number travels in the hardware.
+of its queue in the program: no command number travels in the hardware. Commands that a predicate
+drops are left out, which takes what the registers held before the run.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw import isa
-from hw.isa import COMMAND_BYTES, Opcode, Unit
+from hw.isa import COMMAND_BYTES, REGISTER_BITS, REGISTERS, Opcode, Unit
 from sim.files import write_atomically
 from sim.model import Model
 
@@ -58,15 +59,34 @@ def decode_events(model: Model) -> list[Event]:
     return events
 
 
-def spans(events: Iterable[Event], commands: bytes | NDArray[np.uint8]) -> list[Span]:
-    """Commands in time; one that did not end lasts until the last event."""
-    queues: dict[Unit, list[int]] = {unit: [] for unit in _UNITS}
-    data = commands if isinstance(commands, bytes) else commands.tobytes()
+def _executed(data: bytes, registers: Mapping[int, int]) -> Iterator[tuple[int, Unit]]:
+    """Position and unit of the commands that no predicate drops."""
+    values = dict.fromkeys(range(REGISTERS), 0) | dict(registers)
     for index in range(len(data) // COMMAND_BYTES):
-        word = data[index * COMMAND_BYTES : (index + 1) * COMMAND_BYTES]
-        unit = isa.decode(word).unit
-        if unit != Unit.NONE:
-            queues[unit].append(index)
+        command = isa.decode(data[index * COMMAND_BYTES : (index + 1) * COMMAND_BYTES])
+        predicate = command.values.get("predicate", 0)
+        if predicate and isa.last_limit(command.values) + values[predicate] <= 0:
+            continue
+        if command.opcode == Opcode.ADD:
+            value = values[command["register"]] + command["value"]
+            values[command["register"]] = value % (1 << REGISTER_BITS)
+        yield index, command.unit
+
+
+def spans(
+    events: Iterable[Event],
+    commands: bytes | NDArray[np.uint8],
+    registers: Mapping[int, int] | None = None,
+) -> list[Span]:
+    """Commands in time; one that did not end lasts until the last event.
+
+    registers: what they held before the run, 0 if not given; none may be a predicate after a
+    `SELECT` wrote it.
+    """
+    queues: dict[Unit, list[int]] = {unit: [] for unit in Unit}
+    data = commands if isinstance(commands, bytes) else commands.tobytes()
+    for index, unit in _executed(data, registers or {}):
+        queues[unit].append(index)
     begins: dict[Unit, list[int]] = {unit: [] for unit in _UNITS}
     ends: dict[Unit, list[int]] = {unit: [] for unit in _UNITS}
     last = 0
@@ -83,12 +103,15 @@ def spans(events: Iterable[Event], commands: bytes | NDArray[np.uint8]) -> list[
 
 
 def chrome_trace(
-    events: Iterable[Event], commands: bytes | NDArray[np.uint8], places: Any = None
+    events: Iterable[Event],
+    commands: bytes | NDArray[np.uint8],
+    places: Any = None,
+    registers: Mapping[int, int] | None = None,
 ) -> dict[str, Any]:
     """Timeline for chrome://tracing or ui.perfetto.dev: one row a unit, one microsecond a cycle.
 
     places: optional, for each command the part of the module it belongs to; it is part of the
-    command's name.
+    command's name. registers: see `spans`.
     """
     data = commands if isinstance(commands, bytes) else commands.tobytes()
     rows: list[dict[str, Any]] = [
@@ -100,7 +123,7 @@ def chrome_trace(
             row = {"ph": "M", "name": f"thread_{kind}", "pid": 0, "tid": int(unit)}
             rows.append({**row, "args": {kind: argument}})
     free: dict[Unit, int] = {}
-    for span in spans(events, data):
+    for span in spans(events, data, registers):
         command = isa.decode(data[span.index * COMMAND_BYTES : (span.index + 1) * COMMAND_BYTES])
         arguments: dict[str, Any] = {"command": span.index, **_set_fields(command)}
         place = "" if places is None else str(places[span.index])
@@ -130,9 +153,11 @@ def write_chrome_trace(
     events: Iterable[Event],
     commands: bytes | NDArray[np.uint8],
     places: Any = None,
+    registers: Mapping[int, int] | None = None,
 ) -> None:
     """Write `chrome_trace` as JSON."""
-    write_atomically(path, json.dumps(chrome_trace(events, commands, places)).encode())
+    trace = chrome_trace(events, commands, places, registers)
+    write_atomically(path, json.dumps(trace).encode())
 
 
 def _name(command: isa.Command) -> str:

@@ -8,13 +8,22 @@ from operator import or_
 from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
 from hw.config import AcceleratorConfig
 from hw.dma.axi import AxiLiteSignature
 from hw.dma.transfer import regions_layout
-from hw.interfaces import INDEX_BITS
-from hw.isa import ISA_VERSION, Region
-from hw.registers import COUNTERS, ID_VALUE, Register, State, counter_address, region_address
+from hw.interfaces import INDEX_BITS, RegisterPort
+from hw.isa import ISA_VERSION, REGISTER_BITS, REGISTERS, Region
+from hw.registers import (
+    COUNTERS,
+    ID_VALUE,
+    Register,
+    State,
+    counter_address,
+    region_address,
+    register_address,
+)
 
 __all__ = ["ControlRegisters"]
 
@@ -23,11 +32,18 @@ ADDRESS_BITS = 12
 WORD_ADDRESS_BITS = ADDRESS_BITS - 2
 
 
+def _is_of_commands(address):
+    """Whether a word address is that of a register that commands name."""
+    bits = exact_log2(REGISTERS)
+    return address[bits:] == register_address(0) >> (2 + bits)
+
+
 class ControlRegisters(wiring.Component):
     """AXI4-Lite slave with every register of `hw.registers`.
 
-    Writes honour byte strobes. An address without a register reads 0, and writes to it or to a
-    read-only register change nothing; every answer is OKAY. The low two address bits are ignored.
+    Writes honour byte strobes; only a register that commands name is written as a whole or not at
+    all. An address without a register reads 0, and writes to it or to a read-only register change
+    nothing; every answer is OKAY. The low two address bits are ignored.
 
     Latency: a write takes effect 1 cycle after both its address and its data have come; a read
     answers after 3 cycles, of a counter after as long as `Counters` takes. Throughput: one write
@@ -47,29 +63,31 @@ class ControlRegisters(wiring.Component):
     o_regions: the DMA windows. o_unreachable: a base lies beyond the address space, see above.
     o_program_commands: commands in the program.
     o_counter_read, o_counter_select, i_counter_valid, i_counter_value: see `Counters`.
+    registers: with `decoder`, the way to those that commands name, see `RegisterPort`.
     """
 
     def __init__(self, config: AcceleratorConfig):
         self._config = config
-        super().__init__(
-            {
-                "s_axil": In(AxiLiteSignature()),
-                "o_start": Out(1),
-                "o_reset": Out(1),
-                "i_state": In(State),
-                "i_code": In(4),
-                "i_index": In(INDEX_BITS),
-                "i_finished": In(1),
-                "o_interrupt": Out(1),
-                "o_regions": Out(regions_layout(config)),
-                "o_unreachable": Out(1),
-                "o_program_commands": Out(32),
-                "o_counter_read": Out(1),
-                "o_counter_select": Out(range(len(COUNTERS))),
-                "i_counter_valid": In(1),
-                "i_counter_value": In(64),
-            }
-        )
+        members = {
+            "s_axil": In(AxiLiteSignature()),
+            "o_start": Out(1),
+            "o_reset": Out(1),
+            "i_state": In(State),
+            "i_code": In(4),
+            "i_index": In(INDEX_BITS),
+            "i_finished": In(1),
+            "o_interrupt": Out(1),
+            "o_regions": Out(regions_layout(config)),
+            "o_unreachable": Out(1),
+            "o_program_commands": Out(32),
+            "o_counter_read": Out(1),
+            "o_counter_select": Out(range(len(COUNTERS))),
+            "i_counter_valid": In(1),
+            "i_counter_value": In(64),
+        }
+        if config.decoder:
+            members["registers"] = Out(RegisterPort())
+        super().__init__(members)
 
     def elaborate(self, platform):
         m = Module()
@@ -140,6 +158,15 @@ class ControlRegisters(wiring.Component):
             with m.If(write & (address == (region_address(region) + 4) >> 2)):
                 m.d.sync += unreachable[region].eq(missing | (unreachable[region] & ~covered))
         m.d.comb += self.o_unreachable.eq(unreachable.any())
+        if self._config.decoder:
+            target = self.registers.write
+            whole = strobe[: -(-REGISTER_BITS // 8)].all()
+            stopped = self.i_state != State.RUNNING
+            m.d.sync += [
+                target.valid.eq(write & _is_of_commands(address) & whole & stopped),
+                target.register.eq(address),
+                target.value.eq(word),
+            ]
         with m.If(self.i_finished):
             m.d.sync += pending.eq(1)
         # Last: a program that ends while the reset is on its way is forgotten too.
@@ -172,6 +199,11 @@ class ControlRegisters(wiring.Component):
             here = Signal(name=f"read_{register:03x}")
             m.d.sync += here.eq(address == register >> 2)
             values.append(Mux(here, source, 0))
+        if self._config.decoder:
+            here = Signal(name="read_registers")
+            m.d.sync += here.eq(_is_of_commands(address))
+            m.d.comb += self.registers.number.eq(address)
+            values.append(Mux(here, self.registers.value, 0))
         first = counter_address(COUNTERS[0]) >> 3
         is_counter = Signal()
         within = (address[1:] >= first) & (address[1:] < first + len(COUNTERS))

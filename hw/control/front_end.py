@@ -11,7 +11,7 @@ from hw.control.dispatch import Dispatch
 from hw.control.fetch import Fetch
 from hw.control.queue import CommandQueue
 from hw.control.scoreboard import UNITS, Scoreboard
-from hw.interfaces import UnitError, command_stream
+from hw.interfaces import RegisterPort, RegisterWrite, UnitError, command_stream
 from hw.isa import COUNT_BITS, Unit
 
 __all__ = ["FrontEnd"]
@@ -42,7 +42,7 @@ class FrontEnd(wiring.Component):
     i_done: completion pulses, one bit for each of `UNITS`.
     o_waiting_for: what the head of each queue waits for, in the order of `UNITS`.
     o_matrix_weights_waiting_for: the same for the weight side.
-    o_taken, o_stalled, o_done, o_error: see `Dispatch`.
+    o_taken, o_stalled, o_done, o_error, registers, i_select: see `Dispatch`.
     """
 
     def __init__(self, config: AcceleratorConfig):
@@ -55,25 +55,27 @@ class FrontEnd(wiring.Component):
         ]
         self.queues.append(CommandQueue(config.queue_depth, slots=(0,)))
         reader = self.fetch.signature.members
-        super().__init__(
-            {
-                "request": reader["request"],
-                "data": reader["data"],
-                "i_base": In(config.address_bits),
-                "i_size": In(32),
-                "i_commands": In(32),
-                "i_halt": In(1),
-                "o": Out(command_stream()).array(len(UNITS)),
-                "o_matrix_weights": Out(command_stream()),
-                "i_done": In(len(UNITS)),
-                "o_waiting_for": Out(Unit).array(len(UNITS)),
-                "o_matrix_weights_waiting_for": Out(Unit),
-                "o_taken": Out(1),
-                "o_stalled": Out(1),
-                "o_done": Out(1),
-                "o_error": Out(UnitError),
-            }
-        )
+        members = {
+            "request": reader["request"],
+            "data": reader["data"],
+            "i_base": In(config.address_bits),
+            "i_size": In(32),
+            "i_commands": In(32),
+            "i_halt": In(1),
+            "o": Out(command_stream()).array(len(UNITS)),
+            "o_matrix_weights": Out(command_stream()),
+            "i_done": In(len(UNITS)),
+            "o_waiting_for": Out(Unit).array(len(UNITS)),
+            "o_matrix_weights_waiting_for": Out(Unit),
+            "o_taken": Out(1),
+            "o_stalled": Out(1),
+            "o_done": Out(1),
+            "o_error": Out(UnitError),
+        }
+        if config.decoder:
+            members |= {"registers": In(RegisterPort()), "i_select": In(RegisterWrite)}
+        super().__init__(members)
+        self._decoder = config.decoder
 
     def elaborate(self, platform):
         m = Module()
@@ -101,6 +103,9 @@ class FrontEnd(wiring.Component):
             self.o_done.eq(dispatch.o_done),
             self.o_error.eq(dispatch.o_error),
         ]
+        if self._decoder:
+            wiring.connect(m, wiring.flipped(self.registers), dispatch.registers)
+            m.d.comb += dispatch.i_select.eq(self.i_select)
         # A cycle late, of hundreds of commands that it may be late.
         m.d.sync += dispatch.i_stale.eq(Cat(queue.o_stale for queue in self.queues).any())
         for i in range(len(UNITS)):

@@ -7,7 +7,7 @@ from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.interfaces import RowPort
-from hw.isa import SUM_BITS
+from hw.isa import SELECTED, SUM_BITS
 from hw.softmax.exp2 import OCTAVE_BITS
 
 __all__ = ["DROP_BITS", "SHIFT_BITS", "SoftmaxState"]
@@ -26,7 +26,7 @@ class SoftmaxState(wiring.Component):
     L[update_slot] = (first ? 0 : round(L[update_slot], shift)) + total           at its end
     ```
     Number format: OCTAVE signed 26 bits; LARGEST is kept as its distance from it, 0 to 7. L
-    unsigned 40 bits, units of 2^-25 of the octave. SHIFT -7 (left) to 31.
+    unsigned 42 bits, units of 2^-25 of the octave. SHIFT -7 (left) to 31.
 
     Latency: reads one cycle; L is written five cycles after `update_slot`, visible from the
     sixth. Throughput: a row a cycle. Flow control: none. Collisions as in `RowStatistics`, but
@@ -39,10 +39,21 @@ class SoftmaxState(wiring.Component):
     update_slot: stage 0. update_shift: stage 1. update_first: stage 3. update_total: stage 4.
         update: stage 5: write L.
     shift: the matrix unit reads SHIFT.
+    row, row_octave, row_total: SELECT reads OCTAVE and L, of the first rows, twice `SELECTED`.
+
+    Parameters
+    ----------
+    row_slots: rows. selection: there is SELECT, and for it a copy of the first rows.
     """
 
-    def __init__(self, row_slots: int):
+    def __init__(self, row_slots: int, *, selection: bool = False):
         self.row_slots = row_slots
+        self.selection = selection
+        copies = {
+            "row": In(range(2 * SELECTED)),
+            "row_octave": Out(signed(OCTAVE_BITS)),
+            "row_total": Out(SUM_BITS),
+        }
         super().__init__(
             {
                 "slot": In(10),
@@ -60,6 +71,7 @@ class SoftmaxState(wiring.Component):
                 "update_total": In(SUM_BITS),
                 "update": In(1),
                 "shift": In(RowPort(SHIFT_BITS)),
+                **(copies if selection else {}),
             }
         )
 
@@ -128,4 +140,20 @@ class SoftmaxState(wiring.Component):
             total_write.data.eq(after),
             total_write.en.eq(self.update),
         ]
+        if self.selection:
+            for name, port, value in (
+                ("octave", octave_write, self.row_octave),
+                ("total", total_write, self.row_total),
+            ):
+                copy = memory.Memory(shape=len(value), depth=2 * SELECTED, init=[])
+                m.submodules[f"{name}_copy"] = copy
+                read, write = copy.read_port(), copy.write_port()
+                m.d.comb += [
+                    read.addr.eq(self.row),
+                    read.en.eq(1),
+                    value.eq(read.data),
+                    write.addr.eq(port.addr),
+                    write.data.eq(port.data[: len(value)]),
+                    write.en.eq(port.en & (port.addr[len(self.row) :] == 0)),
+                ]
         return m

@@ -19,6 +19,7 @@ __all__ = ["SHIFT_BITS", "Accumulator"]
 SHIFT_BITS = 6
 """Signed: -7 (to the left) to 31."""
 LEFT = 8
+BYTE = 8
 
 
 class Accumulator(wiring.Component):
@@ -27,6 +28,7 @@ class Accumulator(wiring.Component):
     ```
     old = 0                                if not read
         = round(ACC[address], SHIFT[slot]) if read and rescale     (rounding half up; < 0: left)
+        = round(ACC[address], 8)           if by_byte as well
         = ACC[address]                     otherwise
     result[c] = keep[c] or not row_max ? old[c] + psum[c] : MASKED_SCORE
     ```
@@ -62,12 +64,13 @@ class Accumulator(wiring.Component):
     def __init__(self, config: AcceleratorConfig):
         self.columns = config.columns
         self.words = config.accumulator_words
-        self.psum_bits = config.psum_bits
+        self.decoder = config.decoder
+        self.sum_bits = config.sum_bits
         self.tag_layout = row_tag(config)
         super().__init__(
             {
                 "tag": In(self.tag_layout),
-                "psum": In(signed(self.psum_bits)).array(self.columns),
+                "psum": In(signed(self.sum_bits)).array(self.columns),
                 "acc_read": In(ReadPort(32 * self.columns)),
                 "shift": Out(RowPort(SHIFT_BITS)),
                 "result": Out(signed(32)).array(self.columns),
@@ -123,7 +126,10 @@ class Accumulator(wiring.Component):
         # rounding bit.
         # Stage 2: coarse shift by a multiple of 8.
         # What all columns need has copies, made a cycle ahead.
-        right = LEFT + Mux(tags[1].rescale, self.shift.data.as_signed(), 0)
+        shift = self.shift.data.as_signed()
+        if self.decoder:
+            shift = Mux(tags[1].by_byte, BYTE, shift)
+        right = LEFT + Mux(tags[1].rescale, shift, 0)
         near = {}
         for c in range(self.columns):
             if c % GROUP == 0:

@@ -11,6 +11,7 @@ from amaranth.lib.wiring import In, Out
 
 from hw.columns import GROUP, copies, register
 from hw.config import AcceleratorConfig
+from hw.delay import DelayLine
 from hw.sparse.formats import QUAD
 from hw.sparse.unpack import weight_entry
 from hw.systolic.pe import ProcessingPair
@@ -39,6 +40,10 @@ class SystolicArray(wiring.Component):
     With `sparse`, a row has 2R activations: pair p chooses from 4p..4p+3, by the indices that
     come with the weights, if `is_sparse`; else it has 2p and 2p + 1 of the first word.
 
+    With `decoder`, activations may be two rows, of high and of low bytes: the sums of the first
+    are held, and added 256 times to those of the second, in front of the last register. Other
+    cycles may lie between them, but no other row.
+
     Weights: a word by row is broadcast over the rows and captured by row `index`, one of two rows
     by a pair of them; a word by column travels down the array like an activation and is captured
     by column `index` of each pair. `swap`, given with the first row of a tile, travels with that
@@ -49,12 +54,13 @@ class SystolicArray(wiring.Component):
 
     Parameters
     ----------
-    config: rows, columns, psum_bits, weight_bytes, sparse, int4.
+    config: rows, columns, psum_bits, sum_bits, weight_bytes, sparse, int4, decoder.
 
     Members
     -------
     activation: R bytes for each word of a row; `is_unsigned` says how to read them.
     is_sparse: this row meets sparse weights. swap: this row is the first of its tile.
+    is_high, is_low: a row of high bytes enters, or one of the low bytes that belong to it.
     entry: weights (`weight_entry`); entry_valid: they enter. Words of a tile enter in order, with
     any gaps. psum: C sums.
 
@@ -67,17 +73,18 @@ class SystolicArray(wiring.Component):
         self.config = config
         self.panels = 2 if config.sparse else 1
         word = data.ArrayLayout(unsigned(8), config.rows)
-        super().__init__(
-            {
-                "activation": In(word).array(self.panels),
-                "is_unsigned": In(1),
-                "is_sparse": In(1),
-                "swap": In(1),
-                "entry": In(weight_entry(config)),
-                "entry_valid": In(1),
-                "psum": Out(signed(config.psum_bits)).array(config.columns),
-            }
-        )
+        members = {
+            "activation": In(word).array(self.panels),
+            "is_unsigned": In(1),
+            "is_sparse": In(1),
+            "swap": In(1),
+            "entry": In(weight_entry(config)),
+            "entry_valid": In(1),
+            "psum": Out(signed(config.sum_bits)).array(config.columns),
+        }
+        if config.decoder:
+            members |= {"is_high": In(1), "is_low": In(1)}
+        super().__init__(members)
 
     @property
     def latency(self) -> int:
@@ -192,7 +199,27 @@ class SystolicArray(wiring.Component):
                     operand[i] = register(m, operand[i], f"operand_{i}_{p + 1}")
                 for r in range(top + 2, c.rows):
                     column_bytes[r] = register(m, column_bytes[r], f"column_byte_{r}_{p + 1}")
+        if c.decoder:
+            sums = self._joined(m, sums)
         # A register more, which may lie beside the accumulator.
         for column in range(columns):
             m.d.comb += self.psum[column].eq(register(m, sums[column], f"sum_{column}"))
         return m
+
+    def _joined(self, m: Module, sums: list[ValueLike]) -> list[ValueLike]:
+        """Sums of low bytes with those of the high bytes in front of them."""
+        config = self.config
+        high = DelayLine(m, self.is_high, "is_high")[self.latency - 2]
+        low = DelayLine(m, self.is_low, "is_low")[self.latency - 2]
+        joined: list[ValueLike] = []
+        near: dict[str, Any] = {}
+        for column, psum in enumerate(sums):
+            if column % GROUP == 0:
+                near = copies(m, {"high": high, "low": low}, f"sums_{column // GROUP}")
+            held = Signal(signed(config.psum_bits), name=f"held_{column}", reset_less=True)
+            with m.If(near["high"]):
+                m.d.sync += held.eq(psum)
+            total = Signal(signed(config.sum_bits), name=f"joined_{column}")
+            m.d.comb += total.eq(psum + Mux(near["low"], held << 8, 0))
+            joined.append(total)
+        return joined

@@ -46,7 +46,8 @@ class MatrixUnit(wiring.Component):
 
     Latency: `latency` cycles from the cycle in which the last row enters to `done`.
     Throughput: a row a cycle; a tile takes max(rows, words of the tile) cycles (one more for INT4
-    multipliers), see `hw/sparse/packing.py`, without a gap between tiles or commands.
+    multipliers), see `hw/sparse/packing.py`, without a gap between tiles or commands. Those of a
+    wide command have two rows for each word of the accumulator.
     Flow control: the same commands come through both streams in the same order, each when its own
     waits are met; weights may run ahead by one tile and the FIFO.
 
@@ -145,7 +146,7 @@ class MatrixUnit(wiring.Component):
             if name in layout.members:
                 m.d.comb += entering[name].eq(head[name])
         distance = Accumulator.hazard_distance
-        recent = [(waiting, head.address)]  # by age
+        recent = [(waiting & head.write, head.address)]  # by age
         tag = entering
         # The accumulator takes the tag `lead` cycles before the sums.
         delay = self.array.latency - Accumulator.lead
@@ -154,7 +155,7 @@ class MatrixUnit(wiring.Component):
         for stage in range(1, max(delay, distance - 3) + 1):
             tag = delayed_tag(m, tag, f"tag_{stage}")
             if stage < distance - 2:
-                recent.append((tag.valid, tag.address))
+                recent.append((tag.valid & tag.write, tag.address))
             if stage == delay:
                 m.d.comb += accumulator.tag.eq(tag)
 
@@ -162,8 +163,8 @@ class MatrixUnit(wiring.Component):
         # hits[age] cycles ago. Looked at when it comes there, and followed while it waits.
         hits = Signal(distance - 1)
         same = [
-            is_valid & given.tag.read & (address == given.tag.address)
-            for is_valid, address in [(has_coming, following.address), *recent]
+            writes & given.tag.read & (address == given.tag.address)
+            for writes, address in [(has_coming & following.write, following.address), *recent]
         ]
         none = Const(0, 1)
         with m.If(rows.o.ready):
@@ -218,6 +219,8 @@ class MatrixUnit(wiring.Component):
             maxima.tag.eq(accumulator.result_tag),
             maxima.counts.eq(accumulator.counts),
         ]
+        if self.config.decoder:
+            m.d.comb += [array.is_high.eq(enter & head.is_high), array.is_low.eq(head.is_low)]
         for c in range(self.config.columns):
             m.d.comb += [
                 accumulator.psum[c].eq(array.psum[c]),

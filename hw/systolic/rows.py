@@ -12,7 +12,7 @@ from hw.isa import ErrorCode, Memory
 from hw.memory.banks import memory_banks
 from hw.systolic.prefetch import RowPrefetch
 from hw.systolic.tags import request_tag
-from hw.systolic.tiles import TileLayout, TileLoop
+from hw.systolic.tiles import TileLoop
 
 __all__ = ["RowStreamer"]
 
@@ -23,7 +23,9 @@ class RowStreamer(wiring.Component):
     ```
     row (n, k, i): ACTIVATION[a_address + k*a_stride + i] for ACC[acc_address + n*acc_stride + i]
     ```
-    A row of a SPARSE_GEMM has the words of two panels, `2*k` and `2*k + 1`, read together.
+    A row of a SPARSE_GEMM has the words of two panels, `2*k` and `2*k + 1`, read together. A wide
+    GEMM has two rows for each word of the accumulator: of high bytes, whose tag neither reads nor
+    writes it, and of low bytes.
 
     Latency: 6 cycles and the memory's from a command to its first row. Throughput: a row a cycle,
     also from tile to tile and from command to command, where tiles have two rows or more; the two
@@ -93,11 +95,13 @@ class RowStreamer(wiring.Component):
         ]
 
         # --- the row that is asked for ----------------------------------------------------------
-        tile = Signal(TileLayout)
+        tile = Signal(tiles.layout)
         busy = Signal()
         reload = Signal(init=1)  # the next row is the first of another tile, or of none
-        rows_left = Signal(12)  # this one included
+        rows_left = Signal(tile.rows.shape())  # this one included
         first_row, last_row = Signal(), Signal()
+        high = Signal()  # of a wide tile: rows of high and of low bytes take turns
+        adds = tile.accumulate | tile.rescale if config.decoder else tile.accumulate
         find_max = tile.row_max & tile.last_k
         acc_fits = tile.acc_address < config.accumulator_words
         inside = (tile.limit >= 0) & (tile.limit < config.columns)
@@ -107,9 +111,9 @@ class RowStreamer(wiring.Component):
             prefetch.i.valid.eq(busy),
             request.both.eq(tile.is_sparse),
             request.addr[0].eq(tile.a_address),
-            tag.write.eq(acc_fits & tile.slots_fit),
-            tag.read.eq(tile.accumulate | ~tile.first_k),
-            tag.rescale.eq(tile.accumulate & tile.rescale & tile.first_k),
+            tag.write.eq(acc_fits & tile.slots_fit & ~high),
+            tag.read.eq((adds | ~tile.first_k) & ~high),
+            tag.rescale.eq(tile.rescale & tile.first_k),
             tag.row_max.eq(find_max),
             tag.first_panel.eq(tile.first_n),
             tag.last.eq(last_row & tile.last),
@@ -126,6 +130,12 @@ class RowStreamer(wiring.Component):
         ]
         if config.sparse:
             m.d.comb += request.addr[1].eq(tile.a_address_1)
+        if config.decoder:
+            m.d.comb += [
+                tag.by_byte.eq(~tile.accumulate),
+                tag.is_high.eq(high),
+                tag.is_low.eq(tile.wide & ~high),
+            ]
         issue = prefetch.i.valid & prefetch.i.ready
         m.d.comb += [
             self.active.eq(tiles.active | tiles.o.valid | busy),
@@ -155,12 +165,34 @@ class RowStreamer(wiring.Component):
                 m.d.sync += [
                     tile.a_address.eq(advance(tile.a_address, 1)),
                     tile.a_address_1.eq(advance(tile.a_address_1, 1)),
-                    tile.acc_address.eq(advance(tile.acc_address, 1)),
-                    tile.slot.eq(tile.slot + 1),
-                    tile.limit.eq(tile.limit + tile.causal),
                     rows_left.eq(rows_left - 1),
                     first_row.eq(0),
                     last_row.eq(rows_left == 2),
                     reload.eq(rows_left == 2),
                 ]
+                with m.If(~high):
+                    m.d.sync += [
+                        tile.acc_address.eq(advance(tile.acc_address, 1)),
+                        tile.slot.eq(tile.slot + 1),
+                        tile.limit.eq(tile.limit + tile.causal),
+                    ]
+        if config.decoder:
+            self._pairs_and_periods(m, tile, tiles.o.payload, high, move, reload)
         return m
+
+    def _pairs_and_periods(self, m: Module, tile, given, high: Signal, move, reload) -> None:
+        """What follows a row of high bytes, and a row with which the causal limit begins anew."""
+        left = Signal(7)  # rows of the period, this one included
+        first_limit = Signal.like(tile.limit)
+        with m.If(move & reload):
+            m.d.sync += [
+                high.eq(given.wide),
+                left.eq(given.period),
+                first_limit.eq(given.limit),
+            ]
+        with m.Elif(move):
+            m.d.sync += high.eq(tile.wide & ~high)
+            with m.If(~high):
+                m.d.sync += left.eq(left - 1)
+                with m.If(tile.period.any() & (left == 1)):
+                    m.d.sync += [left.eq(tile.period), tile.limit.eq(first_limit)]

@@ -17,18 +17,21 @@ def _bits(largest: int) -> int:
 def row_tag(config: AcceleratorConfig) -> data.StructLayout:
     """Tag of one row in the array.
 
-    write: the sums go to the accumulator (0 where an address was refused).
+    write: the sums go to the accumulator (0 where an address was refused, and for high bytes).
     read: they are added to what it holds, which is first shifted by SHIFT[slot] if `rescale`.
+    by_byte: with `rescale`, shifted by 8 instead (with `decoder`).
     row_max: last reduction tile of a command with row maxima; `first_panel`: of output tile 0.
     valid_keys: columns below it count for the row maximum. keep: columns that no mask removes.
     last: last row of its command.
     """
+    option = {"by_byte": 1} if config.decoder else {}
     return data.StructLayout(
         {
             "valid": 1,
             "write": 1,
             "read": 1,
             "rescale": 1,
+            **option,
             "row_max": 1,
             "first_panel": 1,
             "last": 1,
@@ -45,13 +48,15 @@ def request_tag(config: AcceleratorConfig) -> data.StructLayout:
 
     is_unsigned: how to read the activations. first, last_of_tile: place of the row in its tile.
     masked: takes a word of the key mask. is_sparse: it is two words, for sparse weights.
+    is_high, is_low: it has high bytes, or the low ones that follow them (with `decoder`).
     """
     members = {
         name: field.shape for name, field in row_tag(config) if name not in ("valid", "keep")
     }
-    return data.StructLayout(
-        members | {"is_unsigned": 1, "first": 1, "last_of_tile": 1, "masked": 1, "is_sparse": 1}
-    )
+    members |= dict.fromkeys(("is_unsigned", "first", "last_of_tile", "masked", "is_sparse"), 1)
+    if config.decoder:
+        members |= {"is_high": 1, "is_low": 1}
+    return data.StructLayout(members)
 
 
 def delayed_tag(m: Module, tag, name: str):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth import Module, Mux, Signal, signed
+from amaranth import Const, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -10,7 +10,7 @@ from hw.config import AcceleratorConfig
 from hw.interfaces import ADDRESS_BITS, INDEX_BITS, advance, command_layout, command_stream
 from hw.isa import Opcode
 
-__all__ = ["LIMIT_BITS", "TileLayout", "TileLoop"]
+__all__ = ["LIMIT_BITS", "TileLoop", "tile_layout"]
 
 LIMIT_BITS = 20
 """Signed: an 18-bit limit, plus at most 4,095 rows, minus at most 1,022 * 128 columns."""
@@ -18,26 +18,33 @@ LIMIT_BITS = 20
 CONSTANTS = ("accumulate", "rescale", "row_max", "mask", "causal", "a_unsigned")
 """Fields that every tile of a command shares."""
 
-TileLayout = data.StructLayout(
-    {
-        "rows": 12,
+
+def tile_layout(config: AcceleratorConfig) -> data.StructLayout:
+    """A tile of the loop nest: where its rows begin, and what they have in common.
+
+    rows: of activations; with `decoder`, two for each accumulator row if the tile is `wide`.
+    a_address_1: of the second words of sparse rows. last: of its command.
+    """
+    members: dict = {
+        "rows": unsigned(13 if config.decoder else 12),
         "one_row": 1,
         "a_address": ADDRESS_BITS,
-        "a_address_1": ADDRESS_BITS,  # of the second words of sparse rows
+        "a_address_1": ADDRESS_BITS,
         "acc_address": ADDRESS_BITS,
         "slot": 10,
         "limit": signed(LIMIT_BITS),
         "first_k": 1,
         "last_k": 1,
         "first_n": 1,
-        "last": 1,  # of its command
+        "last": 1,
         "is_sparse": 1,
         "slots_fit": 1,
         "index": INDEX_BITS,
         **dict.fromkeys(CONSTANTS, 1),
     }
-)
-"""A tile of the loop nest: where its rows begin, and what they have in common."""
+    if config.decoder:
+        members |= {"period": 7, "wide": 1}
+    return data.StructLayout(members)
 
 
 class TileLoop(wiring.Component):
@@ -56,16 +63,17 @@ class TileLoop(wiring.Component):
 
     Members
     -------
-    i_command: GEMM commands. o: `TileLayout`. started: a command is taken. active: one is held.
+    i_command: GEMM commands. o: `tile_layout`. started: a command is taken. active: one is held.
     i_hold: take no command yet. i_halt: take none any more.
     """
 
     def __init__(self, config: AcceleratorConfig):
         self.config = config
+        self.layout = tile_layout(config)
         super().__init__(
             {
                 "i_command": In(command_stream()),
-                "o": Out(stream.Signature(TileLayout)),
+                "o": Out(stream.Signature(self.layout)),
                 "started": Out(1),
                 "active": Out(1),
                 "i_hold": In(1),
@@ -79,7 +87,7 @@ class TileLoop(wiring.Component):
         layout = command_layout(Opcode.GEMM)
         incoming = data.View(layout, self.i_command.payload.word)
         command = Signal(layout)  # fields that nothing reads are removed by synthesis
-        tile = Signal(TileLayout)  # the next one
+        tile = Signal(self.layout)  # the next one
         k_left, n_left = Signal(10), Signal(10)  # this one included
         last_k, last_n, one_k = Signal(), Signal(), Signal()
         a_start_1 = Signal(ADDRESS_BITS)
@@ -126,11 +134,12 @@ class TileLoop(wiring.Component):
             uses_slots = incoming.row_max | (incoming.accumulate & incoming.rescale)
             is_sparse = (incoming.opcode == Opcode.SPARSE_GEMM) if config.sparse else 0
             second_panel = advance(incoming.a_address, incoming.a_stride) if config.sparse else 0
+            wide = incoming.wide if config.decoder else Const(0, 1)
             m.d.sync += [
                 self.active.eq(1),
                 command.eq(incoming),
-                tile.rows.eq(incoming.rows),
-                tile.one_row.eq(incoming.rows == 1),
+                tile.rows.eq(Mux(wide, incoming.rows << 1, incoming.rows)),
+                tile.one_row.eq((incoming.rows == 1) & ~wide),
                 tile.a_address.eq(incoming.a_address),
                 tile.a_address_1.eq(second_panel),
                 tile.acc_address.eq(incoming.acc_address),
@@ -152,4 +161,6 @@ class TileLoop(wiring.Component):
                 a_start_1.eq(second_panel),
                 a_step.eq(Mux(is_sparse, incoming.a_stride << 1, incoming.a_stride)),
             ]
+            if config.decoder:
+                m.d.sync += [tile.wide.eq(wide), tile.period.eq(incoming.period)]
         return m

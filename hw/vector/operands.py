@@ -12,7 +12,7 @@ from hw.config import AcceleratorConfig
 from hw.delay import DelayLine
 from hw.interfaces import ADDRESS_BITS, ReadPort, advance
 from hw.vector.ahead import AheadFIFO, AheadPort
-from hw.vector.command import Work
+from hw.vector.command import work_layout
 from hw.vector.lane import Stage
 
 __all__ = ["WordReader", "word_layout"]
@@ -47,8 +47,8 @@ class WordReader(wiring.Component):
         self.layout = word_layout(config.columns)
         super().__init__(
             {
-                "i": In(stream.Signature(Work)),
-                "o": Out(stream.Signature(Work)),
+                "i": In(stream.Signature(work_layout(config))),
+                "o": Out(stream.Signature(work_layout(config))),
                 "acc_read": Out(ReadPort(32 * config.columns)),
                 "word": Out(AheadPort(self.layout)),
             }
@@ -60,7 +60,7 @@ class WordReader(wiring.Component):
         per_word = self.config.groups_per_column_panel
 
         # --- command ------------------------------------------------------------------------------
-        work = Signal(Work, reset_less=True)
+        work = Signal(work_layout(self.config), reset_less=True)
         holding, passed = Signal(), Signal()
         rows_left = Signal(12)
         more = Signal()  # it is not 0

@@ -13,9 +13,12 @@ from hw.isa import SQUARES_BITS, SUM_BITS, Memory
 from hw.memory.banks import BANK_BITS, bank_of, memory_banks, memory_words
 from hw.softmax.state import SHIFT_BITS
 from hw.vector.affine import Param, Record
+from hw.vector.command import is_vector
 from hw.vector.lane import Lane, Stage
+from hw.vector.select import select_group
 from hw.vector.sequencer import group_layout
 from hw.vector.statistics import RowSums
+from hw.vector.writer import WordWriter
 
 __all__ = ["LanePipeline", "RowUpdate"]
 
@@ -54,6 +57,8 @@ class LanePipeline(wiring.Component):
     update: row sums for the row state. o_hold: see above.
     last: the last group of a command is at its end, by whatever end. done: it is being written.
         error: a group with an error is. i_halt: write nothing from the next cycle on.
+    select: a group of SELECT is at its end, without an error; its command's end is not `last`.
+    select_group, select_acc: the group, until the next one of any command.
     """
 
     latency = Stage.WRITE
@@ -61,6 +66,11 @@ class LanePipeline(wiring.Component):
     def __init__(self, config: AcceleratorConfig):
         self.config = config
         lanes = config.lanes
+        selection = {
+            "select": Out(1),
+            "select_group": Out(select_group(config)),
+            "select_acc": Out(32 * lanes),
+        }
         super().__init__(
             {
                 "i": In(group_layout(config)),
@@ -82,18 +92,21 @@ class LanePipeline(wiring.Component):
                 "done": Out(1),
                 "error": Out(1),
                 "i_halt": In(1),
+                **(selection if config.decoder else {}),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
         config, group = self.config, self.i
-        lanes = config.lanes
+        lanes = [Lane(config, odd=bool(v % 2)) for v in range(config.lanes)]
         line = {name: DelayLine(m, group[name], name) for name in group.shape().members}
         octave = DelayLine(m, self.record.offset, "octave", first=Stage.AHEAD)
         row_shift = DelayLine(m, self.record.shift, "row_shift", first=Stage.AHEAD)
         valid = DelayLine(m, self.i_valid, "valid", reset=True)
         read, late, before, write = Stage.READ, Stage.LATE_READ, Stage.WRITE - 1, Stage.WRITE
+        # At `before`: a group is at its end, and has no error; at `write`: it has one.
+        going, good, bad = Signal(), Signal(), Signal()
 
         def bank(memory: Memory, address: str, stage: int) -> Signal:
             """Of an address that is used at `stage`, as a register."""
@@ -111,7 +124,7 @@ class LanePipeline(wiring.Component):
             return register
 
         # --- reads --------------------------------------------------------------------------------
-        vector = DelayLine(m, ~(group.norm | group.scale | group.softmax), "vector")
+        vector = DelayLine(m, is_vector(group), "vector")
         reads_early = valid[read] & vector[read]
         late_gain = valid[late] & line["read_gain"][late]
         next_late = late - read - 1  # where such a group is when one is issued that reads with it
@@ -145,18 +158,17 @@ class LanePipeline(wiring.Component):
         failed = DelayLine(m, late_error, "failed", first=late)
 
         # --- lanes --------------------------------------------------------------------------------
-        m.submodules.sums = sums = RowSums(lanes)
-        acc = Signal(32 * lanes, reset_less=True)
+        m.submodules.sums = sums = RowSums(len(lanes))
+        acc = Signal.like(self.acc, reset_less=True)
         record = Signal(Record, reset_less=True)
         with m.If(valid[Stage.AHEAD]):
             m.d.sync += [acc.eq(self.acc), record.eq(self.record)]
-        adding = DelayLine(m, self.i_valid & group.add_residual, "adding")
+        adds = group.add_residual | group.rotate if config.decoder else group.add_residual
+        adding = DelayLine(m, self.i_valid & adds, "adding")
         softmax = DelayLine(m, self.i_valid & group.softmax, "is_softmax")
         plain = DelayLine(m, self.i_valid & ~group.softmax, "plain")
         per_row = DelayLine(m, group.norm | group.scale, "per_row")
-        bytes_out, words_out = [], []
-        for v in range(lanes):
-            lane = Lane()
+        for v, lane in enumerate(lanes):
             m.submodules[f"lane_{v}"] = lane
             control = lane.control
             m.d.comb += [
@@ -186,8 +198,35 @@ class LanePipeline(wiring.Component):
                 sums.term[v].eq(lane.term),
                 sums.square[v].eq(lane.square),
             ]
-            bytes_out.append(lane.o_byte)
-            words_out.append(lane.o_word)
+
+        if config.decoder:
+            rotate = DelayLine(m, self.i_valid & group.rotate, "rotates")
+            for lane in lanes:
+                m.d.comb += [
+                    lane.control.wide.eq(line["wide"][before]),
+                    lane.control.gate.eq(valid[Stage.ADD] & line["gate"][Stage.ADD]),
+                    lane.control.gated.eq(line["gated"][Stage.ADD]),
+                    *(lane.control.rotate[k].eq(rotate[Stage.NARROW + k]) for k in range(3)),
+                ]
+            for even, odd in zip(lanes[::2], lanes[1::2], strict=True):
+                m.d.comb += [even.other.eq(odd.o_h16), odd.other.eq(even.o_h16)]
+                for lane in (even, odd):
+                    m.d.comb += [lane.cosine.eq(even.o_angle), lane.sine.eq(odd.o_angle)]
+
+        # --- selection ----------------------------------------------------------------------------
+        # The latest group stays where it is read ahead: of SELECT, one is issued at a time.
+        ends_command = line["last"][before]
+        if config.decoder:
+            names = {"row": "slot", "address": "res_write_address"}
+            latest = [
+                self.select_group[name].eq(line[names.get(name, name)][Stage.AHEAD])
+                for name in self.select_group.shape().members
+            ]
+            with m.If(valid[Stage.AHEAD]):
+                m.d.sync += latest
+            ends_command &= ~line["select"][before]
+            m.d.comb += self.select_acc.eq(acc)
+            m.d.sync += self.select.eq(good & line["select"][before])
 
         # --- row sums -----------------------------------------------------------------------------
         term = Stage.TERM
@@ -205,31 +244,23 @@ class LanePipeline(wiring.Component):
         ]
 
         # --- writes -------------------------------------------------------------------------------
-        # The groups of a destination word come one after another, from granule 0 on. They are
-        # written together, with the last of them, which leaves the memory to the loads meanwhile.
         # What is written is decided a cycle before.
-        going, good = Signal(), Signal()
-        bad = Signal()
-        granule = line["granule"][write]
-        parts = max(len(self.activation_write.mask), len(self.weight_write.mask))
-        earlier = Signal(data.ArrayLayout(8 * lanes, parts), reset_less=True)
-        word = Signal.like(earlier)
-        m.d.comb += word.eq(earlier)
-        for part in range(parts):
-            with m.If(valid[write] & (granule == part)):
-                m.d.comb += word[part].eq(Cat(*bytes_out))
-                m.d.sync += earlier[part].eq(Cat(*bytes_out))
-        for port, memory in (
-            (self.activation_write, Memory.ACTIVATION),
-            (self.weight_write, Memory.WEIGHT),
-        ):
-            full = line["last_of_word"][before] & (line["dst_memory"][before] == memory)
-            m.d.sync += port.valid.eq(good & full)
+        m.submodules.writer = writer = WordWriter(config)
+        for port in ("activation_write", "weight_write"):
+            wiring.connect(m, getattr(writer, port), wiring.flipped(getattr(self, port)))
+        m.d.comb += [
+            writer.dst_address.eq(line["dst_address"][before - 1]),
+            writer.granule.eq(line["granule"][before]),
+            writer.full.eq(good & line["last_of_word"][before]),
+            writer.dst_memory.eq(line["dst_memory"][before]),
+            writer.valid.eq(valid[write]),
+            *(writer.low[v].eq(lane.o_byte) for v, lane in enumerate(lanes)),
+        ]
+        if config.decoder:
             m.d.comb += [
-                port.addr.eq(line["dst_address"][write]),
-                port.bank.eq(bank(memory, "dst_address", write)),
-                port.data.eq(word.as_value()[: len(port.data)]),
-                port.mask.eq((2 << granule) - 1),
+                writer.wide.eq(line["wide"][before - 1]),
+                writer.i_stop.eq(self.i_halt | self.error),
+                *(writer.high[v].eq(lane.o_high) for v, lane in enumerate(lanes)),
             ]
         row_end = good & line["last_of_row"][before]
         m.d.comb += [
@@ -237,13 +268,12 @@ class LanePipeline(wiring.Component):
             good.eq(going & ~failed[before]),
             self.residual_write.addr.eq(line["res_write_address"][write]),
             self.residual_write.bank.eq(bank(Memory.RESIDUAL, "res_write_address", write)),
-            self.residual_write.data.eq(Cat(*words_out)),
+            self.residual_write.data.eq(Cat(lane.o_word for lane in lanes)),
             self.residual_write.mask.eq(1),
             self.done.eq(self.last & ~self.error),
             self.error.eq(
                 bad
-                | (self.activation_write.valid & beyond(Memory.ACTIVATION, "dst_address", write))
-                | (self.weight_write.valid & beyond(Memory.WEIGHT, "dst_address", write))
+                | writer.beyond
                 | (self.residual_write.valid & beyond(Memory.RESIDUAL, "res_write_address", write))
             ),
         ]
@@ -251,7 +281,7 @@ class LanePipeline(wiring.Component):
             self.residual_write.valid.eq(good & line["write_residual"][before]),
             self.update.statistics.eq(row_end & line["statistics"][before]),
             self.update.softmax.eq(row_end & line["softmax"][before]),
-            self.last.eq(going & line["last"][before]),
+            self.last.eq(going & ends_command),
             bad.eq(going & failed[before]),
         ]
         return m

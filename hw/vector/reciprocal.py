@@ -27,11 +27,11 @@ class Reciprocal(wiring.Component):
     """`o = reciprocal_row(total)`: `1 / total` as mul and shift, by a normalised chord table.
 
     ```
-    normal = total << zeros            leading one at bit 39
+    normal = total << zeros            leading one at bit 41
     mul    = base[s] - (slope[s] * low >> 10)      s: 5 bits below the leading one, low: 10 more
-    shift  = max(28 - zeros, 0), offset = rounding constant; all 0 for total = 0
+    shift  = max(30 - zeros, 0), offset = rounding constant; all 0 for total = 0
     ```
-    Number format: total unsigned 40 bits, units of 2^-25.
+    Number format: total unsigned 42 bits, units of 2^-25.
     Latency: `latency` cycles. Throughput: one a cycle. Flow control: none.
 
     Members

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from amaranth import Cat, Module, Signal, signed
+from amaranth import Cat, Const, Module, Signal, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.config import AcceleratorConfig
 from hw.delay import DelayLine
 from hw.interfaces import RowPort
 from hw.isa import SUM_BITS
@@ -14,7 +15,7 @@ from hw.softmax.row_step import RowStep
 from hw.softmax.state import DROP_BITS, SHIFT_BITS
 from hw.vector.affine import Record
 from hw.vector.ahead import AheadFIFO, AheadPort
-from hw.vector.command import Work
+from hw.vector.command import work_layout
 from hw.vector.lane import Stage
 from hw.vector.reciprocal import Reciprocal
 from hw.vector.row_state import StatisticsEntry
@@ -42,16 +43,18 @@ class RowEngine(wiring.Component):
     slot: row whose state is wanted. octave, drop, total, statistics: its state, a cycle later.
     row_max: the matrix unit's row maxima, at the same slot.
     step_slot, step_octave, step_drop, step_shift, step: new octaves, to the row state.
+    i_selected: SELECT is done. Until then the engine holds it: it reads the row state late.
     """
 
     depth = 16
     latency = 3 + RowStep.latency
 
-    def __init__(self):
+    def __init__(self, config: AcceleratorConfig):
+        self.config = config
         super().__init__(
             {
-                "i": In(stream.Signature(Work)),
-                "o": Out(stream.Signature(Work)),
+                "i": In(stream.Signature(work_layout(config))),
+                "o": Out(stream.Signature(work_layout(config))),
                 "record": Out(AheadPort(Record)),
                 "row_max": Out(RowPort(32)),
                 "slot": Out(10),
@@ -64,6 +67,7 @@ class RowEngine(wiring.Component):
                 "step_drop": Out(DROP_BITS),
                 "step_shift": Out(signed(SHIFT_BITS)),
                 "step": Out(1),
+                **({"i_selected": In(1)} if config.decoder else {}),
             }
         )
 
@@ -75,7 +79,7 @@ class RowEngine(wiring.Component):
         m.submodules.records = records = AheadFIFO(Record, self.depth, lag=Stage.AHEAD_LAG)
 
         # --- command ------------------------------------------------------------------------------
-        work = Signal(Work, reset_less=True)
+        work = Signal(work_layout(self.config), reset_less=True)
         holding, passed = Signal(), Signal()
         left = Signal(12)
         more = Signal()  # it is not 0
@@ -123,10 +127,11 @@ class RowEngine(wiring.Component):
             m.d.sync += norm_works.eq(1)
         with m.Elif(norm.ends):
             m.d.sync += norm_works.eq(0)
+        selects = work.select & ~self.i_selected if self.config.decoder else Const(0, 1)
         may_begin = ~work.norm | ~(busy | norm_works)
         m.d.comb += [
             begin.eq(more & room & may_begin),
-            idle.eq(~norm_works),
+            idle.eq(~norm_works & ~selects),
             self.slot.eq(slot),
             self.row_max.slot.eq(slot),
         ]
@@ -137,6 +142,9 @@ class RowEngine(wiring.Component):
 
         # Stage 1: the state is there; for NORM, it is taken a cycle later.
         m.d.sync += [norm_start.eq(norm_begun), statistics.eq(self.statistics)]
+        if self.config.decoder:
+            with m.If(work.rms):
+                m.d.sync += statistics.total.eq(0)
         m.d.comb += [
             norm.start.eq(norm_start),
             norm.i.eq(statistics),

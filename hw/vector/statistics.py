@@ -18,7 +18,7 @@ class RowSums(wiring.Component):
     softmax `total = sum(fine)`.
 
     Number format: term signed 16, square unsigned 31, fine unsigned 25 bits, units of 2^-25.
-    total 40 bits (statistics: signed 32 of them), squares unsigned 44, wrapping (the compiler
+    total 42 bits (statistics: signed 32 of them), squares unsigned 44, wrapping (the compiler
     guarantees that they do not).
 
     Latency: `latency` cycles from the terms of the row's last group to the totals of the row.

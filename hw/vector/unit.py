@@ -1,13 +1,20 @@
-"""Vector unit: VECTOR, NORM, SCALE and SOFTMAX from command to memories."""
+"""Vector unit: VECTOR, NORM, SCALE, SOFTMAX and SELECT from command to memories."""
 
 from __future__ import annotations
 
-from amaranth import Module, Signal
+from amaranth import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.config import AcceleratorConfig
-from hw.interfaces import ReadPort, RowPort, UnitStatus, WritePort, command_stream
+from hw.interfaces import (
+    ReadPort,
+    RegisterWrite,
+    RowPort,
+    UnitStatus,
+    WritePort,
+    command_stream,
+)
 from hw.isa import ErrorCode
 from hw.softmax.state import SHIFT_BITS, SoftmaxState
 from hw.vector.command import Decoder
@@ -16,6 +23,7 @@ from hw.vector.pipeline import LanePipeline
 from hw.vector.row_state import RowStatistics
 from hw.vector.rows import RowEngine
 from hw.vector.rsqrt import NormRow
+from hw.vector.select import Selector
 from hw.vector.sequencer import Sequencer
 
 __all__ = ["VectorUnit"]
@@ -27,8 +35,8 @@ assert Sequencer.commands_in_flight > LanePipeline.latency // 2 + 2
 
 
 class VectorUnit(wiring.Component):
-    """Executes `VECTOR`, `NORM`, `SCALE`, `SOFTMAX`: see their loop nests in `hw/isa.py`, and
-    `hw/vector/golden.py` and `hw/softmax/golden.py`.
+    """Executes `VECTOR`, `NORM`, `SCALE`, `SOFTMAX` and, with the option `decoder`, `SELECT`: see
+    their loop nests in `hw/isa.py`, and `hw/vector/golden.py` and `hw/softmax/golden.py`.
 
     ```
     i_command -> Decoder -> RowEngine -> WordReader -> Sequencer -> LanePipeline -> memories
@@ -39,11 +47,17 @@ class VectorUnit(wiring.Component):
     Four commands can be under way ahead of the pipeline: one is decoded, the row engine computes
     the records of the next, accumulator words of another are read, groups of the oldest are issued.
 
+    Groups of SELECT run through the pipeline without effect. Behind its end the `Selector` takes
+    them, so that it comes after all that was in front of it; the next group is issued when it is
+    done, and the row engine holds the command until all are, so nothing overtakes it.
+
     Latency: `latency` cycles from the last group to `done`; `start_latency` cycles from a command
     that finds the unit idle to its first group, `norm_start_latency` for NORM. Throughput: a group
     a cycle, without a bubble between rows and with one cycle between commands; except NORM rows of
-    fewer than `NormRow.latency` + 2 groups, words refused by the accumulator where C = V, and up to
-    `Stage.LATE_READ` cycles where a VECTOR follows a NORM that writes the residual (PARAM0).
+    fewer than `NormRow.latency` + 2 groups, words refused by the accumulator where C = V, up to
+    `Stage.LATE_READ` cycles where a VECTOR follows a NORM that writes the residual (PARAM0), and a
+    cycle for each row of wide results whose last destination word has one group only. SELECT: a
+    group in `latency` + V cycles and more (`Selector`).
     Flow control: commands wait in front; nothing stalls behind the sequencer.
 
     Range errors, and row state beyond `row_slots`, are reported in the order of the commands;
@@ -55,6 +69,7 @@ class VectorUnit(wiring.Component):
     acc_read, row_max: results of the matrix unit. shift: it reads SHIFT.
     residual_read, param0, param1, residual_write, activation_write, weight_write: memories; all
         but `acc_read` must always be ready.
+    selected: see `Selector`, with the option `decoder`.
     status: see `UnitStatus`. issued: a group entered the pipeline. i_halt: stop until reset,
         from the next cycle on.
     """
@@ -79,15 +94,17 @@ class VectorUnit(wiring.Component):
                 "status": Out(UnitStatus()),
                 "issued": Out(1),
                 "i_halt": In(1),
+                **({"selected": Out(RegisterWrite)} if config.decoder else {}),
             }
         )
         self.decoder = Decoder(config)
-        self.rows = RowEngine()
+        self.rows = RowEngine(config)
         self.words = WordReader(config)
         self.sequencer = Sequencer(config)
         self.pipeline = LanePipeline(config)
         self.statistics = RowStatistics(config.row_slots)
-        self.softmax = SoftmaxState(config.row_slots)
+        self.softmax = SoftmaxState(config.row_slots, selection=config.decoder)
+        self.selector = Selector(config) if config.decoder else None
 
     @property
     def latency(self) -> int:
@@ -137,6 +154,34 @@ class VectorUnit(wiring.Component):
             pipeline.i_halt.eq(halt),
         ]
 
+        # --- selection ----------------------------------------------------------------------------
+        last, done, error = pipeline.last, pipeline.done, pipeline.error
+        if self.selector is None:
+            connect(m, pipeline.residual_write, flipped(self.residual_write))
+        else:
+            m.submodules.selector = selector = self.selector
+            last, done, error = last | selector.done, done | selector.done, error | selector.error
+            write, first, second = (
+                unit.residual_write for unit in (self, pipeline, selector)
+            )  # no two at once: nothing is in the pipeline while the selector writes
+            m.d.comb += [write.valid.eq(first.valid | second.valid), write.mask.eq(1)]
+            for name in ("addr", "bank", "data"):
+                value = Mux(second.valid, getattr(second, name), getattr(first, name))
+                m.d.comb += getattr(write, name).eq(value)
+            m.d.comb += [
+                selector.command.eq(rows.o.payload),
+                selector.group.eq(pipeline.select_group),
+                selector.acc.eq(pipeline.select_acc),
+                selector.start.eq(pipeline.select),
+                selector.i_halt.eq(halt),
+                selector.octave.eq(softmax.row_octave),
+                selector.total.eq(softmax.row_total),
+                softmax.row.eq(selector.row),
+                sequencer.i_next.eq(selector.next),
+                rows.i_selected.eq(selector.done),
+                self.selected.eq(selector.selected),
+            ]
+
         # --- groups -------------------------------------------------------------------------------
         m.d.comb += [
             pipeline.i.eq(sequencer.o),
@@ -145,14 +190,13 @@ class VectorUnit(wiring.Component):
             pipeline.record.eq(sequencer.o_record),
             pipeline.i_valid.eq(sequencer.o_valid),
             sequencer.i_hold.eq(pipeline.o_hold),
-            sequencer.i_done.eq(pipeline.last),
+            sequencer.i_done.eq(last),
             self.issued.eq(sequencer.o_valid),
         ]
         connect(m, words.acc_read, flipped(self.acc_read))
         connect(m, rows.row_max, flipped(self.row_max))
         for name in (
             "residual_read",
-            "residual_write",
             "activation_write",
             "weight_write",
             "param0",
@@ -189,14 +233,14 @@ class VectorUnit(wiring.Component):
 
         # --- status -------------------------------------------------------------------------------
         in_flight = Signal(IN_FLIGHT_BITS)
-        m.d.sync += in_flight.eq(in_flight + started - pipeline.done)
-        with m.If(pipeline.error):
+        m.d.sync += in_flight.eq(in_flight + started - done)
+        with m.If(error):
             m.d.sync += stopped.eq(1)
         m.d.comb += [
             self.status.started.eq(started),
-            self.status.done.eq(pipeline.done),
+            self.status.done.eq(done),
             self.status.busy.eq(in_flight != 0),
-            self.status.error.valid.eq(pipeline.error),
+            self.status.error.valid.eq(error),
             self.status.error.code.eq(ErrorCode.ONCHIP_RANGE),
             self.status.error.index.eq(sequencer.index),
         ]

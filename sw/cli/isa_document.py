@@ -40,15 +40,28 @@ def _command(spec: isa.CommandSpec) -> list[str]:
     lines += [f"{spec.summary} Executed by {units}.", ""]
     if spec.loops.strip():
         lines += ["```python", textwrap.dedent(spec.loops).strip("\n"), "```", ""]
-    if spec.fields:
+    if spec.all_fields:
         rows = []
-        for item in spec.fields:
+        for item in spec.all_fields:
             low = spec.offset_of(item.name)
             text = item.doc + (", not 0" if item.nonzero else "")
             kind = "signed" if item.signed else "unsigned"
             rows.append((f"`{item.name}`", f"{low}..{low + item.bits - 1}", kind, text))
         lines += _table(("field", "bits", "format", "meaning"), rows)
     return lines
+
+
+def _header() -> list[tuple[str, str]]:
+    """Bits of the header and what they are."""
+    distance = isa.DISTANCE_BITS
+    text = f"unit ({isa.WAIT_BITS - distance} bits), distance ({distance} bits)"
+    parts = [(f"wait {i}: {text}", isa.WAIT_BITS) for i in range(isa.WAIT_SLOTS)]
+    parts += [(f"`{item.name}`: {item.doc}", item.bits) for item in isa.HEADER]
+    rows, low = [("0..7", "opcode")], 8
+    for name, bits in parts:
+        rows.append((f"{low}..{low + bits - 1}" if bits > 1 else str(low), name))
+        low += bits
+    return [*rows, (str(low), "spare")]
 
 
 def _configuration(config: AcceleratorConfig) -> list[str]:
@@ -85,15 +98,10 @@ def document(config: AcceleratorConfig | None = None) -> str:
         "",
         *_table(
             ("bits", "field"),
-            [
-                ("0..7", "opcode"),
-                *(
-                    (f"{8 + 16 * i}..{23 + 16 * i}", f"wait {i}: unit (4 bits), count (12 bits)")
-                    for i in range(isa.WAIT_SLOTS)
-                ),
-                ("56..63", "reserved, 0"),
-            ],
+            _header(),
         ),
+        "The named fields are 0 in commands that do not have them.",
+        "",
         "## Commands",
         "",
     ]

@@ -20,6 +20,7 @@ from sw.cli.build import build_
 from sw.cli.demo import demo
 from sw.cli.embed import embed
 from sw.cli.export import export
+from sw.cli.generate import chat, generate
 from sw.cli.inspect import inspect
 from sw.cli.program import compile_, disassemble, run
 from sw.cli.recover import recover
@@ -42,7 +43,7 @@ def cli() -> None:
     """Weft: run transformers on an open accelerator, in RTL, bit for bit."""
 
 
-cli.section("Run", demo, embed, run, simulate_board)
+cli.section("Run", demo, embed, generate, chat, run, simulate_board)
 cli.section("Compile", compile_, inspect, disassemble, tune, recover)
 cli.section("Measure", bench, accuracy)
 cli.section("Build", synth, build_, export)

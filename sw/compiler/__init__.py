@@ -1,20 +1,31 @@
-"""From an ordinary PyTorch module to a program of the accelerator: `compile_module`."""
+"""From an ordinary PyTorch module to a program of the accelerator: `compile_module`, and for causal
+language models `compile_decoder`."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sw.compiler.compile import compile_module
+    from sw.compiler.compile import compile_decoder, compile_module
+    from sw.compiler.program.decoder_program import DecoderProgram
     from sw.compiler.program.program import Program, ProgramError
     from sw.compiler.quantise import QuantOptions
 
-__all__ = ["Program", "ProgramError", "QuantOptions", "compile_module"]
+__all__ = [
+    "DecoderProgram",
+    "Program",
+    "ProgramError",
+    "QuantOptions",
+    "compile_decoder",
+    "compile_module",
+]
 
 _HOMES = {
+    "DecoderProgram": "program.decoder_program",
     "Program": "program.program",
     "ProgramError": "program.program",
     "QuantOptions": "quantise",
+    "compile_decoder": "compile",
     "compile_module": "compile",
 }
 

@@ -8,14 +8,18 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from hw.config import AcceleratorConfig, get_config
+from sw.compiler.capture.decoder import capture_decoder
 from sw.compiler.capture.frontend import import_module
 from sw.compiler.errors import CompileError
 from sw.compiler.graph.operations import FloatGraph
+from sw.compiler.lower.decoder import PASSES, lower_decoder
 from sw.compiler.lower.lower import lower
+from sw.compiler.program.decoder_program import DecoderProgram
 from sw.compiler.program.program import Program
 from sw.compiler.quantise import Progress, QuantOptions, given_formats, quantise
+from sw.compiler.quantise.decoder import DecoderOptions, quantise_decoder
 
-__all__ = ["compile_module"]
+__all__ = ["compile_decoder", "compile_module"]
 
 
 def compile_module(
@@ -60,6 +64,46 @@ def compile_module(
         formats = given_formats(graph, sparse=chosen.sparse, int4=chosen.int4)
         quantization = QuantOptions(formats=formats)
     return lower(quantise(graph, batches, quantization, progress), chosen)
+
+
+def compile_decoder(
+    module: nn.Module,
+    config: str | AcceleratorConfig = "base",
+    *,
+    context: int,
+    calibration: Iterable[Sequence[int]],
+    prefix: Sequence[int] = (),
+    passes: Sequence[int] = PASSES,
+    options: DecoderOptions | None = None,
+    progress: Progress | None = None,
+) -> DecoderProgram:
+    """Compile a causal language model for sequences that grow to `context` tokens.
+
+    Parameters
+    ----------
+    module: from token numbers [1, tokens] to logits: a `LlamaForCausalLM`, say, or a decoder of
+        one's own with attention over all earlier positions.
+    calibration: token numbers of sequences, some thousand in all, from which ranges are taken and
+        weights are rounded. Each begins with `prefix`.
+    prefix: tokens with which every sequence begins; their keys and values are computed in float.
+        Of many models the first position has activations that no other has: give them their first
+        token.
+    passes: numbers of tokens of a pass for which there are programs, 1 among them.
+    progress: called with a text and the part done.
+
+    Raises `CompileError` (`UnsupportedOperation` names operation and place) before anything runs.
+    """
+    chosen = get_config(config)
+    if not chosen.decoder:
+        raise CompileError(f"configuration {chosen.name!r} needs decoder=True for language models")
+    sequences = [list(map(int, sequence)) for sequence in calibration]
+    if not sequences:
+        raise CompileError("calibration is empty: give at least one sequence of token numbers")
+    graph = capture_decoder(module, context=context)
+    quantised = quantise_decoder(
+        graph, sequences, context=context, prefix=prefix, options=options, progress=progress
+    )
+    return lower_decoder(quantised, chosen, passes)
 
 
 def _example_batch(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hw.registers import Register
+from sw.driver.decoder import LoadedDecoder
 from sw.driver.errors import ConfigMismatchError
 from sw.driver.executable import Executable
 from sw.driver.machine import Machine
@@ -25,3 +26,12 @@ class Device(Machine):
         executable = Executable(self, program)
         executable.place()
         return executable
+
+    def load_decoder(self, program: Any) -> LoadedDecoder:
+        """Make a decoder's program ready for sessions: `device.load_decoder(program).session()`.
+
+        Raises `ConfigMismatchError` as `load` does.
+        """
+        if program.config.fingerprint() != self.read_register(Register.FINGERPRINT):
+            raise ConfigMismatchError(program.config, self.config)
+        return LoadedDecoder(self, program)

@@ -74,13 +74,11 @@ class GoldenDevice(Device):
         return self._registers.get(address, 0)
 
     def write_register(self, address: int, value: int) -> None:
-        number = _number_of(address)
+        number, state = _number_of(address), self.read_register(Register.STATUS) & 3
         if number is not None:
-            if number and self.config.decoder:
+            if number and self.config.decoder and state != State.RUNNING:
                 self.machine.registers[number] = value & ((1 << REGISTER_BITS) - 1)
-            return
-        if address == Register.CONTROL:
-            state = self.read_register(Register.STATUS) & 3
+        elif address == Register.CONTROL:
             if value & 2:
                 self._started = False
                 self._registers[Register.STATUS] = State.IDLE

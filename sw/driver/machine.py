@@ -19,7 +19,15 @@ from numpy.typing import NDArray
 
 from hw.config import AcceleratorConfig
 from hw.isa import COMMAND_BYTES, ISA_VERSION, ErrorCode, Region
-from hw.registers import COUNTERS, ID_VALUE, Register, State, counter_address, region_address
+from hw.registers import (
+    COUNTERS,
+    ID_VALUE,
+    Register,
+    State,
+    counter_address,
+    region_address,
+    register_address,
+)
 from sw.driver.errors import (
     AddressSpaceError,
     CycleLimitError,
@@ -55,7 +63,8 @@ class Machine(abc.ABC):
     name: of the kind of device. config: the configuration the user asked for, which `check`
     compares with the machine. has_cycles: whether the machine counts cycles. argument: what
     stands behind the name and a colon where a device is named, if anything does. loaded: what
-    put its program into memory last. closed: whether `close` was called.
+    put its program into memory last; its method `displaced`, if it has one, is called before
+    something else takes its place. closed: whether `close` was called.
     """
 
     name: str
@@ -67,7 +76,7 @@ class Machine(abc.ABC):
         self.loaded: object = None
         self.closed = False
         self._useful_macs = 0
-        self._program_bytes = 0
+        self._windows: dict[Region, tuple[int, int]] = {}  # offset in its region, bytes
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -116,18 +125,26 @@ class Machine(abc.ABC):
 
         Raises `AddressSpaceError` if it could not reach one.
         """
-        bases = self.allocate(sizes)
-        for region in Region:
-            last = bases[region] + max(sizes[region] - 1, 0)
+        self._bases = dict(self.allocate(sizes))
+        for region, base in self._bases.items():
+            last = base + max(sizes[region] - 1, 0)
             if last >> self.config.address_bits:
                 raise AddressSpaceError(region, last, self.config)
         for region in Region:
-            address = region_address(region)
-            self.write_register(address, bases[region] & 0xFFFFFFFF)
-            self.write_register(address + 4, bases[region] >> 32)
-            self.write_register(address + 8, sizes[region])
-            self.write_register(address + 12, WRITABLE[region])
-        self._program_bytes = sizes[Region.PROGRAM]
+            self.set_window(region, 0, sizes[region])
+
+    def set_window(self, region: Region, offset: int, size: int) -> None:
+        """Let programs see `size` bytes of an open region from `offset` on, as the whole of it."""
+        address, base = region_address(region), self._bases[region] + offset
+        self.write_register(address, base & 0xFFFFFFFF)
+        self.write_register(address + 4, base >> 32)
+        self.write_register(address + 8, size)
+        self.write_register(address + 12, WRITABLE[region])
+        self._windows[region] = offset, size
+
+    def set_register(self, number: int, value: int) -> None:
+        """Write one of the registers that commands name, 1 to 15."""
+        self.write_register(register_address(number), value)
 
     def run(
         self,
@@ -218,11 +235,12 @@ class Machine(abc.ABC):
             )
 
     def command_word(self, index: int) -> bytes:
-        """Command `index` of the program in memory; empty if there is none."""
+        """Command `index` of the program in its window; empty if there is none."""
+        begin, size = self._windows.get(Region.PROGRAM, (0, 0))
         offset = index * COMMAND_BYTES
-        if not 0 <= offset <= self._program_bytes - COMMAND_BYTES:
+        if not 0 <= offset <= size - COMMAND_BYTES:
             return b""
-        return self.read(Region.PROGRAM, offset, COMMAND_BYTES).tobytes()
+        return self.read(Region.PROGRAM, begin + offset, COMMAND_BYTES).tobytes()
 
     def load_commands(
         self,
@@ -234,7 +252,10 @@ class Machine(abc.ABC):
     ) -> int:
         """Put a raw program into memory, without a `Program`: how many commands it has."""
         program, constant = as_bytes(commands), as_bytes(constants)
-        self.loaded = None
+        loaded, self.loaded = self.loaded, None
+        displaced = getattr(loaded, "displaced", None)
+        if displaced is not None:
+            displaced()
         self.open_windows(
             {
                 Region.PROGRAM: len(program),

@@ -40,7 +40,7 @@ _OF_DECODERS = (
 def needs_decoder(command: Command) -> bool:
     """Whether only a configuration with `decoder` has this command."""
     v = command.values
-    return (
+    return bool(
         command.opcode in (Opcode.SELECT, Opcode.ADD)
         or any(v.get(name, 0) for name in _OF_DECODERS)
         or v.get("function", 0) == Function.SILU

@@ -110,6 +110,7 @@ class GoldenMachine:
         self.squares = np.zeros(c.row_slots, np.int64)
         self.selection = np.zeros((SELECTED, SELECTED, 2), np.int64)  # row, place: value, index
         self.registers = [0] * REGISTERS
+        self.selected: set[int] = set()  # registers that SELECT wrote behind the last BARRIER
         # Rows whose state the program has written; a command without a program may read any.
         self.written = {name: np.ones(c.row_slots, np.bool_) for name in ROW_STATES}
         self.dram: dict[Region, _Dram] = {}
@@ -152,10 +153,12 @@ class GoldenMachine:
         executed = 0
         for written in self.written.values():
             written.fill(False)
+        self.selected.clear()
         for index in range(total):
             self.index = index
             word = commands[index * isa.COMMAND_BYTES : (index + 1) * isa.COMMAND_BYTES]
             command = self._decode(word)
+            self._check_registers(command)
             if self.drops(command):
                 continue
             executed += 1
@@ -175,13 +178,22 @@ class GoldenMachine:
             raise self._stop(ErrorCode.ILLEGAL_COMMAND, str(error)) from None
         return command
 
+    def _check_registers(self, command: Command) -> None:
+        """A register that SELECT writes is used behind a BARRIER only."""
+        if command.opcode == Opcode.BARRIER:
+            self.selected.clear()
+        register, predicate = (command.values.get(n, 0) for n in ("register", "predicate"))
+        used = {predicate} if command.opcode == Opcode.SELECT else {register, predicate}
+        if used & self.selected:
+            raise UndefinedCommand(
+                f"command {self.index}: {command.opcode.name} uses a register that a SELECT before "
+                f"it writes, without a BARRIER between them"
+            )
+
     def drops(self, command: Command) -> bool:
         """Whether a predicate drops a command."""
-        v = command.values
-        if not v.get("predicate", 0):
-            return False
-        last = (v["period"] or v["rows"]) - 1 if v.get("causal", 0) else 0
-        return v.get("limit", 0) + last + self.registers[v["predicate"]] <= 0
+        predicate = command.values.get("predicate", 0)
+        return predicate != 0 and isa.last_limit(command.values) + self.registers[predicate] <= 0
 
     def moved(self, command: Command) -> Command:
         """A command with its register's value added to its offset or limit."""
@@ -372,13 +384,14 @@ class GoldenMachine:
         """Result [rows, groups * V], saturated or, wide, in two bytes, to the destination words."""
         if not v["dst_memory"]:
             return
-        if not v["wide"]:
-            return self._write_bytes(v, saturate(values, 8), groups)
-        bytes_of_rows = np.stack(to_bytes(values), axis=1).reshape(2 * len(values), -1)
-        self._write_bytes({**v, "rows": 2 * v["rows"]}, bytes_of_rows, groups)
+        if v["wide"]:
+            self._write_bytes(v, np.stack(to_bytes(values), axis=1), groups)
+        else:
+            self._write_bytes(v, saturate(values, 8), groups)
 
     def _write_bytes(self, v: dict[str, int], values: Int, groups: int = 0) -> None:
-        """Low bytes of values [rows, groups * V] to the destination words."""
+        """Low bytes of values [rows, groups * V], or [rows, 2, groups * V] of two words a row, to
+        the destination words."""
         c = self.config
         if v["dst_memory"] == Memory.NONE:
             return
@@ -389,18 +402,22 @@ class GoldenMachine:
         word_bytes = c.columns if v["dst_by_column"] else c.rows
         width = (groups or v["groups"]) * c.lanes
         panels = -(-width // word_bytes)
+        data = values.astype(np.uint8).reshape(v["rows"], -1, width)
+        words = data.shape[1]  # of a row, in a panel
         self._check(
-            v["dst_address"] + (panels - 1) * v["dst_stride"] + v["rows"] - 1, len(memory), name
+            v["dst_address"] + (panels - 1) * v["dst_stride"] + words * v["rows"] - 1,
+            len(memory),
+            name,
         )
-        data = values.astype(np.uint8)
         # Panels that overlap are written row by row; only then does the order matter.
-        overlap = panels > 1 and v["dst_stride"] < v["rows"]
+        overlap = panels > 1 and v["dst_stride"] < words * v["rows"]
         step = 1 if overlap else v["rows"]
         for row in range(0, v["rows"], step):
             for panel in range(panels):
-                start = v["dst_address"] + panel * v["dst_stride"] + row
-                part = data[row : row + step, panel * word_bytes : (panel + 1) * word_bytes]
-                memory[start : start + step, : part.shape[1]] = part
+                start = v["dst_address"] + panel * v["dst_stride"] + words * row
+                part = data[row : row + step, :, panel * word_bytes : (panel + 1) * word_bytes]
+                part = part.reshape(words * step, -1)
+                memory[start : start + words * step, : part.shape[1]] = part
 
     def _vector(self, command: Command) -> None:
         v = command.values
@@ -517,6 +534,7 @@ class GoldenMachine:
             self._write_selection(v, best, rows)
         if v["register"]:
             self.registers[v["register"]] = int(best[-1, 0, 1])
+            self.selected.add(v["register"])
 
     def _write_selection(self, v: dict[str, int], best: Int, rows: slice) -> None:
         """Values and indices, octave and sum of each row, as INT16 halves, low ones first."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Iterable
 
 import cocotb
 import numpy as np
@@ -21,7 +22,14 @@ from cocotbext.axi import (
 
 from hw.config import AcceleratorConfig
 from hw.isa import COMMAND_BYTES, ErrorCode, Region
-from hw.registers import COUNTERS, Register, State, counter_address, region_address
+from hw.registers import (
+    COUNTERS,
+    Register,
+    State,
+    counter_address,
+    region_address,
+    register_address,
+)
 from sw.golden.machine import GoldenMachine, MachineStop
 from tests.hw.programs import WRITABLE, Image
 
@@ -69,6 +77,7 @@ class Machine:
         self._errors = errors
         self.origin = origin
         self.expected = bytes(RAM_BYTES)
+        self.executed = 0  # commands that the golden machine has executed
 
     async def start(self) -> None:
         dut = self.dut
@@ -123,6 +132,16 @@ class Machine:
 
     async def write(self, register: int, value: int) -> None:
         await self.driver.write_dword(register, value)
+
+    async def write_registers(self, values: dict[int, int]) -> None:
+        """The registers that commands name, on both machines."""
+        for number, value in values.items():
+            await self.write(register_address(number), value)
+            self.golden.registers[number] = value
+
+    async def check_registers(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            assert await self.read(register_address(number)) == self.golden.registers[number]
 
     async def counters(self) -> dict[str, int]:
         result = {}
@@ -194,7 +213,7 @@ class Machine:
         program = image[Region.PROGRAM].tobytes()[: commands * COMMAND_BYTES]
         outcome = Outcome(State.DONE, ErrorCode.NONE, 0)
         try:
-            self.golden.run(program)
+            self.executed = self.golden.run(program)
         except MachineStop as stop:
             outcome = Outcome(State.ERROR, stop.code, stop.index)
         expected = bytearray(self.expected)

@@ -15,12 +15,13 @@ import numpy as np
 
 from hw import isa
 from hw.config import AcceleratorConfig
-from hw.isa import NO_LIMIT, Command, Memory, Opcode, Region
+from hw.isa import NO_LIMIT, Command, Memory, Opcode, Region, Unit
 from hw.sparse.packing import tile_format
 from hw.vector.golden import Affine, pack_params
 from sw.compiler.stream.access import pitch_of
 from sw.compiler.stream.emit import UNITS, Emitter, Item
 from sw.compiler.stream.order import finish
+from tests.hw.random_registers import RandomRegisters
 
 __all__ = [
     "REGION_BYTES",
@@ -76,17 +77,18 @@ def program_image(program: bytes, rng: random.Random) -> Image:
 
 
 def interleave(emitter: Emitter, rng: random.Random) -> list[Item]:
-    """The commands of all units in one stream, in any order that the waits allow."""
-    heads = dict.fromkeys(UNITS, 0)
+    """The commands of all units in one stream, in any order that waits and registers allow."""
+    heads = dict.fromkeys(Unit, 0)
     stream: list[Item] = []
     favourite = UNITS[0]
     while len(stream) < emitter.commands:
         ready = []
-        for unit in UNITS:
+        for unit in Unit:
             if heads[unit] < len(emitter.items[unit]):
                 item = emitter.items[unit][heads[unit]]
-                waits = [*item.waits, *([item.weight_wait] if item.weight_wait else [])]
-                if all(n <= heads[u] for u, n in waits):
+                before = [*item.order, *item.waits]
+                before += [item.weight_wait] if item.weight_wait else []
+                if all(n <= heads[u] for u, n in before):
                     ready.append(unit)
         if rng.random() < 0.2 or favourite not in ready:
             favourite = rng.choice(ready)
@@ -104,7 +106,8 @@ class _Panel:
 
 
 class RandomProgram:
-    """Commands at random; `commands` is a stream that ends with HALT.
+    """Commands at random; `commands` is a stream that ends with HALT, and `registers` are what the
+    driver writes before it.
 
     Parameters
     ----------
@@ -116,6 +119,8 @@ class RandomProgram:
         self.rng = rng
         self.config = config = window(config)
         self.emitter = Emitter(config)
+        self._registers = RandomRegisters(config, rng)
+        self.registers = self._registers.initial
         self.constants: list[tuple[int, bytes]] = []  # what CONSTANT must hold, by offset
         self._load_params()
         makers = [
@@ -128,6 +133,7 @@ class RandomProgram:
             self._norm,
             self._attention,
             self._store,
+            *([self._add] if config.decoder else []),
         ]
         for _ in range(steps):
             rng.choice(makers)()
@@ -141,6 +147,15 @@ class RandomProgram:
         for offset, data in self.constants:
             image[Region.CONSTANT][offset : offset + len(data)] = np.frombuffer(data, np.uint8)
         return image
+
+    def _emit(self, opcode: Opcode, executed: bool | None = None, **fields: int) -> None:
+        """A command with registers by chance; executed: see `RandomRegisters.apply`."""
+        found = self._registers.apply(opcode, fields, executed)
+        if found is not None:
+            self.emitter.emit(opcode, reach=self._registers.reach(found), **found)
+
+    def _add(self) -> None:
+        self.emitter.emit(Opcode.ADD, **self._registers.addition())
 
     # --- places -------------------------------------------------------------------------------
 
@@ -257,7 +272,7 @@ class RandomProgram:
             }
         else:
             fields = self._transfer(memory, sizes[memory], region)
-        self.emitter.emit(Opcode.LOAD, queue=rng.randrange(2), **fields)
+        self._emit(Opcode.LOAD, queue=rng.randrange(2), **fields)
 
     def _store(self) -> None:
         c, rng = self.config, self.rng
@@ -268,7 +283,7 @@ class RandomProgram:
         }
         memory = rng.choice(list(sizes))
         region = rng.choice([Region.WORKSPACE, Region.IO])
-        self.emitter.emit(Opcode.STORE, **self._transfer(memory, sizes[memory], region))
+        self._emit(Opcode.STORE, **self._transfer(memory, sizes[memory], region))
 
     def _gemm_fields(self, rows: int, k_tiles: int, n_tiles: int) -> tuple[Opcode, dict[str, int]]:
         """Opcode and operands, in any weight format that the machine has."""
@@ -283,7 +298,8 @@ class RandomProgram:
             "w_group": group,
         }
         form = tile_format(c, opcode, fields)
-        a = self._panels(c.activation_words, rows, k_tiles * form.panels)
+        wide = rng.randrange(2) if c.decoder else 0
+        a = self._panels(c.activation_words, (1 + wide) * rows, k_tiles * form.panels)
         total = form.total_words(k_tiles)
         heads = total - k_tiles * form.words
         w_k, w_n = rng.choice(
@@ -292,11 +308,12 @@ class RandomProgram:
         room = c.weight_words - (k_tiles - 1) * w_k - (n_tiles - 1) * w_n - heads - form.words
         return opcode, fields | {
             "rows": rows,
+            "wide": wide,
             "k_tiles": k_tiles,
             "n_tiles": n_tiles,
             "a_address": a.address,
             "a_stride": a.stride,
-            "a_unsigned": rng.randrange(2),
+            "a_unsigned": 0 if wide else rng.randrange(2),
             "w_address": rng.choice([0, rng.randint(0, room)]),
             "w_k_stride": w_k,
             "w_n_stride": w_n,
@@ -310,7 +327,9 @@ class RandomProgram:
         acc = self._panels(self.config.accumulator_words, rows, n_tiles)
         fields |= {"acc_address": acc.address, "acc_stride": acc.stride}
         fields["accumulate"] = rng.randrange(2)
-        self.emitter.emit(opcode, **fields)
+        if self.config.decoder and not fields["accumulate"]:
+            fields["rescale"] = rng.randrange(2)
+        self._emit(opcode, **fields)
 
     def _attention(self) -> None:
         """Some blocks of online softmax on the same rows, and their division."""
@@ -321,12 +340,17 @@ class RandomProgram:
         if abs(scores["acc_address"] - output["acc_address"]) < 3 * rows:
             output["acc_address"] = 0
             scores["acc_address"] = c.accumulator_words - n_tiles * rows
+        # Who reads row state is executed only if who wrote it is.
+        alive = rng.random() < 0.9
         for block in range(rng.randint(1, 3)):
+            executed = alive and (block == 0 or rng.random() < 0.8)
             causal, mask = rng.randrange(2), rng.randrange(2)
+            period = rng.choice([0, rng.randint(1, rows + 1)]) if c.decoder else 0
             limit = rng.choice([NO_LIMIT, rng.randint(-3, n_tiles * c.columns)])
             opcode, fields = self._gemm_fields(rows, rng.randint(1, 2), n_tiles)
-            self.emitter.emit(
+            self._emit(
                 opcode,
+                executed,
                 **(fields | scores),
                 row_max=1,
                 mask=mask,
@@ -334,11 +358,13 @@ class RandomProgram:
                 slot=slot,
                 limit=limit,
                 causal=causal,
+                period=period,
             )
             groups = n_tiles * c.groups_per_column_panel
             destination = self._destination(rows, groups)
-            self.emitter.emit(
+            self._emit(
                 Opcode.SOFTMAX,
+                executed,
                 rows=rows,
                 groups=groups,
                 **scores,
@@ -346,21 +372,24 @@ class RandomProgram:
                 slot=slot,
                 limit=rng.choice([limit, NO_LIMIT]),  # beyond: scores that no maximum covers
                 causal=causal,
+                period=period,
                 score_shift=rng.randint(0, 12),
                 first=int(block == 0),
                 drop=rng.randrange(8),
             )
             opcode, fields = self._gemm_fields(rows, rng.randint(1, 2), panels)
-            self.emitter.emit(
+            self._emit(
                 opcode,
+                executed,
                 **(fields | output),
                 accumulate=int(block > 0),
                 rescale=int(block > 0),
                 slot=slot,
             )
         groups = panels * c.groups_per_column_panel
-        self.emitter.emit(
+        self._emit(
             Opcode.SCALE,
+            None if alive else False,
             rows=rows,
             groups=groups,
             **output,
@@ -380,7 +409,7 @@ class RandomProgram:
             )
         return {"res_address": source, "res_dst_address": target, "res_stride": groups}
 
-    def _vector(self, **forced: int) -> dict[str, int]:
+    def _vector(self, executed: bool | None = None, **forced: int) -> dict[str, int]:
         c, rng = self.config, self.rng
         rows, groups = self._rows(), rng.randint(1, 5)
         panels = -(-groups // c.groups_per_column_panel)
@@ -403,13 +432,13 @@ class RandomProgram:
         if rng.randrange(3) == 0:
             fields |= {"statistics": 1, "statistics_first": 1}
         fields |= forced
-        self.emitter.emit(Opcode.VECTOR, **fields)
+        self._emit(Opcode.VECTOR, executed, **fields)
         return fields
 
     def _norm(self) -> None:
         """Statistics of some rows, of one or two commands, and their norm."""
         rng, c = self.rng, self.config
-        v = self._vector(statistics=1, statistics_first=1)
+        v = self._vector(executed=True, statistics=1, statistics_first=1)
         if rng.randrange(2):
             v = self._vector(
                 statistics=1,
@@ -420,7 +449,7 @@ class RandomProgram:
             ) | {"rows": v["rows"], "groups": v["groups"]}
         rows, groups = v["rows"], v["groups"]
         fields = self._destination(rows, groups) | self._residual(rows, groups)
-        self.emitter.emit(
+        self._emit(
             Opcode.NORM,
             rows=rows,
             groups=groups,

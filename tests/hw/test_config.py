@@ -69,3 +69,7 @@ def test_partial_sums_hold_the_largest_value(rows, bits):
     config = AcceleratorConfig(rows=rows, columns=16, lanes=2, bus_bytes=4)
     assert config.psum_bits == bits
     assert rows * 255 * 128 < 1 << (bits - 1)
+    assert config.sum_bits == bits
+    wide = dataclasses.replace(config, decoder=True)
+    assert wide.sum_bits == bits + 8
+    assert rows * 257 * 128 * 128 < 1 << (wide.sum_bits - 1)

@@ -9,8 +9,15 @@ import pytest
 
 from hw.accelerator import Accelerator
 from hw.config import PRESETS, AcceleratorConfig
-from hw.isa import COMMAND_BYTES, Region
-from hw.registers import COUNTERS, Register, State, counter_address, region_address
+from hw.isa import COMMAND_BYTES, REGISTERS, Region
+from hw.registers import (
+    COUNTERS,
+    Register,
+    State,
+    counter_address,
+    region_address,
+    register_address,
+)
 from sim.export import component_verilog
 from sim.model import Model
 from sim.verilator import build_model
@@ -41,7 +48,7 @@ SHAPES = {
 
 
 def run_program(model: Model, golden: GoldenMachine, program: RandomProgram) -> dict[str, int]:
-    """Run on both and compare all of memory; returns the counters."""
+    """Run on both and compare all of memory and the registers; returns the counters."""
     image = program.image()
     size = sum(len(data) + GAP_BYTES for data in image.values())
     memory = np.random.default_rng(SEED).integers(0, 256, size, dtype=np.uint8)
@@ -53,6 +60,9 @@ def run_program(model: Model, golden: GoldenMachine, program: RandomProgram) -> 
         for offset, value in ((0, address), (4, 0), (8, len(data)), (12, region in WRITABLE)):
             model.write_register(register + offset, int(value))
         address += len(data) + GAP_BYTES
+    for number, value in program.registers.items():
+        model.write_register(register_address(number), value)
+        golden.registers[number] = value
     expected = memory.copy()
     model.set_memory(memory)
     model.write_register(Register.PROGRAM_COMMANDS, len(program.commands))
@@ -65,14 +75,18 @@ def run_program(model: Model, golden: GoldenMachine, program: RandomProgram) -> 
     for region, data in image.items():
         part = expected[base[region] : base[region] + len(data)]
         golden.set_region(region, part, region in WRITABLE)
-    golden.run(image[Region.PROGRAM].tobytes()[: COMMAND_BYTES * len(program.commands)])
+    executed = golden.run(image[Region.PROGRAM].tobytes()[: COMMAND_BYTES * len(program.commands)])
     wrong = np.flatnonzero(memory != expected)
     assert not len(wrong), f"{len(wrong)} bytes differ, the first at {wrong[0]:#x} of {base}"
-    return {
+    found = [model.read_register(register_address(number)) for number in range(REGISTERS)]
+    assert found == golden.registers
+    counters = {
         name: model.read_register(counter_address(name))
         | model.read_register(counter_address(name) + 4) << 32
         for name in COUNTERS
     }
+    assert counters["commands"] == executed
+    return counters
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -97,4 +111,3 @@ def test_random_programs(shape):
         counters = run_program(model, golden, program)
         matrix = sum(value for name, value in counters.items() if name.startswith("matrix_"))
         assert matrix == counters["cycles"]
-        assert counters["commands"] == len(program.commands)

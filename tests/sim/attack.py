@@ -23,7 +23,8 @@ import numpy as np
 from hw import isa
 from hw.accelerator import Accelerator
 from hw.config import PRESETS, AcceleratorConfig
-from hw.isa import NO_LIMIT, Command, ErrorCode, Memory, Opcode, Region
+from hw.isa import NO_LIMIT, REGISTERS, Command, ErrorCode, Memory, Opcode, Region
+from hw.registers import register_address
 from sim.export import component_verilog
 from sim.model import ModelError
 from sim.verilator import BuiltModel, build_model
@@ -33,9 +34,9 @@ from sw.compiler.stream.order import finish
 from sw.driver import CycleLimitError, Device, GoldenDevice, MachineError, VerilatorDevice
 from sw.golden.machine import GoldenMachine, MachineStop, UndefinedCommand
 from tests.hw.programs import WRITABLE, Image, interleave, program_image, window
-from tests.sim.mutants import Mutant, Order, random_mutant
+from tests.sim.mutants import Mutant, Order, random_mutant, registers_along, without_waits
 from tests.sim.reduction import describe, reduce
-from tests.sim.rtl import Pair
+from tests.sim.rtl import Pair, write_registers
 
 __all__ = ["CONFIG", "Campaign", "Disagreement", "build", "machines", "run_mutant"]
 
@@ -119,6 +120,12 @@ def check_bytes(pair: Pair, what: str) -> None:
         raise Disagreement(f"{what}: {len(wrong)} bytes differ, the first at {wrong[0]:#x}")
 
 
+def check_registers(pair: Pair) -> None:
+    golden, rtl = (d.read_registers(register_address(0), REGISTERS) for d in pair.devices)
+    if golden != rtl:
+        raise Disagreement(f"registers are {rtl} instead of {golden}")
+
+
 def check_program(pair: Pair, seed: int) -> None:
     """Fill all of the machine from DRAM, and compare what it then computes and holds."""
     c, rng = pair.golden.config, random.Random(seed)
@@ -166,9 +173,11 @@ def check_program(pair: Pair, seed: int) -> None:
 # --- one mutant -----------------------------------------------------------------------------------
 
 
-def _alone(config: AcceleratorConfig, image: Image, word: bytes) -> ErrorCode:
-    """Why a command fails by itself, on these windows."""
-    machine = _golden(config, image)
+def _alone(
+    config: AcceleratorConfig, image: Image, registers: dict[int, int], word: bytes
+) -> ErrorCode:
+    """Why a command fails by itself, on these windows and registers."""
+    machine = _golden(config, image, registers)
     try:
         machine.run(word + isa.encode(Command(Opcode.HALT)))
     except MachineStop as stop:
@@ -178,10 +187,12 @@ def _alone(config: AcceleratorConfig, image: Image, word: bytes) -> ErrorCode:
     return ErrorCode.NONE
 
 
-def _golden(config: AcceleratorConfig, image: Image) -> GoldenMachine:
+def _golden(config: AcceleratorConfig, image: Image, registers: dict[int, int]) -> GoldenMachine:
     machine = GoldenMachine(config)
     for region, data in image.items():
         machine.set_region(region, data.copy(), region in WRITABLE)
+    for number, value in registers.items():
+        machine.registers[number] = value
     return machine
 
 
@@ -191,14 +202,16 @@ def _accepts(config: AcceleratorConfig, mutant: Mutant) -> bool:
     That does not depend on data or order."""
     stream = dataclasses.replace(mutant, order=Order.BARRIERS).stream(config)
     try:
-        _golden(config, mutant.image(stream)).run(stream)
+        _golden(config, mutant.image(stream), mutant.registers).run(stream)
         mutant.stream(config)
     except (MachineStop, UndefinedCommand, AssertionError):  # the emitter is stricter
         return False
     return True
 
 
-def _agree(config: AcceleratorConfig, image: Image, stream: bytes, golden: Stop, rtl: Stop) -> bool:
+def _agree(
+    config: AcceleratorConfig, mutant: Mutant, stream: bytes, golden: Stop, rtl: Stop
+) -> bool:
     """The same stop; or the other of two reasons of a transfer, or of two commands that fail."""
     if golden == rtl:
         return True
@@ -209,7 +222,8 @@ def _agree(config: AcceleratorConfig, image: Image, stream: bytes, golden: Stop,
     between = words[golden[1] : rtl[1]]
     if any(word[0] in (Opcode.BARRIER, Opcode.HALT) for word in between):
         return False
-    found = _alone(config, image, words[rtl[1]][:1] + bytes(6) + words[rtl[1]][7:])
+    registers = list(registers_along(words, mutant.registers))[rtl[1]]
+    found = _alone(config, mutant.image(stream), registers, without_waits(words[rtl[1]]))
     transfer = words[rtl[1]][0] in (Opcode.LOAD, Opcode.STORE)
     return found == rtl[0] or (transfer and {found, rtl[0]} == RANGES)
 
@@ -223,6 +237,8 @@ def run_mutant(pair: Pair, mutant: Mutant) -> str:
     rng = random.Random(mutant.seed)
     image = mutant.image(stream)
     place(pair, image, rng)
+    for device in pair.devices:
+        write_registers(device, mutant.registers)
     before = pair.rtl.memory.data.copy()
     count = len(stream) // isa.COMMAND_BYTES + mutant.count
     found = run(pair.rtl, count)
@@ -233,10 +249,12 @@ def run_mutant(pair: Pair, mutant: Mutant) -> str:
         pair.golden.reset()
         result = "undefined"
     else:
-        if not _agree(config, image, stream, expected, found):
+        if not _agree(config, mutant, stream, expected, found):
             raise Disagreement(f"golden {expected}, RTL {found}")
-        if expected[0] == ErrorCode.NONE and mutant.order is not Order.GIVEN:
-            check_bytes(pair, mutant.order.name)
+        if expected[0] == ErrorCode.NONE:
+            check_registers(pair)
+            if mutant.order is not Order.GIVEN:
+                check_bytes(pair, mutant.order.name)
         result = expected[0].name
     check_program(pair, mutant.seed)
     return result

@@ -5,24 +5,35 @@ from __future__ import annotations
 import enum
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from hw import isa
 from hw.config import AcceleratorConfig
-from hw.isa import COMMANDS, Command, Opcode, Region
+from hw.isa import (
+    COMMANDS,
+    REGISTER_BITS,
+    REGISTERS,
+    WAIT_BITS,
+    WAIT_SLOTS,
+    Command,
+    Opcode,
+    Region,
+)
 from sw.compiler.stream.emit import Emitter
 from sw.compiler.stream.order import finish
 from tests.hw.programs import REGION_BYTES, Image, RandomProgram, interleave, program_image
 
-__all__ = ["Mutant", "Order", "random_mutant", "without_waits"]
+__all__ = ["WAITS", "Mutant", "Order", "random_mutant", "registers_along", "without_waits"]
 
 STEPS = 4
 MOST_TRIPS = 4000
 """Of the loops of a command: more of them take time and find nothing."""
 BARRIER = isa.encode(Command(Opcode.BARRIER))
+WAITS = ((1 << WAIT_SLOTS * WAIT_BITS) - 1) << 8
+"""The bits of a word that are its waits."""
 
 
 class Order(enum.Enum):
@@ -39,6 +50,7 @@ class Mutant:
 
     words: 32 bytes each, with HALT. sizes: bytes of the regions; for PROGRAM what is left of the
     stream's own. count: commands that the driver announces beyond those of the stream.
+    registers: what the driver writes to them.
     constants: offsets and bytes that region CONSTANT holds; all else is drawn from `seed`.
     """
 
@@ -46,6 +58,7 @@ class Mutant:
     order: Order
     sizes: dict[Region, int]
     count: int
+    registers: dict[int, int]
     constants: tuple[tuple[int, bytes], ...]
     seed: int
     what: str
@@ -58,12 +71,23 @@ class Mutant:
         if self.order is Order.BARRIERS:
             return BARRIER.join(words)
         emitter = Emitter(config)
-        for command in map(isa.decode, words):
+        along = registers_along(words, self.registers)
+        for command, held in zip(map(isa.decode, words), along, strict=True):
             if command.opcode == Opcode.HALT:
                 break
             if command.opcode != Opcode.BARRIER:
-                emitter.emit(command.opcode, **command.values)
+                self._emit(emitter, held, command)
         return finish(interleave(emitter, random.Random(self.seed)))
+
+    def _emit(self, emitter: Emitter, registers: dict[int, int], command: Command) -> None:
+        """Raises `AssertionError` for a transfer beyond its window: nobody has checked those that
+        are dropped."""
+        values, reach = command.values, 0
+        if command.opcode in (Opcode.LOAD, Opcode.STORE):
+            reach = registers[values["register"]]
+            last = values["offset"] + (values["runs"] - 1) * values["dram_stride"]
+            assert last < self.sizes[Region(values["region"])]
+        emitter.emit(command.opcode, reach=reach, **values)
 
     def image(self, stream: bytes) -> Image:
         """The four regions as large as `sizes` says."""
@@ -75,7 +99,24 @@ class Mutant:
 
 def without_waits(word: bytes) -> bytes:
     """The same command without waits, legal or not."""
-    return word[:1] + bytes(6) + word[7:]
+    return (int.from_bytes(word, "little") & ~WAITS).to_bytes(isa.COMMAND_BYTES, "little")
+
+
+def registers_along(
+    words: Iterable[bytes], registers: Mapping[int, int]
+) -> Iterator[dict[int, int]]:
+    """What the registers hold in front of each command of a stream; legal or not."""
+    held = dict.fromkeys(range(REGISTERS), 0) | dict(registers)
+    for word in words:
+        yield dict(held)
+        if word[0] != Opcode.ADD:
+            continue
+        try:
+            v = isa.decode(word).values
+        except isa.IsaError:
+            continue
+        if not v["predicate"] or held[v["predicate"]] > 0:
+            held[v["register"]] = (held[v["register"]] + v["value"]) % (1 << REGISTER_BITS)
 
 
 def _trips(word: bytes) -> int:
@@ -89,10 +130,16 @@ def _trips(word: bytes) -> int:
 
 
 class _Mutation:
-    """Changes a list of words in place and says what it did."""
+    """Changes a list of words or the registers in place and says what it did."""
 
-    def __init__(self, config: AcceleratorConfig, rng: random.Random, words: list[bytes]):
-        self.config, self.rng, self.words = config, rng, words
+    def __init__(
+        self,
+        config: AcceleratorConfig,
+        rng: random.Random,
+        words: list[bytes],
+        registers: dict[int, int],
+    ):
+        self.config, self.rng, self.words, self.registers = config, rng, words, registers
 
     def _value(self, field: isa.Field, old: int) -> int:
         """A value on or beside a border, or any."""
@@ -114,9 +161,9 @@ class _Mutation:
         place = self.rng.randrange(len(self.words))
         word = int.from_bytes(self.words[place], "little")
         spec = COMMANDS.get(word & 0xFF)  # type: ignore[call-overload]
-        if spec is None or not spec.fields:
+        if spec is None or not spec.all_fields:
             return self.bit()
-        field = self.rng.choice(spec.fields)
+        field = self.rng.choice(spec.all_fields)
         position, mask = spec.offset_of(field.name), (1 << field.bits) - 1
         old = word >> position & mask
         new = self._value(field, old)
@@ -129,6 +176,14 @@ class _Mutation:
         word = int.from_bytes(self.words[place], "little") ^ 1 << bit
         self.words[place] = word.to_bytes(isa.COMMAND_BYTES, "little")
         return f"{place}: bit {bit}"
+
+    def register(self) -> str:
+        if not self.registers:
+            return self.bit()
+        number = self.rng.choice(list(self.registers))
+        value = self.rng.choice([0, 1, self.rng.randrange(1 << REGISTER_BITS), -1])
+        self.registers[number] = value % (1 << REGISTER_BITS)
+        return f"register {number} {self.registers[number]}"
 
     def remove(self) -> str:
         place = self.rng.randrange(len(self.words))
@@ -147,10 +202,12 @@ class _Mutation:
         return f"{place}: twice"
 
     def noise(self) -> str:
-        """A word of nothing but chance behind a good opcode."""
+        """A word of nothing but chance behind a good opcode, and often a good header."""
         place = self.rng.randint(0, len(self.words))
         opcode = self.rng.choice(list(Opcode))
-        self.words.insert(place, without_waits(bytes([opcode]) + self.rng.randbytes(31)))
+        header = self.rng.choice([bytes(7), self.rng.randbytes(7)])
+        word = bytes([opcode]) + header + self.rng.randbytes(isa.COMMAND_BYTES - 8)
+        self.words.insert(place, without_waits(word))
         return f"{place}: noise"
 
 
@@ -163,9 +220,10 @@ def random_mutant(config: AcceleratorConfig, seed: int) -> Mutant:
     while True:
         program = RandomProgram(config, rng, STEPS)
         words = [isa.encode(command) for command in program.commands]
-        mutation = _Mutation(config, rng, words)
+        registers = dict(program.registers)
+        mutation = _Mutation(config, rng, words, registers)
         changes: list[Callable[[], str]] = [*[mutation.field] * 8, mutation.bit, mutation.remove]
-        changes += [mutation.move, mutation.repeat, mutation.noise]
+        changes += [mutation.move, mutation.repeat, mutation.noise, mutation.register]
         what = [rng.choice(changes)() for _ in range(rng.choice([0, 1, 1, 1, 2, 3])) if words]
         if words and all(_trips(word) <= MOST_TRIPS for word in words):
             break
@@ -179,5 +237,12 @@ def random_mutant(config: AcceleratorConfig, seed: int) -> Mutant:
         what.append(f"{count} commands more")
     order = rng.choice([Order.BARRIERS, Order.WAITS, Order.WAITS, Order.GIVEN])
     return Mutant(
-        tuple(words), order, sizes, count, tuple(program.constants), seed, "; ".join(what)
+        tuple(words),
+        order,
+        sizes,
+        count,
+        registers,
+        tuple(program.constants),
+        seed,
+        "; ".join(what),
     )

@@ -25,19 +25,24 @@ def _shorter(mutant: Mutant) -> Iterator[Mutant]:
 
 
 def _plainer(mutant: Mutant) -> Iterator[Mutant]:
-    """With one field of one command at its least, halved, or one less."""
+    """With one field of one command at its least, halved, or one less, or one register 0."""
+    for number, value in mutant.registers.items():
+        if value:
+            yield dataclasses.replace(mutant, registers=mutant.registers | {number: 0})
     for place, data in enumerate(mutant.words):
         try:
             command = isa.decode(data)
         except isa.IsaError:
             continue
-        for field in COMMANDS[command.opcode].fields:
+        for field in COMMANDS[command.opcode].all_fields:
             old, least = command[field.name], int(field.nonzero)
             for value in dict.fromkeys([least, old // 2, old - 1]):
                 if least <= value < old:
-                    new = Command(command.opcode, command.values | {field.name: value})
+                    new = Command(
+                        command.opcode, command.values | {field.name: value}, command.waits
+                    )
                     words = list(mutant.words)
-                    words[place] = isa.encode(new)[:1] + data[1:7] + isa.encode(new)[7:]
+                    words[place] = isa.encode(new)
                     yield dataclasses.replace(mutant, words=tuple(words))
 
 
@@ -63,6 +68,8 @@ def describe(mutant: Mutant) -> str:
             lines.append(f"{region.name}: {size} bytes")
     if mutant.count:
         lines.append(f"announced: {mutant.count} commands more")
+    if mutant.registers:
+        lines.append(f"registers: {mutant.registers}")
     for word in mutant.words:
         try:
             lines.append(disassemble_command(isa.decode(word)))

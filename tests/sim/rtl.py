@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from hw.config import PRESETS, AcceleratorConfig
+from hw.isa import REGISTERS
+from hw.registers import register_address
 from sw.driver import Device, GoldenDevice, VerilatorDevice, open_device
 
-__all__ = ["CONFIGS", "MEMORY", "SEED", "Pair", "open_pair"]
+__all__ = ["CONFIGS", "MEMORY", "SEED", "Pair", "open_pair", "write_registers"]
 
 SEED = int(os.environ.get("WEFT_TEST_SEED", "1"))
 
@@ -51,9 +53,17 @@ class Pair:
         self.devices: tuple[Device, Device] = (golden, rtl)
 
     def assert_same_memory(self, text: str) -> None:
-        """Every byte of DRAM, also around the regions."""
+        """Every byte of DRAM, also around the regions, and the registers that commands name."""
+        held = [device.read_registers(register_address(0), REGISTERS) for device in self.devices]
+        assert held[0] == held[1], f"{text}: registers {held[0]} and {held[1]}"
         wrong = np.flatnonzero(self.golden.memory.data != self.rtl.memory.data)
         assert not len(wrong), f"{text}: {len(wrong)} bytes differ, the first at {wrong[:8]}"
+
+
+def write_registers(device: Device, values: dict[int, int]) -> None:
+    """As the driver does before a program that uses them."""
+    for number, value in values.items():
+        device.write_register(register_address(number), value)
 
 
 @contextmanager

@@ -43,9 +43,9 @@ def test_commands(description: dict, opcode: Opcode):
         for field in fields:
             low = -(1 << field["bits"] - 1) if field["signed"] else int(field["nonzero"])
             values[field["name"]] = rng.randint(low, low + (1 << field["bits"]) - 1 - (low > 0))
-        unit, count = rng.choice(list(Unit)[1:]), rng.randrange(4096)
-        waits = {"wait1_unit": description["units"][unit.name], "wait1_count": count}
-        expected = isa.encode(Command(opcode, values, (None, Wait(unit, count), None)))
+        unit, distance = rng.choice(list(Unit)[1:]), rng.randrange(1024)
+        waits = {"wait1_unit": description["units"][unit.name], "wait1_distance": distance}
+        expected = isa.encode(Command(opcode, values, (None, Wait(unit, distance), None)))
         assert assemble(description, opcode.name, values | waits) == expected
 
 

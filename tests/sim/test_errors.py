@@ -22,7 +22,7 @@ from sw.compiler.lower.lower import lower
 from sw.driver import Device, MachineError
 from sw.golden.machine import UndefinedCommand
 from tests.hw.programs import RandomProgram, assemble, program_image
-from tests.sim.rtl import CONFIGS, SEED, Pair, open_pair
+from tests.sim.rtl import CONFIGS, SEED, Pair, open_pair, write_registers
 
 PROGRAMS = 60
 MOST_CYCLES = 3_000_000
@@ -60,10 +60,10 @@ def spoil(command: Command, rng: random.Random) -> tuple[bytes, str]:
     spec = isa.COMMANDS[command.opcode]
     word = int.from_bytes(isa.encode(command), "little")
     if not spec.fields or rng.random() < 0.1:
-        field, position = isa.Field("header", 56, "opcode and waits"), 0
+        field, position = isa.Field("header", isa.HEADER_BITS, "opcode, waits and more"), 0
         value = word % (1 << field.bits) ^ 1 << rng.randrange(field.bits)
     else:
-        field = rng.choice(spec.fields)
+        field = rng.choice(spec.all_fields)
         position = spec.offset_of(field.name)
         # More turns of a loop would take for ever where they are no error.
         most = LONGEST_LOOP if field.nonzero else (1 << field.bits) - 1
@@ -95,6 +95,8 @@ def test_spoilt_programs(shape):
             position = rng.randrange(len(words))
             words[position], what = spoil(generated.commands[position], rng)
             image = generated.image()
+            for device in pair.devices:
+                write_registers(device, generated.registers)
             try:
                 golden = run(pair.golden, b"".join(words), image)
             except UndefinedCommand:

@@ -13,7 +13,7 @@ import pytest
 
 from hw.isa import Region
 from tests.hw.programs import RandomProgram, assemble
-from tests.sim.rtl import CONFIGS, MEMORY, SEED, open_pair
+from tests.sim.rtl import CONFIGS, MEMORY, SEED, open_pair, write_registers
 
 PROGRAMS = int(os.environ.get("WEFT_TEST_PROGRAMS", "8"))
 STEPS = int(os.environ.get("WEFT_TEST_STEPS", "40"))
@@ -40,5 +40,7 @@ def test_same_bytes(shape):
                 generated = RandomProgram(config, random.Random(seed), STEPS)
                 program, image = assemble(generated.commands), generated.image()
                 for device in pair.devices:
-                    device.run(load(device, program, image), max_cycles=5_000_000)
+                    commands = load(device, program, image)
+                    write_registers(device, generated.registers)
+                    device.run(commands, max_cycles=5_000_000)
                 pair.assert_same_memory(f"{shape}, memory {label}, seed {seed}")

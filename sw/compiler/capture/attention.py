@@ -81,9 +81,9 @@ def _attention(
 ):  # fmt: skip
     if dropout_p:
         raise refuse(node, "dropout is active: call module.eval() first")
-    if enable_gqa:
-        raise refuse(node, "grouped queries are not supported")
     q, k, v = (c.as_activation(node, item) for item in (q, k, v))
+    if enable_gqa:
+        k, v = (c.grouped(node, item, q.index.shape[-3]) for item in (k, v))
     factor = q.index.shape[-1] ** -0.5 if scale is None else float(scale)
     masks = () if attn_mask is None else (attn_mask,)
     return _attend(c, node, q, k, v, factor, masks, bool(is_causal))
@@ -95,7 +95,7 @@ def _attend(c: Capture, node, q, k, v, scale, masks, causal):
         raise refuse(node, f"scores are multiplied by {scale}: give a scale that is not 0")
     if q.index.dim() >= 2:
         builder.settle(q.index.shape[-2])
-    names, heads = [], 0
+    found_columns, heads = [], 0
     for role, item in zip("qkv", (q, k, v), strict=True):
         found = head_columns(item, builder.batch, builder.tokens)
         if found is None:
@@ -107,7 +107,13 @@ def _attend(c: Capture, node, q, k, v, scale, masks, causal):
         if heads and found[0] != heads:
             raise refuse(node, f"{role} has {found[0]} heads, not {heads}")
         heads, columns = found
-        name = builder.columns(item.name, columns, item.features, place)
+        found_columns.append(columns.reshape(heads, -1))
+    kv_heads = c.kv_heads(*found_columns[1:])
+    names = []
+    for role, item, columns in zip("qkv", (q, k, v), found_columns, strict=True):
+        if kv_heads and role != "q":
+            columns = columns[:: heads // kv_heads]
+        name = builder.columns(item.name, columns.reshape(-1), item.features, place)
         if name is None:
             raise refuse(node, f"{role} must be whole, or part of a linear's result")
         names.append(name)
@@ -122,8 +128,9 @@ def _attend(c: Capture, node, q, k, v, scale, masks, causal):
     q_name, k_name, v_name = names
     masked, source = causal or seen.causal, seen.source
     op = FloatAttention(
-        node.name, q_name, k_name, v_name, heads, scale, masked, source, place, bias
+        node.name, q_name, k_name, v_name, heads, scale, masked, source, place, bias, kv_heads
     )
+    c.check_attention(node, op, masks)
     name, features = builder.put(op), q.index.numel() // (builder.batch * builder.tokens)
     index = torch.arange(builder.batch * builder.tokens * features)
     index = index.reshape(builder.batch, builder.tokens, heads, -1).transpose(1, 2)

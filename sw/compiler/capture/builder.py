@@ -11,6 +11,7 @@ from torch import Tensor
 from sw.compiler.capture.symbolic import Activation, split_rows
 from sw.compiler.errors import CompileError
 from sw.compiler.graph.operations import (
+    FloatActivation,
     FloatAdd,
     FloatEmbedding,
     FloatGraph,
@@ -100,10 +101,14 @@ class GraphBuilder:
     # --- folding ------------------------------------------------------------------------------
 
     def columns(self, name: str, columns: Tensor, features: int, place: str) -> str | None:
-        """The value made of these columns of `name`; None if it is not a linear's result."""
+        """The value made of these columns of `name`; None if it is not a linear's result, nor a
+        function of one."""
         if torch.equal(columns, torch.arange(features)):
             return name
         op = self.ops[name]
+        if isinstance(op, FloatActivation):
+            x = self.columns(op.x, columns, features, op.place)
+            return None if x is None else self.put(replace(op, x=x))
         if not isinstance(op, FloatLinear):
             return None
         take = columns.numpy()
@@ -170,7 +175,7 @@ class GraphBuilder:
         if isinstance(op, FloatLinear):
             bias = table[0] if op.bias is None else op.bias + table[0]
             return replace(value, name=self.put(replace(op, bias=bias)))
-        if isinstance(op, FloatLayerNorm):
+        if isinstance(op, FloatLayerNorm) and not op.rms:
             return replace(value, name=self.put(replace(op, bias=op.bias + table[0])))
         return None
 
@@ -201,7 +206,10 @@ class GraphBuilder:
             steps = None if op.steps is None else op.steps * row
             op = replace(op, weight=op.weight * row[:, None], bias=bias, steps=steps)
         elif isinstance(op, FloatLayerNorm):
-            op = replace(op, gain=op.gain * row, bias=op.bias * row)
+            heads = row.reshape(op.heads or 1, -1)
+            if (heads != heads[0]).any():
+                return None
+            op = replace(op, gain=op.gain * heads[0], bias=op.bias * heads[0])
         elif isinstance(op, FloatEmbedding) and op.source is None:
             constant = None if op.constant is None else op.constant * row
             op = replace(op, tables=tuple(t * row for t in op.tables), constant=constant)

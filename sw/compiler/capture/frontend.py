@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
-from sw.compiler.capture.functional import functional_program
+from sw.compiler.capture.functional import functional_program, stored_tensors
 from sw.compiler.capture.importer import run_node
 from sw.compiler.capture.nodes import place_of, refuse
 from sw.compiler.capture.state import Capture
@@ -19,7 +19,7 @@ from sw.compiler.errors import CompileError, UnsupportedOperation, UnsupportedOu
 from sw.compiler.graph.host import Ref
 from sw.compiler.graph.operations import FloatAttention, FloatGraph, FloatInput, operands
 
-__all__ = ["import_module"]
+__all__ = ["import_module", "output_names"]
 
 
 def import_module(
@@ -65,25 +65,14 @@ def _interpret(
     program: ExportedProgram, capture: Capture, examples: list
 ) -> dict[torch.fx.Node, UnsupportedOperation]:
     """Fill `capture.values`; nodes that cannot be compiled, each with the first cause."""
-    signature = program.graph_signature
-    state = {
-        **{name: program.state_dict[key] for name, key in signature.inputs_to_parameters.items()},
-        **{
-            name: program.state_dict[key] if key in program.state_dict else program.constants[key]
-            for name, key in signature.inputs_to_buffers.items()
-        },
-        **{
-            name: program.constants[key]
-            for name, key in signature.inputs_to_lifted_tensor_constants.items()
-        },
-    }
+    state = stored_tensors(program)
     failures: dict[torch.fx.Node, UnsupportedOperation] = {}
     given = iter(examples)
     with torch.no_grad():
         for node in program.graph.nodes:
             if node.op == "placeholder":
                 if node.name in state:
-                    capture.values[node] = state[node.name].detach()
+                    capture.values[node] = state[node.name]
                 else:
                     capture.values[node] = _input(node, capture, next(given))
             elif node.op == "call_function":
@@ -128,7 +117,7 @@ def _select(program: ExportedProgram, capture: Capture, failures: dict, wanted) 
     node = next(n for n in program.graph.nodes if n.op == "output")
     changes = len(program.graph_signature.output_specs) - len(program.graph_signature.user_outputs)
     leaves = pytree.tree_leaves(node.args[0])[changes:]
-    names = _output_names(program, len(leaves))
+    names = output_names(program, len(leaves))
     if wanted is None:
         chosen = list(range(len(leaves)))
     else:
@@ -178,7 +167,8 @@ def _result(capture: Capture, failures: dict, leaf: object) -> object:
     raise refuse(leaf, "it is no output of the accelerator, nor of what follows pooled rows")
 
 
-def _output_names(program, count: int) -> list[str]:
+def output_names(program: ExportedProgram, count: int) -> list[str]:
+    """Names of the module's outputs, as in a transformers result, or by position."""
     spec = program.call_spec.out_spec
     context = getattr(spec, "context", None)
     if isinstance(context, list | tuple):

@@ -27,7 +27,7 @@ from sw.compiler.capture.decompositions import DECOMPOSITIONS
 from sw.compiler.capture.nodes import place_of, refuse
 from sw.compiler.errors import CompileError, UnsupportedOperation, first_line
 
-__all__ = ["functional_program"]
+__all__ = ["functional_program", "private_copy", "stored_tensors"]
 
 
 def functional_program(
@@ -48,10 +48,7 @@ def functional_program(
             program = _fixed(program, example_inputs, example_kwargs)
     elif isinstance(module, nn.Module):
         args, kwargs = _example(example_inputs, example_kwargs)
-        private = _private(module)
-        adapt(private)
-        _check_tensors(private)
-        _widen(private)
+        private = private_copy(module)
         name = type(module).__name__
         program = export_once(private, lambda: _export(private, args, kwargs, name))
     else:
@@ -67,6 +64,32 @@ def functional_program(
         raise _refusal(type(module).__name__, error) from error
     _check_functional(program)
     return program, _example_values(program)
+
+
+def private_copy(module: nn.Module) -> nn.Module:
+    """A copy in eval mode and float32, ready for `torch.export`; it shares what needs no change.
+
+    Raises `CompileError` for parameters that cannot be compiled.
+    """
+    private = _private(module)
+    adapt(private)
+    _check_tensors(private)
+    _widen(private)
+    return private
+
+
+def stored_tensors(program: ExportedProgram) -> dict[str, Tensor]:
+    """Parameters, buffers and constants by the name of their placeholder."""
+    signature, state = program.graph_signature, program.state_dict
+    places = {
+        **signature.inputs_to_parameters,
+        **signature.inputs_to_buffers,
+        **signature.inputs_to_lifted_tensor_constants,
+    }
+    return {
+        name: (state[key] if key in state else program.constants[key]).detach()
+        for name, key in places.items()
+    }
 
 
 def _needs_decomposition(program: ExportedProgram) -> bool:

@@ -140,10 +140,7 @@ def _handled(node: torch.fx.Node, operands: list, c: Capture, args, kwargs) -> o
         )
     if node.target in PARTS:
         raise refuse(node, "a part of a value is changed in place: compute the whole value instead")
-    raise refuse(
-        node,
-        "the accelerator has linears, layer norm, ReLU, GELU, attention, embeddings and sums",
-    )
+    raise refuse(node, f"the accelerator has {c.abilities}")
 
 
 def _constant(c: Capture, node: torch.fx.Node) -> object:

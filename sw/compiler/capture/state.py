@@ -7,12 +7,14 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from hw.isa import Function
 from sw.compiler.capture.builder import GraphBuilder
 from sw.compiler.capture.evaluate import evaluate
 from sw.compiler.capture.fake_quantise import FakeQuantisation
 from sw.compiler.capture.host_part import HostPart
 from sw.compiler.capture.nodes import refuse
 from sw.compiler.capture.symbolic import Activation, Hosted, Pointwise
+from sw.compiler.graph.operations import FloatAttention
 
 __all__ = ["Capture"]
 
@@ -23,8 +25,12 @@ class Capture:
     Members
     -------
     values: symbolic value of each node (`symbolic.py`). inputs: shapes of the module's integer
-    inputs. examples: values of those. host: what the host is to compute.
+    inputs. examples: values of those. host: what the host is to compute. functions: those of one
+    value that there are. abilities: what there is, in words.
     """
+
+    functions = frozenset({Function.RELU, Function.GELU_ERF, Function.GELU_TANH})
+    abilities = "linears, layer norm, ReLU, GELU, attention, embeddings and sums"
 
     def __init__(self) -> None:
         self.builder = GraphBuilder()
@@ -41,6 +47,17 @@ class Capture:
     def execute(self, node: torch.fx.Node, probes: Mapping[torch.fx.Node, Tensor]) -> object:
         """Value of a node that depends on integer inputs only, for these inputs."""
         return evaluate(node, {**self.constants, **probes}, {})
+
+    def grouped(self, node: torch.fx.Node, value: Activation, heads: int) -> Activation:
+        """Keys or values with fewer heads than the queries, as many as they."""
+        raise refuse(node, "grouped queries are not supported")
+
+    def kv_heads(self, keys: Tensor, values: Tensor) -> int:
+        """How many heads of keys and values [heads, dim], given as columns, to keep; 0 for all."""
+        return 0
+
+    def check_attention(self, node: torch.fx.Node, op: FloatAttention, masks: tuple) -> None:
+        """Refuse an attention that may not be in this graph. masks: as given, see `masks.py`."""
 
     def as_activation(self, node: torch.fx.Node, value: object) -> Activation:
         """The operand of a node as an activation of the accelerator; refuses others."""

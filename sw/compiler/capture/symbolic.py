@@ -19,12 +19,15 @@ __all__ = [
     "LEADING",
     "VIEWS",
     "Activation",
+    "Combination",
     "Derived",
     "Hidden",
     "Hosted",
     "Pointwise",
+    "Positional",
     "Probabilities",
     "Scores",
+    "Term",
     "Value",
     "head_columns",
     "split_rows",
@@ -92,6 +95,17 @@ class Derived:
 
 
 @dataclass(frozen=True)
+class Positional(Derived):
+    """A constant that depends on the number of tokens: a table by position, a causal mask.
+
+    value: at the number of tokens of the graph (a list where the operation gives several). Only
+    decoders have these; for others all of it is plain constants.
+    """
+
+    value: object
+
+
+@dataclass(frozen=True)
 class Hosted:
     """A value that the host computes from the accelerator's results.
 
@@ -109,6 +123,27 @@ class Pointwise:
 
     node: torch.fx.Node
     error: Exception
+
+
+@dataclass(frozen=True)
+class Term:
+    """`factor * x[index]`, element by element.
+
+    factor, long: the same at the number of tokens of `index` and at the context's.
+    """
+
+    index: Tensor
+    factor: Tensor
+    long: Tensor
+
+
+@dataclass(frozen=True)
+class Combination(Pointwise):
+    """A sum of terms, all of the matrix `name`: what a rotation by position consists of."""
+
+    name: str
+    features: int
+    terms: tuple[Term, ...]
 
 
 @dataclass(frozen=True)

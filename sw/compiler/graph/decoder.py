@@ -135,8 +135,8 @@ class Selection:
     """The largest outputs of each row.
 
     values: [rows, 8] in units of 2^-14 octaves, falling. indices: machine indices, which
-    `head_order` turns into tokens. octave, total: [rows, 2], of blocks with even and odd numbers: the
-    sum of their outputs' powers of 2 is `total * 2^(octave - 25)`, but for a factor of 255/256.
+    `head_order` turns into tokens. octave, total: [rows, 2], of blocks with even and odd numbers:
+    the sum of their outputs' powers of 2 is `total * 2^(octave - 25)`, but for a factor of 255/256.
     """
 
     values: Int

@@ -32,10 +32,10 @@ __all__ = ["float_activation", "run_float", "run_float_op"]
 def float_activation(x: np.ndarray, function: Function) -> np.ndarray:
     """ReLU, GELU or SiLU in float32."""
     tensor = torch.from_numpy(np.ascontiguousarray(x))
-    if function == Function.SILU:
-        return functional.silu(tensor).numpy()
     if function == Function.RELU:
         return functional.relu(tensor).numpy()
+    if function == Function.SILU:
+        return functional.silu(tensor).numpy()
     if function == Function.NONE:
         return x
     approximate = "tanh" if function == Function.GELU_TANH else "none"
@@ -45,11 +45,13 @@ def float_activation(x: np.ndarray, function: Function) -> np.ndarray:
 def _attention(op: FloatAttention, values: Feeds, rows: Rows) -> np.ndarray:
     q, k, v = (torch.from_numpy(values[name]) for name in (op.q, op.k, op.v))
     result = torch.empty_like(q)
+    dim = q.shape[1] // op.heads
     for length, numbers in rows.groups:
         index = torch.from_numpy(numbers.reshape(-1))
 
-        def split(x: torch.Tensor, heads: int, index=index, length=length) -> torch.Tensor:
-            return x[index].reshape(-1, length, heads, x.shape[1] // heads).transpose(1, 2)
+        def split(x: torch.Tensor, index=index, length=length) -> torch.Tensor:
+            found = x[index].reshape(-1, length, x.shape[1] // dim, dim).transpose(1, 2)
+            return found.repeat_interleave(op.heads // found.shape[1], 1)
 
         seen = torch.ones(length, length, dtype=torch.bool)
         seen = (seen.tril() if op.causal else seen)[None, None]
@@ -60,14 +62,8 @@ def _attention(op: FloatAttention, values: Feeds, rows: Rows) -> np.ndarray:
         if op.bias is not None:
             corner = torch.from_numpy(op.bias[:, :length, :length])
             added = torch.where(seen, corner, -math.inf)
-        kv_heads = op.kv_heads or op.heads
         out = functional.scaled_dot_product_attention(
-            split(q, op.heads),
-            split(k, kv_heads),
-            split(v, kv_heads),
-            added,
-            scale=op.scale,
-            enable_gqa=kv_heads != op.heads,
+            split(q), split(k), split(v), added, scale=op.scale
         )
         # A query without a visible key is NaN here; the accelerator gives 0.
         out = torch.where(seen.any(-1, keepdim=True), out, 0.0)
@@ -75,25 +71,25 @@ def _attention(op: FloatAttention, values: Feeds, rows: Rows) -> np.ndarray:
     return result.numpy()
 
 
-def _norm(op: FloatLayerNorm, x: np.ndarray) -> np.ndarray:
-    gain, bias, of_rows = torch.from_numpy(op.gain), torch.from_numpy(op.bias), torch.from_numpy(x)
-    if op.heads:
-        of_rows = of_rows.reshape(len(x), op.heads, -1)
+def _layer_norm(op: FloatLayerNorm, values: Feeds) -> np.ndarray:
+    gain, bias = torch.from_numpy(op.gain), torch.from_numpy(op.bias)
+    x = torch.from_numpy(values[op.x])
+    heads = x.reshape(len(x), op.heads or 1, -1)
     if op.rms:
-        normal = functional.rms_norm(of_rows, gain.shape, gain, op.epsilon) + bias
+        found = functional.rms_norm(heads, gain.shape, gain, op.epsilon)
     else:
-        normal = functional.layer_norm(of_rows, gain.shape, gain, bias, op.epsilon)
-    return normal.reshape(x.shape).numpy()
+        found = functional.layer_norm(heads, gain.shape, gain, bias, op.epsilon)
+    return found.reshape(x.shape).numpy()
 
 
-def _rotate(op: FloatRotate, x: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    heads = x.reshape(len(x), op.heads, -1)
-    first, second = (heads[..., places] for places in op.pairs.T)
-    cosine, sine = (table[positions][:, None] for table in (op.cosine, op.sine))
-    turned = heads.copy()
-    turned[..., op.pairs[:, 0]] = first * cosine - second * sine
-    turned[..., op.pairs[:, 1]] = second * cosine + first * sine
-    return turned.reshape(x.shape)
+def _rotate(op: FloatRotate, values: Feeds, rows: Rows) -> np.ndarray:
+    x = values[op.x]
+    result = x.reshape(len(x), op.heads, -1).copy()
+    a, b = (result[..., places] for places in op.pairs.T)
+    cosine, sine = (table[rows.positions][:, None] for table in (op.cosine, op.sine))
+    result[..., op.pairs[:, 0]] = a * cosine - b * sine
+    result[..., op.pairs[:, 1]] = b * cosine + a * sine
+    return result.reshape(x.shape)
 
 
 def run_float_op(op: FloatOp, values: Feeds, rows: Rows) -> np.ndarray:
@@ -113,7 +109,7 @@ def run_float_op(op: FloatOp, values: Feeds, rows: Rows) -> np.ndarray:
         x = torch.from_numpy(values[op.x])
         return functional.linear(x, torch.from_numpy(op.weight), bias).numpy()
     if isinstance(op, FloatLayerNorm):
-        return _norm(op, values[op.x])
+        return _layer_norm(op, values)
     if isinstance(op, FloatActivation):
         return float_activation(values[op.x], op.function)
     if isinstance(op, FloatQuantise):
@@ -124,7 +120,7 @@ def run_float_op(op: FloatOp, values: Feeds, rows: Rows) -> np.ndarray:
     if isinstance(op, FloatMultiply):
         return values[op.x] * values[op.y]
     if isinstance(op, FloatRotate):
-        return _rotate(op, values[op.x], rows.positions)
+        return _rotate(op, values, rows)
     return _attention(op, values, rows)
 
 

@@ -23,7 +23,7 @@ from sw.compiler.graph.tensor_file import TensorFileError, read_tensors, tensor_
 __all__ = ["GRAPH_VERSION", "flatten", "graph_bytes", "load_graph", "restore"]
 
 FORMAT = "weft-quantised-graph"
-GRAPH_VERSION = 4
+GRAPH_VERSION = 5
 
 _CLASSES: dict[str, type] = {
     cls.__name__: cls
@@ -34,10 +34,15 @@ _CLASSES: dict[str, type] = {
         host.HostMask,
         host.Ref,
         host.TorchName,
+        ir.Cache,
+        ir.DecoderState,
         ir.FloatInput,
         ir.QuantAttention,
+        ir.QuantCachedAttention,
         ir.QuantElementwise,
+        ir.QuantGated,
         ir.QuantGraph,
+        ir.QuantHead,
         ir.QuantInput,
         ir.QuantLinear,
         ir.QuantNorm,

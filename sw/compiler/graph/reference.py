@@ -267,6 +267,8 @@ def run_reference_op(op: QuantOp, graph: QuantGraph, values: Feeds, rows: Rows) 
         return _finish(middle(values[op.x], op.first), op, None)
     if isinstance(op, QuantNorm):
         return _norm(op, values[op.x])
+    if not isinstance(op, QuantAttention):
+        raise TypeError(f"{type(op).__name__} is a decoder's: see decoder.py")
     return _attention(op, graph, values, rows)
 
 

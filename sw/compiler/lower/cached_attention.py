@@ -1,7 +1,7 @@
 """Lower causal attention over a cache: online softmax over key blocks, several streams in turn.
 
-A stream works through jobs: some tokens of the pass, of all query heads that share keys or of one of
-them. Where the position of the pass makes a key block empty, its commands are dropped.
+A stream works through jobs: some tokens of the pass, of all query heads that share keys or of one
+of them. Where the position of the pass makes a key block empty, its commands are dropped.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From a decoder's quantised graph to a program with an entry for each number of tokens of a pass."""
+"""From a decoder's quantised graph to a program with an entry for each size of a pass."""
 
 from __future__ import annotations
 
@@ -28,7 +28,13 @@ from sw.compiler.lower.linear import lower_linear
 from sw.compiler.lower.norm import lower_elementwise, lower_norm
 from sw.compiler.lower.resident import choose_resident
 from sw.compiler.lower.steps import HeadsAttention, Step, Steps
-from sw.compiler.program.decoder_program import DecoderProgram, Entry, graph_of_host, order_of
+from sw.compiler.program.decoder_program import (
+    DecoderProgram,
+    Entry,
+    graph_of_host,
+    order_of,
+    work_of,
+)
 from sw.compiler.stream.allocate import Constants, DoesNotFit, Pool
 from sw.compiler.stream.layout import Form, layout_of, pack_tensor
 from sw.compiler.stream.order import finish, merge
@@ -63,7 +69,8 @@ def lower_decoder(
         entry, context = _entry(graph, config, tokens, positions, constants)
         entries[tokens] = entry
         workspace, io = max(workspace, context.workspace.size), max(io, context.io.size)
-    planes = place_caches(config, Context.workspace_of(config), graph.decoder.caches, positions)
+    caches = Context.workspace_of(config)
+    planes = place_caches(config, caches, graph.decoder.caches, positions)
     image = [
         part
         for name, cache in graph.decoder.caches.items()
@@ -73,11 +80,13 @@ def lower_decoder(
         config=config,
         constants=constants.image(),
         workspace_bytes=workspace,
+        cache_bytes=caches.size,
         io_bytes=io,
         entries=entries,
         graph=graph_of_host(graph, head),
         order=order_of(head),
         prefix_image=tuple(image),
+        work=work_of(graph),
     )
 
 

@@ -22,8 +22,8 @@ __all__ = ["lower_head"]
 def lower_head(context: Context, step: Step, rows: int) -> int:
     """Emit the head for the last `rows` rows of a pass, at most 8. Offset of the selection in IO.
 
-    Of each row, it holds `selection_words` words of residual memory, see `hw.isa`, SELECT; first the
-    rows of blocks with even numbers, then, for their sums, those of odd ones.
+    Of each row, it holds `selection_words` words of residual memory, see `hw.isa`, SELECT; first
+    the rows of blocks with even numbers, then, for their sums, those of odd ones.
     """
     (op,) = step.ops
     assert isinstance(op, QuantHead) and rows <= SELECTED

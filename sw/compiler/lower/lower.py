@@ -43,6 +43,8 @@ def lower(graph: QuantGraph, config: str | AcceleratorConfig) -> Program:
     Starts again, with more caution, when a step does not fit.
     """
     config = get_config(config)
+    if graph.decoder is not None:
+        raise CompileError("the graph is a decoder's: use lower_decoder")
     _check(graph, config)
     steps = make_steps(graph)
     cautions = Caution(steps)
@@ -76,16 +78,16 @@ def _check(graph: QuantGraph, config: AcceleratorConfig) -> None:
 def _check_tokens(graph: QuantGraph) -> None:
     """Only the keys of attention may have other rows than what they meet."""
     for op in graph.ops:
-        if isinstance(op, QuantInput):
-            continue
         if isinstance(op, QuantAttention):
             together = {"queries and results": [op.q, op.out8], "keys": [op.k, op.v, op.mask]}
             if op.causal:
                 together["causal queries and keys"] = [op.q, op.k]
-        else:
+        elif isinstance(op, QuantLinear | QuantElementwise | QuantNorm):
             residual = op.residual if isinstance(op, QuantLinear) else None
             low = None if isinstance(op, QuantNorm) else op.low8
             together = {"operands and results": [op.x, residual, op.out16, op.out8, low]}
+        else:
+            continue
         for what, names in together.items():
             tokens = {name: graph.tokens_of(name) for name in names if name is not None}
             if len(set(tokens.values())) > 1:

@@ -171,7 +171,7 @@ def _live(graph: QuantGraph) -> list[QuantOp]:
     needed = {output.name for output in graph.outputs}
     kept: list[QuantOp] = []
     for op in reversed(graph.ops):
-        if not isinstance(op, QuantInput | QuantAttention):
+        if isinstance(op, QuantLinear | QuantElementwise | QuantNorm):
             op = _needed(op, needed)
         if not needed & set(_writes(op)):
             continue

@@ -345,11 +345,11 @@ def plan_cached_attention(
     caution: int,
 ) -> CachedPlan:
     """Sizes of attention over a cache. Few tokens go together for all query heads that share keys,
-    as the array then takes as long for them as for one.
+    whose weights then enter the array once.
 
     block_words: weight words of a key block, keys and values.
     """
-    if tokens * sharing <= tile_words(c):
+    if tokens * sharing <= QUERY_ROWS:
         heads, wanted = sharing, tokens
     else:
         heads, wanted = 1, min(tokens, QUERY_ROWS)

@@ -1,32 +1,45 @@
 """A compiled decoder: one program for each number of tokens of a pass, over the same constants.
 
-A sequence lives in a workspace of its own, so several share a machine. The position of a pass is in a
-register; the host writes embedding rows, starts an entry and reads what the head selected.
+A sequence lives in a workspace of its own, so several share a machine. The position of a pass is
+in a register; the host writes embedding rows, starts an entry and reads what the head selected.
 """
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from hw.config import AcceleratorConfig
 from hw.isa import COMMAND_BYTES, SELECTED
 from hw.numerics import saturate
+from sim.files import write_atomically
 from sw.compiler.graph.decoder import HEAD_BLOCK, Selection, check_tokens, head_order
-from sw.compiler.graph.operations import QuantGraph, QuantHead, QuantInput
+from sw.compiler.graph.operations import (
+    QuantCachedAttention,
+    QuantGated,
+    QuantGraph,
+    QuantHead,
+    QuantInput,
+    QuantLinear,
+)
+from sw.compiler.program.decoder_file import decoder_bytes, read_decoder
 from sw.compiler.stream.access import selection_words
 from sw.compiler.stream.layout import Form, layout_of, pack_tensor
 
-__all__ = ["DecoderProgram", "Entry"]
+__all__ = ["DecoderProgram", "Entry", "Work", "work_of"]
 
 
 @dataclass(frozen=True)
 class Entry:
     """The program of a pass of `tokens` tokens, of which the last `selected` go through the head.
 
-    commands: 32 bytes each, with HALT. input, output: offsets in the IO region. estimated_cycles: at
-    the end of a full context. weight_bytes: that it reads once.
+    commands: 32 bytes each, with HALT. input, output: offsets in the IO region. estimated_cycles:
+    with a full context. places, command_place: as in `Program`.
     """
 
     tokens: int
@@ -44,25 +57,77 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Work:
+    """What passes must do, without padding: bytes to read and products of two bytes.
+
+    weight_bytes: once a pass. cache_bytes: for each position that a pass sees. token_products,
+    head_products, pair_products: for each token, each token that goes through the head, and each
+    pair of a token and a position that it sees. Numbers of 16 bits count as two bytes.
+    """
+
+    weight_bytes: int
+    cache_bytes: int
+    token_products: int
+    head_products: int
+    pair_products: int
+
+    def bytes_of(self, entry: Entry, position: int) -> int:
+        """Bytes of weights, keys and values that a pass at a position must read."""
+        return self.weight_bytes + self.cache_bytes * (position + entry.tokens)
+
+    def products_of(self, entry: Entry, position: int) -> int:
+        """Products of two bytes in a pass at a position."""
+        pairs = entry.tokens * position + entry.tokens * (entry.tokens + 1) // 2
+        return (
+            self.token_products * entry.tokens
+            + self.head_products * entry.selected
+            + self.pair_products * pairs
+        )
+
+
+@dataclass(frozen=True)
 class DecoderProgram:
     """See the module.
 
     Attributes
     ----------
-    config: the machine. constants: shared by all entries. workspace_bytes: of one sequence;
-    io_bytes: of any entry. entries: by number of tokens, 1 among them. graph: inputs and state of the
-    decoder, without the operations between. order: token of each machine index. prefix_image: what
-    a new sequence's workspace holds, (offset, bytes).
+    config: the machine. constants: shared by all entries. workspace_bytes: of one sequence, the
+    first `cache_bytes` of them its keys and values; io_bytes: of any entry. entries: by number of
+    tokens, 1 among them. graph: inputs and state of the decoder, without the operations between.
+    order: token of each machine index. prefix_image: what a new
+    sequence's workspace holds, (offset, bytes). work: what its passes must do.
     """
 
     config: AcceleratorConfig
     constants: np.ndarray
     workspace_bytes: int
+    cache_bytes: int
     io_bytes: int
     entries: dict[int, Entry]
     graph: QuantGraph
     order: np.ndarray
     prefix_image: tuple[tuple[int, np.ndarray], ...]
+    work: Work
+
+    def to_bytes(self) -> bytes:
+        """Content of a program file."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        entries = [dict(_fields(entry)) for entry in self.entries.values()]
+        return decoder_bytes({**fields, "entries": entries, "work": dict(_fields(self.work))})
+
+    def save(self, path: str | Path) -> None:
+        """Write a program file; it appears whole or not at all. Raises `OSError`."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, self.to_bytes())
+
+    @classmethod
+    def load(cls, path: str | Path) -> DecoderProgram:
+        """Read a program file. Raises `ProgramError` for anything else."""
+        fields = read_decoder(Path(path))
+        entries = [Entry(**entry) for entry in fields.pop("entries")]
+        work = Work(**fields.pop("work"))
+        return cls(**fields, entries={entry.tokens: entry for entry in entries}, work=work)
 
     @property
     def context(self) -> int:
@@ -76,10 +141,14 @@ class DecoderProgram:
         assert self.graph.decoder is not None
         return self.graph.decoder.prefix
 
+    def check(self, position: int, ids: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Token numbers that may follow `position` tokens. Raises `InputError`."""
+        return check_tokens(self.graph, position, ids)
+
     def encode(self, entry: Entry, position: int, ids: np.ndarray) -> np.ndarray:
         """Bytes of an entry's input: the embedding rows of tokens at `position`."""
         (op,) = (op for op in self.graph.ops if isinstance(op, QuantInput))
-        tokens = check_tokens(self.graph, position, ids)
+        tokens = self.check(position, ids)
         positions = position + np.arange(len(tokens))
         total = np.zeros((len(tokens), op.tables[0].shape[1]), np.int64)
         for table, index in zip(op.tables, op.source, strict=True):
@@ -104,6 +173,26 @@ class DecoderProgram:
         octave = words[..., 2 * SELECTED]
         low, high = words[..., 2 * SELECTED + 1] & 0xFFFFFFFF, words[..., 2 * SELECTED + 2]
         return Selection(places[..., 0], places[..., 1], octave.T, (low | high << 32).T)
+
+
+def _fields(value: Entry | Work) -> Iterator[tuple[str, Any]]:
+    return ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
+
+
+def work_of(graph: QuantGraph) -> Work:
+    """The work of a decoder's passes."""
+    weights, products, cached, pairs, of_head = 0, 0, 0, 0, 0
+    for op in graph.ops:
+        if isinstance(op, QuantLinear | QuantGated):
+            size = op.weight.size if isinstance(op, QuantLinear) else op.gate.size + op.up.size
+            weights, products = weights + size, products + 2 * size
+        elif isinstance(op, QuantCachedAttention):
+            dim = graph.tensors[op.q].features // op.heads
+            cached += 3 * op.kv_heads * dim
+            pairs += (4 + 1) * op.heads * dim
+        elif isinstance(op, QuantHead):
+            weights, of_head = weights + op.weight.size, 2 * op.weight.size
+    return Work(weights, cached, products, of_head, pairs)
 
 
 def graph_of_host(graph: QuantGraph, head: QuantHead) -> QuantGraph:

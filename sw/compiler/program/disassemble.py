@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hw import isa
-from hw.isa import Command, Function, Memory, Region
+from hw.isa import Command, Function, Memory, Region, Wait
 from sw.compiler.program.program import Program
 
 __all__ = ["disassemble", "disassemble_command"]
@@ -17,17 +17,22 @@ def _value(name: str, value: int) -> str:
     return _NAMES[name](value).name if name in _NAMES else str(value)
 
 
+def _wait(wait: Wait) -> str:
+    return f"{wait.unit.name} -{wait.distance}" if wait.distance else wait.unit.name
+
+
 def disassemble_command(command: Command) -> str:
-    """`GEMM rows=32 ... [LOAD_WEIGHTS 7 | VECTOR 12]`: fields that are not 0, then the waits.
+    """`GEMM rows=32 ... [LOAD_WEIGHTS | VECTOR -2]`: fields that are not 0, then the waits, for all
+    commands of a unit before this one or all but some.
 
     Behind a GEMM the bar divides the wait of the weights from those of the activations.
     """
     fields = " ".join(
         f"{item.name}={_value(item.name, command.values[item.name])}"
-        for item in isa.COMMANDS[command.opcode].fields
+        for item in isa.COMMANDS[command.opcode].all_fields
         if command.values.get(item.name)
     )
-    waits = [f"{w.unit.name} {w.count}" if w else "" for w in command.waits]
+    waits = [_wait(wait) if wait else "" for wait in command.waits]
     if command.opcode in isa.MATRIX_OPCODES and any(waits):
         text = f"[{waits[0] or '-'} | {', '.join(filter(None, waits[1:])) or '-'}]"
     else:

@@ -9,12 +9,18 @@ Within one unit no wait is needed, except that the vector unit overlaps its comm
 command waits for an earlier one whose result it reads.
 
 A command with a predicate may be dropped. What it waits for is then not known to be done, so its
-waits are its own affair: nothing follows from them for other commands.
+waits are its own affair: nothing follows from them for other commands. And whoever waits for it
+waits for those before it, as ever.
+
+Registers are used and written where a command stands in the stream, whatever it waits for. So
+commands that use a register keep their order with those that write it: this order is no wait, but
+a part of the stream's (`Item.order`). ADD belongs to no unit; they are counted as those of
+`Unit.NONE`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -39,7 +45,9 @@ class Item:
     """One command before it has its place in the stream.
 
     count: it is the unit's count-th command, from 1. waits: (unit, count) pairs, in a GEMM
-    those of its activation and accumulator side; weight_wait: of its weights.
+    those of its activation and accumulator side; weight_wait: of its weights. order: (unit, count)
+    pairs of commands that stand before it because of a register. epoch: how often the register of
+    its predicate was written before.
     """
 
     opcode: Opcode
@@ -49,6 +57,8 @@ class Item:
     place: int
     waits: list[tuple[Unit, int]]
     weight_wait: tuple[Unit, int] | None = None
+    order: list[tuple[Unit, int]] = field(default_factory=list)
+    epoch: int = 0
 
 
 def _latest(a: Clock, b: Clock) -> Clock:
@@ -114,7 +124,7 @@ class Emitter:
 
     def __init__(self, config: AcceleratorConfig):
         self.config = config
-        self.items: dict[Unit, list[Item]] = {unit: [] for unit in UNITS}
+        self.items: dict[Unit, list[Item]] = {unit: [] for unit in Unit}
         self.places: list[str] = [""]
         self._place = 0
         c = config
@@ -136,6 +146,9 @@ class Emitter:
         self._started: dict[Unit, Clock] = dict.fromkeys(UNITS, START)
         self._weights_started: Clock = START
         self._done: dict[Unit, list[Clock]] = {unit: [START] for unit in UNITS}
+        # Of each register: its last use by each unit, how often and by what it was written.
+        self._uses: dict[int, Counts] = {}
+        self._writes: dict[int, list[Item]] = {}
         # Who first needs each activation load: (unit, count).
         self.first_use: list[tuple[Unit, int]] = []
 
@@ -162,6 +175,11 @@ class Emitter:
         """Append a command; missing fields are 0. reach: of a transfer, the largest value of its
         register."""
         values = EMPTY[opcode] | fields
+        if opcode == Opcode.ADD:
+            item = Item(opcode, values, Unit.NONE, len(self.items[Unit.NONE]) + 1, self._place, [])
+            self.items[Unit.NONE].append(item)
+            self._use_registers(item)
+            return item
         if opcode == Opcode.LOAD:
             unit = Unit.LOAD_ACTIVATIONS if values["queue"] else Unit.LOAD_WEIGHTS
         else:
@@ -191,6 +209,7 @@ class Emitter:
                 self._started[unit] = clock
         self.items[unit].append(item)
         item.count = len(self.items[unit])
+        self._use_registers(item)
         for _ in range(len(self.first_use), loads):
             self.first_use.append((unit, item.count))
         before = self._done[unit][-1]
@@ -202,6 +221,27 @@ class Emitter:
                 access, unit, item.count
             )
         return item
+
+    def _use_registers(self, item: Item) -> None:
+        """Put a command behind those that write what it uses, and use what it writes."""
+        register, predicate = item.values.get("register", 0), item.values.get("predicate", 0)
+        item.epoch = len(self._writes.get(predicate, ()))
+        written = register if item.opcode in (Opcode.ADD, Opcode.SELECT) else 0
+        for number in {register, predicate} - {0}:
+            last = self._writes.get(number, [])[-1:]
+            for other in last:
+                late = other.opcode == Opcode.SELECT
+                # Without a BARRIER behind it, nobody knows when SELECT has written.
+                if late and (item.opcode != Opcode.SELECT or number == predicate):
+                    raise AssertionError(f"{item.opcode.name} uses register {number} of a SELECT")
+                item.order.append((other.unit, other.count))
+            uses = self._uses.setdefault(number, {})
+            if number == written:
+                item.order += uses.items()
+                self._writes.setdefault(number, []).append(item)
+                uses.clear()
+            else:
+                uses[item.unit] = item.count
 
     def _needs(self, touched: list[Access], unit: Unit, known: Clock) -> Counts:
         """For each other unit the last of its commands that must be complete, if not known."""

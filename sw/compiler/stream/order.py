@@ -3,16 +3,18 @@
 The dispatcher takes the stream in order and stops at the first command whose queue is full, so
 commands should stand in the order in which their units can start them. A coarse timing model
 finds that order: units in their own order, each command when its waits are met and its unit and
-the bus are free. The model decides speed only; any order it gives is correct.
+the bus are free; and each ADD as soon as the commands before it have their places. The model
+decides speed only; any order it gives is correct.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 
 from hw import isa
 from hw.config import AcceleratorConfig
-from hw.isa import DISTANCE_BITS, MATRIX_OPCODES, WAIT_BITS, Opcode, Unit
+from hw.isa import DISTANCE_BITS, MATRIX_OPCODES, WAIT_BITS, Opcode, Unit, last_limit
 from hw.sparse.packing import tile_format
 from sw.compiler.stream.access import pitch_of
 from sw.compiler.stream.emit import UNITS, Emitter, Item
@@ -24,6 +26,7 @@ MATRIX_LATENCY = 48  # from a command's last row to its sums being visible
 VECTOR_LATENCY = 32
 COMMAND_OVERHEAD = 2
 NORM_ROW_CYCLES = 27  # cycles for the parameters of a row: `NormRow.latency` + 2
+SELECT_CYCLES = 6  # cycles of a group beside one for each value, if none is kept
 LEAD = 8192  # cycles by which activations should be on chip before they are used
 ON_BUS = (Unit.LOAD_WEIGHTS, Unit.LOAD_ACTIVATIONS, Unit.STORE)
 COMPLETE_DISTANCE = 1 << DISTANCE_BITS
@@ -44,14 +47,19 @@ class Estimate:
 def _work(item: Item, c: AcceleratorConfig) -> int:
     """Cycles that a command occupies its unit (matrix, vector) or the bus (load, store)."""
     v = item.values
+    if item.opcode == Opcode.ADD:
+        return 0
     if item.opcode in MATRIX_OPCODES:
         form = tile_format(c, item.opcode, v)
         tiles = v["k_tiles"] * v["n_tiles"]
-        return max(tiles * v["rows"], v["n_tiles"] * form.total_words(v["k_tiles"]))
+        rows = 2 * v["rows"] if v["wide"] else v["rows"]
+        return max(tiles * rows, v["n_tiles"] * form.total_words(v["k_tiles"]))
     if item.opcode in (Opcode.LOAD, Opcode.STORE):
         return v["runs"] * v["words"] * pitch_of(c, v["memory"]) // c.bus_bytes
     if item.opcode == Opcode.NORM:
         return v["rows"] * max(v["groups"], NORM_ROW_CYCLES)
+    if item.opcode == Opcode.SELECT:  # value by value
+        return v["rows"] * v["groups"] * (c.lanes + SELECT_CYCLES)
     return v["rows"] * v["groups"]
 
 
@@ -84,9 +92,9 @@ class _Merge:
     def __init__(self, emitter: Emitter, memory_latency: int, not_before: list[float]):
         self.config, self.items, self.latency = emitter.config, emitter.items, memory_latency
         self.not_before = not_before  # of the activation loads
-        self.started: dict[Unit, list[float]] = {u: [] for u in UNITS}
-        self.heads = dict.fromkeys(UNITS, 0)
-        self.free = dict.fromkeys(UNITS, float(START + memory_latency))
+        self.started: dict[Unit, list[float]] = {u: [] for u in Unit}
+        self.heads = dict.fromkeys(Unit, 0)
+        self.free = dict.fromkeys(UNITS, float(START + memory_latency)) | {Unit.NONE: 0.0}
         self.done: dict[Unit, list[float]] = {u: [0.0] for u in UNITS}
         self.busy = {Unit.MATRIX: 0, Unit.VECTOR: 0, Unit.STORE: 0}
         self.bus = _Bus()
@@ -95,7 +103,7 @@ class _Merge:
     def next_start(self) -> tuple[float, Unit] | None:
         """Which unit can start its oldest command first, as far as is known."""
         best: tuple[float, Unit] | None = None
-        for unit in UNITS:
+        for unit in Unit:
             index = self.heads[unit]
             if unit in self.bus.left or index == len(self.items[unit]):
                 continue
@@ -118,6 +126,10 @@ class _Merge:
             if n >= len(done):
                 return None
             ready = max(ready, done[n])
+        for u, n in item.order:
+            if n > self.heads[u]:
+                return None
+            ready = max(ready, self.started[u][n - 1])
         if unit == Unit.LOAD_ACTIVATIONS and index < len(self.not_before):
             ready = max(ready, self.not_before[index])
         self.ready[unit] = ready
@@ -129,6 +141,8 @@ class _Merge:
         self.heads[unit] += 1
         self.started[unit].append(time)
         del self.ready[unit]
+        if unit == Unit.NONE:
+            return item
         work = _work(item, self.config)
         if unit in ON_BUS:
             self.busy[Unit.STORE] += work
@@ -215,51 +229,57 @@ def _encode(opcode: Opcode, values: dict[str, int], waits: list[tuple[Unit, int]
     return word.to_bytes(isa.COMMAND_BYTES, "little")
 
 
-def _last_limit(item: Item) -> int | None:
-    """The item is executed if this plus its predicate's register is above 0; None: always."""
-    v = item.values
-    if not v.get("predicate", 0):
-        return None
-    last = (v["period"] or v["rows"]) - 1 if v.get("causal", 0) else 0
-    return v.get("limit", 0) + last
+class _Placed:
+    """Commands of a unit that have their places in the stream."""
 
+    def __init__(self):
+        self.certain = [0]  # of the first n, how many have no predicate
+        self.others: list[tuple[int, Item]] = []  # those that have one, with their counts
 
-def _follows(item: Item, target: Item) -> bool:
-    """Whether `item` is certainly executed if `target` is."""
-    limit, of_target = _last_limit(item), _last_limit(target)
-    if limit is None:
-        return True
-    same = item.values["predicate"] == target.values.get("predicate", 0)
-    return of_target is not None and same and limit >= of_target
+    def __len__(self) -> int:
+        return len(self.certain) - 1
+
+    def append(self, item: Item) -> None:
+        without = not item.values.get("predicate", 0)
+        self.certain.append(self.certain[-1] + without)
+        if not without:
+            self.others.append((len(self), item))
+
+    def behind(self, count: int, waiting: Item) -> int:
+        """How many of those behind the first `count` are executed if `waiting` is, at least.
+
+        Its predicate says something of those with the same one, if no ADD came between.
+        """
+        least = self.certain[-1] - self.certain[count]
+        predicate = waiting.values.get("predicate", 0)
+        if predicate:
+            first = bisect_right(self.others, count, key=lambda other: other[0])
+            for _, item in self.others[first:]:
+                same = (item.values["predicate"], item.epoch) == (predicate, waiting.epoch)
+                least += same and last_limit(item.values) >= last_limit(waiting.values)
+        return least
 
 
 def finish(stream: list[Item]) -> bytes:
     """The stream with HALT, encoded; waits certainly met long before are left out.
 
-    The distance of a wait counts the younger commands of the unit that are certainly executed if
-    the one that is waited for is: if more are, the wait is for a later one, which does no harm.
+    A wait is for all of a unit's commands up to one. Its distance is how many behind that one are
+    certainly executed: if more are, it waits for some of them too, which does no harm.
     """
-    dispatched: dict[Unit, list[Item]] = {unit: [] for unit in UNITS}
-
-    def distance(pair: tuple[Unit, int] | None) -> tuple[Unit, int] | None:
-        if pair is None:
-            return None
-        unit, count = pair
-        items = dispatched[unit]
-        assert count <= len(items), "a wait for a later command"
-        if len(items) - count >= COMPLETE_DISTANCE and not any(
-            item.values.get("predicate", 0) for item in items[count:]
-        ):
-            return None
-        younger = sum(_follows(item, items[count - 1]) for item in items[count:])
-        return None if younger >= COMPLETE_DISTANCE else (unit, younger)
-
+    placed = {unit: _Placed() for unit in Unit}
     commands = []
     for item in stream:
+
+        def distance(pair: tuple[Unit, int], waiting: Item = item) -> tuple[Unit, int] | None:
+            unit, count = pair
+            assert count <= len(placed[unit]), "a wait for a later command"
+            younger = placed[unit].behind(count, waiting)
+            return None if younger >= COMPLETE_DISTANCE else (unit, younger)
+
         waits: list[tuple[Unit, int] | None] = [w for w in map(distance, item.waits) if w]
         if item.opcode in MATRIX_OPCODES:
-            waits.insert(0, distance(item.weight_wait))
+            waits.insert(0, distance(item.weight_wait) if item.weight_wait else None)
         commands.append(_encode(item.opcode, item.values, waits))
-        dispatched[item.unit].append(item)
+        placed[item.unit].append(item)
     commands.append(_encode(Opcode.HALT, {}, []))
     return b"".join(commands)

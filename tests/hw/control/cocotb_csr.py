@@ -12,8 +12,17 @@ from cocotbext.axi import AxiLiteBus, AxiLiteMaster
 
 from hw.config import PRESETS
 from hw.dma.transfer import regions_layout
-from hw.isa import ISA_VERSION, Region
-from hw.registers import COUNTERS, ID_VALUE, Register, State, counter_address, region_address
+from hw.interfaces import RegisterWrite
+from hw.isa import ISA_VERSION, REGISTERS, Region
+from hw.registers import (
+    COUNTERS,
+    ID_VALUE,
+    Register,
+    State,
+    counter_address,
+    region_address,
+    register_address,
+)
 
 ADDRESS_BITS = int(os.environ.get("WEFT_TEST_ADDRESS_BITS", "32"))
 CONFIG = dataclasses.replace(PRESETS["tiny"], address_bits=ADDRESS_BITS)
@@ -24,7 +33,7 @@ async def start(dut, stall: float = 0.0):
     cocotb.start_soon(Clock(dut.clk, 10, "ns").start())
     for name in ("i_state", "i_code", "i_index", "i_finished", "i_counter_valid"):
         getattr(dut, name).value = 0
-    dut.i_counter_value.value = 0
+    dut.i_counter_value.value = dut.registers__value.value = 0
     master = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "s_axil_"), dut.clk, dut.rst)
     if stall:
         rng = random.Random(SEED)
@@ -117,11 +126,55 @@ async def base_bits_that_are_missing(dut):
     assert told == {False, True}
 
 
+class RegisterFile:
+    """The other side of the port to the registers that commands name."""
+
+    def __init__(self, dut):
+        self.dut, self.values, self.writes = dut, [0] * REGISTERS, 0
+
+    async def run(self):
+        while True:
+            await RisingEdge(self.dut.clk)
+            write = RegisterWrite.from_bits(int(self.dut.registers__write.value))
+            self.dut.registers__value.value = self.values[int(self.dut.registers__number.value)]
+            if int(write.valid):
+                self.values[int(write.register)] = int(write.value)
+                self.writes += 1
+
+
+@cocotb.test()
+async def registers_of_commands(dut):
+    """Written as a whole or not at all, and never while a program runs."""
+    for stall in (0.0, 0.5):
+        rng = random.Random(SEED)
+        master = await start(dut, stall)
+        file = RegisterFile(dut)
+        serving = cocotb.start_soon(file.run())
+        expected, written = [0] * REGISTERS, 0
+        for _ in range(200):
+            number, state = rng.randrange(REGISTERS), rng.choice(list(State))
+            dut.i_state.value = state
+            address = register_address(number)
+            if rng.random() < 0.6:
+                value, length = rng.getrandbits(32), rng.choice([4, 4, 3, 2, 1])
+                answer = await master.write(address, value.to_bytes(4, "little")[:length])
+                assert int(answer.resp) == 0
+                for _ in range(2):
+                    await RisingEdge(dut.clk)
+                if length >= 3 and state != State.RUNNING:
+                    expected[number], written = value & 0xFFFFF, written + 1
+            else:
+                assert await master.read_dword(address) == expected[number]
+            assert file.values == expected and file.writes == written
+        assert written > 50
+        serving.cancel()
+
+
 @cocotb.test()
 async def unmapped_addresses_read_zero(dut):
     master = await start(dut)
-    last = counter_address(COUNTERS[-1]) + 8
-    for address in (Register.CONTROL, 0x064, 0x07C, last, 0x800, 0xFFC):
+    last = register_address(REGISTERS - 1) + 4
+    for address in (Register.CONTROL, 0x064, 0x07C, last, 0x500, 0x800, 0xFFC):
         answer = await master.write(address & ~0x3, b"\x00\xff\xff\xff")
         assert int(answer.resp) == 0
         answer = await master.read(address, 4)

@@ -8,13 +8,23 @@ import random
 import pytest
 from amaranth.sim import Simulator
 
-from hw import isa
 from hw.control.queue import STALE_COMMANDS, CommandQueue
 from hw.control.scoreboard import UNITS
-from hw.isa import Unit, Wait
-from tests.hw.control.commands import command
+from hw.isa import Unit
+from tests.hw.control.commands import command, dispatched_word
 
 SEED = 20240229
+Target = tuple[Unit, int]
+"""A unit and how many commands it must have completed."""
+
+
+def waiting(unit: Unit, *targets: Target | None) -> int:
+    """A word of the queues that waits for counts."""
+    word = dispatched_word(command(unit))
+    for slot, target in enumerate(targets):
+        if target is not None:
+            word |= (target[0] | target[1] % 4096 << 4) << (8 + 16 * slot)
+    return word
 
 
 def reached(completed: int, count: int) -> bool:
@@ -28,29 +38,28 @@ def test_waits(slots, stall):
     queue = CommandQueue(depth=4, slots=slots)
     completed = [rng.randrange(4096) for _ in UNITS]
     totals = list(completed)
-    program = []
+    program: list[tuple[int, list[Target | None]]] = []
     for _ in range(150):
-        waits = []
+        waits: list[Target | None] = []
         for _ in range(3):
             i = rng.randrange(5)
             totals[i] += rng.choice([0, 0, 1, 1, 2])
-            waits.append(rng.choice([None, Wait(UNITS[i], totals[i] % 4096)]))
-        program.append(command(Unit.VECTOR, *waits))
+            waits.append(rng.choice([None, (UNITS[i], totals[i])]))
+        program.append((waiting(Unit.VECTOR, *waits), waits))
     received = []
     named = 0
 
     def blocking(index):
         for slot in slots:
-            wait = program[index].waits[slot]
-            if wait and not reached(completed[wait.unit - 1], wait.count):
-                return wait.unit
+            wait = program[index][1][slot]
+            if wait and not reached(completed[wait[0] - 1], wait[1]):
+                return wait[0]
         return Unit.NONE
 
     async def feed(ctx):
-        for index, item in enumerate(program):
+        for index, (word, _) in enumerate(program):
             while rng.random() < stall:
                 await ctx.tick()
-            word = int.from_bytes(isa.encode(item), "little")
             ctx.set(queue.i.payload, {"word": word, "index": index})
             ctx.set(queue.i.valid, 1)
             accepted = 0
@@ -73,17 +82,15 @@ def test_waits(slots, stall):
                 if ready:
                     index = ctx.get(queue.o.payload.index)
                     assert index == len(received)
-                    word = ctx.get(queue.o.payload.word).to_bytes(32, "little")
-                    assert word == isa.encode(program[index])
+                    assert ctx.get(queue.o.payload.word) == program[index][0]
                     received.append(index)
             elif len(received) < len(program):
-                waiting = Unit(ctx.get(queue.o_waiting_for))
-                if waiting:
+                unit = Unit(ctx.get(queue.o_waiting_for))
+                if unit:
                     named += 1
                     # What met the wait is seen one cycle later.
-                    assert waiting in {
-                        wait.unit for s in slots if (wait := program[len(received)].waits[s])
-                    }
+                    waits = program[len(received)][1]
+                    assert unit in {wait[0] for s in slots if (wait := waits[s])}
             if cycle % 3 == 2:
                 # Completions come in the order of need, as no unit runs half a turn ahead.
                 i = rng.randrange(5)
@@ -124,9 +131,9 @@ def test_latency_and_throughput():
 @pytest.mark.parametrize("slot", range(3))
 def test_latency_from_the_last_completion(slot):
     queue = CommandQueue(depth=4)
-    waits: list[Wait | None] = [Wait(Unit.VECTOR, 0)] * 3
-    waits[slot] = Wait(Unit.MATRIX, 7)
-    word = int.from_bytes(isa.encode(command(Unit.STORE, *waits)), "little")
+    waits: list[Target | None] = [(Unit.VECTOR, 0)] * 3
+    waits[slot] = (Unit.MATRIX, 7)
+    word = waiting(Unit.STORE, *waits)
 
     async def main(ctx):
         ctx.set(queue.i.payload, {"word": word, "index": 0})
@@ -153,7 +160,7 @@ def test_an_old_head_is_reported():
     queue = CommandQueue(depth=4)
 
     async def main(ctx):
-        word = int.from_bytes(isa.encode(command(Unit.STORE, Wait(Unit.MATRIX, 5))), "little")
+        word = waiting(Unit.STORE, (Unit.MATRIX, 5))
         ctx.set(queue.i.payload, {"word": word, "index": 4090})
         ctx.set(queue.i.valid, 1)
         await ctx.tick()

@@ -12,11 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from cocotb.triggers import Timer
 
-from hw import isa
 from hw.cells.block_ram import BlockRam
 from hw.config import AcceleratorConfig
-from hw.interfaces import MatrixState
-from hw.isa import Command, Memory, Opcode
+from hw.interfaces import CommandEntry, MatrixState, command_layout
+from hw.isa import Memory, Opcode
 from hw.memory.scratchpad import Scratchpad
 from hw.systolic.golden import gemm
 from tests.hw.memory.banks import bank_of, banks_of
@@ -177,8 +176,8 @@ class Bench:
         self.set("clk", 0)
 
     def submit(self, values: dict[str, int], index: int, opcode: Opcode = Opcode.GEMM) -> None:
-        word = int.from_bytes(isa.encode(Command(opcode, values)), "little")
-        entry = word | index << (8 * isa.COMMAND_BYTES)
+        word = command_layout(opcode).const({"opcode": opcode} | values).as_bits()
+        entry = CommandEntry.const({"word": word, "index": index}).as_bits()
         for queue in self.queues.values():
             queue.append((entry, values))
 

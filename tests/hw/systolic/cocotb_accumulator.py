@@ -1,5 +1,6 @@
 """The accumulator alone, against a model that executes each row at the cycle of its write."""
 
+import itertools
 import os
 import random
 from collections import deque
@@ -19,7 +20,8 @@ CONFIG: AcceleratorConfig = config_from_environment()
 C, WORDS, LEAD = CONFIG.columns, CONFIG.accumulator_words, Accumulator.lead
 LAYOUT = row_tag(CONFIG)
 SHIFTS = [slot % 39 - 7 for slot in range(CONFIG.row_slots)]
-LARGEST = (1 << (CONFIG.psum_bits - 1)) - 1
+LARGEST = (1 << (CONFIG.sum_bits - 1)) - 1
+BY_BYTE = (0, 1) if CONFIG.decoder else (0,)
 
 
 class Model:
@@ -74,7 +76,7 @@ class Model:
         if now["valid"] and now["write"]:
             old = self.memory[now["address"]].astype(np.int64) * now["read"]
             if now["rescale"]:
-                old = scale_by_power(old, SHIFTS[now["slot"]])
+                old = scale_by_power(old, 8 if now.get("by_byte") else SHIFTS[now["slot"]])
             total = (old + np.array(sums, dtype=np.int64)).astype(np.int32)
             if now["row_max"]:
                 keep = np.array([now["keep"] >> c & 1 for c in range(C)], bool)
@@ -122,6 +124,7 @@ async def random_rows(dut):
                 "keep": rng.getrandbits(C),  # MASKED_SCORE brings sums near the limits
             }
             tag["read"] = int(tag["read"])
+            tag |= {"by_byte": rng.randrange(2)} if CONFIG.decoder else {}
         recent.insert(0, address if tag else None)
         read = rng.choice(
             [None, rng.randrange(WORDS), rng.randrange(min(WORDS, 12)), WORDS, WORDS + 5]
@@ -139,7 +142,9 @@ async def every_shift_rounds(dut):
     model = Model(dut)
     await model.start()
     base = {"valid": 1, "write": 1}
-    for slot, shift in enumerate(SHIFTS):
+    for (slot, shift), by_byte in itertools.product(enumerate(SHIFTS), BY_BYTE):
+        shift = 8 if by_byte else shift
+        rescale = {"read": 1, "rescale": 1, "slot": slot} | ({"by_byte": 1} if by_byte else {})
         for high in (-1, 0, 1, MASKED_SCORE):
             # Build a value in place: overwrite, then add; MASKED_SCORE comes from the mask.
             masked = high == MASKED_SCORE
@@ -152,7 +157,7 @@ async def every_shift_rounds(dut):
             await model.step(base | {"read": 1}, psum)
             for _ in range(LEAD):
                 await model.step()
-            await model.step(base | {"read": 1, "rescale": 1, "slot": slot}, [0] * C)
+            await model.step(base | rescale, [0] * C)
             for _ in range(LEAD):
                 await model.step(read=1)
 

@@ -21,6 +21,7 @@ KINDS += ["two rows"] if CONFIG.int4 else []
 KINDS += ["sparse row"] if CONFIG.sparse else []
 KINDS += ["sparse two rows"] if CONFIG.sparse and CONFIG.int4 else []
 """What a word of a tile is."""
+WIDE = (False, True) if CONFIG.decoder else (False,)
 
 
 def random_bytes(rng: random.Random, count: int) -> list[int]:
@@ -33,16 +34,20 @@ def signed(values) -> np.ndarray:
 
 
 class Tile:
-    """Weights and rows of one tile."""
+    """Weights and rows of one tile; wide: each two rows have the high and the low bytes of one."""
 
-    def __init__(self, rng: random.Random, rows: int, kind: str | None = None):
+    def __init__(self, rng: random.Random, rows: int, kind: str | None = None, wide: bool = False):
         kind = kind or rng.choice(KINDS)
+        self.wide = wide
         self.by_column, self.two_rows = kind == "column", kind.endswith("two rows")
         self.sparse = kind.startswith("sparse")
         size = (C, R) if self.by_column else (R, C)
         self.lines = [random_bytes(rng, size[1]) for _ in range(size[0])]
         self.index = [[rng.randrange(4) for _ in range(C)] for _ in range(R)]
-        self.rows = [(rng.randrange(2), random_bytes(rng, PANELS * R)) for _ in range(rows)]
+        self.rows = [
+            (0 if wide else rng.randrange(2), random_bytes(rng, PANELS * R))
+            for _ in range(2 * rows if wide else rows)
+        ]
         self.junk = random.Random(rng.random())
 
     @property
@@ -86,6 +91,8 @@ class Tile:
     def sums(self, row: int) -> list[int]:
         is_unsigned, values = self.rows[row]
         a = np.array(values, np.int64) if is_unsigned else signed(values)
+        if self.wide:
+            a += 256 * signed(self.rows[row - 1][1])
         matrix = self.matrix
         return (a[: len(matrix)] @ matrix).tolist()
 
@@ -101,6 +108,7 @@ async def run_tiles(dut, tiles: list[Tile], row_gap: float, word_gap: float, see
     activations = [getattr(dut, f"activation__{i}") for i in range(PANELS)]
     controls = [dut.swap, dut.is_unsigned, dut.entry, dut.entry_valid]
     controls += [dut.is_sparse] if CONFIG.sparse else []  # else nothing reads it
+    controls += [dut.is_high, dut.is_low] if CONFIG.decoder else []
     for port in controls + activations:
         port.value = 0
     await reset(dut)
@@ -131,6 +139,10 @@ async def run_tiles(dut, tiles: list[Tile], row_gap: float, word_gap: float, see
             port.value = rng.getrandbits(8 * R)
         if CONFIG.sparse:
             dut.is_sparse.value = rng.getrandbits(1)
+        is_high = enters and tiles[computing].wide and row % 2 == 0
+        if CONFIG.decoder:
+            is_low = tiles[computing].wide and row % 2 == 1 if enters else rng.getrandbits(1)
+            dut.is_high.value, dut.is_low.value = int(is_high), int(is_low)
         if enters:
             is_unsigned, values = tiles[computing].rows[row]
             dut.is_unsigned.value = is_unsigned
@@ -138,7 +150,8 @@ async def run_tiles(dut, tiles: list[Tile], row_gap: float, word_gap: float, see
                 dut.is_sparse.value = int(tiles[computing].sparse)
             for i, port in enumerate(activations):
                 port.value = pack(values[R * i : R * (i + 1)])
-            expected[cycle + latency] = tiles[computing].sums(row)
+            if not is_high:
+                expected[cycle + latency] = tiles[computing].sums(row)
             row += 1
         # A word enters while the shadow weights are free, or in the cycle of the swap.
         loads = loading < len(tiles) and loading <= computing + 1 and rng.random() >= word_gap
@@ -165,7 +178,9 @@ async def tiles_without_gaps(dut):
     """Each kind of tile behind each other one."""
     rng = random.Random(1)
     kinds = [kind for first in KINDS for second in KINDS for kind in (first, second)]
-    tiles = [Tile(rng, rng.choice([1, 2, R, C, max(R, C) + 2]), kind) for kind in kinds]
+    tiles = [
+        Tile(rng, rng.choice([1, 2, R, C, max(R, C) + 2]), kind, rng.choice(WIDE)) for kind in kinds
+    ]
     await run_tiles(dut, tiles, 0.0, 0.0, 1)
 
 
@@ -173,7 +188,7 @@ async def tiles_without_gaps(dut):
 async def tiles_with_gaps(dut):
     for seed in range(2, 6):
         rng = random.Random(seed)
-        tiles = [Tile(rng, rng.randint(1, 2 * R)) for _ in range(8)]
+        tiles = [Tile(rng, rng.randint(1, 2 * R), wide=rng.choice(WIDE)) for _ in range(8)]
         await run_tiles(dut, tiles, rng.choice([0, 0.3, 0.8]), rng.choice([0, 0.3, 0.8]), seed)
 
 
@@ -197,4 +212,10 @@ async def extreme_sums_fit(dut):
         tile.lines = [[128] * len(line) for line in tile.lines]
         size = PANELS * R
         tile.rows = [(1, [255] * size), (0, [128] * size), (0, [127] * size), (1, [0] * size)]
-        await run_tiles(dut, [tile, Tile(rng, 2)], 0.0, 0.0, 8)
+        tiles = [tile, Tile(rng, 2)]
+        if CONFIG.decoder:
+            wide = Tile(rng, 4, kind, wide=True)
+            wide.lines = tile.lines
+            wide.rows = [(0, [byte] * size) for byte in (128, 128, 128, 127, 127, 127, 127, 128)]
+            tiles.append(wide)
+        await run_tiles(dut, tiles, 0.0, 0.0, 8)

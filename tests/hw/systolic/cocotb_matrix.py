@@ -1,5 +1,6 @@
 """The whole matrix unit against the GEMM golden."""
 
+import itertools
 import os
 import random
 
@@ -30,6 +31,7 @@ PREFETCH = 2 + Scratchpad.latency + 1
 """Cycles from a request to its word: to the memory, through it, and into the FIFO of words."""
 START = PREFETCH + (WeightUnpacker.latency if CONFIG.sparse or CONFIG.int4 else 0)
 """From a command to its first word of weights, which is unpacked where weights can be packed."""
+WIDE = (0, 1) if CONFIG.decoder else (0,)
 FROZEN = 4  # accumulator words that only the first command of a random test writes
 
 
@@ -53,7 +55,9 @@ def random_command(rng: random.Random) -> Command:
     k_tiles, n_tiles = rng.randint(1, 4), rng.randint(1, 3)
     rows_room = CONFIG.row_slots - rows
     panels = k_tiles * form.panels
-    a_stride = rng.randint(0, (CONFIG.activation_words - rows) // panels)
+    wide = int(CONFIG.decoder and rng.random() < 0.5)
+    a_rows = (1 + wide) * rows
+    a_stride = rng.randint(0, (CONFIG.activation_words - a_rows) // panels)
     acc_stride = rng.choice([rows, 0, 1, rng.randint(0, 20)])
     acc_room = CONFIG.accumulator_words - FROZEN - rows - (n_tiles - 1) * acc_stride
     if acc_room < 0:
@@ -63,21 +67,22 @@ def random_command(rng: random.Random) -> Command:
     heads = form.total_words(k_tiles) - k_tiles * form.words
     w_room = CONFIG.weight_words - heads - form.words - (k_tiles - 1) * w_k - (n_tiles - 1) * w_n
     row_max = rng.random() < 0.6
+    accumulate = int(rng.random() < 0.7)
     values = {
         "rows": rows,
         "k_tiles": k_tiles,
         "n_tiles": n_tiles,
-        "a_address": rng.randint(0, CONFIG.activation_words - rows - (panels - 1) * a_stride),
+        "a_address": rng.randint(0, CONFIG.activation_words - a_rows - (panels - 1) * a_stride),
         "a_stride": a_stride,
-        "a_unsigned": rng.randint(0, 1),
+        "a_unsigned": 0 if wide else rng.randint(0, 1),
         "w_address": rng.randint(0, w_room),
         "w_k_stride": w_k,
         "w_n_stride": w_n,
         # often the same place, so that commands follow each other on the same words
         "acc_address": FROZEN + rng.choice([0, min(1, acc_room), rng.randint(0, acc_room)]),
         "acc_stride": acc_stride,
-        "accumulate": int(rng.random() < 0.7),
-        "rescale": rng.randint(0, 1),
+        "accumulate": accumulate,
+        "rescale": rng.randint(0, 1) if accumulate or CONFIG.decoder else 0,
         "row_max": int(row_max),
         "mask": int(rng.random() < 0.7),
         "mask_address": rng.randint(0, CONFIG.mask_words - n_tiles),
@@ -85,6 +90,8 @@ def random_command(rng: random.Random) -> Command:
         "limit": rng.choice([rng.randint(-12, 4 * C), 0, n_tiles * C, -(1 << 17), (1 << 17) - 1]),
         "causal": rng.randint(0, 1),
     }
+    if CONFIG.decoder:
+        values |= {"wide": wide, "period": rng.choice([0, 0, 1, 2, rows, rng.randint(1, 127)])}
     return Command(opcode, values | weights)
 
 
@@ -187,6 +194,21 @@ async def done_means_visible(dut):
         assert np.uint32(top).view(np.int32) == bench.memories.row_max[last]
 
 
+@cocotb.test
+async def causal_limits_begin_anew(dut):
+    """Row maxima of as many rows as there are slots, for several periods and for none."""
+    if not CONFIG.decoder:
+        return
+    bench = await start(dut, Stalls(0.1, 0.1), SEED)
+    values = product(rows=CONFIG.row_slots, n_tiles=2, acc_address=0, row_max=1)
+    values |= {"causal": 1, "limit": -1}
+    cases = list(itertools.product(WIDE, (0, 1, 2, C + 1, 127)))
+    for number, (wide, period) in enumerate(cases):
+        give(bench, Command(Opcode.GEMM, values | {"wide": wide, "period": period}), number)
+        await bench.run(2 + number)
+        await bench.check()
+
+
 async def measure(dut, commands: list[Command], conflicts: bool = False) -> tuple[int, Bench]:
     """Cycles from the first start to the last done, results checked."""
     bench = await start(dut, Stalls(acc_read=0.0, conflicts=conflicts), SEED)
@@ -215,11 +237,13 @@ def tile_words(command: Command) -> list[int]:
 async def tiles_follow_each_other_without_a_gap(dut):
     """Tile period is max(rows, words), within a command and from one to the next."""
     latency = MatrixUnit(CONFIG).latency
-    for opcode, weights in FORMATS:
+    for (opcode, weights), wide in itertools.product(FORMATS, WIDE):
         words = tile_format(CONFIG, opcode, weights).words
-        more = {R, C} if weights.keys() <= {"w_by_column"} else set()
-        for rows in sorted({1, max(R, C) + 3} | more):
-            one = product(rows=rows, k_tiles=6, n_tiles=2, acc_stride=rows) | weights
+        more = {R, C} if weights.keys() <= {"w_by_column"} and not wide else set()
+        for acc_rows in sorted({1, max(R, C) // (1 + wide) + 3} | more):
+            one = product(rows=acc_rows, k_tiles=6, n_tiles=2, acc_stride=acc_rows) | weights
+            one |= {"wide": 1} if wide else {}
+            rows = (1 + wide) * acc_rows
             masked = one | {"row_max": 1, "mask": 1, "limit": C, "slot": 1, "mask_address": 1}
             added = masked | {"accumulate": 1, "rescale": 1}
             changes = [one, masked, added, one | {"k_tiles": 1}, masked | {"k_tiles": 1}, added]
@@ -231,7 +255,7 @@ async def tiles_follow_each_other_without_a_gap(dut):
             # A smaller array may have to wait until the words that it adds to are written.
             period = max(rows, words)
             wait = max(Accumulator.hazard_distance - period, 0) * len(tiles)
-            dut._log.info(f"{opcode.name} {weights} rows {rows}: {cycles} of {ideal}")
+            dut._log.info(f"{opcode.name} {weights} wide {wide} rows {rows}: {cycles} of {ideal}")
             assert ideal <= cycles <= ideal + wait + START, (cycles, ideal)
             waited = bench.states.get("ACTIVATIONS", 0)
             if rows >= max(*tiles, Accumulator.hazard_distance):  # never waits for a row
@@ -240,17 +264,57 @@ async def tiles_follow_each_other_without_a_gap(dut):
 
 
 @cocotb.test
+async def a_wide_row_is_as_fast_as_its_weights(dut):
+    """Many tiles of one row, as in a decoder: each takes its words, two cycles at least."""
+    if not CONFIG.decoder:
+        return
+    for opcode, weights in FORMATS:
+        counts = (10, 60)
+        values = product(a_stride=1, w_k_stride=0, wide=1) | weights
+        commands = [Command(opcode, values | {"k_tiles": count}) for count in counts]
+        few, many = [(await measure(dut, [command]))[0] for command in commands]
+        # A row whose sum is read by the next one takes the way through the accumulator at least.
+        least = max(2, Accumulator.hazard_distance)
+        sizes = [sum(max(least, size) for size in tile_words(command)) for command in commands]
+        dut._log.info(f"{opcode.name} {weights}: {(many - few) / 50} cycles a tile")
+        assert many - few == sizes[1] - sizes[0], (many, few, sizes)
+
+
+@cocotb.test
+async def a_wide_row_takes_the_time_of_two(dut):
+    """Whatever holds rows and weights up: nothing waits for what high bytes do not write."""
+    if not CONFIG.decoder:
+        return
+    for rows in (3, max(R, C)):
+        found = []
+        for wide in WIDE:
+            values = product(rows=(2 - wide) * rows, k_tiles=5, n_tiles=2, acc_stride=2 * rows)
+            bench = await start(dut, Stalls(activation=0.5, weight=0.2), SEED)
+            for number in range(3):
+                give(bench, Command(Opcode.GEMM, values | {"wide": wide}), number)
+            await bench.run(4)
+            await bench.check()
+            found.append((bench.done_cycles, bench.states))
+        assert found[0] == found[1]
+
+
+@cocotb.test
 async def formats_alternate_without_a_gap(dut):
     latency = MatrixUnit(CONFIG).latency
     rows = max(size for opcode, weights in FORMATS for size in tile_words(
         Command(opcode, product() | weights)))  # fmt: skip
     rows = max(rows, Accumulator.hazard_distance)
+    forms = [
+        (opcode, weights | ({"wide": 1} if wide else {}), (1 + wide) * rows)
+        for (opcode, weights), wide in itertools.product([*FORMATS, *FORMATS[::-1]], WIDE)
+    ]
     commands = [
-        Command(opcode, product(rows=rows, n_tiles=2, acc_stride=rows) | weights)
-        for opcode, weights in [*FORMATS, *FORMATS[::-1]]
+        Command(opcode, product(rows=rows, n_tiles=2, acc_stride=rows) | form)
+        for opcode, form, _ in forms
     ]
     cycles, _ = await measure(dut, commands)
-    assert cycles <= R + 2 * len(commands) * rows + latency + START, cycles
+    entering = 2 * sum(rows for _, _, rows in forms)
+    assert cycles <= R + entering + latency + START, cycles
 
 
 @cocotb.test
@@ -313,6 +377,9 @@ def beyond() -> list[tuple[Opcode, dict[str, int]]]:
         stride = CONFIG.activation_words - 1
         values = product(rows=2, a_stride=stride)
         found.append((Opcode.SPARSE_GEMM, values))
+    if CONFIG.decoder:  # the low bytes of the last row
+        values = product(rows=2, a_address=CONFIG.activation_words - 3, wide=1)
+        found.append((Opcode.GEMM, values))
     return found
 
 
@@ -348,7 +415,7 @@ async def addresses_are_checked(dut):
         assert set(bench.errors) == {(int(ErrorCode.ONCHIP_RANGE), 2000 + number)}, values
     # Row slots matter only to commands that use them.
     bench = await start(dut, Stalls(), SEED)
-    values = product(rows=2, rescale=1, slot=CONFIG.row_slots - 1)
+    values = product(rows=2, rescale=int(CONFIG.decoder), slot=CONFIG.row_slots - 1)
     bench.memories.execute(values)
     bench.submit(values, 7)
     await bench.run(2)

@@ -9,15 +9,24 @@ from tests.cocotb_runner import run
 from tests.hw.systolic.bench import config_to_environment
 
 
-def small(columns: int) -> AcceleratorConfig:
+def small(columns: int, **options: bool) -> AcceleratorConfig:
     return AcceleratorConfig(
-        rows=4, columns=columns, lanes=2, bus_bytes=4, accumulator_words=40, row_slots=40
+        rows=4,
+        columns=columns,
+        lanes=2,
+        bus_bytes=4,
+        accumulator_words=40,
+        row_slots=40,
+        **options,
     )
 
 
-@pytest.mark.parametrize(("columns", "simulator"), [(4, "icarus"), (6, "verilator")])
-def test_accumulator(columns, simulator):
-    config = small(columns)
+@pytest.mark.parametrize(
+    ("columns", "decoder", "simulator"),
+    [(4, False, "icarus"), (4, True, "icarus"), (6, True, "verilator")],
+)
+def test_accumulator(columns, decoder, simulator):
+    config = small(columns, decoder=decoder)
     run(
         Accumulator(config),
         "tests.hw.systolic.cocotb_accumulator",

@@ -8,17 +8,18 @@ from tests.cocotb_runner import run
 from tests.hw.systolic.bench import config_to_environment
 
 BOTH = {"sparse": True, "int4": True}
+DECODER = {"decoder": True}
 
 
 @pytest.mark.parametrize(
     ("rows", "columns", "options", "simulator"),
     [
         (4, 6, {}, "icarus"),
-        (4, 4, BOTH, "icarus"),
+        (4, 4, BOTH | DECODER, "icarus"),
         (8, 2, {"sparse": True}, "icarus"),
-        (6, 8, {"int4": True}, "icarus"),
+        (6, 8, DECODER, "icarus"),
         (10, 4, BOTH, "icarus"),
-        (10, 12, BOTH, "verilator"),
+        (10, 12, BOTH | DECODER, "verilator"),
     ],
 )
 def test_array(rows, columns, options, simulator):

@@ -69,11 +69,15 @@ def loops(config, sparse, v, activation, weight, acc, row_max, shift, mask) -> N
                     multipliers = [int(byte) % 16 + 1 for byte in weight[base - 1]]
             weights = tile(config, sparse, v, weight, base, multipliers)
             for i in range(v["rows"]):
-                word = []
+                a = []
                 for panel in range(panels):
-                    address = v["a_address"] + (panels * k + panel) * v["a_stride"] + i
-                    word += activation[address].tolist()
-                a = [b if v["a_unsigned"] else signed(b) for b in word]
+                    start = v["a_address"] + (panels * k + panel) * v["a_stride"]
+                    if v["wide"]:
+                        high, low = activation[start + 2 * i], activation[start + 2 * i + 1]
+                        a += [256 * signed(high[r]) + signed(low[r]) for r in range(config.rows)]
+                    else:
+                        word = activation[start + i].tolist()
+                        a += [b if v["a_unsigned"] else signed(b) for b in word]
                 address = v["acc_address"] + n * v["acc_stride"] + i
                 best = MASKED_SCORE if n == 0 else int(row_max[v["slot"] + i])
                 last = k == v["k_tiles"] - 1 and v["row_max"]
@@ -81,7 +85,7 @@ def loops(config, sparse, v, activation, weight, acc, row_max, shift, mask) -> N
                     x = int(acc[address][c])
                     if k == 0:
                         if not v["accumulate"]:
-                            x = 0
+                            x = (x + 128) >> 8 if v["rescale"] else 0
                         elif v["rescale"]:
                             s = int(shift[v["slot"] + i])
                             x = x << -s if s < 0 else (x + (1 << (s - 1) if s else 0)) >> s
@@ -92,7 +96,8 @@ def loops(config, sparse, v, activation, weight, acc, row_max, shift, mask) -> N
                     if last:
                         if v["mask"] and not mask[v["mask_address"] + n][c]:
                             x = MASKED_SCORE
-                        if n * config.columns + c < v["limit"] + (i if v["causal"] else 0):
+                        row = i % v["period"] if v["period"] else i
+                        if n * config.columns + c < v["limit"] + (row if v["causal"] else 0):
                             best = max(best, x)
                     acc[address][c] = x
                 if last:
@@ -102,14 +107,14 @@ def loops(config, sparse, v, activation, weight, acc, row_max, shift, mask) -> N
 def random_values(rng: np.random.Generator, sparse: bool) -> dict[str, int]:
     flag = lambda: int(rng.integers(2))  # noqa: E731
     rows = int(rng.integers(1, 7))
-    int4 = flag()
+    int4, wide = flag(), flag()
     return {
         "rows": rows,
         "k_tiles": int(rng.integers(1, 4)),
         "n_tiles": int(rng.integers(1, 4)),
-        "a_address": int(rng.integers(10)),
+        "a_address": int(rng.integers(8)),
         "a_stride": int(rng.integers(10)),
-        "a_unsigned": flag(),
+        "a_unsigned": 0 if wide else flag(),
         "w_address": int(rng.integers(40)),
         "w_by_column": 0 if int4 or sparse else flag(),
         "w_int4": int4,
@@ -126,6 +131,8 @@ def random_values(rng: np.random.Generator, sparse: bool) -> dict[str, int]:
         "slot": int(rng.integers(10)),
         "limit": int(rng.integers(-4, 24)),
         "causal": flag(),
+        "period": int(rng.integers(6)),
+        "wide": wide,
     }
 
 
@@ -153,20 +160,21 @@ def test_golden_is_the_loop_nest(config, sparse, seed):
     np.testing.assert_array_equal(row_max, expected_max)
 
 
-def test_float64_is_used_where_float32_is_not_exact():
-    """2,400 products of 255 * -128 need 27 bits."""
-    words = 600
+@pytest.mark.parametrize(("wide", "words"), [(0, 600), (1, 3)])
+def test_float64_is_used_where_float32_is_not_exact(wide, words):
+    """2,400 products of 255 * -128 need 27 bits, 12 of the largest wide activation 26."""
     config = AcceleratorConfig(
         rows=4, columns=4, lanes=2, bus_bytes=4, activation_words=1024, weight_words=1024
     )
-    activation = np.full((1024, 4), 255, dtype=np.uint8)
+    byte, value = (127, 257 * 127) if wide else (255, 255)
+    activation = np.full((1024, 4), byte, dtype=np.uint8)
     weight = np.full((1024, 4), -128, dtype=np.int8)
     weight[1] = -127
     acc = np.zeros((4, 4), dtype=np.int32)
     gemm(
         config,
-        {"rows": 1, "k_tiles": words, "n_tiles": 1, "a_stride": 1, "a_unsigned": 1, "w_k_stride": 0}
-        | {"w_address": 0},
+        {"rows": 1, "k_tiles": words, "n_tiles": 1, "a_stride": 1, "w_k_stride": 0}
+        | {"w_address": 0, "wide": wide, "a_unsigned": 1 - wide},
         activation,
         weight,
         acc,
@@ -174,13 +182,14 @@ def test_float64_is_used_where_float32_is_not_exact():
         np.zeros(8, np.int32),
         np.ones((1, 4), bool),
     )
-    assert (acc[0] == words * 255 * (-3 * 128 - 127)).all()
+    assert (acc[0] == words * value * (-3 * 128 - 127)).all()
 
 
 @pytest.mark.parametrize(
     "change",
     [
         {"a_address": 64},
+        {"a_address": 63, "wide": 1},
         {"w_address": 125},
         {"acc_address": 64},
         {"slot": 16, "row_max": 1},

@@ -7,7 +7,7 @@ import json
 import os
 import random
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,8 +16,11 @@ from cocotb.triggers import Timer
 from hw import isa
 from hw.cells.block_ram import BlockRam
 from hw.config import AcceleratorConfig
-from hw.isa import MASKED_SCORE, Command, Memory, Opcode
+from hw.interfaces import command_layout
+from hw.isa import MASKED_SCORE, SELECTED, Command, Memory, Opcode
 from hw.memory.scratchpad import Scratchpad
+from hw.vector.command import VECTOR_OPCODES
+from sw.compiler.stream.access import selection_words
 from sw.golden.machine import GoldenMachine
 from tests.hw.memory.banks import bank_of, banks_of
 
@@ -98,6 +101,7 @@ class Bench:
         self.acc_stall = acc_stall
         self.memory = {name: getattr(machine, name).copy() for name in MEMORIES}
         self.row_max = machine.row_max.copy()
+        self.registers = list(machine.registers)
         self.cycle = 0
         self.done_cycles: list[int] = []
         self.started_cycles: list[int] = []
@@ -162,15 +166,16 @@ class Bench:
         """Known row state: it survives a reset, and the test before this one."""
         rows = self.config.row_slots
         reset = {"rows": rows, "groups": 1, "slot": 0}
-        await self.run(
-            [
-                complete(Opcode.SOFTMAX, **reset, first=1, limit=0, acc_stride=rows),
-                complete(
-                    Opcode.VECTOR, **reset, from_residual=1, res_stride=1, statistics=1,
-                    statistics_first=1,
-                ),
-            ]
-        )  # fmt: skip
+        commands = [
+            complete(Opcode.SOFTMAX, **reset, first=1, limit=0, acc_stride=rows),
+            complete(
+                Opcode.VECTOR, **reset, from_residual=1, res_stride=1, statistics=1,
+                statistics_first=1,
+            ),
+        ]  # fmt: skip
+        if self.config.decoder:
+            commands.append(complete(Opcode.SELECT, rows=SELECTED, groups=1, first=1))
+        await self.run(commands)
         for record in (self.done_cycles, self.started_cycles, self.issued_cycles):
             record.clear()
         self.cycle = 0
@@ -237,6 +242,8 @@ class Bench:
         if self.get("status__error") & 1:
             error = self.get("status__error")
             self.errors.append((error >> 1 & 15, error >> 5))
+        if self.config.decoder and self.get("selected") & 1:
+            self._select(self.get("selected"))
         taken = bool(self.get("i_command__valid") and self.get("i_command__ready"))
         assert taken == bool(self.get("status__started"))
         if taken:
@@ -246,6 +253,10 @@ class Bench:
             self.set(name, value)
         self.cycle += 1
         return taken
+
+    def _select(self, selected: int) -> None:
+        assert self.done_cycles[-1] == self.cycle
+        self.registers[selected >> 1 & 15] = selected >> 5
 
     def _garbage(self, port: str) -> int:
         """Of a memory that has nothing to answer: what comes is not what came before."""
@@ -267,8 +278,7 @@ class Bench:
     def offer(self, command: Command | None, index: int = 0) -> None:
         self.set("i_command__valid", int(command is not None))
         if command is not None:
-            word = int.from_bytes(isa.encode(command), "little")
-            self.set("i_command__payload", word | index << (8 * isa.COMMAND_BYTES))
+            self.set("i_command__payload", dispatched(command) | index << (8 * isa.COMMAND_BYTES))
 
     async def run(self, commands: list[Command], limit: int = 20000, pause: float = 0.0) -> None:
         """Run commands as the dispatcher would, each when what it depends on is done."""
@@ -286,6 +296,7 @@ class Bench:
         while len(self.done_cycles) - base < len(commands):
             self._check_progress(limit)
             await self.step()
+        await self.step()  # high bytes are written in the cycle after `done`
 
     def _check_progress(self, limit: int) -> None:
         assert not self.errors, f"unexpected errors {self.errors}"
@@ -299,6 +310,7 @@ class Bench:
         self.machine.execute(command)
 
     def compare(self) -> None:
+        assert self.registers == self.machine.registers
         for name, memory in self.memory.items():
             expected = getattr(self.machine, name)
             wrong = np.argwhere((memory != expected).any(1)).ravel()
@@ -316,11 +328,25 @@ class Bench:
             assert got == expected, f"SHIFT[{slot}] = {got}, expected {expected}"
 
 
+def dispatched(command: Command) -> int:
+    """The command word as dispatch sends it."""
+    v = command.values
+    layout = command_layout(command.opcode)
+    header = {
+        "opcode": command.opcode,
+        "period": v["register"] if command.opcode == Opcode.SELECT else v.get("period", 0),
+        "wide": v.get("wide", 0),
+    }
+    fields = int.from_bytes(isa.encode(command), "little") >> isa.HEADER_BITS << isa.HEADER_BITS
+    return fields | layout.const(header).as_value().value
+
+
 def leave_row_maxima(machine: GoldenMachine, command: Command) -> None:
     v = command.values
     scores = machine._acc_read(v)
-    keys = np.arange(scores.shape[1])[None, :]
-    limit = v["limit"] + (np.arange(v["rows"])[:, None] if v["causal"] else 0)
+    keys, row = np.arange(scores.shape[1])[None, :], np.arange(v["rows"])[:, None]
+    row = row % v["period"] if v["period"] else row
+    limit = v["limit"] + (row if v["causal"] else 0)
     scores = np.where(keys < limit, scores, MASKED_SCORE)
     machine.row_max[v["slot"] : v["slot"] + v["rows"]] = scores.max(1)
 
@@ -332,15 +358,18 @@ def dependencies(config: AcceleratorConfig, commands: list[Command]) -> list[int
     for command in commands:
         v = command.values
         slots = set()
-        if command.opcode != Opcode.VECTOR or v["statistics"]:
+        writes = v.get("write_residual", 0)
+        if command.opcode == Opcode.SELECT:  # it keeps the order of its own rows
+            slots = set(range(v["slot"], v["slot"] + v["rows"])) if writes else set()
+        elif command.opcode != Opcode.VECTOR or v["statistics"]:
             slots = set(range(v["slot"], v["slot"] + v["rows"]))
         reads = command.opcode == Opcode.NORM or (
-            command.opcode == Opcode.VECTOR and (v["from_residual"] or v["add_residual"])
+            command.opcode == Opcode.VECTOR
+            and (v["from_residual"] or v["add_residual"] or v["rotate"])
         )
 
-        def words(base, v=v):
-            rows, groups = range(v["rows"]), range(v["groups"])
-            return {base + i * v["res_stride"] + g for i in rows for g in groups}
+        def words(base, groups=v["groups"], v=v):
+            return {base + i * v["res_stride"] + g for i in range(v["rows"]) for g in range(groups)}
 
         read = words(v["res_address"]) if reads else set()
         need = 0
@@ -348,17 +377,25 @@ def dependencies(config: AcceleratorConfig, commands: list[Command]) -> list[int
             if slots & slots_of[earlier] or read & written_of[earlier]:
                 need = earlier + 1
         needs.append(need)
-        slots_of.append(slots)
-        written_of.append(words(v["res_dst_address"]) if v.get("write_residual") else set())
+        # Nothing waits for a SELECT that reads what it then overwrites.
+        slots_of.append(set() if command.opcode == Opcode.SELECT else slots)
+        if command.opcode == Opcode.SELECT and writes:
+            written_of.append(words(v["res_address"], selection_words(config)))
+        else:
+            written_of.append(words(v["res_dst_address"]) if writes else set())
     return needs
 
 
 def complete(opcode: Opcode, **values: int) -> Command:
     """A command with every field, 0 where not given."""
-    fields = {item.name: 0 for item in isa.COMMANDS[opcode].fields}
+    fields = {item.name: 0 for item in isa.COMMANDS[opcode].all_fields}
     unknown = set(values) - set(fields)
     assert not unknown, unknown
     return Command(opcode, {**fields, **{name: int(value) for name, value in values.items()}})
+
+
+OTHER_FORMS = ("add_residual", "from_residual", "write_residual", "statistics", "wrap")
+"""What a VECTOR that is gated or rotates cannot do."""
 
 
 class CommandMaker:
@@ -369,8 +406,9 @@ class CommandMaker:
         self.random = random.Random(seed)
         self.rows, self.groups = rows, groups
 
-    def destination(self, rows: int, groups: int) -> dict[str, int]:
+    def destination(self, rows: int, groups: int, wide: int = 0) -> dict[str, int]:
         c, rng = self.config, self.random
+        rows *= 1 + wide
         memory = rng.choice([Memory.NONE, Memory.ACTIVATION, Memory.WEIGHT, Memory.ACTIVATION])
         by_column = rng.randrange(2)
         if memory == Memory.ACTIVATION and c.columns > c.rows:
@@ -411,11 +449,52 @@ class CommandMaker:
             second = first
         return {"res_address": first, "res_stride": stride, "res_dst_address": second}
 
+    def form(self, opcode: Opcode, fixed: Mapping[str, int]) -> str:
+        """What a command makes of its lanes: "gated", "rotate" or nothing of the kind."""
+        if opcode != Opcode.VECTOR or not self.config.decoder:
+            return ""
+        for form in ("gated", "rotate"):
+            if form in fixed:
+                return form if fixed[form] else ""
+        other = any(fixed.get(name, 0) for name in OTHER_FORMS)
+        if other or not (fixed.get("two_stage", 1) and fixed.get("dst_memory", 1)):
+            return ""
+        forms = ["", "", "rotate"] if fixed.get("groups", 2) % 2 else ["", "rotate", "gated"]
+        return self.random.choice(forms)
+
+    def select(self, **fixed: int) -> Command:
+        c, rng = self.config, self.random
+        rows = fixed.get("rows", rng.choice([1, 2, 3, SELECTED]))
+        groups = fixed.get("groups", rng.choice([1, 2, 3, rng.randint(1, self.groups)]))
+        words = selection_words(c)
+        stride = words + rng.randrange(3)
+        width = groups * c.lanes
+        values = {
+            "rows": rows,
+            "groups": groups,
+            **self.accumulator(rows, groups),
+            "slot": rng.randrange(2 * SELECTED - rows + 1),
+            "limit": rng.choice([-3, 0, 1, width, isa.NO_LIMIT, rng.randint(0, width)]),
+            "base": rng.choice([0, (1 << 20) - 2, rng.getrandbits(20)]),
+            "score_shift": rng.choice([0, 0, 31, rng.randrange(32)]),
+            "first": rng.randrange(2),
+            "write_residual": rng.randrange(2),
+            "res_address": rng.randrange(c.residual_words - (rows - 1) * stride - words + 1),
+            "res_stride": stride,
+            "register": rng.randrange(16),
+        }
+        return complete(Opcode.SELECT, **{**values, **fixed})
+
     def make(self, opcode: Opcode | None = None, **fixed: int) -> Command:
         c, rng = self.config, self.random
-        opcode = opcode or rng.choice([Opcode.VECTOR, Opcode.NORM, Opcode.SCALE, Opcode.SOFTMAX])
+        opcode = opcode or rng.choice(VECTOR_OPCODES + ((Opcode.SELECT,) if c.decoder else ()))
+        if opcode == Opcode.SELECT:
+            return self.select(**fixed)
         rows = fixed.get("rows", rng.choice([1, 1, 2, 3, rng.randint(1, self.rows)]))
         groups = fixed.get("groups", rng.choice([1, 1, 2, 3, rng.randint(1, self.groups)]))
+        form = self.form(opcode, fixed)
+        if form == "gated":
+            groups += groups % 2
         params = {
             "param0": rng.randrange(c.param_words - groups + 1),
             "param1": rng.randrange(c.param_words - groups + 1),
@@ -424,8 +503,13 @@ class CommandMaker:
             "rows": rows,
             "groups": groups,
             "slot": rng.randrange(c.row_slots - rows + 1),
-            **self.destination(rows, groups),
         }
+        if c.decoder and opcode != Opcode.SOFTMAX:
+            values["wide"] = fixed.get("wide", rng.randrange(2) & ~fixed.get("wrap", 0))
+            values["same_param1"] = rng.randrange(2)
+            values |= {"rms": rng.randrange(2)} if opcode == Opcode.NORM else {}
+            values |= {"same_param0": rng.randrange(2)} if opcode == Opcode.VECTOR else {}
+        values |= self.destination(rows, groups, values.get("wide", 0))
         if opcode == Opcode.VECTOR:
             values |= self.accumulator(rows, groups) | self.residual(rows, groups) | params
             for name in (
@@ -433,7 +517,13 @@ class CommandMaker:
                 "wrap"
             ).split():
                 values[name] = rng.randrange(2)
-            values |= {"function": rng.randrange(4), "res_shift": rng.randrange(16)}
+            values["wrap"] &= 1 - values.get("wide", 0)
+            values |= {"function": rng.randrange(4 + c.decoder), "res_shift": rng.randrange(16)}
+            if form:
+                values |= dict.fromkeys(OTHER_FORMS, 0)
+                values |= {form: 1, "two_stage": 1}
+                if not values["dst_memory"]:
+                    values |= {"dst_memory": Memory.WEIGHT}
         elif opcode == Opcode.NORM:
             values |= self.residual(rows, groups) | params
             values |= {
@@ -451,5 +541,7 @@ class CommandMaker:
                 "causal": rng.randrange(2),
                 "score_shift": rng.randrange(32),
                 "first": rng.randrange(2),
+                "drop": rng.randrange(8),
+                "period": rng.randrange(rows + 2) if c.decoder else 0,
             }
         return complete(opcode, **{**values, **fixed})

@@ -4,11 +4,14 @@ import os
 from itertools import product
 
 import cocotb
+import numpy as np
 
 from hw.config import AcceleratorConfig
-from hw.isa import MASKED_SCORE, NO_LIMIT, ErrorCode, Function, Memory, Opcode
+from hw.isa import MASKED_SCORE, NO_LIMIT, SELECTED, ErrorCode, Function, Memory, Opcode
+from hw.vector import golden
 from hw.vector.rsqrt import NormRow
 from hw.vector.unit import VectorUnit
+from sw.compiler.stream.access import selection_words
 from tests.hw.vector.bench import (
     Bench,
     CommandMaker,
@@ -17,6 +20,7 @@ from tests.hw.vector.bench import (
     random_machine,
 )
 
+DECODER = config_from_environment().decoder
 COMMANDS = int(os.environ.get("WEFT_TEST_COMMANDS", "60"))
 
 
@@ -46,13 +50,23 @@ async def every_kind_after_every_kind(dut):
     """One-group commands back to back: most commands in flight, all kinds overlapping."""
     bench = await make_bench(dut, 1)
     maker = CommandMaker(bench.config, 5)
-    kinds = [Opcode.VECTOR, Opcode.NORM, Opcode.SCALE, Opcode.SOFTMAX]
+    kinds: list[tuple[Opcode, dict[str, int]]] = [
+        (Opcode.VECTOR, {"groups": 1}),
+        (Opcode.VECTOR, {"groups": 1, "statistics": 1}),
+        (Opcode.NORM, {"groups": 1, "write_residual": 1}),
+        (Opcode.SCALE, {"groups": 1}),
+        (Opcode.SOFTMAX, {"groups": 1}),
+    ]
+    if DECODER:
+        kinds += [(Opcode.VECTOR, {"groups": 1, "rotate": 1})]
+        kinds += [(Opcode.VECTOR, {"groups": 2, "gated": 1})]
+        kinds += [(Opcode.SELECT, {"groups": 1, "slot": 0})]
     commands = []
     for first in kinds:
         for second in kinds:
-            for opcode in (first, second):
-                slot = len(commands) % bench.config.row_slots
-                commands.append(maker.make(opcode, rows=1, groups=1, slot=slot))
+            for opcode, fixed in (first, second):
+                slot = {"slot": len(commands) % bench.config.row_slots}
+                commands.append(maker.make(opcode, rows=1, **(slot | fixed)))
     await bench.run(commands)
     bench.compare()
 
@@ -88,6 +102,23 @@ async def attention_rows(dut):
     bench.compare()
     await bench.compare_shifts()
     assert (machine.total[8 : 8 + rows] == 0).all() and (machine.total[16 : 16 + rows] == 0).all()
+
+
+@cocotb.test()
+async def causal_rows(dut):
+    """A limit that grows with every row, over many of them, and begins anew after some."""
+    bench = await make_bench(dut, 13)
+    c = bench.config
+    maker = CommandMaker(c, 20)
+    rows, groups = min(c.row_slots, 140), 2
+    for period in (0, 1, 2, 3, 7, 127) if DECODER else (0,):
+        fixed = {"slot": 0, "limit": -100, "causal": 1, "first": 1, "score_shift": 20}
+        fixed |= {"dst_memory": Memory.ACTIVATION, "dst_by_column": 0, "acc_address": 0}
+        fixed |= {"dst_address": 0, "dst_stride": 0, "acc_stride": 0, "period": period}
+        if period:
+            fixed["limit"] = 3 - period // 2
+        await bench.run([maker.make(Opcode.SOFTMAX, rows=rows, groups=groups, **fixed)])
+        bench.compare()
 
 
 @cocotb.test()
@@ -127,7 +158,7 @@ async def functions(dut):
     bench = await make_bench(dut, 4)
     maker = CommandMaker(bench.config, 11)
     commands = []
-    for function in Function:
+    for function in list(Function)[: 5 if bench.config.decoder else 4]:
         for two_stage, wrap in product(range(2), repeat=2):
             commands.append(
                 maker.make(
@@ -135,6 +166,35 @@ async def functions(dut):
                     wrap=wrap, dst_memory=Memory.WEIGHT, add_residual=0,
                 )
             )  # fmt: skip
+    await bench.run(commands)
+    bench.compare()
+
+
+@cocotb.test(skip=not DECODER)
+async def products_of_extremes(dut):
+    """Gates and rotations of the largest numbers, with the largest offsets."""
+    bench = await make_bench(dut, 12)
+    machine, c, rng = bench.machine, bench.config, np.random.default_rng(bench.random.randrange(99))
+    maker = CommandMaker(c, 18)
+    extremes = np.array([-32768, 32767])
+    machine.residual[:] = bench.memory["residual"][:] = rng.choice(extremes, machine.residual.shape)
+    machine.accumulator[:] = rng.choice(4 * extremes, machine.accumulator.shape)
+    shape = (c.param_words, c.lanes)
+    identity = golden.Affine(np.full(shape, 1), np.zeros(shape, int), np.zeros(shape, int))
+    offset = rng.choice(np.array([-(1 << 39), 0, (1 << 39) - 1]), shape)
+    shift = rng.integers(0, 40, shape)
+    last = golden.Affine(np.zeros(shape, int), offset, shift)
+    for memory, p in ((Memory.PARAM0, identity), (Memory.PARAM1, last)):
+        packed = np.frombuffer(golden.pack_params(p), np.uint8)
+        machine.params[memory][:] = packed.reshape(c.param_words, -1)
+    forms = product(("gated", "rotate"), (Function.NONE, Function.SILU), range(2))
+    commands = [
+        maker.make(
+            Opcode.VECTOR, rows=8, groups=8, wide=wide, function=function, **{form: 1},
+            dst_memory=Memory.WEIGHT,
+        )
+        for form, function, wide in forms
+    ]  # fmt: skip
     await bench.run(commands)
     bench.compare()
 
@@ -154,8 +214,12 @@ async def throughput(dut):
     ):
         commands = []
         for k, opcode in enumerate(opcodes):
-            fixed = {"add_residual": 0, "from_residual": 0} if opcode == Opcode.VECTOR else {}
-            commands.append(maker.make(opcode, rows=rows, groups=groups, slot=rows * k, **fixed))
+            fixed = {"rows": rows, "groups": groups, "slot": rows * k}
+            if opcode == Opcode.VECTOR:
+                fixed |= {"add_residual": 0, "from_residual": 0}
+            if opcode != Opcode.SOFTMAX:
+                fixed |= {"wide": 0}
+            commands.append(maker.make(opcode, **fixed))
         bench.issued_cycles.clear()
         await bench.run(commands)
         span = bench.issued_cycles[-1] - bench.issued_cycles[0] + 1
@@ -166,12 +230,51 @@ async def throughput(dut):
         assert bench.done_cycles[-1] - bench.issued_cycles[-1] == VectorUnit(c).latency
     # NORM: hidden where rows are longer than the sequence of the row engine.
     rows, groups = 8, NormRow.latency + 2
-    commands = [maker.make(Opcode.NORM, rows=rows, groups=groups, slot=0, write_residual=1)]
+    fixed = {"rows": rows, "groups": groups, "slot": 0, "write_residual": 1, "wide": 0}
+    commands = [maker.make(Opcode.NORM, **fixed)]
     bench.issued_cycles.clear()
     await bench.run(commands)
     span = bench.issued_cycles[-1] - bench.issued_cycles[0] + 1
     assert span <= rows * groups + 2, (span, rows * groups)
     bench.compare()
+
+
+@cocotb.test(skip=not DECODER)
+async def wide_throughput(dut):
+    """A cycle more for each row whose last destination word has one group, but not in front of the
+    first one."""
+    bench = await make_bench(dut, 10)
+    c = bench.config
+    maker = CommandMaker(c, 15)
+    for by_column in range(2):
+        per_word = c.groups_per_column_panel if by_column else c.groups_per_row_panel
+        for groups in (1, per_word, per_word + 1, 2 * per_word - 1, 2 * per_word):
+            fixed = {"rows": 6, "wide": 1}
+            fixed |= {"dst_memory": Memory.WEIGHT, "dst_by_column": by_column, "dst_address": 0}
+            for gated in range(2):
+                some = fixed | {"gated": gated, "groups": groups << gated, "dst_stride": 12}
+                bench.issued_cycles.clear()
+                await bench.run([maker.make(Opcode.VECTOR, **some)])
+                span = bench.issued_cycles[-1] - bench.issued_cycles[0] + 1
+                held = 6 - (groups == 1) if groups % per_word == 1 and not gated else 0
+                assert span == 6 * (groups << gated) + held, (groups, gated, span)
+    bench.compare()
+
+
+@cocotb.test(skip=not DECODER)
+async def wide_words_that_overlap(dut):
+    """Panels closer than their rows: the bytes of the later group stay."""
+    bench = await make_bench(dut, 11)
+    maker = CommandMaker(bench.config, 16)
+    for stride in range(8):
+        place = {"dst_memory": Memory.ACTIVATION, "dst_by_column": 0, "dst_stride": stride}
+        await bench.run(
+            [
+                maker.make(Opcode.SCALE, rows=5, groups=7, wide=wide, **place, dst_address=9)
+                for wide in (1, 0, 1)
+            ]
+        )
+        bench.compare()
 
 
 @cocotb.test()
@@ -183,14 +286,15 @@ async def one_write_a_word(dut):
     for name, memory in (("activation", Memory.ACTIVATION), ("weight", Memory.WEIGHT)):
         for by_column in (0, 1) if memory == Memory.WEIGHT else (0,):
             per_word = c.groups_per_column_panel if by_column else c.groups_per_row_panel
-            for groups in (1, per_word, 2 * per_word + 1):
-                fixed = {"dst_memory": memory, "dst_by_column": by_column}
+            for groups, wide in product((1, per_word, 2 * per_word + 1), range(1 + DECODER)):
+                fixed = {"dst_memory": memory, "dst_by_column": by_column, "wide": wide}
                 fixed |= dict.fromkeys(("dst_address", "acc_address", "param1", "slot"), 0)
-                fixed |= {"dst_stride": 7, "acc_stride": 6}
+                fixed |= {"dst_stride": 11, "acc_stride": 6}
                 command = maker.make(Opcode.SCALE, rows=5, groups=groups, **fixed)
                 bench.writes.clear()
                 await bench.run([command])
-                assert bench.writes == {name: 5 * -(-groups // per_word)}, (name, groups)
+                words = (1 + wide) * 5 * -(-groups // per_word)
+                assert bench.writes == {name: words}, (name, groups)
     bench.compare()
 
 
@@ -237,6 +341,9 @@ def error_cases(c: AcceleratorConfig):
     yield maker.make(Opcode.NORM, **base, slot=c.row_slots - 2)
     yield maker.make(Opcode.SCALE, **base, slot=1023)
     vector = {**base, "from_residual": 0, "add_residual": 0, "statistics": 0}
+    one = {"same_param1": 0} if c.decoder else {}
+    if c.decoder:
+        vector |= {**one, "same_param0": 0, "gated": 0}
     yield maker.make(Opcode.VECTOR, **vector | {"statistics": 1}, slot=c.row_slots)
     yield maker.make(Opcode.VECTOR, **vector, **acc)
     yield maker.make(Opcode.SCALE, **base, **acc)
@@ -246,13 +353,27 @@ def error_cases(c: AcceleratorConfig):
     yield maker.make(Opcode.VECTOR, **vector, param0=c.param_words - 1)
     to_memory = {"dst_memory": Memory.ACTIVATION, "dst_by_column": 0}
     yield maker.make(Opcode.VECTOR, **vector, two_stage=1, param1=c.param_words - 1, **to_memory)
-    yield maker.make(Opcode.SCALE, **base, param1=c.param_words - 1)
+    yield maker.make(Opcode.SCALE, **base, **one, param1=c.param_words - 1)
     norm = {**base, "slot": 0}
     yield maker.make(Opcode.NORM, **norm, write_residual=1, param0=c.param_words - 1)
     yield maker.make(Opcode.NORM, **norm, write_residual=1, res_dst_address=65535)
     far = {"dst_address": 65535, "dst_stride": 65535}
     yield maker.make(Opcode.VECTOR, **vector, dst_memory=Memory.ACTIVATION, dst_by_column=0, **far)
     yield maker.make(Opcode.VECTOR, **vector, dst_memory=Memory.WEIGHT, **far)
+    if not c.decoder:
+        return
+    # The last word of low bytes alone; of pairs and rotations, what only they reach.
+    place = {**to_memory, "dst_address": c.activation_words - 5, "dst_stride": 0}
+    yield maker.make(Opcode.VECTOR, **vector, **place, wide=1)
+    pairs = {**vector, "groups": 4, "gated": 1}
+    yield maker.make(Opcode.VECTOR, **pairs, param1=c.param_words - 1)
+    del vector["gated"]
+    yield maker.make(Opcode.VECTOR, **vector, rotate=1, res_address=c.residual_words - 1)
+    yield maker.make(Opcode.SELECT, **base, slot=SELECTED - 2)
+    yield maker.make(Opcode.SELECT, **base, **acc)
+    far = c.residual_words - 3 * selection_words(c)
+    place = {"write_residual": 1, "res_address": far + 1, "res_stride": selection_words(c)}
+    yield maker.make(Opcode.SELECT, **base, **place)
 
 
 @cocotb.test()
@@ -273,7 +394,7 @@ async def errors(dut):
         while not await bench.step():
             pass
         bench.offer(commands[0], 8)
-        for _ in range(100):
+        for _ in range(100 if bad.opcode != Opcode.SELECT else 1000):
             await bench.step()
         bench.offer(None)
         assert bench.errors == [(int(ErrorCode.ONCHIP_RANGE), 7)], (bad, bench.errors)

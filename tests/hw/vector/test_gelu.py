@@ -22,7 +22,7 @@ class ManyActivations(wiring.Component):
         m = Module()
         results = []
         for k in range(BATCH):
-            m.submodules[f"unit_{k}"] = unit = Activation()
+            m.submodules[f"unit_{k}"] = unit = Activation(silu=True)
             result = Signal(signed(32), name=f"result_{k}")
             m.d.comb += [
                 unit.i.eq(self.first + k),

@@ -1,19 +1,30 @@
 """Integer functions of the vector unit against exact integers and against PyTorch in float."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 
-from hw.isa import GELU_FRACTION_BITS, NORM_FRACTION_BITS, SCALE_FRACTION_BITS, Function
+from hw.isa import (
+    GELU_FRACTION_BITS,
+    NORM_FRACTION_BITS,
+    SCALE_FRACTION_BITS,
+    SUM_BITS,
+    Function,
+)
 from hw.vector.golden import (
     GELU_TABLES,
     Affine,
     activate,
     affine,
+    gated,
     middle,
     norm_row,
     pack_params,
     reciprocal_row,
+    rotated,
+    to_bytes,
     unpack_params,
 )
 
@@ -55,17 +66,51 @@ def test_params_are_checked(bad):
 
 
 @pytest.mark.parametrize(
-    ("function", "approximate"), [(Function.GELU_ERF, "none"), (Function.GELU_TANH, "tanh")]
+    ("function", "exact", "bound"),
+    [
+        (Function.GELU_ERF, torch.nn.functional.gelu, 1.4),
+        (Function.GELU_TANH, partial(torch.nn.functional.gelu, approximate="tanh"), 1.4),
+        (Function.SILU, torch.nn.functional.silu, 2.9),
+    ],
 )
-def test_gelu(function, approximate):
-    """All inputs; half a unit is the rounding, the rest the chords."""
+def test_curves(function, exact, bound):
+    """All inputs; half a unit is the rounding, the rest the chords, and the end of the table."""
     unit = 2.0**-GELU_FRACTION_BITS
-    exact = torch.nn.functional.gelu(
-        torch.from_numpy(EVERY * unit), approximate=approximate
-    ).numpy()
-    error = np.abs(activate(EVERY, function) * unit - exact).max() / unit
-    assert error <= 1.4, error
+    expected = exact(torch.from_numpy(EVERY * unit)).numpy()
+    error = np.abs(activate(EVERY, function) * unit - expected).max() / unit
+    assert error <= bound, error
     assert len(GELU_TABLES[function]) == 32
+
+
+def test_bytes():
+    """Two signed bytes of every number that they can hold, the nearest one of others."""
+    x = np.arange(-40000, 40000)
+    high, low = to_bytes(x)
+    for part in (high, low):
+        assert part.min() == -128 and part.max() == 127
+    assert (256 * high + low == np.clip(x, 256 * -128, 256 * 127 + 127)).all()
+
+
+def test_gate():
+    """A gate and what it multiplies, which saturates to 16 bits, in exact integers."""
+    for gate in (-(1 << 17), -3, (1 << 17) - 1):
+        for x in (-(1 << 17), -32768, 5, 32767, (1 << 17) - 1):
+            for offset, shift in ((0, 0), (-(1 << 39), 15), ((1 << 39) - 1, 63)):
+                p = Affine(*(np.array(v) for v in (9, offset, shift)))
+                inside = max(-32768, min(32767, x))
+                assert gated(np.array(gate), np.array(x), p) == (gate * inside + offset) >> shift
+
+
+def test_rotation():
+    """Pairs as complex numbers times those of their angles."""
+    rng = np.random.default_rng(SEED)
+    x = rng.integers(-(1 << 17), 1 << 17, (5, 12))
+    angles = rng.integers(-(1 << 15), 1 << 15, (5, 12))
+    p = Affine(np.array(0), np.array(1 << 13), np.array(14))
+    inside = np.clip(x, -32768, 32767).astype(np.float64)
+    turned = inside.view(np.complex128) * angles.astype(np.float64).view(np.complex128)
+    expected = np.floor((turned.view(np.float64) + (1 << 13)) / (1 << 14))
+    assert (rotated(x, angles, p) == expected).all()
 
 
 def test_relu_and_none():
@@ -107,8 +152,8 @@ def test_constant_rows_have_small_norm():
 def test_reciprocal():
     """1/l to 12 bits, over powers of two, their neighbours and random sums."""
     rng = np.random.default_rng(SEED)
-    powers = np.concatenate([(1 << np.arange(12, 40)) + d for d in (-1, 0, 1)])
-    total = np.concatenate([powers, rng.integers(1 << 12, 1 << 40, 100000)])
+    powers = np.concatenate([(1 << np.arange(12, SUM_BITS)) + d for d in (-1, 0, 1)])
+    total = np.concatenate([powers, rng.integers(1 << 12, 1 << SUM_BITS, 100000)])
     p = reciprocal_row(total)
     # O = l in units of 2^-8 gives 1 in units of 2^-9.
     value = p.mul * 2.0**-p.shift * (total * 2.0**-25 * 2**8) * 2.0**-SCALE_FRACTION_BITS

@@ -1,4 +1,5 @@
-"""Vector unit against golden on several shapes; the scenarios are in cocotb_unit.py."""
+"""Vector unit against golden on several shapes; the scenarios are in cocotb_unit.py, those of
+SELECT in cocotb_select.py."""
 
 import dataclasses
 
@@ -16,28 +17,36 @@ SMALL = dataclasses.replace(
 CONFIGS: dict[str, AcceleratorConfig] = {
     "4x4": dataclasses.replace(SMALL, name="4x4"),
     "12x8": dataclasses.replace(SMALL, name="12x8", rows=12, columns=8, lanes=4, bus_bytes=8),
-    "8x12": dataclasses.replace(SMALL, name="8x12", rows=8, columns=12, lanes=4, bus_bytes=8),
-    "16x16": dataclasses.replace(SMALL, name="16x16", rows=16, columns=16, lanes=8, bus_bytes=16),
+    "8x12": dataclasses.replace(
+        SMALL, name="8x12", rows=8, columns=12, lanes=4, bus_bytes=8, decoder=False
+    ),
+    "16x16": dataclasses.replace(
+        SMALL, name="16x16", rows=16, columns=16, lanes=8, bus_bytes=16, row_slots=140
+    ),
 }
 
 
-@pytest.mark.parametrize(
-    ("name", "simulator"),
-    [
-        ("4x4", "icarus"),
-        ("12x8", "icarus"),
-        ("8x12", "icarus"),
-        ("16x16", "verilator"),
-    ],
-)
-def test_unit(name: str, simulator: str):
+SIMULATORS = {"4x4": "icarus", "12x8": "icarus", "8x12": "icarus", "16x16": "verilator"}
+
+
+def run_unit(name: str, scenarios: str, commands: int) -> None:
+    """Scenarios with some or, on the faster simulator, three times as many random commands."""
+    config, simulator = CONFIGS[name], SIMULATORS[name]
+    commands *= 1 if simulator == "icarus" else 3
     run(
-        VectorUnit(CONFIGS[name]),
-        "tests.hw.vector.cocotb_unit",
+        VectorUnit(config),
+        f"tests.hw.vector.{scenarios}",
         simulators=(simulator,),
         name=f"vector_{name}",
-        env={
-            **config_to_environment(CONFIGS[name]),
-            "WEFT_TEST_COMMANDS": "20" if simulator == "icarus" else "60",
-        },
+        env={**config_to_environment(config), "WEFT_TEST_COMMANDS": str(commands)},
     )
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_unit(name: str):
+    run_unit(name, "cocotb_unit", 20)
+
+
+@pytest.mark.parametrize("name", [name for name, config in CONFIGS.items() if config.decoder])
+def test_select(name: str):
+    run_unit(name, "cocotb_select", 10)

@@ -1,201 +1,245 @@
-"""Random quantised decoders, whose integers are spread over their ranges."""
+"""Causal language models in plain PyTorch, their parts written in the ways people write them."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import random
 
-import numpy as np
+import torch
+import torch.nn.functional as functional
+from torch import Tensor, nn
 
-from hw.isa import Function
-from hw.vector.golden import Affine
-from sw.compiler.graph.inputs import FloatInput
-from sw.compiler.graph.operations import (
-    Cache,
-    DecoderState,
-    QuantCachedAttention,
-    QuantGated,
-    QuantGraph,
-    QuantHead,
-    QuantInput,
-    QuantLinear,
-    QuantNorm,
-    Tensor,
-)
+__all__ = ["Decoder", "random_decoder"]
 
-__all__ = ["Shape", "random_decoder", "random_shape"]
+NORMS = ("module", "function", "square", "product", "quotient", "norm", "gain first", "layer")
+ROTARY = ("half", "half sums", "pairs", "pairs sums", "none")
+TABLES = ("computed", "buffer", "outer")
+SHARING = ("expand", "interleave", "gqa")
+ATTENTION = ("causal", "boolean", "additive", "written", "filled", "scaled queries")
+FEED = ("silu", "sigmoid", "fused", "exp", "gelu", "gated gelu")
 
 
-@dataclass(frozen=True)
-class Shape:
-    """Sizes of a decoder."""
+class Norm(nn.Module):
+    """RMS norm (or layer norm) over the last dimension."""
 
-    hidden: int
-    heads: int
-    kv_heads: int
-    dim: int
-    ffn: int
-    layers: int
-    vocabulary: int
-    context: int
-    prefix: int
-    key_block: int
-    gated: bool
+    def __init__(self, kind: str, width: int) -> None:
+        super().__init__()
+        self.kind, self.width = kind, width
+        self.eps = 1e-5 if kind == "quotient" else 1e-6
+        self.weight = nn.Parameter(1 + 0.3 * torch.randn(width))
+        self.inner: nn.Module | None = None
+        if kind == "module":
+            self.inner = nn.RMSNorm(width, eps=self.eps)
+        if kind == "layer":
+            self.inner = nn.LayerNorm(width)
 
-
-def random_shape(rng: np.random.Generator, largest: int = 40) -> Shape:
-    kv_heads = int(rng.integers(1, 4))
-    return Shape(
-        hidden=int(rng.integers(3, largest)),
-        heads=kv_heads * int(rng.integers(1, 4)),
-        kv_heads=kv_heads,
-        dim=2 * int(rng.integers(2, 13)),
-        ffn=int(rng.integers(3, 2 * largest)),
-        layers=int(rng.integers(1, 3)),
-        vocabulary=int(rng.integers(40, 150)),
-        context=int(rng.integers(12, 60)),
-        prefix=int(rng.integers(0, 3)),
-        key_block=int(rng.choice([16, 32])),
-        gated=bool(rng.integers(2)),
-    )
-
-
-class _Maker:
-    """Operations one by one; `x` names the residual stream."""
-
-    def __init__(self, shape: Shape, rng: np.random.Generator):
-        self.shape, self.rng = shape, rng
-        self.graph = QuantGraph(batch=1, tokens=1)
-        self.graph.inputs = [FloatInput("ids", "tokens", (1, 1))]
-        self.graph.decoder = DecoderState(
-            context=shape.context, prefix=tuple(int(n) for n in rng.integers(0, 9, shape.prefix))
-        )
-
-    def tensor(self, name: str, bits: int, features: int) -> str:
-        self.graph.tensors[name] = Tensor(
-            name, bits, features, np.ones(1), np.zeros(1)
-        )
-        return name
-
-    def weight(self, outputs: int, inputs: int) -> np.ndarray:
-        return self.rng.integers(-127, 128, (outputs, inputs)).astype(np.int8)
-
-    def affine(self, count: int, reach: float, wanted: float) -> Affine:
-        """From values of about `reach` to about `wanted`."""
-        shift = np.full(count, 15 + max(0, round(math.log2(reach / wanted))), np.int64)
-        mul = wanted / reach * 2.0**shift * self.rng.uniform(0.5, 1, count)
-        mul = np.clip(np.rint(mul), -32768, 32767).astype(np.int64)
-        offset = (1 << (shift - 1)) + self.rng.integers(-99, 99, count) * (1 << (shift - 6))
-        return Affine(mul, offset, shift)
-
-    def linear(self, x: str, outputs: int, wanted: float, **more) -> QuantLinear:
-        features = self.graph.tensors[x].features
-        reach = 127 * 32768 * 0.2 * math.sqrt(features)
-        op = QuantLinear(
-            x, self.weight(outputs, features), self.affine(outputs, reach, wanted), **more
-        )
-        self.graph.ops.append(op)
-        return op
-
-    def norm(self, x: str, out: str) -> str:
-        features = self.graph.tensors[x].features
-        self.tensor(out, 16, features)
-        to8 = self.affine(features, 4096, 16000)
-        self.graph.ops.append(
-            QuantNorm(x, features, 1000, to8=to8, out8=out, rms=bool(self.rng.integers(4)))
-        )
-        return out
-
-    def scalar(self, shift: int) -> Affine:
-        return Affine(np.ones(1, np.int64), np.array([1 << (shift - 1)]), np.array([shift]))
-
-    def attention(self, x: str, layer: int) -> str:
-        s, state = self.shape, self.graph.decoder
-        assert state is not None
-        angle = self.rng.uniform(0, 6.28, (s.context, s.dim // 2))
-        table = np.stack([np.cos(angle), np.sin(angle)], axis=-1).reshape(s.context, s.dim)
-        turns = layer == 0 or self.rng.integers(2)
-        if turns:
-            state.angles[f"angles{layer}"] = np.rint(table * 2**14).astype(np.int16)
-        angles = {"angles": f"angles{layer}", "second": self.scalar(14)} if turns else {}
-        names = [f"{kind}{layer}" for kind in "qkv"]
-        q, k, v = (
-            self.tensor(name, bits, heads * s.dim)
-            for name, bits, heads in zip(
-                names, (16, 16, 8), (s.heads, s.kv_heads, s.kv_heads), strict=True
+    def forward(self, x: Tensor) -> Tensor:
+        if self.inner is not None:
+            return self.inner(x)
+        if self.kind == "function":
+            return functional.rms_norm(x, (self.width,), self.weight, self.eps)
+        if self.kind == "square":
+            y = x.to(torch.float32)
+            y = y * torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + self.eps)
+            return self.weight * y.to(x.dtype)
+        if self.kind == "product":
+            return (x * torch.rsqrt(torch.mean(x * x, dim=-1, keepdim=True) + self.eps)) * (
+                self.weight.float()
             )
-        )
-        self.linear(x, s.heads * s.dim, 20000, out8=q, **angles)
-        self.linear(x, s.kv_heads * s.dim, 20000, out8=k, **angles)
-        self.linear(x, s.kv_heads * s.dim, 100, out8=v)
-        features = s.kv_heads * s.dim
-        state.caches[f"cache{layer}"] = Cache(
-            s.kv_heads,
-            s.dim,
-            self.rng.integers(-32768, 32640, (s.prefix, features)).astype(np.int16),
-            self.rng.integers(-128, 128, (s.prefix, features)).astype(np.int8),
-        )
-        out = self.tensor(f"o{layer}", 16, s.heads * s.dim)
-        # Scores reach about 2^(14 + 7 - 2) * sqrt(dim): a few octaves.
-        shift = 9 + round(math.log2(math.sqrt(s.dim)))
-        shifts = np.repeat(self.rng.integers(shift - 2, shift + 3, s.kv_heads), s.heads // s.kv_heads)
-        self.graph.ops.append(
-            QuantCachedAttention(
-                q, k, v, f"cache{layer}", s.heads, s.kv_heads,
-                tuple(int(n) for n in shifts), self.scalar(2), out,
-                lead=int(self.rng.integers(2)), key_block=s.key_block,
-            )  # fmt: skip
-        )
-        return out
+        if self.kind == "quotient":
+            return x / (x.square().mean(-1, keepdim=True) + self.eps).sqrt() * (1 + self.weight)
+        if self.kind == "norm":
+            size = x.norm(2, dim=-1, keepdim=True) * self.width**-0.5
+            return self.weight * (x / torch.sqrt(size * size + self.eps))
+        return x * (self.weight * (x.pow(2).mean(-1, keepdim=True) + self.eps) ** -0.5)
 
-    def ffn(self, x: str, layer: int) -> str:
-        s = self.shape
-        out = self.tensor(f"ffn{layer}", 16, s.ffn)
-        features = self.graph.tensors[x].features
-        if not s.gated:
-            self.linear(
-                x, s.ffn, 3000, out8=out, function=Function.GELU_TANH, second=self.scalar(1)
+
+class Rotary(nn.Module):
+    """Rotary embedding of the first `width` features of heads [1, heads, tokens, dim]."""
+
+    def __init__(self, kind: str, tables: str, width: int, context: int, factor: float) -> None:
+        super().__init__()
+        self.kind, self.tables, self.width, self.factor = kind, tables, width, factor
+        frequencies = 1000.0 ** -(torch.arange(0, width, 2).float() / width)
+        self.register_buffer("frequencies", frequencies, persistent=False)
+        angles = torch.arange(context).float()[:, None] * frequencies
+        self.register_buffer("cosine", angles.cos() * factor, persistent=False)
+        self.register_buffer("sine", angles.sin() * factor, persistent=False)
+
+    def angles(self, tokens: int) -> tuple[Tensor, Tensor]:
+        if self.tables == "buffer":
+            return self.cosine[:tokens], self.sine[:tokens]  # pyright: ignore
+        if self.tables == "outer":
+            angles = torch.outer(torch.arange(tokens).float(), self.frequencies)  # pyright: ignore
+        else:
+            angles = torch.arange(tokens)[None, :, None] * self.frequencies[None, None]  # pyright: ignore
+        return angles.cos() * self.factor, angles.sin() * self.factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kind == "none":
+            return x
+        cosine, sine = self.angles(x.shape[-2])
+        rest = x[..., self.width :]
+        x = x[..., : self.width]
+        if self.kind == "half":
+            cosine, sine = torch.cat([cosine, cosine], -1), torch.cat([sine, sine], -1)
+            half = self.width // 2
+            turned = torch.cat((-x[..., half:], x[..., :half]), dim=-1)
+            x = x * cosine + turned * sine
+        elif self.kind == "half sums":
+            a, b = x.chunk(2, dim=-1)
+            x = torch.cat([a * cosine - b * sine, b * cosine + a * sine], dim=-1)
+        elif self.kind == "pairs":
+            cosine, sine = (t.repeat_interleave(2, dim=-1) for t in (cosine, sine))
+            a, b = x[..., ::2], x[..., 1::2]
+            x = (x * cosine) + (torch.stack((-b, a), dim=-1).flatten(-2) * sine)
+        else:
+            a, b = x.unflatten(-1, (-1, 2)).unbind(-1)
+            x = torch.stack([a * cosine - b * sine, a * sine + b * cosine], -1).flatten(-2)
+        return torch.cat([x, rest], dim=-1) if rest.shape[-1] else x
+
+
+class Attention(nn.Module):
+    def __init__(self, choose: random.Random, width: int, context: int) -> None:
+        super().__init__()
+        self.kv_heads = choose.choice((1, 1, 2, 3))
+        self.heads = self.kv_heads * choose.choice((1, 2, 3))
+        self.dim = choose.choice((4, 6, 8, 12))
+        self.fused = choose.random() < 0.4
+        self.sharing, self.kind = choose.choice(SHARING), choose.choice(ATTENTION)
+        sizes = [self.heads * self.dim, self.kv_heads * self.dim, self.kv_heads * self.dim]
+        bias = choose.random() < 0.5
+        self.sizes = sizes
+        self.qkv = nn.Linear(width, sum(sizes), bias=bias) if self.fused else None
+        self.parts = nn.ModuleList(nn.Linear(width, size, bias=bias) for size in sizes)
+        self.out = nn.Linear(sizes[0], width, bias=bias)
+        kind = choose.choice(NORMS[:-1])
+        normed = choose.random() < 0.4
+        self.norms = nn.ModuleList(Norm(kind, self.dim) for _ in "qk") if normed else None
+        turned = self.dim if choose.random() < 0.6 else 2 * choose.randint(1, self.dim // 2)
+        factor = choose.choice((1.0, 1.0, 1.2)) if turned == self.dim else 1.0
+        self.rotary = Rotary(choose.choice(ROTARY), choose.choice(TABLES), turned, context, factor)
+        mask = torch.ones(context, context, dtype=torch.bool).tril()
+        self.register_buffer("mask", mask, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = x.shape[1]
+        if self.qkv is not None:
+            parts = self.qkv(x).split(self.sizes, dim=-1)
+        else:
+            parts = [part(x) for part in self.parts]
+        q, k, v = (part.view(1, tokens, -1, self.dim) for part in parts)
+        if self.norms is not None:
+            q, k = self.norms[0](q), self.norms[1](k)
+        q, k, v = (item.transpose(1, 2) for item in (q, k, v))
+        q, k = self.rotary(q), self.rotary(k)
+        times = self.heads // self.kv_heads
+        grouped = self.sharing == "gqa" and self.kind in ("causal", "boolean", "additive")
+        if not grouped:
+            k, v = (self.repeated(item, times) for item in (k, v))
+        out = self.attend(q, k, v, tokens, {"enable_gqa": True} if grouped else {})
+        return self.out(out.transpose(1, 2).reshape(1, tokens, -1))
+
+    def repeated(self, x: Tensor, times: int) -> Tensor:
+        if self.sharing == "interleave":
+            return x.repeat_interleave(times, dim=1)
+        wide = x[:, :, None].expand(-1, -1, times, -1, -1)
+        return wide.reshape(1, self.heads, *x.shape[2:])
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, tokens: int, sharing: dict) -> Tensor:
+        causal = self.mask[:tokens, :tokens]  # pyright: ignore
+        if self.kind == "causal":
+            return functional.scaled_dot_product_attention(q, k, v, is_causal=True, **sharing)
+        if self.kind == "boolean":
+            places = torch.arange(tokens)
+            return functional.scaled_dot_product_attention(
+                q, k, v, places[:, None] >= places, scale=0.3, **sharing
             )
-            return out
-        reach = 127 * 32768 * 0.2 * math.sqrt(features)
-        self.graph.ops.append(
-            QuantGated(
-                x,
-                self.weight(s.ffn, features),
-                self.weight(s.ffn, features),
-                self.affine(s.ffn, reach, 3000),
-                self.affine(s.ffn, reach, 20000),
-                self.scalar(12),
-                out,
-            )
-        )
-        return out
-
-    def add(self, x: str, stream: str, out: str) -> str:
-        self.tensor(out, 16, self.shape.hidden)
-        self.linear(
-            x, self.shape.hidden, 9000, residual=stream, out16=out,
-            residual_shift=int(self.rng.integers(2)),
-        )  # fmt: skip
-        return out
+        if self.kind == "additive":
+            added = torch.full((tokens, tokens), float("-inf")).triu(1)
+            return functional.scaled_dot_product_attention(q, k, v, added[None], **sharing)
+        if self.kind == "written":
+            scores = q @ k.transpose(-2, -1) / math.sqrt(self.dim)
+            scores = scores + torch.where(causal, 0.0, torch.finfo(torch.float32).min)
+        elif self.kind == "filled":
+            scores = torch.matmul(q, k.mT) * self.dim**-0.5
+            scores = scores.masked_fill(~causal, float("-inf"))
+        else:
+            scores = (q * self.dim**-0.5) @ k.transpose(2, 3)
+            scores = scores.masked_fill(causal[None, None] == 0, float("-inf"))
+        return torch.softmax(scores, dim=-1, dtype=torch.float32) @ v
 
 
-def random_decoder(shape: Shape, rng: np.random.Generator) -> QuantGraph:
-    """A decoder of this shape. Every operation is one that a quantised model has."""
-    maker = _Maker(shape, rng)
-    graph = maker.graph
-    x = maker.tensor("x", 16, shape.hidden)
-    table = rng.integers(-9000, 9000, (shape.vocabulary, shape.hidden)).astype(np.int16)
-    constant = None
-    if rng.integers(2):
-        constant = rng.integers(-3000, 3000, (shape.context, shape.hidden)).astype(np.int16)
-    graph.ops.append(QuantInput(x, "embedding", ("ids",), (table,), constant))
-    for layer in range(shape.layers):
-        attended = maker.attention(maker.norm(x, f"n{layer}"), layer)
-        x = maker.add(attended, x, f"a{layer}")
-        x = maker.add(maker.ffn(maker.norm(x, f"m{layer}"), layer), x, f"f{layer}")
-    final = maker.norm(x, "final")
-    weight = maker.weight(shape.vocabulary, shape.hidden)
-    shift = 18 + rng.integers(0, 3, shape.vocabulary)
-    graph.ops.append(QuantHead(final, weight, shift, "selection"))
-    return graph
+class Feed(nn.Module):
+    def __init__(self, kind: str, width: int, inner: int, bias: bool) -> None:
+        super().__init__()
+        self.kind = kind
+        self.up = nn.Linear(width, 2 * inner if kind == "fused" else inner, bias=bias)
+        self.gate = nn.Linear(width, inner, bias=bias)
+        self.down = nn.Linear(inner, width, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kind == "fused":
+            gate, up = self.up(x).chunk(2, dim=-1)
+            return self.down(functional.silu(gate) * up)
+        up, gate = self.up(x), self.gate(x)
+        if self.kind == "silu":
+            return self.down(functional.silu(gate) * up)
+        if self.kind == "sigmoid":
+            return self.down(up * (gate * torch.sigmoid(gate)))
+        if self.kind == "exp":
+            return self.down(gate / (1 + torch.exp(-gate)) * up)
+        if self.kind == "gated gelu":
+            return self.down(functional.gelu(gate, approximate="tanh") * up)
+        return self.down(functional.gelu(up))
+
+
+class Block(nn.Module):
+    def __init__(self, choose: random.Random, width: int, context: int) -> None:
+        super().__init__()
+        self.first, self.second = (Norm(choose.choice(NORMS), width) for _ in range(2))
+        self.attention = Attention(choose, width, context)
+        inner, bias = choose.randint(9, 40), choose.random() < 0.3
+        self.feed = Feed(choose.choice(FEED), width, inner, bias)
+        self.parallel = choose.random() < 0.2
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.parallel:
+            return x + self.attention(self.first(x)) + self.feed(self.second(x))
+        x = x + self.attention(self.first(x))
+        return x + self.feed(self.second(x))
+
+
+class Decoder(nn.Module):
+    """Token numbers [1, tokens] to logits [1, tokens, vocabulary]."""
+
+    def __init__(self, choose: random.Random, context: int) -> None:
+        super().__init__()
+        width, vocabulary = choose.randint(16, 48), choose.randint(20, 60)
+        self.tokens = nn.Embedding(vocabulary, width)
+        self.positions = nn.Embedding(context, width) if choose.random() < 0.3 else None
+        self.scale = choose.choice((1.0, width**0.5))
+        self.blocks = nn.ModuleList(Block(choose, width, context) for _ in range(1))
+        self.norm = Norm(choose.choice(NORMS), width)
+        self.head = nn.Linear(width, vocabulary, bias=choose.random() < 0.2)
+        if choose.random() < 0.5:
+            self.head.weight = self.tokens.weight
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.tokens(tokens) * self.scale
+        if self.positions is not None:
+            x = x + self.positions(torch.arange(tokens.shape[1]))
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x))
+
+
+def random_decoder(seed: int, context: int) -> Decoder:
+    """A decoder in eval mode, all of it chosen by the seed."""
+    torch.manual_seed(seed)
+    model = Decoder(random.Random(seed), context).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(2)
+    return model

@@ -41,7 +41,7 @@ def copy_program(config: AcceleratorConfig) -> bytes:
             Opcode.STORE,
             Region.IO,
             WORDS * config.activation_pitch,
-            waits=(Wait(Unit.LOAD_WEIGHTS, 1), None, None),
+            waits=(Wait(Unit.LOAD_WEIGHTS, 0), None, None),
         ),
         halt(),
     )

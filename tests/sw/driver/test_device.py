@@ -9,7 +9,7 @@ import torch
 
 from hw.config import PRESETS
 from hw.isa import COMMAND_BYTES, Command, ErrorCode, Opcode, Region, Unit, Wait
-from hw.registers import Register, region_address
+from hw.registers import Register, region_address, register_address
 from sim.board import simulated_board
 from sw.driver import (
     AddressSpaceError,
@@ -28,6 +28,7 @@ from tests.sw.driver.programs import (
     assemble,
     copy_program,
     halt,
+    long_program,
     transfer,
 )
 
@@ -108,18 +109,19 @@ ERRORS = {
         "STORE",
     ),
     "on-chip": (
-        assemble(transfer(Opcode.LOAD, Region.IO, 0, address=CONFIG.activation_words - 2), halt()),
+        assemble(
+            transfer(
+                Opcode.LOAD,
+                Region.IO,
+                0,
+                address=CONFIG.activation_words - 2,
+                waits=(Wait(Unit.STORE, 0), Wait(Unit.VECTOR, 2), None),
+            ),
+            halt(),
+        ),
         ErrorCode.ONCHIP_RANGE,
         0,
-        "LOAD region=IO",
-    ),
-    "wait": (
-        assemble(
-            transfer(Opcode.LOAD, Region.IO, 0, waits=(Wait(Unit.STORE, 1), None, None)), halt()
-        ),
-        ErrorCode.WAIT_UNSATISFIABLE,
-        0,
-        "[STORE 1]",
+        "[STORE, VECTOR -2]",
     ),
     "no HALT": (assemble(transfer(Opcode.LOAD, Region.IO, 0)), ErrorCode.PROGRAM_END, 1, "none"),
 }
@@ -136,6 +138,68 @@ def test_machine_errors(device, name):
     assert code.name in str(caught.value) and text in str(caught.value)
     # The device goes on working.
     assert (device.load(CopyProgram(CONFIG))(data()) == data()).all()
+
+
+def test_registers_that_commands_name(device):
+    """What they hold outlives programs, errors and resets; a program that runs has them alone."""
+    held = {number: 0x12345678 * number & 0xFFFFF for number in range(1, 16)}
+
+    def check():
+        found = device.read_registers(register_address(0), 16)
+        assert found == [0, *held.values()]
+
+    device.load_commands(copy_program(CONFIG), io_bytes=1024)
+    for number in range(16):
+        device.write_register(register_address(number), 0xFFF00000 | 0x12345678 * number)
+    check()
+    device.reset()
+    check()
+    change = {"register": 3, "value": 5, "predicate": 4}
+    image = assemble(Command(Opcode.ADD, change), Command(Opcode.BARRIER)) + bytes(32)
+    commands = device.load_commands(image)
+    held[3] = (held[3] + 5) & 0xFFFFF
+    with pytest.raises(MachineError, match="ILLEGAL_COMMAND"):
+        device.run(commands, max_cycles=100_000)
+    check()
+    commands = device.load_commands(long_program(CONFIG), io_bytes=1 << 16)
+    device.write_register(Register.CONTROL, 1)
+    device.write_register(register_address(3), 1)
+    assert device.wait(10_000_000)
+    device.write_register(Register.INTERRUPT, 1)
+    check()
+    held[3] = 1
+    device.write_register(register_address(3), 1)
+    check()
+
+
+def test_registers_move_and_drop_commands(device):
+    pitch, words = CONFIG.activation_pitch, 2
+    size = words * pitch
+    load = transfer(Opcode.LOAD, Region.IO, 0, words, register=1, predicate=2, limit=-3)
+    loaded = (Wait(Unit.LOAD_WEIGHTS, 0), None, None)
+    store = transfer(Opcode.STORE, Region.IO, 8 * size, words, register=3, waits=loaded)
+    program = assemble(load, store, Command(Opcode.ADD, {"register": 3, "value": words}), halt())
+    commands = device.load_commands(program, io_bytes=16 * size)
+    content = np.arange(16 * size, dtype=np.uint8)
+    device.write(Region.IO, 0, content)
+    for number, value in ((1, 2 * words), (2, 4), (3, words)):
+        device.write_register(register_address(number), value)
+    device.run(commands, max_cycles=100_000)
+    content[9 * size : 10 * size] = content[2 * size : 3 * size]
+    assert device.raw_counters()["commands"] == 4
+    # Nothing is loaded any more, and stored behind it.
+    device.write_register(register_address(2), 3)
+    device.run(commands, max_cycles=100_000)
+    content[10 * size : 11 * size] = content[2 * size : 3 * size]
+    assert (device.read(Region.IO, 0, 16 * size) == content).all()
+    assert device.raw_counters()["commands"] == 3
+    assert device.read_register(register_address(3)) == 3 * words
+    # Beyond 32 bits is beyond every window.
+    device.write_register(register_address(3), (1 << 20) - 1)
+    program = assemble(transfer(Opcode.STORE, Region.IO, (1 << 32) - pitch, 1, register=3), halt())
+    commands = device.load_commands(program, io_bytes=64)
+    with pytest.raises(MachineError, match="DMA_WINDOW"):
+        device.run(commands, max_cycles=100_000)
 
 
 def test_a_base_that_the_bus_cannot_reach(device, monkeypatch):

@@ -137,7 +137,7 @@ def test_statistics_wrap():
 @pytest.mark.parametrize("field", ["offset", "dram_stride"])
 def test_unaligned_transfers_are_illegal_whatever_else_is_wrong(opcode, field):
     values = {"memory": Memory.ACTIVATION, "words": 1, "runs": 1, "address": 65535, field: 2}
-    waits = (Wait(Unit.STORE, 1), None, None)
+    waits = (Wait(Unit.STORE, 0), None, None)
     with pytest.raises(MachineStop, match="multiple of 4") as caught:
         run("tiny", Command(opcode, values, waits))
     assert caught.value.code == ErrorCode.ILLEGAL_COMMAND

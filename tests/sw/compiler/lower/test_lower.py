@@ -25,7 +25,7 @@ from tests.sw.compiler.random_graphs import (
     random_inputs,
     random_mixture,
 )
-from tests.sw.compiler.shuffle import Shuffler, commands_of
+from tests.sw.compiler.shuffle import commands_of, shuffled
 
 ALL_CONFIGS = {**CONFIGS, **PRESETS}
 
@@ -94,7 +94,7 @@ def test_any_order_that_waits_allow(config, seed):
     inputs = random_inputs(graph)
     program = lower(graph, config)
     want = run_reference(graph, inputs)
-    got = program.read_outputs(Shuffler(program, inputs, seed).run())
+    got = program.read_outputs(shuffled(program, inputs, seed))
     for result, expected in zip(got, want, strict=True):
         np.testing.assert_array_equal(result, expected)
 
@@ -114,7 +114,7 @@ def test_missing_waits_are_noticed():
         ]
         wrong = False
         for seed in range(8):
-            io = Shuffler(program, inputs, seed, stream).run()
+            io = shuffled(program, inputs, seed, stream)
             got = program.read_outputs(io)
             wrong |= any((a != b).any() for a, b in zip(got, want, strict=True))
         assert wrong, unit
@@ -129,7 +129,7 @@ def test_counts_wrap():
     units = [command.unit for command in commands_of(program)]
     assert units.count(Unit.MATRIX) > 4096
     inputs = random_inputs(b.graph)
-    (got,) = program.read_outputs(Shuffler(program, inputs, 0).run())
+    (got,) = program.read_outputs(shuffled(program, inputs, 0))
     np.testing.assert_array_equal(got, run_reference(b.graph, inputs)[0])
 
 

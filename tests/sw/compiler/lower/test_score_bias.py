@@ -14,7 +14,7 @@ from sw.compiler.graph.retarget import with_shape
 from sw.compiler.lower.lower import lower
 from tests.sw.compiler.execution import CONFIGS, run_golden
 from tests.sw.compiler.random_graphs import Builder, random_encoder, random_inputs
-from tests.sw.compiler.shuffle import Shuffler
+from tests.sw.compiler.shuffle import shuffled
 
 
 def biased(seed: int, **options) -> QuantGraph:
@@ -109,7 +109,7 @@ def test_any_order_that_waits_allow(seed):
     graph = biased(7, tokens=37, key_block=8, masked=True)
     inputs = random_inputs(graph)
     program = lower(graph, CONFIGS["4x4"])
-    got = program.read_outputs(Shuffler(program, inputs, seed).run())
+    got = program.read_outputs(shuffled(program, inputs, seed))
     for result, expected in zip(got, run_reference(graph, inputs), strict=True):
         np.testing.assert_array_equal(result, expected)
 

@@ -12,7 +12,8 @@ from hw.vector.rsqrt import NormRow
 from sw.bench import workloads
 from sw.compiler.lower.lower import lower
 from sw.compiler.stream.allocate import DoesNotFit, Pool
-from sw.compiler.stream.order import NORM_ROW_CYCLES
+from sw.compiler.stream.emit import Emitter
+from sw.compiler.stream.order import NORM_ROW_CYCLES, merge
 from tests.sw.compiler.execution import CONFIGS
 from tests.sw.compiler.random_graphs import random_mixture
 
@@ -80,6 +81,16 @@ def test_pool_takes_what_was_given_back_first():
     assert pool.take(6) == 6  # joined with what came back later
     with pytest.raises(AssertionError, match="nothing lives at 8"):
         pool.give_back(8)
+
+
+@pytest.mark.parametrize(
+    ("rows", "wide", "tile"), [(1, 0, 16), (1, 1, 16), (9, 1, 18), (20, 0, 20), (20, 1, 40)]
+)
+def test_a_wide_row_enters_the_array_twice(rows, wide, tile):
+    """A tile takes its rows or its 16 words, whichever are more."""
+    emitter = Emitter(get_config("base"))
+    emitter.emit(isa.Opcode.GEMM, rows=rows, k_tiles=3, n_tiles=2, wide=wide)
+    assert merge(emitter)[1].matrix_busy == 6 * tile
 
 
 def test_norm_rows_take_what_the_model_says():

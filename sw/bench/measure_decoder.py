@@ -1,0 +1,112 @@
+"""Measure passes of a decoder: cycles of the RTL, every byte against golden, use of the memory."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+from hw.isa import COMMAND_BYTES, Region
+from sim.trace import write_chrome_trace
+from sw.bench.measure import STALLS, Step, silent
+from sw.compiler.program.decoder_program import DecoderProgram, Entry
+from sw.driver import VerilatorDevice, open_device
+from sw.driver.decoder import LoadedDecoder, Session
+from sw.driver.device import Device
+
+__all__ = ["measure_pass"]
+
+
+def _session(device: Device, program: DecoderProgram, position: int, seed: int) -> Session:
+    """A sequence of `position` tokens whose cache holds anything: cycles do not depend on it."""
+    model = LoadedDecoder(device, program)
+    session = model.session()
+    rng = np.random.default_rng(seed)
+    session.image = rng.integers(0, 256, program.workspace_bytes, np.uint8)
+    session.position = position
+    return session
+
+
+def _written(device: Device, program: DecoderProgram) -> np.ndarray:
+    """Everything that a pass may write."""
+    workspace = device.read(Region.WORKSPACE, 0, program.workspace_bytes)
+    return np.concatenate([workspace, device.read(Region.IO, 0, program.io_bytes)])
+
+
+def measure_pass(
+    program: DecoderProgram,
+    tokens: int,
+    position: int,
+    *,
+    memory_latency: int = 64,
+    memory_width: int = 16,
+    trace: str | None = None,
+    seed: int = 0,
+    step: Step = silent,
+) -> dict[str, Any]:
+    """One pass of `tokens` tokens behind `position` others, on golden and in Verilator.
+
+    `bandwidth_share`: bytes of weights, keys and values that the pass must read / (bytes of the bus
+    * cycles). `array_share`: products of two bytes / (R * C * cycles).
+    """
+    entry: Entry = program.entries[tokens]
+    ids = np.random.default_rng(seed + 1).integers(0, int(program.order.max()) + 1, tokens)
+    step("Golden model")
+    with open_device("golden", config=program.config) as golden:
+        session = _session(golden, program, position, seed)
+        started = time.perf_counter()
+        session.model.run(session, ids)
+        golden_seconds = time.perf_counter() - started
+        expected = _written(golden, program)
+    build = step("Verilator model")
+    with open_device(
+        "verilator",
+        config=program.config,
+        memory_latency=memory_latency,
+        memory_width=memory_width,
+        trace=bool(trace),
+        progress=lambda _text, done, total: build(done, total),
+    ) as rtl:
+        session = _session(rtl, program, position, seed)
+        run = step("Running the RTL")
+        total = max(entry.estimated_cycles, 1)
+        session.model.place(session)
+        started = time.perf_counter()
+        session.model.run(session, ids, lambda cycles: run(min(cycles, total), total))
+        seconds = time.perf_counter() - started
+        found = _written(rtl, program)
+        counters = rtl.counters()
+        if trace and isinstance(rtl, VerilatorDevice):
+            places = [entry.places[index] for index in entry.command_place]
+            write_chrome_trace(trace, rtl.events(), entry.commands, places)
+    config, cycles = program.config, int(counters["cycles"])
+    needed = program.work.bytes_of(entry, position)
+    products = program.work.products_of(entry, position)
+    traffic = counters["dram_read_bytes"] + counters["dram_write_bytes"]
+    return {
+        "config": config.name,
+        "tokens": tokens,
+        "context": position + tokens,
+        "cycles": cycles,
+        "estimated_cycles": entry.estimated_cycles,
+        "bandwidth_share": needed / (memory_width * cycles),
+        "array_share": products / (config.rows * config.columns * cycles),
+        "bit_exact": bool(np.array_equal(found, expected)),
+        "needed_bytes": needed,
+        "array_products": products,
+        "dram_read_bytes": counters["dram_read_bytes"],
+        "dram_write_bytes": counters["dram_write_bytes"],
+        "bandwidth_utilization": traffic / (memory_width * cycles),
+        "onchip_bytes": config.onchip_bytes,
+        "commands": entry.command_count,
+        "command_share": entry.command_count * COMMAND_BYTES / (memory_width * cycles),
+        "matrix_busy": int(counters["matrix_busy"]),
+        "stalls": {name: int(counters[name]) for name in STALLS},
+        "vector_busy": int(counters["vector_busy"]),
+        "memory_latency": memory_latency,
+        "memory_width": memory_width,
+        "golden_seconds": golden_seconds,
+        "wall_seconds": seconds,
+        "simulated_khz": cycles / seconds / 1000,
+    }

@@ -1,0 +1,164 @@
+"""`weft bench decode`, `prefill` and `smollm2`: passes of language models on the RTL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+from rich.table import Table
+
+from hw.config import get_config
+from hw.isa import SELECTED
+from sw.bench.decoders import DecoderShape, decoder
+from sw.bench.measure import STALLS
+from sw.bench.measure_decoder import measure_pass
+from sw.cli.common import OUTPUT_FILE, config_option, memory_options, steps, write_json
+from sw.cli.screen import show
+from sw.compiler.errors import CompileError
+from sw.compiler.lower.decoder import lower_decoder
+from sw.compiler.program.decoder_program import DecoderProgram
+
+__all__ = ["decode", "prefill", "smollm2"]
+
+
+def _shape_options(command: Callable) -> Callable:
+    sizes = {
+        "hidden": (576, "Width of the residual stream."),
+        "heads": (9, "Query heads."),
+        "kv-heads": (3, "Key/value heads."),
+        "ffn": (1536, "Width of the feed-forward layers."),
+        "layers": (2, "Layers."),
+        "vocab": (4096, "Tokens of the vocabulary."),
+    }
+    for name, (default, text) in reversed(sizes.items()):
+        number = click.IntRange(min=1)
+        command = click.option(
+            f"--{name}", default=default, type=number, show_default=True, help=text
+        )(command)
+    return command
+
+
+def _measuring(command: Callable) -> Callable:
+    for option in (
+        click.option("--json", "json_file", type=OUTPUT_FILE, help="Write the measurement there."),
+        click.option(
+            "--trace", type=OUTPUT_FILE, help="Write a timeline of every command (for Perfetto)."
+        ),
+        memory_options,
+        config_option,
+    ):
+        command = option(command)
+    return command
+
+
+def _measure(
+    title: str,
+    make: Callable[[], DecoderProgram],
+    tokens: int,
+    context: int,
+    json_file: str | None,
+    **options: Any,
+) -> None:
+    """Make a program, measure the pass that ends at `context`, show and write what was found."""
+    with steps() as step:
+        step("Compiling")
+        program = make()
+        if context > program.context or tokens > context - len(program.prefix):
+            raise CompileError(
+                f"a pass of {tokens} tokens up to position {context} does not fit a context of "
+                f"{program.context} with a prefix of {len(program.prefix)}"
+            )
+        result = measure_pass(program, tokens, context - tokens, step=step, **options)
+    cycles, table = result["cycles"], Table(title=f"{title} on {result['config']}")
+    table.add_column("what")
+    table.add_column("value", justify="right")
+    table.add_column("share", justify="right")
+    estimate = result["estimated_cycles"]
+    rows = [
+        ("cycles", f"{cycles:,}", ""),
+        ("predicted with a full context", f"{estimate:,}", f"{estimate / cycles - 1:+.2%}"),
+        ("bytes to read", f"{result['needed_bytes']:,}", f"{result['bandwidth_share']:.2%}"),
+        ("products", f"{result['array_products']:,}", f"{result['array_share']:.2%}"),
+        ("array busy", f"{result['matrix_busy']:,}", f"{result['matrix_busy'] / cycles:.2%}"),
+        *((STALLS[n], f"{c:,}", f"{c / cycles:.2%}") for n, c in result["stalls"].items()),
+        ("commands", f"{result['commands']:,}", f"{result['command_share']:.2%}"),
+        ("on-chip bytes", f"{result['onchip_bytes']:,}", ""),
+        ("equal to golden, every byte", "yes" if result["bit_exact"] else "[red]NO[/]", ""),
+        ("simulation", f"{result['simulated_khz']:.0f} kHz", f"{result['wall_seconds']:.1f} s"),
+    ]
+    for row in rows:
+        table.add_row(*row)
+    show(table)
+    write_json(json_file, {"workload": title, **result})
+    if not result["bit_exact"]:
+        raise SystemExit(2)
+
+
+def _random(config: str, tokens: int, context: int, **sizes: int) -> DecoderProgram:
+    if sizes["hidden"] % sizes["heads"] or sizes["heads"] % sizes["kv_heads"]:
+        raise CompileError("--heads must divide --hidden, --kv-heads must divide --heads")
+    shape = DecoderShape(
+        hidden=sizes["hidden"],
+        heads=sizes["heads"],
+        kv_heads=sizes["kv_heads"],
+        ffn=sizes["ffn"],
+        layers=sizes["layers"],
+        vocabulary=sizes["vocab"],
+        context=context,
+    )
+    return lower_decoder(decoder(shape), get_config(config), (tokens,))
+
+
+@click.command()
+@_shape_options
+@click.option("--context", default=2048, type=click.IntRange(min=2), show_default=True)
+@click.option(
+    "--rows", default=1, type=click.IntRange(1, SELECTED), show_default=True, help="Tokens at once."
+)
+@_measuring
+def decode(context: int, rows: int, config: str, json_file: str | None, **options: Any) -> None:
+    """One pass of a decoder that ends at position --context: decoding, or verification."""
+    sizes = {name: options.pop(name) for name in list(options) if name in SIZES}
+    title = f"decode {rows} at {context}: " + " ".join(f"{k} {v}" for k, v in sizes.items())
+    _measure(
+        title, lambda: _random(config, rows, context, **sizes), rows, context, json_file, **options
+    )
+
+
+@click.command()
+@_shape_options
+@click.option("--seq", default=128, type=click.IntRange(min=1), show_default=True, help="Tokens.")
+@_measuring
+def prefill(seq: int, config: str, json_file: str | None, **options: Any) -> None:
+    """Reading a prompt of --seq tokens in one pass."""
+    sizes = {name: options.pop(name) for name in list(options) if name in SIZES}
+    title = f"prefill {seq}: " + " ".join(f"{k} {v}" for k, v in sizes.items())
+    context = seq + 1
+    _measure(
+        title, lambda: _random(config, seq, context, **sizes), seq, context, json_file, **options
+    )
+
+
+SIZES = ("hidden", "heads", "kv_heads", "ffn", "layers", "vocab")
+
+
+@click.command()
+@click.option("--context", default=512, type=click.IntRange(min=2), show_default=True)
+@click.option(
+    "--rows", default=1, type=click.IntRange(1, SELECTED), show_default=True, help="Tokens at once."
+)
+@_measuring
+def smollm2(context: int, rows: int, config: str, json_file: str | None, **options: Any) -> None:
+    """The whole SmolLM2-135M on the RTL: one pass that ends at position --context (minutes)."""
+    from sw.models.generator import Generator
+
+    title = f"SmolLM2-135M-Instruct, {rows} at {context}"
+    _measure(
+        title,
+        lambda: Generator(config).program(passes=(rows,)),
+        rows,
+        context,
+        json_file,
+        **options,
+    )

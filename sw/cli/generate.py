@@ -1,0 +1,226 @@
+"""`weft generate` and `weft chat`: a language model on the accelerator, token by token."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import click
+from rich.table import Table
+
+from hw.isa import SELECTED
+from sw.bench.measure import STALLS
+from sw.cli.common import (
+    OUTPUT_FILE,
+    config_option,
+    device_option,
+    device_options,
+    memory_options,
+    steps,
+    write_json,
+)
+from sw.cli.screen import show
+from sw.compiler.errors import InputError
+from sw.driver.decoder import LoadedDecoder
+from sw.models.generator import Generator, Sampler
+
+__all__ = ["chat", "generate"]
+
+MHZ = 100
+
+
+def _options(command):
+    for option in (
+        click.option(
+            "--tokens", default=64, type=click.IntRange(min=1), show_default=True, help="At most."
+        ),
+        click.option(
+            "--context",
+            default=2048,
+            type=click.IntRange(min=16),
+            show_default=True,
+            help="Positions of a sequence, prompt and answers together.",
+        ),
+        click.option(
+            "--temperature", default=0.0, show_default=True, help="0: always the likeliest token."
+        ),
+        click.option(
+            "--top-k",
+            default=SELECTED,
+            type=click.IntRange(1, SELECTED),
+            show_default=True,
+            help="Tokens to choose from.",
+        ),
+        click.option("--seed", type=int, help="Of the choice."),
+        memory_options,
+        config_option,
+        device_option,
+    ):
+        command = option(command)
+    return command
+
+
+class _Stream:
+    """Writes text as its tokens come: a letter may take several."""
+
+    def __init__(self, tokenizer: Any):
+        self.tokenizer = tokenizer
+        self.tokens: list[int] = []
+        self.shown = ""
+
+    def write(self, tokens: Iterable[int]) -> None:
+        for token in tokens:
+            self.tokens.append(token)
+            text = self.tokenizer.decode(self.tokens)
+            if text.endswith("\N{REPLACEMENT CHARACTER}"):
+                continue
+            sys.stdout.write(text[len(self.shown) :])
+            sys.stdout.flush()
+            self.shown = text
+        sys.stdout.write("\n")
+
+
+def _account(counters: Counter[str], bus_bytes: int) -> dict[str, Any]:
+    """What passes cost, from their counters; empty for a device without cycles."""
+    cycles = counters["cycles"]
+    if not cycles:
+        return {}
+    return {
+        "passes": counters["passes"],
+        "cycles": cycles,
+        "cycles_per_pass": cycles / counters["passes"],
+        "bandwidth_share": counters["needed_bytes"] / (bus_bytes * cycles),
+        "matrix_busy": counters["matrix_busy"],
+        "stalls": {name: counters[name] for name in STALLS},
+        "predicted_seconds_per_pass_at_100_mhz": cycles / counters["passes"] / (MHZ * 1e6),
+    }
+
+
+def _show(account: dict[str, Any]) -> None:
+    """Where the cycles of decoding went."""
+    if not account:
+        return
+    cycles, table = account["cycles"], Table(title="Decoding, one token after the other")
+    table.add_column("what")
+    table.add_column("value", justify="right")
+    table.add_column("share", justify="right")
+    seconds = account["predicted_seconds_per_pass_at_100_mhz"]
+    table.add_row("cycles a token", f"{account['cycles_per_pass']:,.0f}", "")
+    table.add_row("weights, keys and values to read", "", f"{account['bandwidth_share']:.1%}")
+    table.add_row(
+        "multiplying", f"{account['matrix_busy']:,}", f"{account['matrix_busy'] / cycles:.1%}"
+    )
+    for name, count in account["stalls"].items():
+        table.add_row(STALLS[name], f"{count:,}", f"{count / cycles:.1%}")
+    table.add_row(f"tokens a second at {MHZ} MHz (predicted)", f"{1 / seconds:.1f}", "")
+    show(table)
+
+
+def _passes(model: LoadedDecoder, before: Counter[str]) -> Counter[str]:
+    return Counter({name: count - before[name] for name, count in model.counters.items()})
+
+
+@click.command()
+@click.argument("prompt")
+@_options
+@click.option("--json", "json_file", type=OUTPUT_FILE, help="Write text and counters to this file.")
+def generate(
+    prompt: str,
+    tokens: int,
+    context: int,
+    temperature: float,
+    top_k: int,
+    seed: int | None,
+    device: str,
+    config: str,
+    memory_latency: int,
+    memory_width: int,
+    json_file: str | None,
+) -> None:
+    """Answer PROMPT with SmolLM2-135M-Instruct, token by token."""
+    if not prompt.strip():
+        raise InputError("the prompt is empty")
+    sampler = Sampler(temperature, top_k, seed)
+    with steps() as step:
+        options = device_options(device, memory_latency, memory_width, step)
+        generator = Generator(config, context, step)
+        program = generator.program()
+        opened = generator.open(device, **options)
+        step("Reading the prompt")
+        model = opened.load_decoder(program)
+        session = model.session()
+        ids = generator.prompt([{"role": "user", "content": prompt}])[session.position :]
+        answer = generator.answer(session, ids, tokens, sampler)
+        first = next(answer, None)
+    with opened:
+        read, stream = Counter(model.counters), _Stream(generator.tokenizer)
+        try:
+            stream.write([] if first is None else _chain(first, answer))
+        except KeyboardInterrupt:
+            sys.stdout.write("\n")
+        account = _account(_passes(model, read), generator.config.bus_bytes)
+    if not session.room:
+        click.echo("The context is full.", err=True)
+    _show(account)
+    write_json(
+        json_file,
+        {
+            "prompt": prompt,
+            "prompt_tokens": len(ids),
+            "text": stream.shown,
+            "tokens": stream.tokens,
+            "decoding": account,
+            "prompt_cycles": read["cycles"],
+        },
+    )
+
+
+def _chain(first: int, rest: Iterable[int]) -> Iterable[int]:
+    yield first
+    yield from rest
+
+
+@click.command()
+@_options
+def chat(
+    tokens: int,
+    context: int,
+    temperature: float,
+    top_k: int,
+    seed: int | None,
+    device: str,
+    config: str,
+    memory_latency: int,
+    memory_width: int,
+) -> None:
+    """Talk with SmolLM2-135M-Instruct; what was said stays in its cache. An empty line ends."""
+    sampler = Sampler(temperature, top_k, seed)
+    with steps() as step:
+        options = device_options(device, memory_latency, memory_width, step)
+        generator = Generator(config, context, step)
+        program = generator.program()
+        opened = generator.open(device, **options)
+        model = opened.load_decoder(program)
+    with opened:
+        session, messages, held = model.session(), [], list(program.prefix)
+        while True:
+            text = click.prompt(">", default="", show_default=False, prompt_suffix=" ")
+            if not text.strip():
+                return
+            messages.append({"role": "user", "content": text})
+            ids = generator.prompt(messages)
+            # What the session holds already is not said again.
+            common = 0
+            while common < min(len(held), len(ids)) and held[common] == ids[common]:
+                common += 1
+            session.rewind(max(common, len(program.prefix)))
+            stream = _Stream(generator.tokenizer)
+            try:
+                rest = ids[session.position :]
+                stream.write(generator.answer(session, rest, tokens, sampler))
+            except KeyboardInterrupt:
+                sys.stdout.write("\n")
+            held = [*ids, *stream.tokens][: session.position]
+            messages.append({"role": "assistant", "content": stream.shown})

@@ -1,0 +1,288 @@
+"""Sessions of a language model on a device: sequences that grow, each with its own cache."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hw.isa import COMMAND_BYTES, Region
+from sw.driver.errors import DeviceError
+from sw.driver.machine import Machine
+
+__all__ = ["LoadedDecoder", "Prediction", "Session", "SessionError"]
+
+POSITION_REGISTER = 1
+_LIMIT_CYCLES, _LIMIT_FACTOR = 1_000_000, 100
+
+
+class SessionError(DeviceError):
+    """A session that cannot go on, or not so far."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model expects behind each of some tokens.
+
+    tokens: [rows, 8], the likeliest first; -1 where there are not so many. log_probabilities:
+    [rows, 8], natural.
+    """
+
+    tokens: NDArray[np.int64]
+    log_probabilities: NDArray[np.float64]
+
+    @property
+    def best(self) -> int:
+        """The likeliest token behind the last one."""
+        return int(self.tokens[-1, 0])
+
+
+class LoadedDecoder:
+    """A decoder's program on a device. Sessions share its weights; each has a workspace.
+
+    Their caches survive other programs on the same device: they are read back before one takes
+    their place, and written again with the next pass.
+
+    Attributes
+    ----------
+    counters: the device's, summed up over all passes so far, with `passes`, `tokens` and
+    `needed_bytes`: of weights, keys and values, once for each pass.
+    """
+
+    def __init__(self, device: Machine, program: Any):
+        self.device, self.program = device, program
+        self.counters: Counter[str] = Counter()
+        self._sessions: list[Session] = []
+        self._slots = 0
+        self._begins: dict[int, int] = {}  # of each entry's commands, in bytes
+        parts, begin = [], 0
+        for tokens, entry in program.entries.items():
+            self._begins[tokens] = begin
+            parts.append(entry.commands)
+            begin += len(entry.commands)
+        self._commands = np.concatenate(parts)
+
+    def session(self) -> Session:
+        """A new sequence, which holds the program's prefix."""
+        image = np.zeros(self.program.workspace_bytes, np.uint8)
+        for offset, data in self.program.prefix_image:
+            image[offset : offset + len(data)] = data
+        return self._add(Session(self, len(self.program.prefix), image))
+
+    def _add(self, session: Session) -> Session:
+        self._sessions.append(session)
+        return session
+
+    # --- memory ---------------------------------------------------------------------------------
+
+    def displaced(self) -> None:
+        """Something else takes the device's memory: keep what the sessions have there."""
+        for session in self._sessions:
+            session.keep()
+        self._slots = 0
+
+    def place(self, session: Session) -> None:
+        """Put everything that is not there into the device's memory: weights, this session."""
+        if self.device.loaded is not self or session.slot is None:
+            free = set(range(self._slots)) - {other.slot for other in self._sessions}
+            if self.device.loaded is not self or not free:
+                self._load()
+                free = set(range(self._slots)) - {other.slot for other in self._sessions}
+            session.slot = min(free)
+        if session.image is not None:
+            self.device.write(Region.WORKSPACE, self._offset(session), session.image)
+            session.image = None
+
+    def _load(self) -> None:
+        """Program and constants, with room for all sessions."""
+        if self.device.loaded is self:
+            self.displaced()
+            self.device.loaded = None
+        slots = 1
+        while slots < len(self._sessions):
+            slots *= 2
+        self.device.load_commands(
+            self._commands,
+            self.program.constants,
+            workspace_bytes=slots * self.program.workspace_bytes,
+            io_bytes=self.program.io_bytes,
+        )
+        self._slots, self.device.loaded = slots, self
+
+    def _offset(self, session: Session) -> int:
+        assert session.slot is not None
+        return session.slot * self.program.workspace_bytes
+
+    def read_back(self, session: Session) -> NDArray[np.uint8]:
+        """A session's workspace, from the device."""
+        size = self.program.workspace_bytes
+        return self.device.read(Region.WORKSPACE, self._offset(session), size)
+
+    def forget(self, session: Session) -> None:
+        """A session ends."""
+        self._sessions.remove(session)
+
+    # --- passes ---------------------------------------------------------------------------------
+
+    def run(
+        self,
+        session: Session,
+        ids: NDArray[np.int64],
+        progress: Callable[[int], None] | None = None,
+    ) -> Any:
+        """One pass of as many tokens as an entry has: what its head selected.
+
+        Whatever goes wrong, the session stays at its position, with its cache.
+        """
+        entry = self.program.entries[len(ids)]
+        data = self.program.encode(entry, session.position, ids)
+        return self.run_at(session, entry, data, progress)
+
+    def run_at(
+        self,
+        session: Session,
+        entry: Any,
+        data: NDArray[np.uint8],
+        progress: Callable[[int], None] | None = None,
+    ) -> Any:
+        """`run`, given an entry and its input."""
+        position = session.position
+        self.place(session)
+        device, size = self.device, self.program.workspace_bytes
+        device.set_window(Region.PROGRAM, self._begins[entry.tokens], len(entry.commands))
+        device.set_window(Region.WORKSPACE, self._offset(session), size)
+        device.set_register(POSITION_REGISTER, position)
+        device.write(Region.IO, entry.input, data)
+        limit = _LIMIT_CYCLES + _LIMIT_FACTOR * entry.estimated_cycles
+        try:
+            device.run(len(entry.commands) // COMMAND_BYTES, max_cycles=limit, progress=progress)
+        except KeyboardInterrupt:
+            device.reset()
+            raise
+        needed = self.program.work.bytes_of(entry, position)
+        self.counters.update({"passes": 1, "tokens": entry.tokens, "needed_bytes": needed})
+        if device.has_cycles:
+            self.counters.update(device.raw_counters())
+        count = 2 * entry.selected * self.program.output_bytes
+        return self.program.decode(entry, device.read(Region.IO, entry.output, count))
+
+
+class Session:
+    """One sequence. Made by `LoadedDecoder.session`.
+
+    Attributes
+    ----------
+    position: tokens that it holds, the prefix among them. slot: its place in the device's memory,
+    or None. image: its workspace, while it is not there.
+    """
+
+    def __init__(self, model: LoadedDecoder, position: int, image: NDArray[np.uint8]):
+        self.model, self.position = model, position
+        self.image: NDArray[np.uint8] | None = image
+        self.slot: int | None = None
+        self.closed = False
+
+    # --- what comes next ------------------------------------------------------------------------
+
+    def prefill(
+        self, ids: Sequence[int], progress: Callable[[int, int], None] | None = None
+    ) -> Prediction:
+        """Take any number of tokens: what follows the last one. progress: (tokens done, tokens).
+
+        Raises `InputError`, before anything runs, for a token that there is not and for more than
+        the context has room for.
+        """
+        tokens = self._checked(ids)
+        done, prediction = 0, None
+        for size in self.sizes(len(tokens)):
+            prediction = self._predict(tokens[done : done + size])
+            done += size
+            if progress is not None:
+                progress(done, len(tokens))
+        assert prediction is not None
+        return Prediction(prediction.tokens[-1:], prediction.log_probabilities[-1:])
+
+    def step(self, token: int) -> Prediction:
+        """Take one token: what follows it."""
+        return self._predict(self._checked([token]))
+
+    def verify(self, ids: Sequence[int]) -> Prediction:
+        """Take up to 8 tokens at once: what follows each of them."""
+        tokens = self._checked(ids)
+        if len(tokens) > 8:
+            raise SessionError(f"verify takes at most 8 tokens, got {len(tokens)}: use prefill")
+        parts, done = [], 0
+        for size in self.sizes(len(tokens)):
+            parts.append(self._predict(tokens[done : done + size]))
+            done += size
+        return Prediction(
+            np.concatenate([part.tokens for part in parts]),
+            np.concatenate([part.log_probabilities for part in parts]),
+        )
+
+    def rewind(self, position: int) -> None:
+        """Forget all tokens from a position on, but for those of the prefix."""
+        first = len(self.model.program.prefix)
+        if not first <= position <= self.position:
+            raise SessionError(
+                f"a session of {self.position} tokens, {first} of them its prefix, cannot go back "
+                f"to {position}"
+            )
+        self.position = position
+
+    def reset(self) -> None:
+        """Forget everything but the prefix."""
+        self.rewind(len(self.model.program.prefix))
+
+    def fork(self) -> Session:
+        """Another session that holds the same tokens."""
+        self._check_open()
+        image = self.model.read_back(self) if self.image is None else self.image.copy()
+        return self.model._add(Session(self.model, self.position, image))
+
+    @property
+    def room(self) -> int:
+        """Tokens for which there is room."""
+        return self.model.program.context - self.position
+
+    def close(self) -> None:
+        """Give its memory back."""
+        if not self.closed:
+            self.model.forget(self)
+        self.closed = True
+
+    # --- how ------------------------------------------------------------------------------------
+
+    def keep(self) -> None:
+        """Read the cache back from the device, if it is there alone."""
+        if self.image is None:
+            self.image = self.model.read_back(self)
+        self.slot = None
+
+    def sizes(self, tokens: int) -> list[int]:
+        """Passes for so many tokens, the largest first."""
+        result = []
+        for size in sorted(self.model.program.entries, reverse=True):
+            count, tokens = divmod(tokens, size)
+            result += count * [size]
+        return result
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise SessionError("the session is closed: make another one")
+
+    def _checked(self, ids: Sequence[int]) -> NDArray[np.int64]:
+        self._check_open()
+        return self.model.program.check(self.position, ids)
+
+    def _predict(self, tokens: NDArray[np.int64]) -> Prediction:
+        selection = self.model.run(self, tokens)
+        self.position += len(tokens)
+        order = self.model.program.order
+        valid = (selection.indices >= 0) & (selection.indices < len(order))
+        found = np.where(valid, order[np.where(valid, selection.indices, 0)], -1)
+        return Prediction(found, selection.log_probabilities())

@@ -1,0 +1,158 @@
+"""Text from a language model on a device: quantised once, compiled once, both cached."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hw.config import AcceleratorConfig, get_config
+from hw.isa import SELECTED
+from sim.cache import kept, source_digest
+from sw.compiler.errors import InputError
+from sw.compiler.graph.graph_file import GRAPH_VERSION, graph_bytes, load_graph
+from sw.compiler.graph.operations import QuantGraph
+from sw.compiler.lower.decoder import PASSES, lower_decoder
+from sw.compiler.program.decoder_program import DecoderProgram
+from sw.driver import Device, open_device
+from sw.driver.decoder import Prediction, Session
+
+__all__ = ["Generator", "Sampler"]
+
+Step = Callable[[str], Callable[[float, float], None]]
+"""`step(text)` announces a long step and returns `update(done, total)`."""
+
+
+def _silent(_text: str) -> Callable[[float, float], None]:
+    return lambda _done, _total: None
+
+
+@dataclass
+class Sampler:
+    """Chooses the next token among the likeliest ones.
+
+    temperature: 0 takes the likeliest; else probabilities are raised to 1 / temperature. top_k: how
+    many are looked at, at most 8. seed: of the choice.
+    """
+
+    temperature: float = 0.0
+    top_k: int = SELECTED
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.top_k <= SELECTED:
+            raise InputError(f"top-k {self.top_k}: the machine selects 1 to {SELECTED} tokens")
+        if not 0 <= self.temperature < float("inf"):
+            raise InputError(f"temperature {self.temperature} is no number from 0 on")
+        self._rng = np.random.default_rng(self.seed)
+
+    def choose(self, prediction: Prediction) -> int:
+        """A token that follows the last one of `prediction`."""
+        tokens = prediction.tokens[-1, : self.top_k]
+        if self.temperature == 0:
+            return int(tokens[0])
+        logits = prediction.log_probabilities[-1, : self.top_k] / self.temperature
+        weights = np.where(tokens >= 0, np.exp(logits - logits.max()), 0)
+        return int(self._rng.choice(tokens, p=weights / weights.sum()))
+
+
+class Generator:
+    """SmolLM2-135M-Instruct on an accelerator of one configuration.
+
+    Parameters
+    ----------
+    config: preset name or configuration. context: positions of a sequence. step: announces long
+    steps (quantising takes minutes the first time).
+    """
+
+    def __init__(
+        self, config: str | AcceleratorConfig = "base", context: int = 2048, step: Step = _silent
+    ):
+        self.config, self.context, self._step = get_config(config), context, step
+        self._graph: QuantGraph | None = None
+
+    @property
+    def graph(self) -> QuantGraph:
+        """The quantised model."""
+        if self._graph is None:
+            rooms = ("sw/compiler/capture", "sw/compiler/graph", "sw/compiler/quantise")
+            key = source_digest("hw/vector", "hw/softmax", *rooms, "sw/models")
+            name = f"smollm2-{self.context}-{key}-{GRAPH_VERSION}.safetensors"
+            self._graph = load_graph(kept("models", name, self._quantise))
+        return self._graph
+
+    def _quantise(self, _work: Path) -> bytes:
+        from sw.compiler.capture.decoder import capture_decoder
+        from sw.compiler.quantise.decoder import quantise_decoder
+        from sw.models import smollm2
+
+        update = self._step("Reading SmolLM2-135M-Instruct")
+        exact = capture_decoder(smollm2.load_module(), context=self.context)
+        update = self._step("Quantising SmolLM2-135M-Instruct (once, some minutes)")
+        graph = quantise_decoder(
+            exact,
+            smollm2.calibration(),
+            context=self.context,
+            prefix=smollm2.prefix(),
+            progress=lambda _text, part: update(part, 1.0),
+        )
+        return graph_bytes(graph)
+
+    def program(self, passes: Sequence[int] = PASSES) -> DecoderProgram:
+        """The compiled model, for passes of these numbers of tokens."""
+        key = source_digest("hw", "sw/compiler", "sw/models")
+        sizes = "-".join(map(str, passes))
+        fingerprint = self.config.fingerprint()
+        name = f"smollm2-{self.context}-{sizes}-{fingerprint:08x}-{key}.safetensors"
+
+        def make(_work: Path) -> bytes:
+            graph = self.graph
+            self._step(f"Compiling the model for {self.config.name}")
+            return lower_decoder(graph, self.config, passes).to_bytes()
+
+        return DecoderProgram.load(kept("programs", name, make))
+
+    def open(self, device: str, **options: Any) -> Device:
+        """Open a device of this configuration."""
+        return open_device(device, config=self.config, **options)
+
+    # --- text -----------------------------------------------------------------------------------
+
+    @property
+    def tokenizer(self) -> Any:
+        from sw.models import smollm2
+
+        return smollm2.load_tokenizer()
+
+    def prompt(self, messages: Sequence[dict[str, str]]) -> list[int]:
+        """Tokens of a conversation up to where the model answers, the prefix among them."""
+        text = self.tokenizer.apply_chat_template(
+            list(messages), tokenize=False, add_generation_prompt=True
+        )
+        return list(self.tokenizer(text).input_ids)
+
+    def answer(
+        self, session: Session, ids: Sequence[int], tokens: int, sampler: Sampler
+    ) -> Iterator[int]:
+        """Up to `tokens` tokens that follow the prompt `ids`, which the session takes first.
+
+        Ends at the model's end token, which is not given, and where the context is full. Raises
+        `InputError`, before anything runs, for a prompt that leaves no room.
+        """
+        if len(ids) >= session.room:
+            raise InputError(
+                f"the prompt has {len(ids)} tokens, the context has room for {session.room - 1} "
+                f"and an answer: shorten it or make --context larger"
+            )
+        prediction = session.prefill(ids)
+        for number in range(tokens):
+            token = sampler.choose(prediction)
+            if token == self.tokenizer.eos_token_id:
+                return
+            yield token
+            if number + 1 == tokens or not session.room:
+                return
+            prediction = session.step(token)

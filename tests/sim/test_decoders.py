@@ -1,0 +1,62 @@
+"""Random decoders, pass by pass: the RTL in Verilator writes what the golden model writes.
+
+Sequences grow in passes of random sizes, with random stalls of the bus in one half; every byte of
+memory is compared, around the regions too, and so is what the sessions say.
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+from hw.config import PRESETS, AcceleratorConfig
+from sw.bench.decoders import decoder
+from sw.compiler.lower.decoder import lower_decoder
+from tests.sim.rtl import MEMORY, SEED, open_pair
+from tests.sw.compiler.decoder_shapes import random_shape
+
+SHAPES = int(os.environ.get("WEFT_TEST_DECODERS", "60"))
+CONFIGS = {
+    "4x4": PRESETS["tiny"],
+    "8x4": AcceleratorConfig(
+        name="8x4",
+        rows=8,
+        columns=4,
+        lanes=2,
+        bus_bytes=4,
+        activation_words=1024,
+        weight_words=1024,
+        residual_words=1024,
+        param_words=128,
+        row_slots=64,
+        queue_depth=2,
+        decoder=True,
+    ),
+    "16x16": PRESETS["base"],
+}
+PASSES = (1, 3, 8, 20)
+SHARE = {"4x4": 7 / 12, "8x4": 3 / 12, "16x16": 2 / 12}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_passes(name: str) -> None:
+    config, count = CONFIGS[name], round(SHARE[name] * SHAPES)
+    first = SEED + 100 * list(CONFIGS).index(name)
+    for memory, half in (("plain", 0), ("stalls", 1)):
+        with open_pair(config, **MEMORY[memory]) as pair:
+            for seed in range(first + half, first + count, 2):
+                rng = np.random.default_rng(seed)
+                shape = random_shape(rng, largest=24)
+                program = lower_decoder(decoder(shape, seed), config, PASSES)
+                sessions = [device.load_decoder(program).session() for device in pair.devices]
+                for _ in range(3):
+                    size = int(rng.choice([n for n in program.entries if n <= sessions[0].room]))
+                    text = f"{name}, {memory}, seed {seed}: {size} at {sessions[0].position}"
+                    ids = rng.integers(0, shape.vocabulary, size)
+                    golden, rtl = (session.prefill(ids) for session in sessions)
+                    np.testing.assert_array_equal(golden.tokens, rtl.tokens, text)
+                    pair.assert_same_memory(text)
+                    if not sessions[0].room:
+                        break

@@ -1,0 +1,31 @@
+"""Random shapes of decoders."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sw.bench.decoders import DecoderShape
+
+__all__ = ["random_shape"]
+
+
+def random_shape(rng: np.random.Generator, largest: int = 40) -> DecoderShape:
+    """Sizes that divide nothing, and options, at random."""
+    kv_heads, heads = int(rng.integers(1, 4)), int(rng.integers(1, 4))
+    return DecoderShape(
+        hidden=int(rng.integers(3, largest)),
+        heads=kv_heads * heads,
+        kv_heads=kv_heads,
+        dim=2 * int(rng.integers(2, 13)),
+        ffn=int(rng.integers(3, 2 * largest)),
+        layers=int(rng.integers(1, 3)),
+        vocabulary=int(rng.integers(100, 170)),
+        context=int(rng.integers(12, 60)),
+        prefix=int(rng.integers(0, 3)),
+        lead=int(rng.integers(0, 2)),
+        key_block=int(rng.choice([16, 32])),
+        gated=bool(rng.integers(2)),
+        rms=bool(rng.integers(4)),
+        turns=bool(rng.integers(4)),
+        positions=bool(rng.integers(2)),
+    )
