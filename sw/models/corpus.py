@@ -22,7 +22,14 @@ from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 
-__all__ = ["calibration_texts", "evaluation_texts", "made_up_texts", "training_texts"]
+__all__ = [
+    "calibration_texts",
+    "code_texts",
+    "evaluation_texts",
+    "long_texts",
+    "made_up_texts",
+    "training_texts",
+]
 
 DOCSTRING_FOLDERS = {
     "numpy": ("_core", "fft", "lib", "linalg", "ma", "polynomial", "random"),
@@ -100,9 +107,9 @@ def _sentences(paragraph: str) -> list[str]:
 
 
 @functools.cache
-def _docstrings(wide: bool = False) -> dict[str, list[str]]:
-    """Docstrings by source file, in a fixed order. wide: of more packages, as far as installed."""
-    found: dict[str, list[str]] = {}
+def _sources(wide: bool = False) -> dict[str, Path]:
+    """Source files by label, in a fixed order. wide: of more packages, as far as installed."""
+    found: dict[str, Path] = {}
     for package, folders in (TRAINING_FOLDERS if wide else DOCSTRING_FOLDERS).items():
         spec = importlib.util.find_spec(package)
         if spec is None or spec.origin is None:
@@ -111,21 +118,29 @@ def _docstrings(wide: bool = False) -> dict[str, list[str]]:
         for folder in folders:
             for path in sorted((root / folder).rglob("*.py")):
                 label = path.relative_to(root.parent).as_posix()
-                if "/tests/" in label:
-                    continue
-                source = path.read_text(encoding="utf-8", errors="ignore")
-                try:
-                    tree = ast.parse(source)
-                except SyntaxError:  # a template, or a file for another version of Python
-                    continue
-                texts = [
-                    ast.get_docstring(node) or ""
-                    for node in ast.walk(tree)
-                    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
-                ]
-                texts = [text for text in texts if len(text) > 40]
-                if texts:
-                    found[label] = texts
+                if "/tests/" not in label:
+                    found[label] = path
+    return found
+
+
+@functools.cache
+def _docstrings(wide: bool = False) -> dict[str, list[str]]:
+    """Docstrings by source file, in a fixed order."""
+    found: dict[str, list[str]] = {}
+    for label, path in _sources(wide).items():
+        source = path.read_text(encoding="utf-8", errors="ignore")
+        try:
+            tree = ast.parse(source)
+        except SyntaxError:  # a template, or a file for another version of Python
+            continue
+        texts = [
+            ast.get_docstring(node) or ""
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        ]
+        texts = [text for text in texts if len(text) > 40]
+        if texts:
+            found[label] = texts
     return found
 
 
@@ -247,6 +262,45 @@ def calibration_texts(
         texts += _made_up(long - 3 * each, vocabulary, (170, 200), 3)  # every position
     texts += _chosen(more_long, each)
     return tuple(texts)
+
+
+def _together(passages: Sequence[str], words: int) -> list[str]:
+    """Passages as paragraphs of texts of at least so many words; what is left over is dropped."""
+    texts: list[str] = []
+    paragraphs: list[str] = []
+    for passage in passages:
+        paragraphs.append(passage)
+        if sum(len(paragraph.split()) for paragraph in paragraphs) >= words:
+            texts.append("\n\n".join(paragraphs))
+            paragraphs = []
+    return texts
+
+
+@functools.cache
+def long_texts(count: int, words: int = 400) -> tuple[str, ...]:
+    """Prose of several paragraphs for language models to calibrate with; half of it docstrings,
+    half package descriptions and licences, as far as there are."""
+    _, passages = _technical()
+    free = [text for text, label in passages.items() if not _held_out(label)]
+    described = _together(_described()[1], words)[: count // 2]
+    return (*described, *_together(_chosen(free, len(free)), words)[: count - len(described)])
+
+
+@functools.cache
+def code_texts(count: int, *, held_out: bool, characters: int = 2400) -> tuple[str, ...]:
+    """Python source: one excerpt of a file, from a definition in it on. held_out: of the files that
+    calibration never reads."""
+    excerpts: dict[str, str] = {}
+    for label, path in _sources().items():
+        if _held_out(label) != held_out:
+            continue
+        source = path.read_text(encoding="utf-8", errors="ignore")
+        starts = [m.start() for m in re.finditer(r"^(?:@|def |class )", source, re.MULTILINE)]
+        starts = [start for start in starts if len(source) - start >= characters]
+        if starts:
+            start = starts[_digest(label) // EVALUATION_SHARE % len(starts)]
+            excerpts[label] = source[start : start + characters]
+    return tuple(excerpts[label] for label in sorted(excerpts, key=_digest)[:count])
 
 
 @functools.cache

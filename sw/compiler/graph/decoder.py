@@ -37,12 +37,14 @@ from sw.compiler.graph.operations import (
     QuantInput,
     QuantLinear,
     QuantNorm,
+    QuantOp,
 )
 
 __all__ = [
     "HEAD_BLOCK",
     "VALUE_FRACTION_BITS",
     "HeadBlock",
+    "Pass",
     "Selection",
     "SequenceState",
     "head_blocks",
@@ -169,8 +171,8 @@ def _by_row(p: Affine) -> Affine:
     return Affine(p.mul[..., None], p.offset[..., None], p.shift[..., None])
 
 
-class _Pass:
-    """One pass: `values` by name."""
+class Pass:
+    """One pass, operation by operation: `values` by name, and what heads select and sum up."""
 
     def __init__(self, graph: QuantGraph, state: SequenceState, ids: np.ndarray):
         assert graph.decoder is not None
@@ -293,24 +295,24 @@ class _Pass:
             )
         self.selections[op.out] = Selection(best[..., 0], best[..., 1], octave.T, total.T)
 
-    def run(self) -> None:
-        for op in self.graph.ops:
-            if isinstance(op, QuantInput):
-                self.embed(op)
-            elif isinstance(op, QuantLinear):
-                self.linear(op)
-            elif isinstance(op, QuantElementwise):
-                self.elementwise(op)
-            elif isinstance(op, QuantGated):
-                self.gated(op)
-            elif isinstance(op, QuantNorm):
-                self.norm(op)
-            elif isinstance(op, QuantCachedAttention):
-                self.attention(op)
-            elif isinstance(op, QuantHead):
-                self.head(op)
-            else:
-                raise TypeError(f"a decoder has no {type(op).__name__}")
+    def execute(self, op: QuantOp) -> None:
+        """Execute one operation; `values` has what it reads."""
+        if isinstance(op, QuantInput):
+            self.embed(op)
+        elif isinstance(op, QuantLinear):
+            self.linear(op)
+        elif isinstance(op, QuantElementwise):
+            self.elementwise(op)
+        elif isinstance(op, QuantGated):
+            self.gated(op)
+        elif isinstance(op, QuantNorm):
+            self.norm(op)
+        elif isinstance(op, QuantCachedAttention):
+            self.attention(op)
+        elif isinstance(op, QuantHead):
+            self.head(op)
+        else:
+            raise TypeError(f"a decoder has no {type(op).__name__}")
 
 
 def check_tokens(graph: QuantGraph, position: int, ids: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -338,11 +340,12 @@ def run_pass(
 
     Logits are in octaves (multiply by ln 2), float64 [rows, vocabulary].
     """
-    work = _Pass(graph, state, check_tokens(graph, state.position, ids))
-    work.run()
+    work = Pass(graph, state, check_tokens(graph, state.position, ids))
+    for op in graph.ops:
+        work.execute(op)
     state.position += len(work.ids)
-    op = next(op for op in graph.ops if isinstance(op, QuantHead))
-    return work.selections[op.out], work.sums[op.out] * 2.0**-op.shift
+    head = next(op for op in graph.ops if isinstance(op, QuantHead))
+    return work.selections[head.out], work.sums[head.out] * 2.0**-head.shift
 
 
 def passes(tokens: int, sizes: Sequence[int]) -> Iterator[int]:

@@ -1,0 +1,78 @@
+"""Post-training quantisation of language models to the accelerator's exact integers.
+
+Linears have INT8 weights and 16-bit inputs, so nearly all of the error is the weights' rounding;
+everything is static. Positions that need another range than all others, as a model's first one,
+are a prefix: fixed tokens whose keys and values are computed in float, here, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sw.compiler.graph.operations import FloatGraph, QuantGraph
+from sw.compiler.quantise.decoder.attention import quantise_attention
+from sw.compiler.quantise.decoder.head import quantise_head
+from sw.compiler.quantise.decoder.linear import (
+    quantise_activated,
+    quantise_add,
+    quantise_gated,
+)
+from sw.compiler.quantise.decoder.options import DecoderOptions
+from sw.compiler.quantise.decoder.plan import (
+    ActivatedStage,
+    AddStage,
+    AttentionStage,
+    EmbeddingStage,
+    GatedStage,
+    NormStage,
+    Stage,
+)
+from sw.compiler.quantise.decoder.state import State
+from sw.compiler.quantise.decoder.stream import quantise_embedding, quantise_norm
+from sw.compiler.quantise.options import Progress
+
+__all__ = ["DecoderOptions", "quantise_decoder"]
+
+
+def _quantise_stage(state: State, stage: Stage) -> None:
+    if isinstance(stage, EmbeddingStage):
+        quantise_embedding(state, stage)
+    elif isinstance(stage, NormStage):
+        quantise_norm(state, stage)
+    elif isinstance(stage, AttentionStage):
+        quantise_attention(state, stage)
+    elif isinstance(stage, GatedStage):
+        quantise_gated(state, stage)
+    elif isinstance(stage, ActivatedStage):
+        quantise_activated(state, stage)
+    elif isinstance(stage, AddStage):
+        quantise_add(state, stage)
+    else:
+        quantise_head(state, stage)
+
+
+def quantise_decoder(
+    graph: FloatGraph,
+    calibration: Sequence[Sequence[int]],
+    *,
+    context: int,
+    prefix: Sequence[int] = (),
+    options: DecoderOptions | None = None,
+    progress: Progress | None = None,
+) -> QuantGraph:
+    """Quantised graph of a language model whose sequences grow to `context` tokens.
+
+    graph: causal, for at least as many tokens as the longest calibration sequence, with angles and
+    position embeddings for `context`. calibration: token numbers of sequences, each beginning with
+    `prefix`, the tokens that every sequence begins with.
+    Raises `CompileError` for modules that are no decoder, by the place where they are not.
+    """
+    state = State(graph, calibration, context, tuple(prefix), options or DecoderOptions())
+    for number, stage in enumerate(state.stages):
+        if progress is not None:
+            progress(stage.op.name, number / len(state.stages))
+        _quantise_stage(state, stage)
+        state.forget(number)
+    if progress is not None:
+        progress("done", 1.0)
+    return state.graph

@@ -1,0 +1,200 @@
+"""Attention over a cache: its operands, what the cache holds of the prefix, and the operation.
+
+A score is `q . k * scale * log2(e)` octaves. With `sq * sk * 256 * scale * log2(e) = 2^-g`, for
+units sq of a head's q and sk of its k, of which scores see the 256th, the integer scores need a
+shift of g - 8 only. Values are centred at what they are at position 0, where many models look when
+nothing else matters: it is exact then. The centre passes through the average unchanged.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from hw.isa import SCALE_FRACTION_BITS, SCORE_FRACTION_BITS
+from hw.vector.golden import Affine
+from sw.compiler.errors import CompileError
+from sw.compiler.graph.operations import (
+    Cache,
+    FloatAttention,
+    FloatRotate,
+    QuantCachedAttention,
+    QuantLinear,
+)
+from sw.compiler.quantise.decoder.linear import rounded_linear
+from sw.compiler.quantise.decoder.plan import AttentionStage, Projection
+from sw.compiler.quantise.decoder.state import OPERAND_LEVELS, State
+from sw.compiler.quantise.ranges import LEVELS
+
+__all__ = ["quantise_attention"]
+
+BYTE = 256
+ANGLE_BITS = 14
+MOST_SHIFT = 31
+MOST_DIM = 256
+"""Features of a head: sums of `q * high bytes of k` are below 2^31."""
+
+
+def _order(rotate: FloatRotate | None, features: int, heads: int) -> np.ndarray:
+    """Features of each head so that those that turn together follow each other."""
+    dim = features // heads
+    places = np.arange(dim)
+    if rotate is not None:
+        paired = rotate.pairs.ravel()
+        places = np.concatenate([paired, np.setdiff1d(places, paired)])
+    return (np.arange(heads)[:, None] * dim + places).ravel()
+
+
+def _angles(state: State, rotate: FloatRotate, dim: int) -> str:
+    """Name of the table of cosines and sines; equal ones are there once."""
+    decoder = state.graph.decoder
+    assert decoder is not None
+    if len(rotate.cosine) < decoder.context:
+        raise CompileError(
+            f"the rotation at {rotate.place} has {len(rotate.cosine)} positions, not the "
+            f"{decoder.context} of the context"
+        )
+    if dim % 2:
+        raise CompileError(f"the rotation at {rotate.place} is of heads of {dim} features: odd")
+    table = np.zeros((decoder.context, dim))
+    table[:, ::2] = 1  # features behind the pairs stay
+    turned = 2 * len(rotate.pairs)
+    table[:, :turned:2] = rotate.cosine[: decoder.context]
+    table[:, 1:turned:2] = rotate.sine[: decoder.context]
+    integers = np.rint(table * 2**ANGLE_BITS)
+    if np.abs(integers).max() >= 1 << 15:
+        raise CompileError(f"the rotation at {rotate.place} stretches by 2 or more")
+    integers = integers.astype(np.int16)
+    for name, known in decoder.angles.items():
+        if np.array_equal(known, integers):
+            return name
+    name = f"angles{len(decoder.angles)}"
+    decoder.angles[name] = integers
+    return name
+
+
+def _reach(x: np.ndarray, heads: int, rotated: bool) -> np.ndarray:
+    """Largest magnitude of each head; where pairs turn, of a pair at any angle."""
+    by_head = np.abs(x.reshape(len(x), heads, -1)).astype(np.float64)
+    if rotated:
+        by_head = np.hypot(by_head[..., ::2], by_head[..., 1::2])
+    return np.maximum(by_head.max(axis=(0, 2)), 1e-6)
+
+
+class _Attention:
+    """One attention's quantisation.
+
+    Members
+    -------
+    kv_heads, dim: of it. order_q, order_k: features in the order of their tensors.
+    """
+
+    def __init__(self, state: State, stage: AttentionStage):
+        self.state, self.stage, self.op = state, stage, stage.op
+        op: FloatAttention = stage.op
+        q, k = state.float_value(op.q).shape[1], state.float_value(op.k).shape[1]
+        self.kv_heads = op.kv_heads or op.heads
+        self.dim = q // op.heads
+        if self.dim > MOST_DIM:
+            raise CompileError(
+                f"heads of the attention at {op.place} have {self.dim} features: the accumulator "
+                f"holds scores of up to {MOST_DIM}"
+            )
+        self.order_q = _order(stage.q.rotate, q, op.heads)
+        self.order_k = _order(stage.k.rotate, k, self.kv_heads)
+
+    def units(self) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
+        """Units of q and k for each of their heads, and the shift of each head's scores, which is
+        one for all that share keys."""
+        op, margin = self.op, self.state.options.margin / OPERAND_LEVELS
+        q = self.state.seen_value(op.q)[:, self.order_q]
+        k = self.state.float_value(op.k)[:, self.order_k]  # the prefix is in the cache
+        q_unit = _reach(q, op.heads, self.stage.q.rotate is not None) * margin
+        k_unit = _reach(k, self.kv_heads, self.stage.k.rotate is not None) * margin
+        octaves = np.repeat(k_unit, op.heads // self.kv_heads)
+        octaves = octaves * BYTE * abs(op.scale) * math.log2(math.e)
+        exponent = np.floor(-np.log2(q_unit * octaves)).reshape(self.kv_heads, -1).min(axis=1)
+        exponent = np.repeat(exponent, op.heads // self.kv_heads).clip(
+            SCORE_FRACTION_BITS, SCORE_FRACTION_BITS + MOST_SHIFT
+        )
+        q_unit = math.copysign(1, op.scale) * 2.0**-exponent / octaves
+        return q_unit, k_unit, tuple(int(e) - SCORE_FRACTION_BITS for e in exponent)
+
+    def project(self, kind: str, part: Projection, order: np.ndarray, unit: np.ndarray) -> str:
+        """q or k: 16 bits, rotated. unit: of each head."""
+        state, name = self.state, f"{self.op.name}.{kind}"
+        of_feature = np.repeat(unit, len(order) // len(unit))
+        integers, first = rounded_linear(state, part.linear, of_feature, order=order)
+        second = angles = None
+        if part.rotate is not None:
+            angles = _angles(state, part.rotate, self.dim)
+            shift = np.array([ANGLE_BITS])
+            second = Affine(np.zeros_like(shift), np.int64(1) << (shift - 1), shift)
+        out = state.add_tensor(name, 16, of_feature, np.zeros(len(order)))
+        place, x = part.linear.place, part.linear.x
+        state.emit(
+            QuantLinear(x, integers, first, second=second, out8=out, place=place, angles=angles)
+        )
+        return out
+
+    def values(self) -> str:
+        """v: 8 bits, a unit and a centre for each feature."""
+        state, op = self.state, self.op
+        v = state.seen_value(op.v)
+        before = state.prefix_value(op.v)
+        centre = before[0] if len(before) else v.mean(axis=0)
+        half = np.abs(v - centre).max(axis=0) * state.options.value_margin
+        unit = np.maximum(half.astype(np.float64), 1e-6) / LEVELS
+        integers, first = rounded_linear(state, self.stage.v, unit, centre)
+        out = state.add_tensor(f"{op.name}.v", 8, unit, centre.astype(np.float64))
+        linear = self.stage.v
+        state.emit(QuantLinear(linear.x, integers, first, out8=out, place=linear.place))
+        return out
+
+    def quantise(self) -> None:
+        state, op, tensors = self.state, self.op, self.state.graph.tensors
+        decoder = state.graph.decoder
+        assert decoder is not None
+        q_unit, k_unit, shifts = self.units()
+        k = self.project("k", self.stage.k, self.order_k, k_unit)
+        v = self.values()
+        q = self.project("q", self.stage.q, self.order_q, q_unit)
+
+        def prefix(value: str, tensor: str, order: np.ndarray | slice, limit: float) -> np.ndarray:
+            real = (state.prefix_value(value)[:, order] - tensors[tensor].centre).astype(np.float64)
+            return np.clip(np.rint(real / tensors[tensor].scale), -limit, limit)
+
+        keys = prefix(op.k, k, self.order_k, OPERAND_LEVELS).astype(np.int16)
+        values = prefix(op.v, v, slice(None), LEVELS).astype(np.int8)
+        cache = f"{op.name}.cache"
+        decoder.caches[cache] = Cache(self.kv_heads, self.dim, keys, values)
+
+        def for_queries(x: np.ndarray) -> np.ndarray:
+            """Features of v as each query head has them."""
+            by_head = x.reshape(self.kv_heads, -1)
+            return np.repeat(by_head, op.heads // self.kv_heads, axis=0).ravel()
+
+        # O / l is at most 127 * 2^9: half of it fits 16 bits.
+        unit = for_queries(tensors[v].scale) * 2.0 ** (1 - SCALE_FRACTION_BITS)
+        half = Affine(*(np.array([1], np.int64) for _ in range(3)))
+        state.emit(
+            QuantCachedAttention(
+                q,
+                k,
+                v,
+                cache,
+                op.heads,
+                self.kv_heads,
+                shifts,
+                half,
+                state.add_operand(op.name, unit, for_queries(tensors[v].centre)),
+                min(state.options.lead, max(1, len(decoder.prefix))),
+                state.options.key_block,
+                op.place,
+            )
+        )
+
+
+def quantise_attention(state: State, stage: AttentionStage) -> None:
+    _Attention(state, stage).quantise()

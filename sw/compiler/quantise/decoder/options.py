@@ -1,0 +1,37 @@
+"""What may be chosen about the quantisation of a decoder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["DecoderOptions"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderOptions:
+    """Options of `quantise_decoder`.
+
+    Attributes
+    ----------
+    lead, key_block: keys of the first and of all other steps of the online softmax.
+    margin: 16-bit ranges of operands hold the largest calibration value times this.
+    stream_margin: the same for the residual stream.
+    rare: share of the calibration tokens that may be beyond the 16-bit ranges. A token that the
+        model makes another position 0 of would take bits from all others.
+    refine: a unit of the residual stream gets finer behind a layer if that gains so many bits.
+    value_margin: the same for attention's values, which have 8 bits.
+    gptq: round weights one input after another, correcting the others (GPTQ).
+    damping: GPTQ's addition to the diagonal, as a fraction of its mean.
+    bias_correction: match the mean of every linear's result on the calibration data.
+    """
+
+    lead: int = 1
+    key_block: int = 64
+    margin: float = 1.5
+    stream_margin: float = 1.2
+    rare: float = 1 / 5000
+    refine: int = 2
+    value_margin: float = 1.1
+    gptq: bool = True
+    damping: float = 0.01
+    bias_correction: bool = True

@@ -1,0 +1,277 @@
+"""Stages of a decoder: which float operations become one quantised operation, or one attention.
+
+A decoder is a residual stream (embedding, then sums) in 16 bits, and operands of linears: norms of
+the stream, results of attentions, of gates and of activations. What is built otherwise is refused
+by its place.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from hw.isa import Function
+from sw.compiler.errors import CompileError
+from sw.compiler.graph.operations import (
+    FloatActivation,
+    FloatAdd,
+    FloatAttention,
+    FloatEmbedding,
+    FloatGraph,
+    FloatInput,
+    FloatLayerNorm,
+    FloatLinear,
+    FloatMultiply,
+    FloatOp,
+    FloatRotate,
+    operands,
+)
+
+__all__ = [
+    "ActivatedStage",
+    "AddStage",
+    "AttentionStage",
+    "EmbeddingStage",
+    "GatedStage",
+    "HeadStage",
+    "NormStage",
+    "Projection",
+    "Stage",
+    "plan_decoder",
+]
+
+
+@dataclass(frozen=True)
+class EmbeddingStage:
+    """The residual stream's first value."""
+
+    op: FloatEmbedding
+    ops: tuple[FloatOp, ...]
+
+
+@dataclass(frozen=True)
+class NormStage:
+    """A norm of the stream. reader: the head, if that reads it, or None."""
+
+    op: FloatLayerNorm
+    reader: FloatLinear | None
+    ops: tuple[FloatOp, ...]
+
+
+@dataclass(frozen=True)
+class Projection:
+    """q, k or v of an attention, maybe rotated."""
+
+    linear: FloatLinear
+    rotate: FloatRotate | None
+
+
+@dataclass(frozen=True)
+class AttentionStage:
+    op: FloatAttention
+    q: Projection
+    k: Projection
+    v: FloatLinear
+    ops: tuple[FloatOp, ...]
+
+
+@dataclass(frozen=True)
+class GatedStage:
+    """`function(gate) * up`."""
+
+    op: FloatMultiply
+    gate: FloatLinear
+    up: FloatLinear
+    function: Function
+    ops: tuple[FloatOp, ...]
+
+
+@dataclass(frozen=True)
+class ActivatedStage:
+    op: FloatActivation
+    linear: FloatLinear
+    ops: tuple[FloatOp, ...]
+
+
+@dataclass(frozen=True)
+class AddStage:
+    """The stream's next value: `residual + linear`."""
+
+    op: FloatAdd
+    linear: FloatLinear
+    residual: str
+    ops: tuple[FloatOp, ...]
+
+
+@dataclass(frozen=True)
+class HeadStage:
+    op: FloatLinear
+    ops: tuple[FloatOp, ...]
+
+
+Stage = (
+    EmbeddingStage | NormStage | AttentionStage | GatedStage | ActivatedStage | AddStage | HeadStage
+)
+"""`ops` of each: the float operations that it stands for, in order; the last one is its result."""
+
+
+class _Planner:
+    """Stages of one graph.
+
+    Members
+    -------
+    stream, operands: names of the values of the two kinds, so far. readers: how often each value
+    is read.
+    """
+
+    def __init__(self, graph: FloatGraph):
+        self.by_name = {op.name: op for op in graph.ops}
+        self.readers = Counter(name for op in graph.ops for name in operands(op))
+        if len(graph.outputs) != 1:
+            raise CompileError(
+                f"a decoder has one output, its logits; this graph has {len(graph.outputs)}"
+            )
+        self.output = graph.outputs[0][0]
+        self.stream: set[str] = set()
+        self.operands: set[str] = set()
+
+    def linear(self, name: str, reader: FloatOp, what: str) -> FloatLinear:
+        """The linear `name`, which `reader` alone reads."""
+        op = self.by_name[name]
+        if not isinstance(op, FloatLinear):
+            kind = type(op).__name__.removeprefix("Float").lower()
+            raise CompileError(
+                f"{what} of the {kind_of(reader)} at {reader.place} is no linear's result but "
+                f"that of the {kind} at {op.place}: decoders have no operation for that"
+            )
+        if self.readers[name] != 1 or name == self.output:
+            raise CompileError(
+                f"the result of the linear at {op.place} is read twice: decoders keep it only as "
+                f"{what} of the {kind_of(reader)} at {reader.place}"
+            )
+        self.operand(op)
+        return op
+
+    def operand(self, op: FloatLinear) -> None:
+        if op.x not in self.operands:
+            raise CompileError(
+                f"the linear at {op.place} reads neither a norm of the residual stream nor the "
+                "result of an attention, a gate or an activation"
+            )
+
+    def projection(self, name: str, op: FloatAttention, what: str) -> Projection:
+        source = self.by_name[name]
+        if isinstance(source, FloatLayerNorm):
+            raise CompileError(
+                f"{what} of the attention at {op.place} is normalised by itself at "
+                f"{source.place}: the accelerator normalises rows of the residual stream only"
+            )
+        if not isinstance(source, FloatRotate):
+            return Projection(self.linear(name, op, what), None)
+        if self.readers[name] != 1:
+            raise CompileError(f"the rotation at {source.place} is read twice")
+        inner = self.by_name[source.x]
+        if isinstance(inner, FloatLayerNorm):
+            return self.projection(source.x, op, what)
+        return Projection(self.linear(source.x, source, what), source)
+
+    def attention(self, op: FloatAttention) -> AttentionStage:
+        if not op.causal or op.mask is not None or op.bias is not None:
+            kind = "a mask" if op.mask is not None else "a bias" if op.bias is not None else "all"
+            reason = "looks at keys behind its queries" if kind == "all" else f"has {kind}"
+            raise CompileError(f"the attention at {op.place} {reason}: a decoder's is causal")
+        q, k = self.projection(op.q, op, "q"), self.projection(op.k, op, "k")
+        if (q.rotate is None) != (k.rotate is None):
+            raise CompileError(f"of the attention at {op.place} only one of q and k is rotated")
+        v = self.linear(op.v, op, "v")
+        rotations = tuple(p.rotate for p in (q, k) if p.rotate is not None)
+        return AttentionStage(op, q, k, v, (q.linear, k.linear, *rotations, v, op))
+
+    def gate(self, op: FloatMultiply) -> GatedStage:
+        sides = [(op.x, op.y), (op.y, op.x)]
+        for gate, up in sides:
+            source = self.by_name[gate]
+            if isinstance(source, FloatActivation):
+                linears = self.linear(source.x, source, "the gate"), self.linear(up, op, "the rest")
+                if linears[0].x != linears[1].x:
+                    break
+                return GatedStage(op, *linears, source.function, (*linears, source, op))
+        raise CompileError(
+            f"the product at {op.place} is no gate: an activation of a linear times another linear "
+            "of the same input"
+        )
+
+    def add(self, op: FloatAdd) -> AddStage:
+        for residual, name in ((op.x, op.y), (op.y, op.x)):
+            if residual in self.stream and name not in self.stream:
+                linear = self.linear(name, op, "a term")
+                return AddStage(op, linear, residual, (linear, op))
+        raise CompileError(
+            f"the sum at {op.place} does not add a linear's result to the residual stream"
+        )
+
+    def norm(self, op: FloatLayerNorm) -> NormStage | None:
+        if op.x not in self.stream:
+            if op.heads or not isinstance(self.by_name[op.x], FloatLinear):
+                return None  # refused where it is read, by what it is for
+            raise CompileError(f"the norm at {op.place} is not of the residual stream")
+        if op.heads:
+            raise CompileError(f"the norm at {op.place} is of parts of the residual stream")
+        head = self.by_name.get(self.output)
+        reads = isinstance(head, FloatLinear) and head.x == op.name
+        return NormStage(op, head if reads else None, (op,))  # pyright: ignore[reportArgumentType]
+
+    def stage(self, op: FloatOp) -> Stage | None:
+        """The stage whose result `op` is; None: it is part of another one."""
+        if isinstance(op, FloatEmbedding):
+            if op.source is not None or not op.tables or not isinstance(op.indices[0], str):
+                raise CompileError(f"the input at {op.place} is not token numbers")
+            return EmbeddingStage(op, (op,))
+        if isinstance(op, FloatLayerNorm):
+            return self.norm(op)
+        if isinstance(op, FloatAttention):
+            return self.attention(op)
+        if isinstance(op, FloatMultiply):
+            return self.gate(op)
+        if isinstance(op, FloatAdd):
+            return self.add(op)
+        if isinstance(op, FloatLinear) and op.name == self.output:
+            self.operand(op)
+            return HeadStage(op, (op,))
+        if isinstance(op, FloatActivation):
+            gate = any(
+                isinstance(reader, FloatMultiply) and op.name in operands(reader)
+                for reader in self.by_name.values()
+            )
+            if gate:
+                return None
+            linear = self.linear(op.x, op, "the operand")
+            return ActivatedStage(op, linear, (linear, op))
+        if isinstance(op, FloatLinear | FloatRotate):
+            return None
+        raise CompileError(f"a decoder has no {kind_of(op)}, which is at {op.place}")
+
+    def plan(self) -> list[Stage]:
+        stages: list[Stage] = []
+        for op in self.by_name.values():
+            if isinstance(op, FloatInput):
+                continue
+            stage = self.stage(op)
+            if stage is None:
+                continue
+            stages.append(stage)
+            stream = isinstance(stage, EmbeddingStage | AddStage)
+            (self.stream if stream else self.operands).add(op.name)
+        if not stages or not isinstance(stages[-1], HeadStage):
+            raise CompileError("the graph does not end with a linear that gives the logits")
+        return stages
+
+
+def kind_of(op: FloatOp) -> str:
+    """What an operation is called in messages."""
+    return type(op).__name__.removeprefix("Float").lower()
+
+
+def plan_decoder(graph: FloatGraph) -> list[Stage]:
+    """Stages in order, the head last. Raises `CompileError` for what is no decoder."""
+    return _Planner(graph).plan()

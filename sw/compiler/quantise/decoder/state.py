@@ -1,0 +1,221 @@
+"""What the stages of a decoder's quantisation share: the graph as far as it is built, its values.
+
+Both graphs are executed on the calibration sequences as they go: the float one when a stage asks
+for a value, the integer one as soon as an operation is fixed. Positions of the prefix are in the
+float values only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sw.compiler.errors import CompileError
+from sw.compiler.graph.decoder import Pass, new_state
+from sw.compiler.graph.float_executor import run_float_op
+from sw.compiler.graph.operations import (
+    DecoderState,
+    FloatGraph,
+    QuantCachedAttention,
+    QuantGraph,
+    QuantHead,
+    QuantOp,
+    Tensor,
+    operands,
+)
+from sw.compiler.graph.rows import Rows
+from sw.compiler.quantise.decoder.options import DecoderOptions
+from sw.compiler.quantise.decoder.plan import Stage, plan_decoder
+from sw.compiler.quantise.gptq import Factor
+from sw.compiler.quantise.names import value_name, wide_name
+
+__all__ = ["OPERAND_LEVELS", "STREAM_LEVELS", "Operand", "State"]
+
+STREAM_LEVELS = (1 << 15) - 1
+OPERAND_LEVELS = (1 << 15) - 129
+"""The largest value of two signed bytes, see `hw.vector.golden.to_bytes`."""
+
+
+@dataclass(frozen=True)
+class Operand:
+    """What linears read, on the calibration rows.
+
+    unit, centre: [K], real values of the integers 1 and 0. mean: [K], of the integers; real_mean:
+    of the float values. factor: of the integers, for GPTQ, with or without their mean.
+    """
+
+    unit: np.ndarray
+    centre: np.ndarray
+    mean: np.ndarray
+    real_mean: np.ndarray
+    factor: Factor
+
+
+class State:
+    """One quantisation.
+
+    Members
+    -------
+    float_graph, stages: its plan. graph: the quantised one. rows: of all sequences; `seen`: those
+    behind the prefix, which the integers have.
+    """
+
+    def __init__(
+        self,
+        graph: FloatGraph,
+        calibration: Sequence[Sequence[int]],
+        context: int,
+        prefix: tuple[int, ...],
+        options: DecoderOptions,
+    ) -> None:
+        self.float_graph, self.options = graph, options
+        self.stages: list[Stage] = plan_decoder(graph)
+        sequences = [np.asarray(ids, dtype=np.int64) for ids in calibration]
+        _check(sequences, graph, context, prefix)
+        self.rows = Rows(tuple(map(len, sequences)))
+        self.seen = np.flatnonzero(self.rows.positions >= len(prefix))
+        self.graph = QuantGraph(1, 1, graph.inputs, decoder=DecoderState(context, prefix))
+        self.decoder = self.graph.decoder
+        self._floats = {graph.inputs[0].name: np.concatenate(sequences)}
+        self._by_name = {op.name: op for op in graph.ops}
+        begin = new_state(self.graph)
+        self._passes = [Pass(self.graph, begin, ids[len(prefix) :]) for ids in sequences]
+        self._operands: dict[str, Operand] = {}
+        self._last_use = {
+            name: number
+            for number, stage in enumerate(self.stages)
+            for op in stage.ops
+            for name in (*operands(op), op.name)
+        }
+
+    # --- execution --------------------------------------------------------------------------------
+
+    def float_value(self, name: str) -> np.ndarray:
+        """Float result `name` on all rows, computed when first asked for."""
+        if name not in self._floats:
+            op = self._by_name[name]
+            for source in operands(op):
+                self.float_value(source)
+            value = run_float_op(op, self._floats, self.rows)
+            if not np.isfinite(value).all():
+                raise CompileError(f"the calibration data makes NaN or infinity at {op.place}")
+            self._floats[name] = value
+        return self._floats[name]
+
+    def seen_value(self, name: str) -> np.ndarray:
+        """`float_value` without the rows of the prefix."""
+        return self.float_value(name)[self.seen]
+
+    def prefix_value(self, name: str) -> np.ndarray:
+        """`float_value` at the positions of the prefix, which are the same in every sequence."""
+        assert self.decoder is not None
+        return self.float_value(name)[: len(self.decoder.prefix)]
+
+    def integers(self, tensor: str) -> np.ndarray:
+        """Integers of a tensor on the rows that are seen."""
+        return np.concatenate([work.values[tensor] for work in self._passes])
+
+    def emit(self, op: QuantOp) -> None:
+        """Append an operation and execute it on the calibration sequences."""
+        self.graph.ops.append(op)
+        if isinstance(op, QuantHead):
+            return  # nothing is calibrated on logits
+        for work in self._passes:
+            if isinstance(op, QuantCachedAttention):
+                work.state = new_state(self.graph)
+            work.execute(op)
+
+    def forget(self, number: int) -> None:
+        """Drop what no stage after this one looks at."""
+        for store in (self._floats, self._operands, *(work.values for work in self._passes)):
+            for name in list(store):
+                if self._last_use.get(value_name(name), -1) <= number:
+                    del store[name]
+
+    # --- tensors ----------------------------------------------------------------------------------
+
+    def add_tensor(self, name: str, bits: int, unit: np.ndarray, centre: np.ndarray) -> str:
+        """Declare a tensor of which linears or attentions read; unit, centre: [features]."""
+        self.graph.tensors[name] = Tensor(name, bits, len(unit), unit, centre)
+        return name
+
+    def add_stream(self, value: str, exponent: int, name: str = "") -> str:
+        """Declare the tensor of a value of the residual stream, in units of 2^exponent."""
+        name, features = name or wide_name(value), self.float_value(value).shape[1]
+        unit = np.array(2.0**exponent)
+        self.graph.tensors[name] = Tensor(name, 16, features, unit, np.array(0.0))
+        return name
+
+    def add_operand(
+        self, name: str, unit: np.ndarray | float, centre: np.ndarray | float = 0.0
+    ) -> str:
+        """Declare what linears read: 16 bits."""
+        shape = (self.float_value(name).shape[1],)
+        return self.add_tensor(
+            name, 16, np.broadcast_to(unit, shape), np.broadcast_to(centre, shape)
+        )
+
+    def reach(self, name: str) -> float:
+        """Largest magnitude of a value, but for the rarest rows."""
+        rows = np.sort(np.abs(self.seen_value(name)).max(axis=1))
+        return max(float(rows[-1 - int(len(rows) * self.options.rare)]), 1e-6)
+
+    def reach_unit(self, name: str) -> float:
+        """Unit of 16-bit integers that hold a value with a margin."""
+        return self.reach(name) * self.options.margin / OPERAND_LEVELS
+
+    def exponent(self, tensor: str) -> int:
+        """Binary logarithm of the stream's unit."""
+        return round(np.log2(float(self.graph.tensors[tensor].scale)))
+
+    def stream(self, value: str) -> str:
+        """The tensor of a value of the residual stream."""
+        return wide_name(value)
+
+    # --- what linears read ------------------------------------------------------------------------
+
+    def operand(self, name: str, *, centred: bool = True) -> Operand:
+        """Statistics of what linears read. centred: the bias takes up its mean."""
+        if name not in self._operands:
+            tensor = self.graph.tensors[name]
+            x = self.integers(name).astype(np.float32)
+            mean = x.mean(axis=0, dtype=np.float64)
+            if centred and self.options.bias_correction:
+                x -= mean.astype(np.float32)
+            if self.options.gptq:
+                factor = Factor.of(x.T @ x, self.options.damping)
+            else:
+                identity = np.eye(len(mean))
+                factor = Factor(np.arange(len(mean)), identity)
+            self._operands[name] = Operand(
+                tensor.scale,
+                tensor.centre,
+                mean,
+                self.seen_value(name).mean(axis=0, dtype=np.float64),
+                factor,
+            )
+        return self._operands[name]
+
+
+def _check(
+    sequences: list[np.ndarray], graph: FloatGraph, context: int, prefix: tuple[int, ...]
+) -> None:
+    """Raise `CompileError` for calibration sequences that are none."""
+    longest = min(graph.tokens, context)
+    if len(graph.inputs) != 1 or graph.inputs[0].kind != "tokens":
+        raise CompileError("a decoder has one input, token numbers")
+    if not sequences:
+        raise CompileError("calibration needs at least one sequence")
+    for number, ids in enumerate(sequences):
+        if ids.ndim != 1 or len(ids) <= len(prefix):
+            raise CompileError(
+                f"calibration sequence {number} is no list of more than {len(prefix)} token numbers"
+            )
+        if tuple(ids[: len(prefix)].tolist()) != prefix:
+            raise CompileError(f"calibration sequence {number} does not begin with the prefix")
+        if len(ids) > longest:
+            raise CompileError(
+                f"calibration sequence {number} has {len(ids)} tokens, the graph only {longest}"
+            )
