@@ -15,10 +15,10 @@ import numpy as np
 
 from hw import isa
 from hw.config import AcceleratorConfig
-from hw.isa import NO_LIMIT, Command, Memory, Opcode, Region
+from hw.isa import NO_LIMIT, SELECTED, Command, Function, Memory, Opcode, Region
 from hw.sparse.packing import tile_format
 from hw.vector.golden import Affine, pack_params
-from sw.compiler.stream.access import pitch_of
+from sw.compiler.stream.access import pitch_of, selection_words
 from sw.compiler.stream.emit import UNITS, Emitter, Item
 from sw.compiler.stream.order import finish
 
@@ -41,6 +41,9 @@ REGION_BYTES = {
     Region.WORKSPACE: 0x2000,
     Region.IO: 0x4000,
 }
+
+SELECTING = 15
+"""Register that SELECT writes, if any: in random programs no other command may look at it."""
 
 Image = dict[Region, np.ndarray]
 """Contents of the four regions."""
@@ -129,6 +132,8 @@ class RandomProgram:
             self._attention,
             self._store,
         ]
+        if config.decoder:
+            makers += [self._gated, self._rotate, self._select]
         for _ in range(steps):
             rng.choice(makers)()
         self._dump()
@@ -178,6 +183,15 @@ class RandomProgram:
             "dst_address": place.address,
             "dst_stride": place.stride,
         }
+
+    def _result(self, rows: int, groups: int) -> dict[str, int]:
+        """A destination, some of them of wide results where the machine has these."""
+        wide = self.rng.randrange(2) if self.config.decoder else 0
+        return self._destination(rows << wide, groups) | {"wide": wide}
+
+    def _same(self, *names: str) -> dict[str, int]:
+        """Choices that only a machine with `decoder` has."""
+        return {name: self.rng.randrange(2) if self.config.decoder else 0 for name in names}
 
     def _accumulator(self, rows: int, panels: int) -> dict[str, int]:
         place = self._panels(self.config.accumulator_words, rows, panels, rows)
@@ -349,6 +363,7 @@ class RandomProgram:
                 score_shift=rng.randint(0, 12),
                 first=int(block == 0),
                 drop=rng.randrange(8),
+                period=rng.randrange(rows + 1) if c.decoder else 0,
             )
             opcode, fields = self._gemm_fields(rows, rng.randint(1, 2), panels)
             self.emitter.emit(
@@ -364,7 +379,8 @@ class RandomProgram:
             rows=rows,
             groups=groups,
             **output,
-            **self._destination(rows, groups),
+            **self._result(rows, groups),
+            **self._same("same_param1"),
             param1=self._param(groups),
             slot=slot,
         )
@@ -384,20 +400,20 @@ class RandomProgram:
         c, rng = self.config, self.rng
         rows, groups = self._rows(), rng.randint(1, 5)
         panels = -(-groups // c.groups_per_column_panel)
-        fields = self._accumulator(rows, panels) | self._destination(rows, groups)
-        fields |= self._residual(rows, groups)
+        fields = self._accumulator(rows, panels) | self._result(rows, groups)
+        fields |= self._residual(rows, groups) | self._same("same_param0", "same_param1")
         fields |= {
             "rows": rows,
             "groups": groups,
             "param0": self._param(groups),
             "param1": self._param(groups),
             "from_residual": rng.randrange(2),
-            "function": rng.randrange(4),
+            "function": self._function(),
             "add_residual": rng.randrange(2),
             "res_shift": rng.randrange(5),
             "write_residual": rng.randrange(2),
             "two_stage": rng.randrange(2),
-            "wrap": rng.randrange(2),
+            "wrap": rng.randrange(2) & ~fields["wide"],
             "slot": self._slot(rows),
         }
         if rng.randrange(3) == 0:
@@ -419,7 +435,8 @@ class RandomProgram:
                 groups=1,
             ) | {"rows": v["rows"], "groups": v["groups"]}
         rows, groups = v["rows"], v["groups"]
-        fields = self._destination(rows, groups) | self._residual(rows, groups)
+        fields = self._result(rows, groups) | self._residual(rows, groups)
+        fields |= self._same("same_param1", "rms")
         self.emitter.emit(
             Opcode.NORM,
             rows=rows,
@@ -432,6 +449,64 @@ class RandomProgram:
             features=groups * c.lanes,
             epsilon=rng.choice([1, 1000, (1 << 32) - 1]),
         )
+
+    def _function(self) -> int:
+        return self.rng.randrange(Function.SILU + self.config.decoder)
+
+    def _two_stages(self, rows: int, groups: int, results: int) -> dict[str, int]:
+        """What a VECTOR needs whose second stage is a product or a rotation."""
+        c = self.config
+        fields = self._accumulator(rows, -(-groups // c.groups_per_column_panel))
+        fields |= self._result(rows, results)
+        while not fields["dst_memory"]:
+            fields |= self._result(rows, results)
+        return fields | {
+            "rows": rows,
+            "groups": groups,
+            "param0": self._param(groups),
+            "param1": self._param(results),
+            "function": self._function(),
+            "two_stage": 1,
+            **self._same("same_param0", "same_param1"),
+        }
+
+    def _gated(self) -> None:
+        results = self.rng.randint(1, 3)
+        fields = self._two_stages(self._rows(), 2 * results, results)
+        self.emitter.emit(Opcode.VECTOR, **fields, gated=1)
+
+    def _rotate(self) -> None:
+        rows, groups = self._rows(), self.rng.randint(1, 5)
+        fields = self._two_stages(rows, groups, groups) | self._residual(rows, groups)
+        self.emitter.emit(Opcode.VECTOR, **fields, rotate=1, res_shift=self.rng.randrange(5))
+
+    def _select(self) -> None:
+        """Softmax sum and largest values of the same rows, over some blocks of scores."""
+        c, rng = self.config, self.rng
+        rows, n_tiles = rng.choice([1, 1, 2, SELECTED]), rng.randint(1, 2)
+        slot, scores = rng.randint(0, SELECTED - rows), self._accumulator(rows, n_tiles)
+        groups, blocks = n_tiles * c.groups_per_column_panel, rng.randint(1, 2)
+        words = selection_words(c)
+        stride = min(rng.choice([words, words + 1, 3]), (c.residual_words - words) // rows)
+        for block in range(blocks):
+            shift, limit = rng.randrange(12), rng.randint(-1, n_tiles * c.columns)
+            opcode, fields = self._gemm_fields(rows, rng.randint(1, 2), n_tiles)
+            block_of = {"slot": slot, "limit": limit}
+            self.emitter.emit(opcode, **(fields | scores | block_of), row_max=1)
+            shared = {"rows": rows, "groups": groups, **scores, **block_of, "score_shift": shift}
+            self.emitter.emit(
+                Opcode.SOFTMAX, **shared, **self._destination(rows, groups), first=int(block == 0)
+            )
+            self.emitter.emit(
+                Opcode.SELECT,
+                **shared,
+                register=rng.choice([0, SELECTING]),
+                base=rng.getrandbits(20),
+                first=int(block == 0),
+                write_residual=int(block == blocks - 1),
+                res_address=rng.randint(0, c.residual_words - words - (rows - 1) * stride),
+                res_stride=stride,
+            )
 
     def _dump(self) -> None:
         """Store the first words of every memory, so that they are compared too."""
