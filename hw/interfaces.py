@@ -62,17 +62,15 @@ def command_layout(opcode: isa.Opcode) -> data.StructLayout:
     """Layout of one command word (256 bits) as dispatch hands it to a unit: another header.
 
     A wait is for a count: the unit must have completed that many commands, modulo 4096. `period`
-    and `wide` are 0 in commands that do not have them; SELECT and ADD have as `period` the register
-    that they write. All else that registers and predicates say is done at dispatch.
+    and `wide` are 0 in commands that do not have them; in their place is the `register` of those
+    that write one. All else that registers and predicates say is done at dispatch.
     """
     wait = data.StructLayout({"unit": unsigned(4), "count": unsigned(isa.COUNT_BITS)})
     header: dict = {"opcode": unsigned(8), "waits": data.ArrayLayout(wait, isa.WAIT_SLOTS)}
-    header |= {item.name: unsigned(item.bits) for item in isa.HEADER if item.name in KEPT}
+    writes = opcode in (isa.Opcode.SELECT, isa.Opcode.ADD)
+    names = ("register",) if writes else ("period", "wide")
+    header |= {item.name: unsigned(item.bits) for item in isa.HEADER if item.name in names}
     return _with_fields(header, opcode)
-
-
-KEPT = ("period", "wide")
-"""What is left of `isa.HEADER` behind dispatch."""
 
 
 def _with_fields(members: dict, opcode: isa.Opcode) -> data.StructLayout:

@@ -28,6 +28,9 @@ __all__ = ["Dispatch", "FetchedCommand"]
 FetchedCommand = data.StructLayout({"entry": CommandEntry, "code": 4})
 """A command as it was fetched; with a `code`, the `ErrorCode` that stops the machine there."""
 
+WRITERS = (Opcode.SELECT, Opcode.ADD)
+"""They name a register in order to write it."""
+
 
 class Dispatch(wiring.Component):
     """Checks commands and pushes each to the queue of its unit, in program order.
@@ -118,11 +121,11 @@ class Dispatch(wiring.Component):
                 fetched.eq(self.i.payload.code),
             ]
             before = memory_layout(Opcode.HALT)(word)
-            writes = (before.opcode == Opcode.SELECT) | (before.opcode == Opcode.ADD)
-            m.d.sync += [
-                header.period.eq(Mux(writes, before.register, before.period)),
-                header.wide.eq(before.wide),
-            ]
+            m.d.sync += [header.period.eq(before.period), header.wide.eq(before.wide)]
+            for opcode in WRITERS:
+                with m.If(before.opcode == opcode):
+                    register = command_layout(opcode)(entry.word).register
+                    m.d.sync += register.eq(before.register)
             for slot, wait in enumerate(before.waits):
                 m.d.sync += [
                     counts[slot].eq(selected_count(self.dispatched, wait.unit)),
@@ -196,7 +199,7 @@ class Dispatch(wiring.Component):
                 dropping.eq(moves.o_dropped),
                 adding.eq(legal[list(COMMANDS).index(Opcode.ADD)]),
                 moves.i_add.valid.eq(adds & goes),
-                moves.i_add.register.eq(addition.period),
+                moves.i_add.register.eq(addition.register),
                 moves.i_add.value.eq(addition.value),
                 added.eq(moves.o_added),
             ]

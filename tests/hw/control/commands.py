@@ -102,8 +102,6 @@ def dispatched_word(command: Command, counts: Mapping[Unit, int] | None = None) 
     that were dispatched before it, 0 if they are not given."""
     layout = command_layout(command.opcode)
     values = {name: value for name, value in command.values.items() if name in layout.members}
-    if command.opcode in (Opcode.SELECT, Opcode.ADD):
-        values["period"] = command["register"]
     waits = []
     for wait in command.waits:
         count = (counts or {}).get(wait.unit, 0) - wait.distance if wait else 0
