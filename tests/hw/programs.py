@@ -150,7 +150,7 @@ class RandomProgram:
             image[Region.CONSTANT][offset : offset + len(data)] = np.frombuffer(data, np.uint8)
         return image
 
-    def _emit(self, opcode: Opcode, executed: bool | None = None, **fields: int) -> None:
+    def _emit(self, opcode: Opcode, executed: int | None = None, **fields: int) -> None:
         """A command with registers by chance; executed: see `RandomRegisters.apply`."""
         found = self._registers.apply(opcode, fields, executed)
         if found is not None:
@@ -400,7 +400,7 @@ class RandomProgram:
         groups = panels * c.groups_per_column_panel
         self._emit(
             Opcode.SCALE,
-            None if alive else False,
+            None if alive else 0,
             rows=rows,
             groups=groups,
             **output,
@@ -421,7 +421,7 @@ class RandomProgram:
             )
         return {"res_address": source, "res_dst_address": target, "res_stride": groups}
 
-    def _vector(self, executed: bool | None = None, **forced: int) -> dict[str, int]:
+    def _vector(self, executed: int | None = None, **forced: int) -> dict[str, int]:
         c, rng = self.config, self.rng
         rows, groups = self._rows(), rng.randint(1, 5)
         panels = -(-groups // c.groups_per_column_panel)
@@ -450,7 +450,7 @@ class RandomProgram:
     def _norm(self) -> None:
         """Statistics of some rows, of one or two commands, and their norm."""
         rng, c = self.rng, self.config
-        v = self._vector(executed=True, statistics=1, statistics_first=1)
+        v = self._vector(executed=1, statistics=1, statistics_first=1)
         if rng.randrange(2):
             v = self._vector(
                 statistics=1,

@@ -55,18 +55,18 @@ class RandomRegisters:
             self.values[number] = (self.values[number] + change) % MODULUS
         return fields
 
-    def apply(self, opcode: Opcode, fields: Fields, executed: bool | None) -> Fields | None:
+    def apply(self, opcode: Opcode, fields: Fields, executed: int | None) -> Fields | None:
         """A command's fields with those of its header; None if it cannot be what `executed` says.
 
-        executed: True for a command that must be executed, False for one that must be dropped.
+        executed: 1 for a command that must be executed, 0 for one that must be dropped.
         """
         if not self.values:
-            return None if executed is False else fields
+            return None if executed == 0 else fields
         fields = fields | self._move(opcode, fields)
         if opcode in (Opcode.LOAD, Opcode.STORE):  # of use with a predicate only
             fields["limit"] = self.rng.choice([0, self.rng.randint(-64, 4)])
         predicate = self._predicate(opcode, fields, executed)
-        return None if executed is False and not predicate else fields | predicate
+        return None if executed == 0 and not predicate else fields | predicate
 
     def _move(self, opcode: Opcode, fields: Fields) -> Fields:
         rng = self.rng
@@ -81,15 +81,15 @@ class RandomRegisters:
         limit = fields.get("limit", 0) - value
         return {"register": number, "limit": limit if limit >= -NO_LIMIT else -1}
 
-    def _predicate(self, opcode: Opcode, fields: Fields, executed: bool | None) -> Fields:
+    def _predicate(self, opcode: Opcode, fields: Fields, executed: int | None) -> Fields:
         """Any predicate, or one that drops or keeps the command; empty: none of that sort."""
         rng = self.rng
-        if rng.randrange(2) and executed is not False:
+        if rng.randrange(2) and executed != 0:
             return {}
         numbers = [
             number
             for number in self.values
-            if executed in (None, not self.drops(opcode, fields | {"predicate": number}))
+            if executed in (None, 1 - self.drops(opcode, fields | {"predicate": number}))
         ]
         return {"predicate": rng.choice(numbers)} if numbers else {}
 

@@ -471,6 +471,36 @@ def test_a_stale_queue_holds_back_every_command(item):
     simulator.run()
 
 
+def test_counts_wrap():
+    dispatch = Dispatch(CONFIG)
+    rng = random.Random(SEED)
+    found = []
+
+    async def main(ctx):
+        for o in dispatch.o:
+            ctx.set(o.ready, 1)
+        ctx.set(dispatch.i.valid, 1)
+        for _ in range(60):
+            counts = {unit: rng.choice([0, 3, 4095, rng.randrange(4096)]) for unit in UNITS}
+            for i, unit in enumerate(UNITS):
+                ctx.set(dispatch.dispatched[i], counts[unit])
+            item = command(Unit.VECTOR, *(_random_wait(rng) for _ in range(3)))
+            ctx.set(dispatch.i.payload.entry.word, int.from_bytes(isa.encode(item), "little"))
+            await ctx.tick().repeat(3)
+            output = dispatch.o[UNITS.index(Unit.VECTOR)]
+            assert ctx.get(output.valid)
+            word = without_idle_counts(ctx.get(output.payload.word))
+            assert word == dispatched_word(item, counts)
+            found.append(item)
+            await ctx.tick()
+
+    simulator = Simulator(dispatch)
+    simulator.add_clock(1e-8)
+    simulator.add_testbench(main)
+    simulator.run()
+    assert len(found) == 60
+
+
 def test_waits_count_from_what_is_dispatched():
     """Dropped commands do not count; a distance beyond the first command counts below 0."""
     good = [command(Unit.MATRIX), command(Unit.MATRIX, predicate=1), command(Unit.MATRIX)]
