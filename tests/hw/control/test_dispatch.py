@@ -23,6 +23,7 @@ from tests.hw.control.commands import (
     dispatched_word,
     random_command,
     random_word,
+    spoilt_word,
     without_idle_counts,
 )
 
@@ -54,7 +55,7 @@ def test_legality_is_that_of_decode(options):
     config = AcceleratorConfig(**options)
     rng = random.Random(SEED)
     words = [random_word(rng) for _ in range(4000)]
-    words += [isa.encode(random_command(rng)) for _ in range(1000)]
+    words += [spoilt_word(rng) for _ in range(2000)]
     words += [opcode.to_bytes(1, "little") + b"\xff" * 31 for opcode in range(256)]
     m = Module()
     word = Signal(256)
@@ -356,6 +357,36 @@ def test_a_dropped_command_is_refused_if_it_is_illegal():
         assert ctx.get(bench.dispatch.o_done) and not bench.received and bench.taken == 1
 
     _Bench([beyond, HALT], random.Random(SEED)).run(checks)
+
+
+MATRIX, SOFTMAX = {"rows": 10, "k_tiles": 1, "n_tiles": 1}, {"rows": 10, "groups": 1}
+
+
+@pytest.mark.parametrize(
+    ("opcode", "values", "last"),
+    [
+        (Opcode.LOAD, {"memory": 1, "words": 1, "runs": 1}, 0),
+        (Opcode.STORE, {"memory": 1, "words": 1, "runs": 1}, 0),
+        (Opcode.GEMM, MATRIX, 0),
+        (Opcode.GEMM, MATRIX | {"period": 3}, 0),
+        (Opcode.GEMM, MATRIX | {"causal": 1}, 9),
+        (Opcode.SPARSE_GEMM, MATRIX | {"causal": 1, "period": 3}, 2),
+        (Opcode.SOFTMAX, SOFTMAX | {"causal": 1}, 9),
+        (Opcode.SOFTMAX, SOFTMAX | {"causal": 1, "period": 127}, 126),
+        (Opcode.SELECT, SOFTMAX, 0),
+    ],
+)
+def test_a_command_without_a_column_left_is_dropped(opcode, values, last):
+    """On both sides of the border, by its limit and by the register."""
+    program: list[Command | ErrorCode] = []
+    for limit, number in ((-last, 1), (1 - last, 1), (-20 - last, 2), (-19 - last, 2)):
+        program.append(Command(opcode, values | {"limit": limit, "predicate": number}))
+
+    def checks(ctx, bench):
+        assert ctx.get(bench.dispatch.o_done)
+        assert [index for _, index, _ in bench.received] == [1, 3]
+
+    _Bench([*program, HALT], random.Random(SEED), {1: 0, 2: 20}).run(checks)
 
 
 def test_what_a_register_moves_stops_at_the_border():
