@@ -63,6 +63,7 @@ async def order(dut):
         writer = {**write, "rows": 1, "groups": 8, "slot": 70}
         commands = [
             maker.make(Opcode.SOFTMAX, **softmax),
+            maker.make(Opcode.SOFTMAX, **softmax | {"slot": 32}),
             maker.make(Opcode.VECTOR, **writer, res_dst_address=2),
             maker.make(Opcode.SELECT, **place, groups=1, write_residual=1),
             maker.make(Opcode.VECTOR, **writer, res_dst_address=3 + 2 * words),

@@ -15,6 +15,7 @@ from sw.compiler.stream.access import selection_words
 from tests.hw.vector.bench import (
     Bench,
     CommandMaker,
+    Stall,
     complete,
     config_from_environment,
     random_machine,
@@ -24,7 +25,7 @@ DECODER = config_from_environment().decoder
 COMMANDS = int(os.environ.get("WEFT_TEST_COMMANDS", "60"))
 
 
-async def make_bench(dut, seed: int, acc_stall: float = 0.0, clear: bool = True) -> Bench:
+async def make_bench(dut, seed: int, acc_stall: Stall = 0.0, clear: bool = True) -> Bench:
     seed += int(os.environ.get("COCOTB_RANDOM_SEED", "0"))
     cocotb.log.info("seed %d", seed)
     bench = Bench(dut, random_machine(config_from_environment(), seed), seed, acc_stall)
@@ -195,6 +196,19 @@ async def products_of_extremes(dut):
         )
         for form, function, wide in forms
     ]  # fmt: skip
+    await bench.run(commands)
+    bench.compare()
+
+
+@cocotb.test(skip=not DECODER)
+async def pairs_apart(dut):
+    """A gate waits for what it multiplies, where the accumulator brings a word now and then."""
+    bench = await make_bench(dut, 14, lambda cycle: cycle % 9 > 0)
+    maker = CommandMaker(bench.config, 22)
+    pairs = {"gated": 1, "rows": 4, "groups": 12, "function": Function.NONE}
+    commands = [
+        maker.make(Opcode.VECTOR, **pairs, wide=wide, dst_memory=Memory.WEIGHT) for wide in range(2)
+    ]
     await bench.run(commands)
     bench.compare()
 
