@@ -8,8 +8,8 @@ import numpy as np
 from hw.isa import MASKED_SCORE, NO_LIMIT, SELECTED, Opcode
 from hw.vector.unit import VectorUnit
 from sw.compiler.stream.access import selection_words
-from tests.hw.vector.bench import CommandMaker
-from tests.hw.vector.cocotb_unit import make_bench
+from tests.hw.vector.bench import make_bench
+from tests.hw.vector.commands import CommandMaker
 
 COMMANDS = int(os.environ.get("WEFT_TEST_COMMANDS", "30"))
 

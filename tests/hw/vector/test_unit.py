@@ -1,5 +1,5 @@
-"""Vector unit against golden on several shapes; the scenarios are in cocotb_unit.py, those of
-SELECT in cocotb_select.py."""
+"""Vector unit against golden on several shapes; the scenarios are in cocotb_unit.py, those of the
+option `decoder` in cocotb_decoder.py and cocotb_select.py."""
 
 import dataclasses
 
@@ -24,7 +24,6 @@ CONFIGS: dict[str, AcceleratorConfig] = {
     ),
 }
 
-
 FAST = ("16x16",)
 """By Verilator, which builds more slowly."""
 
@@ -47,6 +46,7 @@ def test_unit(name: str):
     run_unit(name, "cocotb_unit", 20)
 
 
+@pytest.mark.parametrize("scenarios", ["cocotb_decoder", "cocotb_select"])
 @pytest.mark.parametrize("name", [name for name, config in CONFIGS.items() if config.decoder])
-def test_select(name: str):
-    run_unit(name, "cocotb_select", 10)
+def test_decoder(name: str, scenarios: str):
+    run_unit(name, scenarios, 10)
