@@ -62,7 +62,6 @@ _CONTROL = {
 }
 
 _DECODER_CONTROL = {
-    "gate": Out(1),  # at ADD: it is the gate of the group behind it
     "gated": Out(1),  # at ADD
     "rotate": Out(1).array(3),  # k: stage NARROW + k holds a group that is rotated
     "wide": Out(1),  # at WRITE - 1: the result has 16 bits
@@ -238,10 +237,9 @@ class Lane(wiring.Component):
         gain_x, gain_mul = Mux(control.gain, h18, h16), Mux(control.gain, self.param0.mul, h16)
         if decoder:
             gate = Signal(signed(MID_BITS), reset_less=True)
-            with m.If(control.gate):
-                m.d.sync += gate.eq(h18)
             with m.If(control.gated):
                 m.d.comb += [value.eq(gate), second_param.mul.eq(plain)]
+                m.d.sync += gate.eq(h18)  # of the group before: between groups h18 stands still
             with m.If(control.rotate[1]):
                 m.d.comb += [value.eq(plain), second_param.mul.eq(self.cosine)]
             # A cycle lies between commands, so no group at ADD needs the multiplier now.

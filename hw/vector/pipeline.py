@@ -204,7 +204,6 @@ class LanePipeline(wiring.Component):
             for lane in lanes:
                 m.d.comb += [
                     lane.control.wide.eq(line["wide"][before]),
-                    lane.control.gate.eq(valid[Stage.ADD] & line["gate"][Stage.ADD]),
                     lane.control.gated.eq(line["gated"][Stage.ADD]),
                     *(lane.control.rotate[k].eq(rotate[Stage.NARROW + k]) for k in range(3)),
                 ]

@@ -45,7 +45,6 @@ def group_layout(config: AcceleratorConfig) -> data.StructLayout:
         "wrap"
     ).split()
     if config.decoder:
-        own["gate"] = unsigned(1)  # the first one of a pair
         same += ["select", "wide", "gated", "rotate"]
     members = work_layout(config).members
     return data.StructLayout({**own, **{name: members[name] for name in same}})
@@ -194,7 +193,6 @@ class Sequencer(wiring.Component):
             m.d.sync += [
                 o.param0_address.eq(work.param0 + Mux(work.same_param0, 0, group)),
                 o.param1_address.eq(work.param1 + Mux(work.same_param1, 0, record)),
-                o.gate.eq(gate),
                 o.function.eq(Mux(work.gated & group[0], Function.NONE, work.function)),
             ]
 

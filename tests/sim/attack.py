@@ -34,6 +34,7 @@ from sw.compiler.stream.order import finish
 from sw.driver import CycleLimitError, Device, GoldenDevice, MachineError, VerilatorDevice
 from sw.golden.machine import GoldenMachine, MachineStop, UndefinedCommand
 from tests.hw.programs import WRITABLE, Image, interleave, program_image, window
+from tests.hw.random_registers import SELECTING
 from tests.sim.mutants import Mutant, Order, random_mutant, registers_along, without_waits
 from tests.sim.reduction import describe, reduce
 from tests.sim.rtl import Pair, write_registers
@@ -237,8 +238,8 @@ def run_mutant(pair: Pair, mutant: Mutant) -> str:
     rng = random.Random(mutant.seed)
     image = mutant.image(stream)
     place(pair, image, rng)
-    for device in pair.devices:
-        write_registers(device, mutant.registers)
+    for device in pair.devices:  # what SELECT wrote may be an undefined mutant's
+        write_registers(device, {SELECTING: 0, **mutant.registers})
     before = pair.rtl.memory.data.copy()
     count = len(stream) // isa.COMMAND_BYTES + mutant.count
     found = run(pair.rtl, count)

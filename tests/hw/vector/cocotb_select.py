@@ -8,8 +8,8 @@ import numpy as np
 from hw.isa import MASKED_SCORE, NO_LIMIT, SELECTED, Opcode
 from hw.vector.unit import VectorUnit
 from sw.compiler.stream.access import selection_words
-from tests.hw.vector.bench import CommandMaker
-from tests.hw.vector.cocotb_unit import make_bench
+from tests.hw.vector.bench import make_bench
+from tests.hw.vector.commands import CommandMaker
 
 COMMANDS = int(os.environ.get("WEFT_TEST_COMMANDS", "30"))
 
@@ -63,6 +63,7 @@ async def order(dut):
         writer = {**write, "rows": 1, "groups": 8, "slot": 70}
         commands = [
             maker.make(Opcode.SOFTMAX, **softmax),
+            maker.make(Opcode.SOFTMAX, **softmax | {"slot": 32}),
             maker.make(Opcode.VECTOR, **writer, res_dst_address=2),
             maker.make(Opcode.SELECT, **place, groups=1, write_residual=1),
             maker.make(Opcode.VECTOR, **writer, res_dst_address=3 + 2 * words),

@@ -4,34 +4,17 @@ import os
 from itertools import product
 
 import cocotb
-import numpy as np
 
 from hw.config import AcceleratorConfig
 from hw.isa import MASKED_SCORE, NO_LIMIT, SELECTED, ErrorCode, Function, Memory, Opcode
-from hw.vector import golden
 from hw.vector.rsqrt import NormRow
 from hw.vector.unit import VectorUnit
 from sw.compiler.stream.access import selection_words
-from tests.hw.vector.bench import (
-    Bench,
-    CommandMaker,
-    complete,
-    config_from_environment,
-    random_machine,
-)
+from tests.hw.vector.bench import config_from_environment, make_bench
+from tests.hw.vector.commands import CommandMaker, complete
 
 DECODER = config_from_environment().decoder
 COMMANDS = int(os.environ.get("WEFT_TEST_COMMANDS", "60"))
-
-
-async def make_bench(dut, seed: int, acc_stall: float = 0.0, clear: bool = True) -> Bench:
-    seed += int(os.environ.get("COCOTB_RANDOM_SEED", "0"))
-    cocotb.log.info("seed %d", seed)
-    bench = Bench(dut, random_machine(config_from_environment(), seed), seed, acc_stall)
-    await bench.reset()
-    if clear:
-        await bench.clear_row_state()
-    return bench
 
 
 @cocotb.test()
@@ -170,35 +153,6 @@ async def functions(dut):
     bench.compare()
 
 
-@cocotb.test(skip=not DECODER)
-async def products_of_extremes(dut):
-    """Gates and rotations of the largest numbers, with the largest offsets."""
-    bench = await make_bench(dut, 12)
-    machine, c, rng = bench.machine, bench.config, np.random.default_rng(bench.random.randrange(99))
-    maker = CommandMaker(c, 18)
-    extremes = np.array([-32768, 32767])
-    machine.residual[:] = bench.memory["residual"][:] = rng.choice(extremes, machine.residual.shape)
-    machine.accumulator[:] = rng.choice(4 * extremes, machine.accumulator.shape)
-    shape = (c.param_words, c.lanes)
-    identity = golden.Affine(np.full(shape, 1), np.zeros(shape, int), np.zeros(shape, int))
-    offset = rng.choice(np.array([-(1 << 39), 0, (1 << 39) - 1]), shape)
-    shift = rng.integers(0, 40, shape)
-    last = golden.Affine(np.zeros(shape, int), offset, shift)
-    for memory, p in ((Memory.PARAM0, identity), (Memory.PARAM1, last)):
-        packed = np.frombuffer(golden.pack_params(p), np.uint8)
-        machine.params[memory][:] = packed.reshape(c.param_words, -1)
-    forms = product(("gated", "rotate"), (Function.NONE, Function.SILU), range(2))
-    commands = [
-        maker.make(
-            Opcode.VECTOR, rows=8, groups=8, wide=wide, function=function, **{form: 1},
-            dst_memory=Memory.WEIGHT,
-        )
-        for form, function, wide in forms
-    ]  # fmt: skip
-    await bench.run(commands)
-    bench.compare()
-
-
 @cocotb.test()
 async def throughput(dut):
     """Rows follow rows without a bubble, commands follow commands with one cycle between."""
@@ -237,44 +191,6 @@ async def throughput(dut):
     span = bench.issued_cycles[-1] - bench.issued_cycles[0] + 1
     assert span <= rows * groups + 2, (span, rows * groups)
     bench.compare()
-
-
-@cocotb.test(skip=not DECODER)
-async def wide_throughput(dut):
-    """A cycle more for each row whose last destination word has one group, but not in front of the
-    first one."""
-    bench = await make_bench(dut, 10)
-    c = bench.config
-    maker = CommandMaker(c, 15)
-    for by_column in range(2):
-        per_word = c.groups_per_column_panel if by_column else c.groups_per_row_panel
-        for groups in (1, per_word, per_word + 1, 2 * per_word - 1, 2 * per_word):
-            fixed = {"rows": 6, "wide": 1}
-            fixed |= {"dst_memory": Memory.WEIGHT, "dst_by_column": by_column, "dst_address": 0}
-            for gated in range(2):
-                some = fixed | {"gated": gated, "groups": groups << gated, "dst_stride": 12}
-                bench.issued_cycles.clear()
-                await bench.run([maker.make(Opcode.VECTOR, **some)])
-                span = bench.issued_cycles[-1] - bench.issued_cycles[0] + 1
-                held = 6 - (groups == 1) if groups % per_word == 1 and not gated else 0
-                assert span == 6 * (groups << gated) + held, (groups, gated, span)
-    bench.compare()
-
-
-@cocotb.test(skip=not DECODER)
-async def wide_words_that_overlap(dut):
-    """Panels closer than their rows: the bytes of the later group stay."""
-    bench = await make_bench(dut, 11)
-    maker = CommandMaker(bench.config, 16)
-    for stride in range(8):
-        place = {"dst_memory": Memory.ACTIVATION, "dst_by_column": 0, "dst_stride": stride}
-        await bench.run(
-            [
-                maker.make(Opcode.SCALE, rows=5, groups=7, wide=wide, **place, dst_address=9)
-                for wide in (1, 0, 1)
-            ]
-        )
-        bench.compare()
 
 
 @cocotb.test()
