@@ -25,7 +25,7 @@ class RowStreamer(wiring.Component):
     ```
     A row of a SPARSE_GEMM has the words of two panels, `2*k` and `2*k + 1`, read together. A wide
     GEMM has two rows for each word of the accumulator: of high bytes, whose tag neither reads nor
-    writes it, and of low bytes.
+    writes it, and of low bytes. After `period` words of it the causal limit begins anew.
 
     Latency: 6 cycles and the memory's from a command to its first row. Throughput: a row a cycle,
     also from tile to tile and from command to command, where tiles have two rows or more; the two

@@ -41,10 +41,11 @@ def small(rows: int, columns: int, lanes: int, options: dict[str, Any]) -> Accel
 )
 def test_matrix(rows, columns, lanes, options, simulator):
     config = small(rows, columns, lanes, options)
-    run(
-        MatrixUnit(config),
-        "tests.hw.systolic.cocotb_matrix",
-        simulators=(simulator,),
-        name=f"matrix_{rows}x{columns}",
-        env=config_to_environment(config),
-    )
+    for module in ("cocotb_matrix", "cocotb_matrix_cycles"):
+        run(
+            MatrixUnit(config),
+            f"tests.hw.systolic.{module}",
+            simulators=(simulator,),
+            name=f"matrix_{rows}x{columns}",
+            env=config_to_environment(config),
+        )
