@@ -40,15 +40,15 @@ class Dispatch(wiring.Component):
     so the machine reports the first error of the program, and everything before the refused
     command has been executed.
 
-    A wait becomes one for a count: `dispatched[unit] - distance`, modulo 4096. When the command
-    looks at the count of completed ones, that is at most what the unit holds below, `dispatched`
-    at that moment at most 1023 + `STALE_COMMANDS` above it, both less than half a turn (2048): so
-    `has_reached` is never wrong, whether the commands waited for are long done, or the unit has
-    never had so many (the count is then below 0, and as long reached).
+    A wait becomes one for a count: `dispatched[unit] - distance`, modulo 4096. While the command
+    looks at how many the unit has completed, that is below the count by no more than unit and queue
+    hold, and above it by at most 1023 (the distance), `STALE_COMMANDS`, and what was on its way
+    then. Both are less than half a turn (2048), so `has_reached` is right. It is as right for a
+    distance beyond the first command: the count is then below 0, and reached from the start.
 
-    With `decoder`, registers are used up here: in the order of the stream, what they move is moved
-    (see `Moves`), ADD writes, and commands are dropped. Nothing waits for another unit: all
-    commands before have taken from the registers what they needed.
+    With `decoder`, registers are used up here, in the order of the stream: commands are moved and
+    dropped (see `Moves`), and ADD writes. That waits for no unit: the commands before have taken
+    from the registers what they needed.
 
     Latency: 3 cycles from `i` to `o`. Throughput: one command in four cycles, faster than any
     unit executes them; BARRIER holds until every dispatched command has completed, HALT too.

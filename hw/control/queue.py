@@ -17,8 +17,8 @@ __all__ = ["STALE_COMMANDS", "CommandQueue", "has_reached", "selected_count"]
 
 STALE_COMMANDS = 512
 """A queue whose head is this much older than the command at dispatch holds dispatch back. As
-dispatch drops waits for what is 1024 commands old, no completion count can run a half turn
-(2048) past a count that is still waited for."""
+no distance is 1024 or more, no completion count can run a half turn (2048) past a count that is
+still waited for: see `hw.control.dispatch`."""
 
 
 def selected_count(counts, unit):

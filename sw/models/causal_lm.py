@@ -1,4 +1,4 @@
-"""A session as a language model of `transformers`, so that its `generate` runs on the accelerator."""
+"""A session as a language model of `transformers`, whose `generate` then runs on the device."""
 
 from __future__ import annotations
 

@@ -10,7 +10,9 @@ from hw.config import PRESETS
 from hw.isa import Command, Memory, Opcode, Region, Unit, Wait
 from hw.registers import State
 from hw.vector.golden import Affine, pack_params
+from sw.bench.decoders import DecoderShape, decoder
 from sw.compiler.graph.reference import run_reference
+from sw.compiler.lower.decoder import lower_decoder
 from sw.compiler.lower.lower import lower
 from sw.golden.machine import GoldenMachine
 from tests.hw.machine import Machine
@@ -150,6 +152,36 @@ async def compiled_programs(dut):
         io = np.frombuffer(machine.memory[base : base + program.io_bytes], np.uint8)
         for found, want in zip(program.read_outputs(io), run_reference(graph, inputs), strict=True):
             np.testing.assert_array_equal(found, want)
+
+
+@cocotb.test()
+async def decoders(dut):
+    """Passes of language models: caches, rotations, gates, selection, at positions in registers."""
+    rng = random.Random(SEED)
+    machine = Machine(dut, CONFIG, golden=GOLDEN)
+    await machine.start()
+    for seed, gated in ((SEED, True), (SEED + 1, False)):
+        machine.pause(rng, 0.2)
+        shape = DecoderShape(
+            hidden=9, heads=4, kv_heads=2, dim=6, ffn=11, layers=1, vocabulary=70, context=40,
+            key_block=16, gated=gated, positions=not gated,
+        )  # fmt: skip
+        program = lower_decoder(decoder(shape, seed), CONFIG, (1, 3))
+        for tokens, position in ((3, 15), (1, 1)):
+            entry = program.entries[tokens]
+            ids = np.array([rng.randrange(shape.vocabulary) for _ in range(tokens)])
+            io = np.zeros(program.io_bytes, np.uint8)
+            data = program.encode(entry, position, ids)
+            io[entry.input : entry.input + len(data)] = data
+            image = {
+                Region.PROGRAM: entry.commands,
+                Region.CONSTANT: program.constants,
+                Region.WORKSPACE: np.frombuffer(rng.randbytes(program.workspace_bytes), np.uint8),
+                Region.IO: io,
+            }
+            await machine.write_registers({1: position})
+            counters = await run_and_compare(machine, image, entry.command_count)
+            dut._log.info("%d tokens at %d: %s", tokens, position, counters)
 
 
 @cocotb.test()

@@ -15,13 +15,13 @@ import numpy as np
 
 from hw import isa
 from hw.config import AcceleratorConfig
-from hw.isa import NO_LIMIT, Command, Memory, Opcode, Region, Unit
+from hw.isa import NO_LIMIT, SELECTED, Command, Function, Memory, Opcode, Region, Unit
 from hw.sparse.packing import tile_format
 from hw.vector.golden import Affine, pack_params
-from sw.compiler.stream.access import pitch_of
+from sw.compiler.stream.access import pitch_of, selection_words
 from sw.compiler.stream.emit import UNITS, Emitter, Item
 from sw.compiler.stream.order import finish
-from tests.hw.random_registers import RandomRegisters
+from tests.hw.random_registers import SELECTING, RandomRegisters
 
 __all__ = [
     "REGION_BYTES",
@@ -135,6 +135,8 @@ class RandomProgram:
             self._store,
             *([self._add] if config.decoder else []),
         ]
+        if config.decoder:
+            makers += [self._gated, self._rotate, self._select]
         for _ in range(steps):
             rng.choice(makers)()
         self._dump()
@@ -148,7 +150,7 @@ class RandomProgram:
             image[Region.CONSTANT][offset : offset + len(data)] = np.frombuffer(data, np.uint8)
         return image
 
-    def _emit(self, opcode: Opcode, executed: bool | None = None, **fields: int) -> None:
+    def _emit(self, opcode: Opcode, executed: int | None = None, **fields: int) -> None:
         """A command with registers by chance; executed: see `RandomRegisters.apply`."""
         found = self._registers.apply(opcode, fields, executed)
         if found is not None:
@@ -193,6 +195,15 @@ class RandomProgram:
             "dst_address": place.address,
             "dst_stride": place.stride,
         }
+
+    def _result(self, rows: int, groups: int) -> dict[str, int]:
+        """A destination, some of them of wide results where the machine has these."""
+        wide = self.rng.randrange(2) if self.config.decoder else 0
+        return self._destination(rows << wide, groups) | {"wide": wide}
+
+    def _same(self, *names: str) -> dict[str, int]:
+        """Choices that only a machine with `decoder` has."""
+        return {name: self.rng.randrange(2) if self.config.decoder else 0 for name in names}
 
     def _accumulator(self, rows: int, panels: int) -> dict[str, int]:
         place = self._panels(self.config.accumulator_words, rows, panels, rows)
@@ -389,11 +400,12 @@ class RandomProgram:
         groups = panels * c.groups_per_column_panel
         self._emit(
             Opcode.SCALE,
-            None if alive else False,
+            None if alive else 0,
             rows=rows,
             groups=groups,
             **output,
-            **self._destination(rows, groups),
+            **self._result(rows, groups),
+            **self._same("same_param1"),
             param1=self._param(groups),
             slot=slot,
         )
@@ -409,24 +421,24 @@ class RandomProgram:
             )
         return {"res_address": source, "res_dst_address": target, "res_stride": groups}
 
-    def _vector(self, executed: bool | None = None, **forced: int) -> dict[str, int]:
+    def _vector(self, executed: int | None = None, **forced: int) -> dict[str, int]:
         c, rng = self.config, self.rng
         rows, groups = self._rows(), rng.randint(1, 5)
         panels = -(-groups // c.groups_per_column_panel)
-        fields = self._accumulator(rows, panels) | self._destination(rows, groups)
-        fields |= self._residual(rows, groups)
+        fields = self._accumulator(rows, panels) | self._result(rows, groups)
+        fields |= self._residual(rows, groups) | self._same("same_param0", "same_param1")
         fields |= {
             "rows": rows,
             "groups": groups,
             "param0": self._param(groups),
             "param1": self._param(groups),
             "from_residual": rng.randrange(2),
-            "function": rng.randrange(4),
+            "function": self._function(),
             "add_residual": rng.randrange(2),
             "res_shift": rng.randrange(5),
             "write_residual": rng.randrange(2),
             "two_stage": rng.randrange(2),
-            "wrap": rng.randrange(2),
+            "wrap": rng.randrange(2) & ~fields["wide"],
             "slot": self._slot(rows),
         }
         if rng.randrange(3) == 0:
@@ -438,7 +450,7 @@ class RandomProgram:
     def _norm(self) -> None:
         """Statistics of some rows, of one or two commands, and their norm."""
         rng, c = self.rng, self.config
-        v = self._vector(executed=True, statistics=1, statistics_first=1)
+        v = self._vector(executed=1, statistics=1, statistics_first=1)
         if rng.randrange(2):
             v = self._vector(
                 statistics=1,
@@ -448,7 +460,8 @@ class RandomProgram:
                 groups=1,
             ) | {"rows": v["rows"], "groups": v["groups"]}
         rows, groups = v["rows"], v["groups"]
-        fields = self._destination(rows, groups) | self._residual(rows, groups)
+        fields = self._result(rows, groups) | self._residual(rows, groups)
+        fields |= self._same("same_param1", "rms")
         self._emit(
             Opcode.NORM,
             rows=rows,
@@ -461,6 +474,70 @@ class RandomProgram:
             features=groups * c.lanes,
             epsilon=rng.choice([1, 1000, (1 << 32) - 1]),
         )
+
+    def _function(self) -> int:
+        return self.rng.randrange(Function.SILU + self.config.decoder)
+
+    def _two_stages(self, rows: int, groups: int, results: int) -> dict[str, int]:
+        """What a VECTOR needs whose second stage is a product or a rotation."""
+        c = self.config
+        fields = self._accumulator(rows, -(-groups // c.groups_per_column_panel))
+        fields |= self._result(rows, results)
+        while not fields["dst_memory"]:
+            fields |= self._result(rows, results)
+        return fields | {
+            "rows": rows,
+            "groups": groups,
+            "param0": self._param(groups),
+            "param1": self._param(results),
+            "function": self._function(),
+            "two_stage": 1,
+            **self._same("same_param0", "same_param1"),
+        }
+
+    def _gated(self) -> None:
+        results = self.rng.randint(1, 3)
+        fields = self._two_stages(self._rows(), 2 * results, results)
+        self._emit(Opcode.VECTOR, **fields, gated=1)
+
+    def _rotate(self) -> None:
+        rows, groups = self._rows(), self.rng.randint(1, 5)
+        fields = self._two_stages(rows, groups, groups) | self._residual(rows, groups)
+        self._emit(Opcode.VECTOR, **fields, rotate=1, res_shift=self.rng.randrange(5))
+
+    def _select(self) -> None:
+        """Softmax sum and largest values of the same rows, over some blocks of scores."""
+        c, rng = self.config, self.rng
+        rows, n_tiles = rng.choice([1, 1, 2, SELECTED]), rng.randint(1, 2)
+        slot, scores = rng.randint(0, 2 * SELECTED - rows), self._accumulator(rows, n_tiles)
+        executed = rng.random() < 0.9
+        groups, blocks = n_tiles * c.groups_per_column_panel, rng.randint(1, 2)
+        words = selection_words(c)
+        stride = min(rng.choice([words, words + 1, 3]), (c.residual_words - words) // rows)
+        for block in range(blocks):
+            shift, limit = rng.randrange(12), rng.randint(-1, n_tiles * c.columns)
+            opcode, fields = self._gemm_fields(rows, rng.randint(1, 2), n_tiles)
+            block_of = {"slot": slot, "limit": limit}
+            self._emit(opcode, executed, **(fields | scores | block_of), row_max=1)
+            shared = {"rows": rows, "groups": groups, **scores, **block_of, "score_shift": shift}
+            self._emit(
+                Opcode.SOFTMAX,
+                executed,
+                **shared,
+                **self._destination(rows, groups),
+                first=int(block == 0),
+            )
+            self._emit(
+                Opcode.SELECT,
+                executed,
+                **shared,
+                register=rng.choice([0, SELECTING]),
+                base=rng.getrandbits(20),
+                first=int(block == 0),
+                write_residual=int(block == blocks - 1),
+                res_address=rng.randint(0, c.residual_words - words - (rows - 1) * stride),
+                res_stride=stride,
+            )
 
     def _dump(self) -> None:
         """Store the first words of every memory, so that they are compared too."""

@@ -8,7 +8,10 @@ from hw.config import AcceleratorConfig
 from hw.isa import COMMANDS, NO_LIMIT, REGISTER_BITS, REGISTERS, Opcode, last_limit
 from sw.compiler.stream.access import pitch_of
 
-__all__ = ["RandomRegisters"]
+__all__ = ["SELECTING", "RandomRegisters"]
+
+SELECTING = REGISTERS - 1
+"""The register that `SELECT` writes; no other command names it, as it would need a BARRIER."""
 
 Fields = dict[str, int]
 MODULUS = 1 << REGISTER_BITS
@@ -27,7 +30,7 @@ class RandomRegisters:
 
     def __init__(self, config: AcceleratorConfig, rng: random.Random):
         self.config, self.rng = config, rng
-        numbers = range(1, REGISTERS) if config.decoder else ()
+        numbers = range(1, SELECTING) if config.decoder else ()
         self.initial = {number: self._value() for number in numbers}
         self.values = dict(self.initial)
 
@@ -52,23 +55,23 @@ class RandomRegisters:
             self.values[number] = (self.values[number] + change) % MODULUS
         return fields
 
-    def apply(self, opcode: Opcode, fields: Fields, executed: bool | None) -> Fields | None:
+    def apply(self, opcode: Opcode, fields: Fields, executed: int | None) -> Fields | None:
         """A command's fields with those of its header; None if it cannot be what `executed` says.
 
-        executed: True for a command that must be executed, False for one that must be dropped.
+        executed: 1 for a command that must be executed, 0 for one that must be dropped.
         """
         if not self.values:
-            return None if executed is False else fields
+            return None if executed == 0 else fields
         fields = fields | self._move(opcode, fields)
         if opcode in (Opcode.LOAD, Opcode.STORE):  # of use with a predicate only
             fields["limit"] = self.rng.choice([0, self.rng.randint(-64, 4)])
         predicate = self._predicate(opcode, fields, executed)
-        return None if executed is False and not predicate else fields | predicate
+        return None if executed == 0 and not predicate else fields | predicate
 
     def _move(self, opcode: Opcode, fields: Fields) -> Fields:
         rng = self.rng
         header = COMMANDS[opcode].header
-        if "register" not in header or rng.randrange(2):
+        if opcode == Opcode.SELECT or "register" not in header or rng.randrange(2):
             return {}
         number = rng.choice(list(self.values))
         value = self.values[number]
@@ -78,15 +81,15 @@ class RandomRegisters:
         limit = fields.get("limit", 0) - value
         return {"register": number, "limit": limit if limit >= -NO_LIMIT else -1}
 
-    def _predicate(self, opcode: Opcode, fields: Fields, executed: bool | None) -> Fields:
+    def _predicate(self, opcode: Opcode, fields: Fields, executed: int | None) -> Fields:
         """Any predicate, or one that drops or keeps the command; empty: none of that sort."""
         rng = self.rng
-        if rng.randrange(2) and executed is not False:
+        if rng.randrange(2) and executed != 0:
             return {}
         numbers = [
             number
             for number in self.values
-            if executed in (None, not self.drops(opcode, fields | {"predicate": number}))
+            if executed in (None, 1 - self.drops(opcode, fields | {"predicate": number}))
         ]
         return {"predicate": rng.choice(numbers)} if numbers else {}
 

@@ -3,10 +3,10 @@
 import json
 
 from hw.config import PRESETS
-from hw.isa import Unit
+from hw.isa import Command, Opcode, Region, Unit
 from sim.trace import Event, chrome_trace, spans, write_chrome_trace
 from sw.driver import open_device
-from tests.sw.driver.programs import copy_program
+from tests.sw.driver.programs import assemble, copy_program, halt, transfer
 
 CONFIG = PRESETS["tiny"]
 
@@ -21,6 +21,22 @@ def test_spans_pair_starts_and_ends_in_order():
         (store, 1, 10, 30),
     ]
     assert spans(events, program)[-1].end == 10  # not ended
+
+
+def test_spans_leave_out_what_is_dropped():
+    change = {"register": 1, "value": 1}
+    loads = [transfer(Opcode.LOAD, Region.IO, 0, predicate=number) for number in (1, 2, 0)]
+    program = assemble(*loads, Command(Opcode.ADD, change), *loads, halt())
+    times = [(10 * i, 10 * i + 5) for i in range(4)]
+    events = [
+        Event(time, Unit.LOAD_WEIGHTS, done)
+        for begin, end in times
+        for time, done in ((begin, False), (end, True))
+    ]
+    found = spans(events, program, {1: (1 << 20) - 1, 2: 0})
+    # Register 1 is 0 behind the ADD.
+    assert [span.index for span in found] == [0, 2, 6]
+    assert [span.index for span in spans(events, program, {1: 4})] == [0, 2, 4, 6]
 
 
 def test_timeline_of_a_run(tmp_path):

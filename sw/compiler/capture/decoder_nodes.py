@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hw.isa import Function
-from sw.compiler.capture.importer import run_node
+from sw.compiler.capture.importer import check_not_random, run_node
 from sw.compiler.capture.lengths import Lengths
 from sw.compiler.capture.nodes import place_of, refuse
 from sw.compiler.capture.rms_norm import norm_so_far, rms_norm
@@ -98,8 +98,8 @@ class DecoderCapture(Capture):
         parts = [part.mask if isinstance(part, Hidden) else part for part in masks]
         hidden = tuple(isinstance(part, Hidden) for part in masks)
         nodes = [getattr(part, "node", None) for part in parts]
-        key = (*(id(p) if n is None else n for p, n in zip(parts, nodes, strict=True)), *hidden)
-        if key in self._causal:
+        key = (*nodes, *hidden)
+        if None not in nodes and key in self._causal:
             return
         context = self.lengths.long.tokens
         found = [
@@ -145,6 +145,7 @@ def _constant(c: DecoderCapture, node: torch.fx.Node) -> object:
         isinstance(c.values[item], Positional) for item in node.all_input_nodes
     ):
         return run_node(c, node)
+    check_not_random(node)
 
     def value(item: torch.fx.Node) -> Any:
         found = c.values[item]

@@ -12,6 +12,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -80,16 +81,14 @@ def private_copy(module: nn.Module) -> nn.Module:
 
 def stored_tensors(program: ExportedProgram) -> dict[str, Tensor]:
     """Parameters, buffers and constants by the name of their placeholder."""
-    signature, state = program.graph_signature, program.state_dict
+    signature = program.graph_signature
+    values: dict[str, Any] = {**program.constants, **program.state_dict}
     places = {
         **signature.inputs_to_parameters,
         **signature.inputs_to_buffers,
         **signature.inputs_to_lifted_tensor_constants,
     }
-    return {
-        name: (state[key] if key in state else program.constants[key]).detach()
-        for name, key in places.items()
-    }
+    return {name: values[key].detach() for name, key in places.items()}
 
 
 def _needs_decomposition(program: ExportedProgram) -> bool:

@@ -33,7 +33,7 @@ from sw.compiler.capture.symbolic import (
 )
 from sw.compiler.errors import UnsupportedOperation
 
-__all__ = ["run_node"]
+__all__ = ["check_not_random", "run_node"]
 
 aten = torch.ops.aten
 
@@ -69,13 +69,18 @@ def _arguments(c: Capture, node: torch.fx.Node) -> tuple[Any, Any]:
     return torch.fx.map_arg(node.args, value), torch.fx.map_arg(node.kwargs, value)
 
 
+def check_not_random(node: torch.fx.Node) -> None:
+    """Refuse an operation that gives something else each time."""
+    tags = getattr(node.target, "tags", ())
+    if torch.Tag.nondeterministic_seeded in tags and node.target not in WITH_DROPOUT:
+        raise refuse(node, "its result is random: give random numbers as an input")
+
+
 def run_node(c: Capture, node: torch.fx.Node) -> object:
     """Symbolic value of a `call_function` node. Raises `UnsupportedOperation`."""
     if node.target in CHECKS:
         return None
-    tags = getattr(node.target, "tags", ())
-    if torch.Tag.nondeterministic_seeded in tags and node.target not in WITH_DROPOUT:
-        raise refuse(node, "its result is random: give random numbers as an input")
+    check_not_random(node)
     flat = []
     for item in (c.values[item] for item in node.all_input_nodes):
         flat += item if isinstance(item, list | tuple) else [item]

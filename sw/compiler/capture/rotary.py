@@ -26,7 +26,7 @@ __all__ = ["combined", "rotated"]
 aten = torch.ops.aten
 
 JOINS = {aten.cat.default, aten.stack.default}
-SUMS = {aten.add.Tensor: 1.0, aten.sub.Tensor: -1.0}
+SUMS: dict[object, float] = {aten.add.Tensor: 1.0, aten.sub.Tensor: -1.0}
 PRODUCTS = {aten.mul.Tensor, aten.mul.Scalar}
 QUOTIENTS = {aten.div.Tensor, aten.div.Scalar}
 MOVES = {*VIEWS, aten.repeat_interleave.self_int, aten.repeat.default}

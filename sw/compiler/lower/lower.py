@@ -12,6 +12,7 @@ from itertools import zip_longest
 import numpy as np
 
 from hw.config import AcceleratorConfig, get_config
+from hw.isa import Function
 from sw.compiler.errors import CompileError
 from sw.compiler.graph.operations import (
     QuantAttention,
@@ -65,6 +66,12 @@ def _check(graph: QuantGraph, config: AcceleratorConfig) -> None:
                 f"can address with {config.lanes} lanes"
             )
     for op in graph.ops:
+        function = getattr(op, "function", Function.NONE)
+        if function == Function.SILU and not config.decoder:
+            place = getattr(op, "place", "") or "graph"
+            raise CompileError(
+                f"{place}: configuration {config.name!r} has no SiLU: it needs decoder=True"
+            )
         if isinstance(op, QuantLinear | QuantElementwise) and op.low8 is not None:
             residual = isinstance(op, QuantLinear) and op.residual is not None
             if residual or op.out8 is None or op.second is None:

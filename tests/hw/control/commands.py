@@ -16,6 +16,7 @@ __all__ = [
     "is_decodable",
     "random_command",
     "random_word",
+    "spoilt_word",
     "without_idle_counts",
 ]
 
@@ -29,6 +30,8 @@ UNIT_OPCODES = {
 
 
 DRAM_BYTES = {"offset", "dram_stride"}
+RESIDUAL_USES = ("add_residual", "from_residual", "write_residual", "statistics", "wrap")
+"""Fields of VECTOR that exclude `gated` and `rotate`."""
 WIDEST_BUS = 128
 """Bytes; what is aligned to it is legal on every bus."""
 
@@ -54,6 +57,8 @@ def random_command(rng: random.Random) -> Command:
         }
         for name in DRAM_BYTES & values.keys():
             values[name] &= -WIDEST_BUS
+        if opcode == Opcode.VECTOR and rng.randrange(2):  # so that it may be gated or rotate
+            values |= dict.fromkeys(RESIDUAL_USES, 0) | {"two_stage": 1}
         result = Command(opcode, values)
         if is_decodable(isa.encode(result)):
             return result
@@ -86,6 +91,20 @@ def random_word(rng: random.Random) -> bytes:
                 put(0, spec.offset_of(item.name), WIDEST_BUS.bit_length() - 1)
             elif item.name == "function":
                 put(rng.randrange(6), spec.offset_of(item.name), item.bits)
+    return word.to_bytes(isa.COMMAND_BYTES, "little")
+
+
+def spoilt_word(rng: random.Random) -> bytes:
+    """A legal command with another value in one field, of the header or not."""
+    command = random_command(rng)
+    spec = COMMANDS[command.opcode]
+    word = int.from_bytes(isa.encode(command), "little")
+    if not spec.all_fields:
+        return word.to_bytes(isa.COMMAND_BYTES, "little")
+    item = rng.choice(spec.all_fields)
+    position, mask = spec.offset_of(item.name), (1 << item.bits) - 1
+    value = rng.choice([word >> position ^ 1, rng.getrandbits(item.bits), 0]) & mask
+    word = word & ~(mask << position) | value << position
     return word.to_bytes(isa.COMMAND_BYTES, "little")
 
 

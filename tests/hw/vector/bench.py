@@ -19,10 +19,12 @@ from hw.config import AcceleratorConfig
 from hw.interfaces import command_layout
 from hw.isa import MASKED_SCORE, SELECTED, Command, Memory, Opcode
 from hw.memory.scratchpad import Scratchpad
+from hw.softmax.state import SHIFT_BITS
 from hw.vector.command import VECTOR_OPCODES
 from sw.compiler.stream.access import selection_words
 from sw.golden.machine import GoldenMachine
 from tests.hw.memory.banks import bank_of, banks_of
+from tests.hw.vector.pipeline_driver import to_signed
 
 Stall = float | Callable[[int], bool]
 """Probability that the accumulator refuses in a cycle, or the cycles in which it does."""
@@ -280,7 +282,7 @@ class Bench:
         if command is not None:
             self.set("i_command__payload", dispatched(command) | index << (8 * isa.COMMAND_BYTES))
 
-    async def run(self, commands: list[Command], limit: int = 20000, pause: float = 0.0) -> None:
+    async def run(self, commands: list[Command], limit: int = 50000, pause: float = 0.0) -> None:
         """Run commands as the dispatcher would, each when what it depends on is done."""
         needs = dependencies(self.config, commands)
         base = len(self.done_cycles)
@@ -325,6 +327,7 @@ class Bench:
             self.set("shift__slot", slot)
             await self.step()
             got, expected = self.get("shift__data"), int(self.machine.shift[slot])
+            got = to_signed(got, SHIFT_BITS)
             assert got == expected, f"SHIFT[{slot}] = {got}, expected {expected}"
 
 

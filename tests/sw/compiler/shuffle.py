@@ -110,7 +110,6 @@ class Shuffler:
             Space.SHIFT: [m.shift],
             Space.SOFTMAX: [m.octave, m.largest, m.total],
             Space.STATISTICS: [m.sum, m.squares],
-            Space.SELECTION: [m.selection],
         }[space]
 
     @staticmethod

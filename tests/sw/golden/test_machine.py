@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hw.config import PRESETS
-from hw.isa import Command, ErrorCode, Memory, Opcode, Unit, Wait, decode, encode
+from hw.isa import Command, ErrorCode, Memory, Opcode, Region, Unit, Wait, decode, encode
 from sw.golden.machine import GoldenMachine, MachineStop, UndefinedCommand
 
 HALT = Command(Opcode.HALT)
@@ -141,3 +141,42 @@ def test_unaligned_transfers_are_illegal_whatever_else_is_wrong(opcode, field):
     with pytest.raises(MachineStop, match="multiple of 4") as caught:
         run("tiny", Command(opcode, values, waits))
     assert caught.value.code == ErrorCode.ILLEGAL_COMMAND
+
+
+def test_registers_move_and_drop_commands():
+    machine = GoldenMachine(PRESETS["tiny"])
+    image = np.arange(64, dtype=np.uint8)
+    machine.set_region(Region.IO, image, writable=True)
+    machine.registers[1], machine.registers[2] = 2, 1
+    words = {"region": Region.IO, "memory": Memory.ACTIVATION, "words": 1, "runs": 1}
+
+    def load(address: int, **fields: int) -> Command:
+        return Command(Opcode.LOAD, words | {"address": address} | fields)
+
+    program = [
+        load(0, register=1, offset=4),
+        Command(Opcode.ADD, {"register": 1, "value": 3}),
+        load(1, register=1, predicate=2),
+        load(2, register=1, predicate=2, limit=-1),
+        Command(Opcode.ADD, {"register": 2, "value": (1 << 20) - 1}),
+        load(3, register=1, predicate=2),
+        load(4, register=1, predicate=2, limit=1),
+        Command(Opcode.ADD, {"register": 3, "value": 7, "predicate": 2}),
+    ]
+    executed = machine.run(b"".join(encode(c) for c in (*program, HALT)))
+    assert executed == 6
+    expected = np.zeros((5, 4), np.uint8)
+    for address, word in ((0, 3), (1, 5), (4, 5)):
+        expected[address] = image[4 * word : 4 * word + 4]
+    np.testing.assert_array_equal(machine.activation[:5], expected)
+    assert machine.registers[1:4] == [5, 0, 0]
+
+
+@pytest.mark.parametrize("use", [{"register": 1}, {"register": 2, "predicate": 1}])
+def test_a_register_that_select_writes_is_used_behind_a_barrier(use):
+    select = Command(Opcode.SELECT, {"rows": 1, "groups": 1, "first": 1, "register": 1})
+    user = Command(Opcode.ADD, use | {"value": 1})
+    run("tiny", select, Command(Opcode.BARRIER), user)
+    run("tiny", select, select)
+    with pytest.raises(UndefinedCommand, match="ADD uses a register that a SELECT before it"):
+        run("tiny", select, user)

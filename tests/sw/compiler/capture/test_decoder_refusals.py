@@ -137,7 +137,18 @@ def complex_turn(self: Small, x: Tensor) -> Tensor:
 
 
 def outside(self: Small, x: Tensor) -> Tensor:
-    return x / (x.square().mean(-1, keepdim=True).sqrt() + 1e-3)
+    return x / (x.square().mean(-1, keepdim=True).sqrt() + 1e-6)
+
+
+def grouped(self: Small, x: Tensor) -> Tensor:
+    """The norm of groups of features, of which there are more in longer texts."""
+    groups = x.unflatten(-1, (2 if x.shape[1] < 16 else 3, -1))
+    groups = groups * torch.rsqrt(groups.square().mean(-1, keepdim=True) + 1e-6)
+    return groups.flatten(-2)
+
+
+def noisy(self: Small, ids: Tensor) -> Tensor:
+    return self.tokens(ids) + torch.rand(ids.shape[1], 1)
 
 
 def padded(self: Small, ids: Tensor) -> Tensor:
@@ -165,6 +176,8 @@ REFUSED: dict[str, tuple[dict[str, Callable], str]] = {
     "rotation across heads": ({"turn": across_heads}, "features of different heads are mixed"),
     "complex rotation": ({"turn": complex_turn}, "aten.view_as_complex"),
     "norm": ({"normalise": outside}, r"aten\.square"),
+    "norms by length": ({"normalise": grouped}, "it takes 2 for 7 tokens and 3 for 32"),
+    "noise": ({"embed": noisy}, "its result is random"),
     "earlier tokens": ({"normalise": cross_tokens}, "some of the tokens are left out"),
     "mean of tokens": (
         {"normalise": lambda s, x: s.norm(x - x.mean(1, keepdim=True))}, "aten.mean.dim"

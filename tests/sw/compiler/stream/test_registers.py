@@ -173,10 +173,9 @@ def test_commands_keep_their_order_with_those_that_write_their_registers():
 def test_what_a_select_writes_is_for_later_programs():
     emitter = Emitter(CONFIG)
     emitter.emit(LOAD, **copy(LOAD, 0), predicate=1)
-    for _ in range(2):
-        select = emitter.emit(Opcode.SELECT, **VECTOR, first=1, register=1)
-    assert (Unit.LOAD_WEIGHTS, 1) in emitter.items[Unit.VECTOR][0].order
-    assert select.order == [(Unit.VECTOR, 1)]
+    first, second = (emitter.emit(Opcode.SELECT, **VECTOR, first=1, register=1) for _ in range(2))
+    assert first.order == [(Unit.LOAD_WEIGHTS, 1)]
+    assert second.order == [(Unit.VECTOR, 1)]
     for fields in ({"predicate": 1}, {"register": 1}):
         with pytest.raises(AssertionError, match="LOAD uses register 1 of a SELECT"):
             emitter.emit(LOAD, **copy(LOAD, 0), **fields)
