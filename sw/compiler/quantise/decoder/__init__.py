@@ -62,9 +62,8 @@ def quantise_decoder(
 ) -> QuantGraph:
     """Quantised graph of a language model whose sequences grow to `context` tokens.
 
-    graph: causal, for at least as many tokens as the longest calibration sequence, with angles and
-    position embeddings for `context`. calibration: token numbers of sequences, each beginning with
-    `prefix`, the tokens that every sequence begins with.
+    graph: causal, with angles and position embeddings for `context` positions. calibration: token
+    numbers of sequences, each beginning with `prefix`, the tokens that every sequence begins with.
     Raises `CompileError` for modules that are no decoder, by the place where they are not.
     """
     state = State(graph, calibration, context, tuple(prefix), options or DecoderOptions())

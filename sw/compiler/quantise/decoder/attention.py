@@ -22,7 +22,7 @@ from sw.compiler.graph.operations import (
     QuantCachedAttention,
     QuantLinear,
 )
-from sw.compiler.quantise.decoder.linear import rounded_linear
+from sw.compiler.quantise.decoder.linear import finest_units, rounded_linear
 from sw.compiler.quantise.decoder.plan import AttentionStage, Projection
 from sw.compiler.quantise.decoder.state import OPERAND_LEVELS, State
 from sw.compiler.quantise.ranges import LEVELS
@@ -50,11 +50,6 @@ def _angles(state: State, rotate: FloatRotate, dim: int) -> str:
     """Name of the table of cosines and sines; equal ones are there once."""
     decoder = state.graph.decoder
     assert decoder is not None
-    if len(rotate.cosine) < decoder.context:
-        raise CompileError(
-            f"the rotation at {rotate.place} has {len(rotate.cosine)} positions, not the "
-            f"{decoder.context} of the context"
-        )
     if dim % 2:
         raise CompileError(f"the rotation at {rotate.place} is of heads of {dim} features: odd")
     table = np.zeros((decoder.context, dim))
@@ -145,10 +140,10 @@ class _Attention:
         before = state.prefix_value(op.v)
         centre = before[0] if len(before) else v.mean(axis=0)
         half = np.abs(v - centre).max(axis=0) * state.options.value_margin
-        unit = np.maximum(half.astype(np.float64), 1e-6) / LEVELS
-        integers, first = rounded_linear(state, self.stage.v, unit, centre)
-        out = state.add_tensor(f"{op.name}.v", 8, unit, centre.astype(np.float64))
         linear = self.stage.v
+        unit = np.maximum(half.astype(np.float64) / LEVELS, finest_units(state, linear))
+        integers, first = rounded_linear(state, linear, unit, centre)
+        out = state.add_tensor(f"{op.name}.v", 8, unit, centre.astype(np.float64))
         state.emit(QuantLinear(linear.x, integers, first, out8=out, place=linear.place))
         return out
 

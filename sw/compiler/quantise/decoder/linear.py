@@ -16,7 +16,15 @@ from sw.compiler.quantise.gptq import gptq_round
 from sw.compiler.quantise.grid import Grid
 from sw.compiler.quantise.ranges import LEVELS
 
-__all__ = ["quantise_activated", "quantise_add", "quantise_gated", "round_weight", "rounded_linear"]
+__all__ = [
+    "finest_units",
+    "quantise_activated",
+    "quantise_add",
+    "quantise_gated",
+    "round_weight",
+    "rounded_linear",
+    "too_large",
+]
 
 MOST_SUM = (1 << 16) - 1
 """Of an output's magnitudes: times 2^15, the largest input, it is below 2^31."""
@@ -37,6 +45,12 @@ def too_large(integers: np.ndarray) -> np.ndarray:
     """By how much the steps of each output must grow for its sums to fit 32 bits; 1: they do."""
     total = np.abs(integers).sum(axis=1)
     return np.where(total > MOST_SUM, total / MOST_SUM * SUM_SLACK, 1.0)
+
+
+def finest_units(state: State, linear: FloatLinear) -> np.ndarray:
+    """Units of a linear's results below which its sums have nothing to say, [N]."""
+    reach = np.abs(linear.weight * state.operand(linear.x).unit).max(axis=1)
+    return np.maximum(reach, 1e-12) / LEVELS
 
 
 def rounded_linear(
@@ -66,7 +80,7 @@ def rounded_linear(
     while len(left):
         wanted = grow * reach / LEVELS / unit
         record = make_affine(wanted, bias / unit, linear.place)
-        steps = np.abs(record.mul * 2.0**-record.shift * unit)
+        steps = np.maximum(np.abs(record.mul), 1) * 2.0**-record.shift * np.abs(unit)
         integers[left] = round_weight(scaled[left], steps[left], operand)
         more = too_large(integers[left])
         grow[left] *= more
@@ -136,7 +150,7 @@ def quantise_gated(state: State, stage: GatedStage) -> None:
     result's: `2^-10 * up unit * 2^shift` is the same for all."""
     value = stage.op.name
     reach = np.abs(state.seen_value(stage.up.name)).max(axis=0) * state.options.margin
-    needed = np.maximum(reach, 1e-9) / STREAM_LEVELS
+    needed = np.maximum(reach / STREAM_LEVELS, finest_units(state, stage.up))
     unit = max(state.reach_unit(value), needed.max() * FUNCTION_UNIT)
     finer = np.ceil(np.log2(needed / unit)).clip(-HALF_OCTAVES).astype(np.int64)
     shift = round(-np.log2(FUNCTION_UNIT)) - finer

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+import numpy as np
+
 from hw.isa import Function
 from sw.compiler.errors import CompileError
 from sw.compiler.graph.operations import (
@@ -272,6 +274,24 @@ def kind_of(op: FloatOp) -> str:
     return type(op).__name__.removeprefix("Float").lower()
 
 
-def plan_decoder(graph: FloatGraph) -> list[Stage]:
+def _check_positions(graph: FloatGraph, context: int) -> None:
+    """Every table of positions is as long as the context."""
+    for op in graph.ops:
+        tables: list[np.ndarray] = []
+        if isinstance(op, FloatRotate):
+            tables = [op.cosine, op.sine]
+        elif isinstance(op, FloatEmbedding):
+            tables = [index for index in op.indices if not isinstance(index, str)]
+            tables += [] if op.constant is None else [op.constant]
+        for table in tables:
+            if len(table) < context:
+                raise CompileError(
+                    f"the {kind_of(op)} at {op.place} has {len(table)} positions, not the "
+                    f"{context} of the context"
+                )
+
+
+def plan_decoder(graph: FloatGraph, context: int) -> list[Stage]:
     """Stages in order, the head last. Raises `CompileError` for what is no decoder."""
+    _check_positions(graph, context)
     return _Planner(graph).plan()

@@ -71,9 +71,9 @@ class State:
         options: DecoderOptions,
     ) -> None:
         self.float_graph, self.options = graph, options
-        self.stages: list[Stage] = plan_decoder(graph)
+        self.stages: list[Stage] = plan_decoder(graph, context)
         sequences = [np.asarray(ids, dtype=np.int64) for ids in calibration]
-        _check(sequences, graph, context, prefix)
+        _check(sequences, context, prefix)
         self.rows = Rows(tuple(map(len, sequences)))
         self.seen = np.flatnonzero(self.rows.positions >= len(prefix))
         self.graph = QuantGraph(1, 1, graph.inputs, decoder=DecoderState(context, prefix))
@@ -199,13 +199,8 @@ class State:
         return self._operands[name]
 
 
-def _check(
-    sequences: list[np.ndarray], graph: FloatGraph, context: int, prefix: tuple[int, ...]
-) -> None:
+def _check(sequences: list[np.ndarray], context: int, prefix: tuple[int, ...]) -> None:
     """Raise `CompileError` for calibration sequences that are none."""
-    longest = min(graph.tokens, context)
-    if len(graph.inputs) != 1 or graph.inputs[0].kind != "tokens":
-        raise CompileError("a decoder has one input, token numbers")
     if not sequences:
         raise CompileError("calibration needs at least one sequence")
     for number, ids in enumerate(sequences):
@@ -215,7 +210,7 @@ def _check(
             )
         if tuple(ids[: len(prefix)].tolist()) != prefix:
             raise CompileError(f"calibration sequence {number} does not begin with the prefix")
-        if len(ids) > longest:
+        if len(ids) > context:
             raise CompileError(
-                f"calibration sequence {number} has {len(ids)} tokens, the graph only {longest}"
+                f"calibration sequence {number} has {len(ids)} tokens, the context only {context}"
             )

@@ -39,12 +39,10 @@ def quantise_embedding(state: State, stage: EmbeddingStage) -> None:
     (table, *others), (source, *places) = op.tables, op.indices
     positions = np.zeros((decoder.context, table.shape[1]))
     if op.constant is not None:
-        _long_enough(len(op.constant), decoder.context, op.place)
         positions = positions + op.constant[: decoder.context]
     for other, index in zip(others, places, strict=True):
         if isinstance(index, str):
             raise CompileError(f"the embedding at {op.place} has a second input, {index!r}")
-        _long_enough(len(index), decoder.context, op.place)
         positions = positions + other[index[: decoder.context]]
     reach = max(float(np.abs(table).max() + np.abs(positions).max()), 1e-6)
     exponent = exponent_for(state, op.name, reach)
@@ -53,11 +51,6 @@ def quantise_embedding(state: State, stage: EmbeddingStage) -> None:
     integers = np.rint(table / unit).astype(np.int16)
     assert isinstance(source, str)
     state.emit(QuantInput(out, "embedding", (source,), (integers,), constant))
-
-
-def _long_enough(positions: int, context: int, place: str) -> None:
-    if positions < context:
-        raise CompileError(f"{place} has {positions} positions, not the {context} of the context")
 
 
 def _head_unit(unit: float, head: FloatLinear) -> float:
