@@ -20,11 +20,8 @@ def dispatched(command: Command) -> int:
     """The command word as dispatch sends it."""
     v = command.values
     layout = command_layout(command.opcode)
-    header = {
-        "opcode": command.opcode,
-        "period": v["register"] if command.opcode == Opcode.SELECT else v.get("period", 0),
-        "wide": v.get("wide", 0),
-    }
+    names = ("register",) if command.opcode == Opcode.SELECT else ("period", "wide")
+    header = {"opcode": command.opcode, **{name: v.get(name, 0) for name in names}}
     fields = int.from_bytes(isa.encode(command), "little") >> isa.HEADER_BITS << isa.HEADER_BITS
     return fields | layout.const(header).as_value().value
 
