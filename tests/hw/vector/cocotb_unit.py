@@ -285,7 +285,7 @@ def error_cases(c: AcceleratorConfig):
     yield maker.make(Opcode.VECTOR, **pairs, param1=c.param_words - 1)
     del vector["gated"]
     yield maker.make(Opcode.VECTOR, **vector, rotate=1, res_address=c.residual_words - 1)
-    yield maker.make(Opcode.SELECT, **base, slot=SELECTED - 2)
+    yield maker.make(Opcode.SELECT, **base, slot=2 * SELECTED - 2)
     yield maker.make(Opcode.SELECT, **base, **acc)
     far = c.residual_words - 3 * selection_words(c)
     place = {"write_residual": 1, "res_address": far + 1, "res_stride": selection_words(c)}
