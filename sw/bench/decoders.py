@@ -29,7 +29,7 @@ from sw.compiler.graph.operations import (
 
 __all__ = ["DecoderShape", "decoder"]
 
-STREAM = 9000.0
+STREAM = 9000
 """Reach of what is added to the residual stream."""
 SPREAD = 0.2
 """Standard deviation of products' factors, of their largest."""

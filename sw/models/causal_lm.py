@@ -55,6 +55,8 @@ class SessionForCausalLM(PreTrainedModel, GenerationMixin):
         logits[0, 0, tokens[tokens >= 0]] = found[tokens >= 0]
         return CausalLMOutput(logits=logits)  # pyright: ignore[reportArgumentType]
 
-    def prepare_inputs_for_generation(self, input_ids: Tensor, **_unused: Any) -> dict[str, Any]:
+    def prepare_inputs_for_generation(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, input_ids: Tensor, **_unused: Any
+    ) -> dict[str, Any]:
         """All tokens each time: the session knows which are new."""
         return {"input_ids": input_ids}
