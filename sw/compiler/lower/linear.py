@@ -28,6 +28,7 @@ from sw.compiler.stream.layout import (
     even_split,
     layout_of,
     pack_weights,
+    tile_words,
 )
 
 __all__ = ["lower_linear"]
@@ -180,6 +181,7 @@ def _plan(
         activation_free=context.activation.largest_gap // context.widest_row(step),
         weight_free=context.weight.largest_gap,
         caution=context.caution,
+        streaming=x.words(Form.A) == 2 and 2 * x.rows <= tile_words(context.config),
     )
 
 

@@ -118,11 +118,14 @@ def plan_linear(
     activation_free: int,
     weight_free: int,
     caution: int,
+    streaming: bool = False,
 ) -> LinearPlan:
     """Sizes of linear layers that share `x` and have these results and weight tiles.
 
     norm: a fused norm follows. whole_rows: the residual memory holds whole rows of the result.
-    last: nothing follows. caution: 0 to `MOST_CAUTION`, one more each time the step did not fit;
+    last: nothing follows. streaming: weights come no faster than the array takes them, so a third
+    buffer is slack enough, and larger ones mean fewer commands.
+    caution: 0 to `MOST_CAUTION`, one more each time the step did not fit;
     from half of the rows on, buffers are only double.
     """
     words = max(_words(form) / form.panels for form in forms)  # for a panel of the input
@@ -131,6 +134,8 @@ def plan_linear(
     unit = max(out.panel_unit for out in outs)
     block = unit * words * k_unit
     depth = 4 if SHARES[caution] > SHARES[0] // 2 else 2
+    if streaming:
+        depth = min(depth, 3)
     # Weights of one GEMM.
     budget = weight_free // depth
     if block > budget:
