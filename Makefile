@@ -12,6 +12,7 @@ demo: $(STAMP)
 test: $(STAMP)
 	@scripts/setup-tools icarus
 	@scripts/setup-tools torchao "$(VENV)"
+	@scripts/setup-tools smollm2 "$(VENV)"
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright

@@ -1,7 +1,7 @@
 """A language model in integers against float32: distributions of the next token, text by text.
 
-The integers are those of `sw/compiler/graph/decoder.py`, which golden model and RTL equal bit
-for bit.
+The integers are those of `sw/compiler/graph/decoder.py`, which the golden model and the RTL equal
+bit for bit.
 """
 
 from __future__ import annotations

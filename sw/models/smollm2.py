@@ -86,7 +86,7 @@ def load_tokenizer() -> PreTrainedTokenizerBase:
         path.parent, gguf_file=path.name, local_files_only=True
     )
     # The file names the rule "smollm", which transformers does not know and takes for GPT-2's: each
-    # digit stands alone, whatever is in front of it (findings/gguf-digits.sh).
+    # digit stands alone, whatever is in front of it (findings/gguf-pre-tokenizer.sh).
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Digits(individual_digits=True),
@@ -98,9 +98,7 @@ def load_tokenizer() -> PreTrainedTokenizerBase:
 
 def prefix() -> tuple[int, ...]:
     """Token numbers of `PREFIX`."""
-    number = load_tokenizer().convert_tokens_to_ids(PREFIX)
-    assert isinstance(number, int)
-    return (number,)
+    return tuple(load_tokenizer().convert_tokens_to_ids([PREFIX]))
 
 
 def _sequence(text: str) -> list[int]:
