@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from sw.driver import VerilatorDevice, open_device
 from sw.driver.decoder import LoadedDecoder, Session
 from sw.driver.device import Device
 
-__all__ = ["measure_pass"]
+__all__ = ["measure_pass", "measure_sequence"]
 
 
 def _session(device: Device, program: DecoderProgram, position: int, seed: int) -> Session:
@@ -110,3 +111,49 @@ def measure_pass(
         "wall_seconds": seconds,
         "simulated_khz": cycles / seconds / 1000,
     }
+
+
+def measure_sequence(
+    program: DecoderProgram,
+    prompt: Sequence[int],
+    tokens: int,
+    *,
+    memory_latency: int = 64,
+    memory_width: int = 16,
+    step: Step = silent,
+) -> Iterator[dict[str, Any]]:
+    """Read a prompt and decode the likeliest tokens, on golden and in Verilator: each pass.
+
+    After every pass, all that it may have written is compared.
+    """
+    build = step("Verilator model")
+    rtl_options: dict[str, Any] = {
+        "memory_latency": memory_latency,
+        "memory_width": memory_width,
+        "progress": lambda _text, done, total: build(done, total),
+    }
+    with (
+        open_device("golden", config=program.config) as golden,
+        open_device("verilator", config=program.config, **rtl_options) as rtl,
+    ):
+        sessions = [device.load_decoder(program).session() for device in (golden, rtl)]
+        ids = list(prompt)
+        while tokens >= 0:
+            size = sessions[0].sizes(len(ids))[0]
+            step(f"{size} tokens at {sessions[0].position}")
+            position = sessions[0].position
+            found = [session.prefill(ids[:size]) for session in sessions]
+            ids = ids[size:]
+            cycles = int(rtl.raw_counters()["cycles"])
+            needed = program.work.bytes_of(program.entries[size], position)
+            same = np.array_equal(_written(golden, program), _written(rtl, program))
+            yield {
+                "tokens": size,
+                "position": position,
+                "cycles": cycles,
+                "bandwidth_share": needed / (memory_width * cycles),
+                "bit_exact": bool(same and (found[0].tokens == found[1].tokens).all()),
+                "next": found[1].best,
+            }
+            if not ids:
+                ids, tokens = [found[1].best], tokens - 1

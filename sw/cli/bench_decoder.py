@@ -12,7 +12,7 @@ from hw.config import get_config
 from hw.isa import SELECTED
 from sw.bench.decoders import DecoderShape, decoder
 from sw.bench.measure import STALLS
-from sw.bench.measure_decoder import measure_pass
+from sw.bench.measure_decoder import measure_pass, measure_sequence
 from sw.cli.common import OUTPUT_FILE, config_option, memory_options, steps, write_json
 from sw.cli.screen import show
 from sw.compiler.errors import CompileError
@@ -140,6 +140,33 @@ def prefill(seq: int, config: str, json_file: str | None, **options: Any) -> Non
     )
 
 
+def _sequence(
+    generator: Any, prompt: str, tokens: int, json_file: str | None, **options: Any
+) -> None:
+    """A prompt and what follows it, each pass on golden and on the RTL."""
+    with steps() as step:
+        step("Compiling")
+        program = generator.program()
+        ids = list(generator.tokenizer(prompt).input_ids)
+        passes = list(measure_sequence(program, ids, tokens, step=step, **options))
+    table = Table(title=f"SmolLM2-135M-Instruct on {program.config.name}: {len(ids)} tokens read")
+    for name in ("tokens", "at", "cycles", "of the memory", "equal to golden", "next"):
+        table.add_column(name, justify="right")
+    for item in passes:
+        table.add_row(
+            str(item["tokens"]),
+            str(item["position"]),
+            f"{item['cycles']:,}",
+            f"{item['bandwidth_share']:.1%}",
+            "yes" if item["bit_exact"] else "[red]NO[/]",
+            repr(generator.tokenizer.decode([item["next"]])),
+        )
+    show(table)
+    write_json(json_file, {"prompt": prompt, "passes": passes})
+    if not all(item["bit_exact"] for item in passes):
+        raise SystemExit(2)
+
+
 SIZES = ("hidden", "heads", "kv_heads", "ffn", "layers", "vocab")
 
 
@@ -148,10 +175,25 @@ SIZES = ("hidden", "heads", "kv_heads", "ffn", "layers", "vocab")
 @click.option(
     "--rows", default=1, type=click.IntRange(1, SELECTED), show_default=True, help="Tokens at once."
 )
+@click.option("--prompt", help="Read this instead, and decode --tokens tokens: every pass.")
+@click.option("--tokens", default=4, type=click.IntRange(min=1), show_default=True)
 @_measuring
-def smollm2(context: int, rows: int, config: str, json_file: str | None, **options: Any) -> None:
+def smollm2(
+    context: int,
+    rows: int,
+    prompt: str | None,
+    tokens: int,
+    config: str,
+    json_file: str | None,
+    **options: Any,
+) -> None:
     """The whole SmolLM2-135M on the RTL: one pass that ends at position --context (minutes)."""
     from sw.models.generator import Generator
+
+    if prompt is not None:
+        options.pop("trace")
+        _sequence(Generator(config), prompt, tokens, json_file, **options)
+        return
 
     title = f"SmolLM2-135M-Instruct, {rows} at {context}"
     _measure(
