@@ -98,7 +98,9 @@ def load_tokenizer() -> PreTrainedTokenizerBase:
 
 def prefix() -> tuple[int, ...]:
     """Token numbers of `PREFIX`."""
-    return tuple(load_tokenizer().convert_tokens_to_ids([PREFIX]))
+    token = load_tokenizer().convert_tokens_to_ids(PREFIX)
+    assert isinstance(token, int)
+    return (token,)
 
 
 def _sequence(text: str) -> list[int]:
