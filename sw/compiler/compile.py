@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 
 from torch import nn
 from torch.export import ExportedProgram
@@ -100,7 +99,7 @@ def compile_decoder(
     sequences = [list(map(int, sequence)) for sequence in calibration]
     if not sequences:
         raise CompileError("calibration is empty: give at least one sequence of token numbers")
-    graph = replace(capture_decoder(module, context=context), tokens=context)
+    graph = capture_decoder(module, context=context)
     quantised = quantise_decoder(
         graph, sequences, context=context, prefix=prefix, options=options, progress=progress
     )

@@ -98,9 +98,9 @@ def load_tokenizer() -> PreTrainedTokenizerBase:
 
 def prefix() -> tuple[int, ...]:
     """Token numbers of `PREFIX`."""
-    number = load_tokenizer().convert_tokens_to_ids(PREFIX)
-    assert isinstance(number, int)
-    return (number,)
+    token = load_tokenizer().convert_tokens_to_ids(PREFIX)
+    assert isinstance(token, int)
+    return (token,)
 
 
 def _sequence(text: str) -> list[int]:
