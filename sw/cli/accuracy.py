@@ -8,27 +8,42 @@ import click
 import numpy as np
 from rich.table import Table
 
+from sw.cli.accuracy_of_text import language_model
 from sw.cli.common import OUTPUT_FILE, steps, weights_option, write_json
 from sw.cli.screen import console, show
-from sw.compiler.errors import CompileError
+from sw.compiler.errors import CompileError, InputError
 
 __all__ = ["accuracy"]
 
 
 @click.command()
+@click.argument(
+    "model",
+    type=click.Choice(["all-MiniLM-L6-v2", "smollm2"]),
+    default="all-MiniLM-L6-v2",
+)
 @click.option(
     "--onnx/--no-onnx",
     default=True,
     help="Also measure ONNX Runtime's dynamic INT8, as it is best on this processor.",
 )
 @weights_option
+@click.option("--file", "text_file", help="smollm2: a text to measure on, in place of its own.")
 @click.option("--json", "json_file", type=OUTPUT_FILE, help="Write the figures to this file.")
-def accuracy(onnx: bool, weights: str | None, json_file: str | None) -> None:
-    """Measure how close all-MiniLM-L6-v2 in integers comes to float32.
+def accuracy(
+    model: str, onnx: bool, weights: str | None, text_file: str | None, json_file: str | None
+) -> None:
+    """Measure how close MODEL in integers comes to float32.
 
-    Cosines between embeddings, on texts that were not used to calibrate, technical ones and of a
-    kind of their own. The integers are those that golden model and RTL give, bit for bit.
+    all-MiniLM-L6-v2: cosines between embeddings. smollm2: how far the distributions of the next
+    token are from each other. On texts that were not used to calibrate. The integers are those
+    that golden model and RTL give, bit for bit.
     """
+    if model == "smollm2":
+        language_model(text_file, json_file)
+        return
+    if text_file is not None:
+        raise InputError("--file is for smollm2")
     from sw.bench import onnx_peer
     from sw.bench.accuracy import KINDS, Accuracy, compare, integer_embeddings
     from sw.models import minilm

