@@ -28,6 +28,7 @@ class SessionForCausalLM(PreTrainedModel, GenerationMixin):
 
     config_class = PretrainedConfig
     main_input_name = "input_ids"
+    _supports_sdpa = True  # nothing is attended to here, however the module did it
 
     def __init__(self, config: PretrainedConfig, session: Session):
         super().__init__(config)

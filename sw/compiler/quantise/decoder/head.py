@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from hw.isa import SCORE_FRACTION_BITS
 from sw.compiler.errors import CompileError
 from sw.compiler.graph.decoder import VALUE_FRACTION_BITS
 from sw.compiler.graph.operations import QuantHead
@@ -15,6 +16,9 @@ from sw.compiler.quantise.decoder.state import State
 from sw.compiler.quantise.ranges import LEVELS
 
 __all__ = ["quantise_head"]
+
+LARGEST_SHIFT = 31 + SCORE_FRACTION_BITS
+"""Of the commands that read the sums; finer steps gain nothing, whatever an output's weights."""
 
 OUTPUTS = 4096
 """Rounded at once: bounds the memory of large vocabularies."""
@@ -35,6 +39,7 @@ def quantise_head(state: State, stage: HeadStage) -> None:
         scaled = linear.weight[part].astype(np.float64) * operand.unit * math.log2(math.e)
         reach = np.maximum(np.abs(scaled).max(axis=1), 2.0**-50)
         shift = np.floor(-np.log2(reach / LEVELS)).astype(np.int64)
+        shift = np.minimum(shift, LARGEST_SHIFT)
         rounded = round_weight(scaled, 2.0**-shift, operand)
         coarser = too_large(rounded) > 1
         if coarser.any():
