@@ -29,6 +29,8 @@ CHOOSE = {
 }  # fmt: skip
 QUANTISE = {"quantize_per_tensor", "quantize_per_token", "quantize_affine"}
 DEQUANTISE = {"dequantize_per_tensor", "dequantize_per_token", "dequantize_affine"}
+TAKE_OFF = {aten.sub.Tensor, aten.sub_.Tensor}
+SHIFTS = {aten.add.Tensor, aten.add_.Tensor} | TAKE_OFF
 SYMMETRIC = ("choose_qparams_symmetric", "choose_qparams_per_token")
 
 
@@ -44,11 +46,18 @@ class Step:
 class Integers:
     """`value` divided by a step; after a product, `value` is the product's.
 
-    step: (scale, zero point), or the `Step`.
+    step: (scale, zero point), or the `Step`. more: what was added to the integers, a number before
+    a product, a tensor of its outputs behind it: for processors without signed products the operand
+    is shifted to unsigned bytes, and what that adds is taken off. Only then are they `value`.
     """
 
     value: Activation
     step: object
+    more: int | Tensor = 0
+
+    @property
+    def shifted(self) -> bool:
+        return bool(torch.as_tensor(self.more).any())
 
 
 def _name(node: torch.fx.Node) -> str:
@@ -72,11 +81,15 @@ def integers(c: Capture, node: torch.fx.Node, args: Any) -> object:
     if name in QUANTISE:
         return _quantise(c, node, name, args)
     first = args[0]
-    if name in DEQUANTISE and isinstance(first, Integers):
+    if isinstance(first, Integers) and node.target in SHIFTS:
+        return _shifted(node, first, args[1])
+    if name in DEQUANTISE and isinstance(first, Integers) and not first.shifted:
         if _step(name, args) == first.step:
             return first.value
         raise refuse(node, "its step is not that of the quantisation")
     if node.target in CASTS and not (isinstance(first, Integers) and isinstance(first.step, tuple)):
+        if isinstance(first, Integers) and first.shifted and node.meta["val"].is_floating_point():
+            raise refuse(node, "what was added to the integers is not taken off behind the product")
         return first
     if node.target in LEADING:
         shape, before = (n.meta["val"].shape for n in (node, node.all_input_nodes[0]))
@@ -84,14 +97,31 @@ def integers(c: Capture, node: torch.fx.Node, args: Any) -> object:
             raise refuse(node, "a part of quantised values")
         if isinstance(first, Step):
             return first
+        if isinstance(first.more, Tensor):
+            raise refuse(node, "what was added to the integers is not taken off first")
         return replace(first, value=first.value.viewed(first.value.index.reshape(shape)))
     if node.target is aten._int_mm.default:
         return _product(c, node, *args)
     if node.target is aten.mul.Tensor and len(args) == 2:
         a, b = args if isinstance(first, Integers) else args[::-1]
-        if isinstance(a, Integers) and isinstance(b, Step) and a.step is b:
+        if isinstance(a, Integers) and isinstance(b, Step) and a.step is b and not a.shifted:
             return a.value
     raise refuse(node, "the accelerator computes with these integers only in linears")
+
+
+def _shifted(node, x: Integers, other: object) -> Integers:
+    """Integers to which a constant is added: a number in front of a product, what that makes of the
+    product behind it."""
+    if isinstance(other, int | Tensor) and not isinstance(other, bool):
+        amount = -other if node.target in TAKE_OFF else other
+        more = x.more + amount
+        if isinstance(x.more, Tensor):
+            more = torch.as_tensor(more)
+            if not more.any():
+                return replace(x, more=0)
+        elif isinstance(more, int):
+            return replace(x, more=more)
+    raise refuse(node, "something else is added to the integers than a product's operand needs")
 
 
 def _quantise(c: Capture, node, name: str, args: tuple) -> Integers:
@@ -130,4 +160,5 @@ def _product(c: Capture, node, x, weight) -> Integers:
     result = c.builder.linear(x.value, matrix, None, node.name, place_of(node), steps)
     if result is None:
         raise refuse(node, "it does not reduce over whole rows of its operand")
-    return Integers(result, x.step)
+    more = weight.long().sum(0, keepdim=True) * x.more if x.shifted else 0
+    return Integers(result, x.step, more)

@@ -31,6 +31,7 @@ assert FOLDER.is_dir(), "torchao is not there: scripts/setup-tools torchao .venv
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     sys.path.append(str(FOLDER))
+    from torchao.kernel import intmm
     from torchao.quantization import (
         Int8DynamicActivationInt8WeightConfig,
         Int8StaticActivationInt8WeightConfig,
@@ -89,10 +90,21 @@ def quantised_by(config, module: nn.Module | None = None) -> nn.Module:
 CONFIGS = [Int8WeightOnlyConfig(), Int8DynamicActivationInt8WeightConfig()]
 
 
+PROCESSORS = (False, True)
+"""Whether torchao finds VNNI without AMX: it then shifts its operands to unsigned bytes."""
+
+
+def on(monkeypatch: pytest.MonkeyPatch, vnni: bool) -> None:
+    monkeypatch.setattr(intmm, "_cpu_is_vnni_supported", lambda: vnni)
+    monkeypatch.setattr(intmm, "_cpu_is_amx_tile_supported", lambda: False)
+
+
+@pytest.mark.parametrize("vnni", PROCESSORS)
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("config", CONFIGS)
-def test_int8_weights(form, config) -> None:
+def test_int8_weights(form, config, vnni, monkeypatch) -> None:
     """Scales of activations come from calibration, hence not the float module's last digit."""
+    on(monkeypatch, vnni)
     module = quantised_by(config)
     before = module.up.weight
     check(form(module), module, [module.up.weight.qdata, module.down.weight.qdata], 0.1)
@@ -223,3 +235,34 @@ def test_pt2e_after_training() -> None:
         assert op.steps is not None
         integers = np.rint(op.weight / op.steps[:, None])
         np.testing.assert_array_equal(integers, integers_of(weight, grid[:, None]))
+
+
+class Shifted(nn.Module):
+    """A dynamic INT8 linear with its operand shifted to unsigned bytes; `off` is taken off."""
+
+    def __init__(self, off: int):
+        super().__init__()
+        self.off = off
+        generator = torch.Generator().manual_seed(3)
+        weight = torch.randint(-127, 128, (16, 16), dtype=torch.int8, generator=generator)
+        self.register_buffer("weight", weight)
+
+    def forward(self, x):
+        scale, zero = torch.ops.torchao.choose_qparams_affine(
+            x, "SYMMETRIC", [1, 1, 16], torch.int8, -128, 127, 1e-7, torch.float32, torch.int8
+        )
+        q = torch.ops.torchao.quantize_affine(x, [1, 1, 16], scale, zero, torch.int8, -128, 127)
+        shifted = (q.reshape(-1, 16).to(torch.int32) + 128).to(torch.uint8)
+        product = torch._int_mm(shifted, self.weight)
+        product = product - self.weight.sum(0, keepdim=True, dtype=torch.int32) * self.off
+        return (product.to(torch.float32) * scale.reshape(-1, 1)).reshape(x.shape) * 1e-3
+
+
+def test_a_shifted_operand_whose_shift_is_not_taken_off_is_refused() -> None:
+    ops = import_module(Shifted(128), (example(),)).ops
+    (linear,) = (op for op in ops if isinstance(op, FloatLinear))
+    signs = np.sign(Shifted(128).weight.numpy().T)
+    np.testing.assert_array_equal(np.sign(linear.weight), signs)
+    for off in (0, 127, -128):
+        with pytest.raises(UnsupportedOperation, match=r"added to the integers"):
+            import_module(Shifted(off), (example(),))
