@@ -160,14 +160,14 @@ async def decoders(dut):
     rng = random.Random(SEED)
     machine = Machine(dut, CONFIG, golden=GOLDEN)
     await machine.start()
-    for seed, gated in ((SEED, True), (SEED + 1, False)):
+    for seed, gated, passes in ((SEED, True, ((3, 15),)), (SEED + 1, False, ((1, 1),))):
         machine.pause(rng, 0.2)
         shape = DecoderShape(
             hidden=9, heads=4, kv_heads=2, dim=6, ffn=11, layers=1, vocabulary=70, context=40,
             key_block=16, gated=gated, positions=not gated,
         )  # fmt: skip
         program = lower_decoder(decoder(shape, seed), CONFIG, (1, 3))
-        for tokens, position in ((3, 15), (1, 1)):
+        for tokens, position in passes:
             entry = program.entries[tokens]
             ids = np.array([rng.randrange(shape.vocabulary) for _ in range(tokens)])
             io = np.zeros(program.io_bytes, np.uint8)

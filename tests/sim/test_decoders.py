@@ -48,10 +48,10 @@ def test_passes(name: str) -> None:
         with open_pair(config, **MEMORY[memory]) as pair:
             for seed in range(first + half, first + count, 2):
                 rng = np.random.default_rng(seed)
-                shape = random_shape(rng, largest=24)
+                shape = random_shape(rng, largest=16)
                 program = lower_decoder(decoder(shape, seed), config, PASSES)
                 sessions = [device.load_decoder(program).session() for device in pair.devices]
-                for _ in range(3):
+                for _ in range(2):
                     size = int(rng.choice([n for n in program.entries if n <= sessions[0].room]))
                     text = f"{name}, {memory}, seed {seed}: {size} at {sessions[0].position}"
                     ids = rng.integers(0, shape.vocabulary, size)

@@ -107,11 +107,11 @@ def test_a_wrong_bit_is_noticed(synthesised):
     noticed = 0
     for _ in range(FAULTS):
         wrong, place = netlist.with_wrong_bit(rng)
-        with open_device("verilator", config, built=built_model(wrong)) as device:
-            try:
+        try:
+            with open_device("verilator", config, built=built_model(wrong)) as device:
                 same = run_random(device, SEED, limit) == wanted
-            except (DeviceError, ModelError) as error:  # it hangs, stops, or breaks the bus's rules
-                same, place = False, f"{place}: {type(error).__name__}"
+        except (DeviceError, ModelError) as error:  # it hangs, stops, or breaks the bus's rules
+            same, place = False, f"{place}: {type(error).__name__}"
         print("unnoticed:" if same else "noticed:", place)
         noticed += not same
     assert noticed >= 2

@@ -7,6 +7,7 @@ import cocotb
 import numpy as np
 from cocotb.triggers import RisingEdge
 
+from hw.isa import SUM_BITS
 from hw.numerics import scale_by_power
 from tests.stream_helpers import start
 
@@ -31,7 +32,7 @@ async def rows(dut):
         )
         before = 0 if first else int(scale_by_power(np.int64(total[slot]), rescale))
         total[slot] = before + value
-        total[slot] %= 1 << 40
+        total[slot] %= 1 << SUM_BITS
         updates.append((slot, first, rescale, value))
 
     def at(cycle):
