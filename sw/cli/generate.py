@@ -146,12 +146,14 @@ def generate(
     with steps() as step:
         options = device_options(device, memory_latency, memory_width, step)
         generator = Generator(config, context, step)
-        program = generator.program()
+        ids = generator.prompt([{"role": "user", "content": prompt}])
+        generator.check_room(len(ids), context)  # before anything takes minutes
         opened = generator.open(device, **options)
+        program = generator.program()
         step("Reading the prompt")
         model = opened.load_decoder(program)
         session = model.session()
-        ids = generator.prompt([{"role": "user", "content": prompt}])[session.position :]
+        ids = ids[session.position :]
         answer = generator.answer(session, ids, tokens, sampler)
         first = next(answer, None)
     with opened:
@@ -200,8 +202,8 @@ def chat(
     with steps() as step:
         options = device_options(device, memory_latency, memory_width, step)
         generator = Generator(config, context, step)
+        opened = generator.open(device, **options)  # before anything takes minutes
         program = generator.program()
-        opened = generator.open(device, **options)
         model = opened.load_decoder(program)
     with opened:
         session, messages, held = model.session(), [], list(program.prefix)

@@ -12,7 +12,7 @@ import numpy as np
 from hw.config import AcceleratorConfig, get_config
 from hw.isa import SELECTED
 from sim.cache import kept, source_digest
-from sw.compiler.errors import InputError
+from sw.compiler.errors import CompileError, InputError
 from sw.compiler.graph.graph_file import GRAPH_VERSION, graph_bytes, load_graph
 from sw.compiler.graph.operations import QuantGraph
 from sw.compiler.lower.decoder import PASSES, lower_decoder
@@ -72,6 +72,10 @@ class Generator:
         self, config: str | AcceleratorConfig = "base", context: int = 2048, step: Step = _silent
     ):
         self.config, self.context, self._step = get_config(config), context, step
+        if not self.config.decoder:
+            raise CompileError(
+                f"configuration {self.config.name!r} has no language models: it needs decoder=True"
+            )
         self._graph: QuantGraph | None = None
 
     @property
@@ -94,7 +98,7 @@ class Generator:
         update = self._step("Quantising SmolLM2-135M-Instruct (once, some minutes)")
         graph = quantise_decoder(
             exact,
-            smollm2.calibration(),
+            [ids[: self.context] for ids in smollm2.calibration()],
             context=self.context,
             prefix=smollm2.prefix(),
             progress=lambda _text, part: update(part, 1.0),
@@ -134,6 +138,14 @@ class Generator:
         )
         return list(self.tokenizer(text).input_ids)
 
+    def check_room(self, tokens: int, room: int) -> None:
+        """Raises `InputError` for a prompt of so many tokens that leaves no room for an answer."""
+        if tokens >= room:
+            raise InputError(
+                f"the prompt has {tokens} tokens, the context has room for {room - 1} and an "
+                f"answer: shorten it or make --context larger"
+            )
+
     def answer(
         self, session: Session, ids: Sequence[int], tokens: int, sampler: Sampler
     ) -> Iterator[int]:
@@ -142,11 +154,7 @@ class Generator:
         Ends at the model's end token, which is not given, and where the context is full. Raises
         `InputError`, before anything runs, for a prompt that leaves no room.
         """
-        if len(ids) >= session.room:
-            raise InputError(
-                f"the prompt has {len(ids)} tokens, the context has room for {session.room - 1} "
-                f"and an answer: shorten it or make --context larger"
-            )
+        self.check_room(len(ids), session.room)
         prediction = session.prefill(ids)
         for number in range(tokens):
             token = sampler.choose(prediction)
