@@ -10,6 +10,7 @@ import numpy as np
 from hw.config import AcceleratorConfig, get_config
 from hw.isa import SELECTED
 from sw.compiler.errors import CompileError
+from sw.compiler.graph.decoder import head_order
 from sw.compiler.graph.operations import (
     QuantCachedAttention,
     QuantElementwise,
@@ -32,7 +33,6 @@ from sw.compiler.program.decoder_program import (
     DecoderProgram,
     Entry,
     graph_of_host,
-    order_of,
     work_of,
 )
 from sw.compiler.stream.allocate import Constants, DoesNotFit, Pool
@@ -83,8 +83,8 @@ def lower_decoder(
         cache_bytes=caches.size,
         io_bytes=io,
         entries=entries,
-        graph=graph_of_host(graph, head),
-        order=order_of(head),
+        graph=graph_of_host(graph),
+        order=head_order(head),
         prefix_image=tuple(image),
         work=work_of(graph),
     )

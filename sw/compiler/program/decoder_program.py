@@ -18,7 +18,7 @@ from hw.config import AcceleratorConfig
 from hw.isa import COMMAND_BYTES, SELECTED
 from hw.numerics import saturate
 from sim.files import write_atomically
-from sw.compiler.graph.decoder import HEAD_BLOCK, Selection, check_tokens, head_order
+from sw.compiler.graph.decoder import HEAD_BLOCK, Selection, check_tokens
 from sw.compiler.graph.operations import (
     QuantCachedAttention,
     QuantGated,
@@ -195,7 +195,7 @@ def work_of(graph: QuantGraph) -> Work:
     return Work(weights, cached, products, of_head, pairs)
 
 
-def graph_of_host(graph: QuantGraph, head: QuantHead) -> QuantGraph:
+def graph_of_host(graph: QuantGraph) -> QuantGraph:
     """What the host needs of a decoder's graph."""
     inputs = [op for op in graph.ops if isinstance(op, QuantInput)]
     names = {op.out for op in inputs}
@@ -207,8 +207,3 @@ def graph_of_host(graph: QuantGraph, head: QuantHead) -> QuantGraph:
         ops=list(inputs),
         decoder=graph.decoder,
     )
-
-
-def order_of(head: QuantHead) -> np.ndarray:
-    """Token of each machine index, -1 where there is none."""
-    return head_order(head)
