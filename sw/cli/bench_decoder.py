@@ -11,7 +11,7 @@ from rich.table import Table
 from hw.config import get_config
 from hw.isa import SELECTED
 from sw.bench.decoders import DecoderShape, decoder
-from sw.bench.measure import STALLS
+from sw.bench.measure import STALLS, Step
 from sw.bench.measure_decoder import measure_pass, measure_sequence
 from sw.cli.common import OUTPUT_FILE, config_option, memory_options, steps, write_json
 from sw.cli.screen import show
@@ -54,7 +54,7 @@ def _measuring(command: Callable) -> Callable:
 
 def _measure(
     title: str,
-    make: Callable[[], DecoderProgram],
+    make: Callable[[Step], DecoderProgram],
     tokens: int,
     context: int,
     json_file: str | None,
@@ -63,7 +63,7 @@ def _measure(
     """Make a program, measure the pass that ends at `context`, show and write what was found."""
     with steps() as step:
         step("Compiling")
-        program = make()
+        program = make(step)
         if context > program.context or tokens > context - len(program.prefix):
             raise CompileError(
                 f"a pass of {tokens} tokens up to position {context} does not fit a context of "
@@ -122,7 +122,12 @@ def decode(context: int, rows: int, config: str, json_file: str | None, **option
     sizes = {name: options.pop(name) for name in list(options) if name in SIZES}
     title = f"decode {rows} at {context}: " + " ".join(f"{k} {v}" for k, v in sizes.items())
     _measure(
-        title, lambda: _random(config, rows, context, **sizes), rows, context, json_file, **options
+        title,
+        lambda _step: _random(config, rows, context, **sizes),
+        rows,
+        context,
+        json_file,
+        **options,
     )
 
 
@@ -136,16 +141,21 @@ def prefill(seq: int, config: str, json_file: str | None, **options: Any) -> Non
     title = f"prefill {seq}: " + " ".join(f"{k} {v}" for k, v in sizes.items())
     context = seq + 1
     _measure(
-        title, lambda: _random(config, seq, context, **sizes), seq, context, json_file, **options
+        title,
+        lambda _step: _random(config, seq, context, **sizes),
+        seq,
+        context,
+        json_file,
+        **options,
     )
 
 
-def _sequence(
-    generator: Any, prompt: str, tokens: int, json_file: str | None, **options: Any
-) -> None:
+def _sequence(config: str, prompt: str, tokens: int, json_file: str | None, **options: Any) -> None:
     """A prompt and what follows it, each pass on golden and on the RTL."""
+    from sw.models.generator import Generator
+
     with steps() as step:
-        step("Compiling")
+        generator = Generator(config, step=step)
         program = generator.program()
         ids = list(generator.tokenizer(prompt).input_ids)
         passes = list(measure_sequence(program, ids, tokens, step=step, **options))
@@ -192,13 +202,13 @@ def smollm2(
 
     if prompt is not None:
         options.pop("trace")
-        _sequence(Generator(config), prompt, tokens, json_file, **options)
+        _sequence(config, prompt, tokens, json_file, **options)
         return
 
     title = f"SmolLM2-135M-Instruct, {rows} at {context}"
     _measure(
         title,
-        lambda: Generator(config).program(passes=(rows,)),
+        lambda step: Generator(config, step=step).program(passes=(rows,)),
         rows,
         context,
         json_file,
