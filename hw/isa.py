@@ -18,7 +18,7 @@ the header of a command name registers, 0 none:
 - `predicate`: the command is dropped unless something is left to do: unless `limit + last + R > 0`
   in commands with a limit (as it stands in the command, without its `register`; `last` is `period -
   1`, or `rows - 1` without a period, with `causal`, else 0), unless `R > 0` in others. A dropped
-  command is not dispatched: no unit counts it, and no wait sees it. HALT and BARRIER have none.
+  command is not dispatched: no unit counts it, and no wait sees it. BARRIER has none.
 
 Addresses may repeat: what a command writes twice holds what its loops write last. Undefined, and
 not checked by the machine, is only:
@@ -652,9 +652,10 @@ _SPECS = (
         Opcode.HALT,
         (),
         (),
-        "End of the program: wait for every unit, then report done.",
+        "End of the program: wait for every unit, then report done. Dropped by its predicate, the "
+        "program goes on behind it.",
         "",
-        (),
+        ("predicate",),
     ),
 )
 

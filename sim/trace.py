@@ -71,6 +71,8 @@ def _executed(data: bytes, registers: Mapping[int, int]) -> Iterator[tuple[int, 
             value = values[command["register"]] + command["value"]
             values[command["register"]] = value % (1 << REGISTER_BITS)
         yield index, command.unit
+        if command.opcode == Opcode.HALT:
+            return
 
 
 def spans(

@@ -160,7 +160,7 @@ class Dispatch(wiring.Component):
         with m.If(deciding):
             m.d.sync += [
                 waiting.eq(Mux(good & ~dropping, target, 0)),
-                alone.eq(good & ~target.any() & ~adding),
+                alone.eq(good & ~target.any() & ~adding & ~dropping),
                 adds.eq(good & adding & ~dropping),
                 dropped.eq(good & dropping),
                 refused.eq(~good),

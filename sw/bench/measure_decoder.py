@@ -42,11 +42,13 @@ def measure_pass(
     *,
     memory_latency: int = 64,
     memory_width: int = 16,
+    reading: bool = False,
     trace: str | None = None,
     seed: int = 0,
     step: Step = silent,
 ) -> dict[str, Any]:
-    """One pass of `tokens` tokens behind `position` others, on golden and in Verilator.
+    """One pass of `tokens` tokens behind `position` others, on golden and in Verilator; `reading`:
+    without the head.
 
     `bandwidth_share`: bytes of weights, keys and values that the pass must read / (bytes of the bus
     * cycles). `array_share`: products of two bytes / (R * C * cycles).
@@ -57,7 +59,7 @@ def measure_pass(
     with open_device("golden", config=program.config) as golden:
         session = _session(golden, program, position, seed)
         started = time.perf_counter()
-        session.model.run(session, ids)
+        session.model.run(session, ids, reading=reading)
         golden_seconds = time.perf_counter() - started
         expected = _written(golden, program)
     build = step("Verilator model")
@@ -71,10 +73,12 @@ def measure_pass(
     ) as rtl:
         session = _session(rtl, program, position, seed)
         run = step("Running the RTL")
-        total = max(entry.estimated_cycles, 1)
+        total = max(entry.estimated_cycles(position, reading), 1)
         session.model.place(session)
         started = time.perf_counter()
-        session.model.run(session, ids, lambda cycles: run(min(cycles, total), total))
+        session.model.run(
+            session, ids, lambda cycles: run(min(cycles, total), total), reading=reading
+        )
         seconds = time.perf_counter() - started
         found = _written(rtl, program)
         counters = rtl.counters()
@@ -82,15 +86,16 @@ def measure_pass(
             places = [entry.places[index] for index in entry.command_place]
             write_chrome_trace(trace, rtl.events(), entry.commands, places)
     config, cycles = program.config, int(counters["cycles"])
-    needed = program.work.bytes_of(entry, position)
-    products = program.work.products_of(entry, position)
+    needed = program.work.bytes_of(entry, position, reading)
+    products = program.work.products_of(entry, position, reading)
     traffic = counters["dram_read_bytes"] + counters["dram_write_bytes"]
     return {
         "config": config.name,
         "tokens": tokens,
+        "reading": reading,
         "context": position + tokens,
         "cycles": cycles,
-        "estimated_cycles": entry.estimated_cycles,
+        "estimated_cycles": entry.estimated_cycles(position, reading),
         "bandwidth_share": needed / (memory_width * cycles),
         "array_share": products / (config.rows * config.columns * cycles),
         "bit_exact": bool(np.array_equal(found, expected)),
@@ -142,18 +147,23 @@ def measure_sequence(
             size = sessions[0].sizes(len(ids))[0]
             step(f"{size} tokens at {sessions[0].position}")
             position = sessions[0].position
-            found = [session.prefill(ids[:size]) for session in sessions]
+            reading = size < len(ids)
+            taken = np.array(ids[:size])
+            found = [session.model.run(session, taken, reading=reading) for session in sessions]
             ids = ids[size:]
+            for session in sessions:
+                session.position += size
             cycles = int(rtl.raw_counters()["cycles"])
-            needed = program.work.bytes_of(program.entries[size], position)
+            needed = program.work.bytes_of(program.entries[size], position, reading)
             same = np.array_equal(_written(golden, program), _written(rtl, program))
+            best = [-1 if prediction is None else prediction.best for prediction in found]
             yield {
                 "tokens": size,
                 "position": position,
                 "cycles": cycles,
                 "bandwidth_share": needed / (memory_width * cycles),
-                "bit_exact": bool(same and (found[0].tokens == found[1].tokens).all()),
-                "next": found[1].best,
+                "bit_exact": bool(same and best[0] == best[1]),
+                "next": best[1],
             }
             if not ids:
-                ids, tokens = [found[1].best], tokens - 1
+                ids, tokens = [best[1]], tokens - 1

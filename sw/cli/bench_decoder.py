@@ -77,7 +77,7 @@ def _measure(
     estimate = result["estimated_cycles"]
     rows = [
         ("cycles", f"{cycles:,}", ""),
-        ("predicted with a full context", f"{estimate:,}", f"{estimate / cycles - 1:+.2%}"),
+        ("predicted", f"{estimate:,}", f"{estimate / cycles - 1:+.2%}"),
         ("bytes to read", f"{result['needed_bytes']:,}", f"{result['bandwidth_share']:.2%}"),
         ("products", f"{result['array_products']:,}", f"{result['array_share']:.2%}"),
         ("array busy", f"{result['matrix_busy']:,}", f"{result['matrix_busy'] / cycles:.2%}"),
@@ -134,6 +134,7 @@ def decode(context: int, rows: int, config: str, json_file: str | None, **option
 @click.command()
 @_shape_options
 @click.option("--seq", default=128, type=click.IntRange(min=1), show_default=True, help="Tokens.")
+@click.option("--reading", is_flag=True, help="With more of the prompt to come: without the head.")
 @_measuring
 def prefill(seq: int, config: str, json_file: str | None, **options: Any) -> None:
     """Reading a prompt of --seq tokens in one pass."""
@@ -169,7 +170,7 @@ def _sequence(config: str, prompt: str, tokens: int, json_file: str | None, **op
             f"{item['cycles']:,}",
             f"{item['bandwidth_share']:.1%}",
             "yes" if item["bit_exact"] else "[red]NO[/]",
-            repr(generator.tokenizer.decode([item["next"]])),
+            "" if item["next"] < 0 else repr(generator.tokenizer.decode([item["next"]])),
         )
     show(table)
     write_json(json_file, {"prompt": prompt, "passes": passes})

@@ -16,7 +16,6 @@ from sw.driver.machine import Machine
 
 __all__ = ["LoadedDecoder", "Prediction", "Session", "SessionError"]
 
-POSITION_REGISTER = 1
 _LIMIT_CYCLES, _LIMIT_FACTOR = 1_000_000, 100
 
 
@@ -65,6 +64,8 @@ class LoadedDecoder:
             parts.append(entry.commands)
             begin += len(entry.commands)
         self._commands = np.concatenate(parts)
+        # What the machine has in its registers for the next pass: session, position, token.
+        self._ready: tuple[Session, int, int] | None = None
 
     def session(self) -> Session:
         """A new sequence, which holds the program's prefix."""
@@ -83,7 +84,7 @@ class LoadedDecoder:
         """Something else takes the device's memory: keep what the sessions have there."""
         for session in self._sessions:
             session.keep()
-        self._slots = 0
+        self._slots, self._ready = 0, None
 
     def place(self, session: Session) -> None:
         """Put everything that is not there into the device's memory: weights, this session."""
@@ -133,42 +134,47 @@ class LoadedDecoder:
         session: Session,
         ids: NDArray[np.int64],
         progress: Callable[[int], None] | None = None,
-    ) -> Any:
-        """One pass of as many tokens as an entry has: what its head selected.
+        *,
+        reading: bool = False,
+    ) -> Prediction | None:
+        """One pass of as many tokens as an entry has, which `program.check` has found good: what
+        follows them, or None if `reading`, without the head.
 
-        Whatever goes wrong, the session stays at its position, with its cache.
+        Whatever goes wrong, the session stays at its position, with its cache. A pass of the token
+        that the pass before found the likeliest needs nothing but to be started.
         """
-        entry = self.program.entries[len(ids)]
-        data = self.program.encode(entry, session.position, ids)
-        return self.run_at(session, entry, data, progress)
-
-    def run_at(
-        self,
-        session: Session,
-        entry: Any,
-        data: NDArray[np.uint8],
-        progress: Callable[[int], None] | None = None,
-    ) -> Any:
-        """`run`, given an entry and its input."""
-        position = session.position
+        program, device, position = self.program, self.device, session.position
+        entry = program.entries[len(ids)]
         self.place(session)
-        device, size = self.device, self.program.workspace_bytes
-        device.set_window(Region.PROGRAM, self._begins[entry.tokens], len(entry.commands))
-        device.set_window(Region.WORKSPACE, self._offset(session), size)
-        device.set_register(POSITION_REGISTER, position)
-        device.write(Region.IO, entry.input, data)
-        limit = _LIMIT_CYCLES + _LIMIT_FACTOR * entry.estimated_cycles
+        if not (entry.by_token and not reading and self._ready == (session, position, ids[0])):
+            device.set_window(Region.PROGRAM, self._begins[entry.tokens], len(entry.commands))
+            size = program.workspace_bytes
+            device.set_window(Region.WORKSPACE, self._offset(session), size)
+            for number, value in program.registers(position, ids, reading).items():
+                device.set_register(number, value)
+            if not entry.by_token:
+                device.write(Region.IO, entry.input, program.encode(position, ids))
+        self._ready = None
+        limit = _LIMIT_CYCLES + _LIMIT_FACTOR * entry.estimated_cycles(position, reading)
         try:
             device.run(len(entry.commands) // COMMAND_BYTES, max_cycles=limit, progress=progress)
         except KeyboardInterrupt:
             device.reset()
             raise
-        needed = self.program.work.bytes_of(entry, position)
+        needed = program.work.bytes_of(entry, position, reading)
         self.counters.update({"passes": 1, "tokens": entry.tokens, "needed_bytes": needed})
         if device.has_cycles:
             self.counters.update(device.raw_counters())
-        count = 2 * entry.selected * self.program.output_bytes
-        return self.program.decode(entry, device.read(Region.IO, entry.output, count))
+        if reading:
+            return None
+        count = 2 * entry.selected * program.output_bytes
+        selection = program.decode(entry, device.read(Region.IO, entry.output, count))
+        valid = (selection.indices >= 0) & (selection.indices < len(program.order))
+        found = np.where(valid, program.order[np.where(valid, selection.indices, 0)], -1)
+        prediction = Prediction(found, selection.log_probabilities())
+        if entry.by_token:
+            self._ready = session, position + len(ids), prediction.best
+        return prediction
 
 
 class Session:
@@ -197,13 +203,16 @@ class Session:
         the context has room for.
         """
         tokens = self._checked(ids)
-        done, prediction = 0, None
-        for size in self.sizes(len(tokens)):
-            prediction = self._predict(tokens[done : done + size])
+        done = 0
+        for size in self.sizes(len(tokens))[:-1]:
+            self.model.run(self, tokens[done : done + size], reading=True)
+            self.position += size
             done += size
             if progress is not None:
                 progress(done, len(tokens))
-        assert prediction is not None
+        prediction = self._predict(tokens[done:])
+        if progress is not None:
+            progress(len(tokens), len(tokens))
         return Prediction(prediction.tokens[-1:], prediction.log_probabilities[-1:])
 
     def step(self, token: int) -> Prediction:
@@ -280,9 +289,7 @@ class Session:
         return self.model.program.check(self.position, ids)
 
     def _predict(self, tokens: NDArray[np.int64]) -> Prediction:
-        selection = self.model.run(self, tokens)
+        prediction = self.model.run(self, tokens)
         self.position += len(tokens)
-        order = self.model.program.order
-        valid = (selection.indices >= 0) & (selection.indices < len(order))
-        found = np.where(valid, order[np.where(valid, selection.indices, 0)], -1)
-        return Prediction(found, selection.log_probabilities())
+        assert prediction is not None
+        return prediction

@@ -136,7 +136,7 @@ class RandomProgram:
             *([self._add] if config.decoder else []),
         ]
         if config.decoder:
-            makers += [self._gated, self._rotate, self._select]
+            makers += [self._gated, self._rotate, self._select, self._halt]
         for _ in range(steps):
             rng.choice(makers)()
         self._dump()
@@ -158,6 +158,10 @@ class RandomProgram:
 
     def _add(self) -> None:
         self.emitter.emit(Opcode.ADD, **self._registers.addition())
+
+    def _halt(self) -> None:
+        """One that is dropped."""
+        self._emit(Opcode.HALT, executed=0)
 
     # --- places -------------------------------------------------------------------------------
 

@@ -73,7 +73,8 @@ class Mutant:
         emitter = Emitter(config)
         along = registers_along(words, self.registers)
         for command, held in zip(map(isa.decode, words), along, strict=True):
-            if command.opcode == Opcode.HALT:
+            predicate = command.values.get("predicate", 0)
+            if command.opcode == Opcode.HALT and not (predicate and held[predicate] <= 0):
                 break
             if command.opcode != Opcode.BARRIER:
                 self._emit(emitter, held, command)

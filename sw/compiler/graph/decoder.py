@@ -315,20 +315,19 @@ class Pass:
             raise TypeError(f"a decoder has no {type(op).__name__}")
 
 
-def check_tokens(graph: QuantGraph, position: int, ids: Sequence[int] | np.ndarray) -> np.ndarray:
+def check_tokens(
+    ids: Sequence[int] | np.ndarray, vocabulary: int, position: int, context: int
+) -> np.ndarray:
     """Token numbers of a pass. Raises `InputError`."""
-    assert graph.decoder is not None
     tokens = np.asarray(ids)
     if tokens.ndim != 1 or not len(tokens) or tokens.dtype.kind not in "iu":
         raise InputError(f"a pass takes a list of token numbers, got {ids!r}")
-    table = next(op for op in graph.ops if isinstance(op, QuantInput)).tables[0]
-    wrong = (tokens < 0) | (tokens >= len(table))
+    wrong = (tokens < 0) | (tokens >= vocabulary)
     if wrong.any():
-        raise InputError(f"token {int(tokens[wrong][0])} is outside 0..{len(table) - 1}")
-    if position + len(tokens) > graph.decoder.context:
+        raise InputError(f"token {int(tokens[wrong][0])} is outside 0..{vocabulary - 1}")
+    if position + len(tokens) > context:
         raise InputError(
-            f"{len(tokens)} tokens behind {position} are more than the context of "
-            f"{graph.decoder.context}"
+            f"{len(tokens)} tokens behind {position} are more than the context of {context}"
         )
     return tokens.astype(np.int64)
 
@@ -340,7 +339,10 @@ def run_pass(
 
     Logits are in octaves (multiply by ln 2), float64 [rows, vocabulary].
     """
-    work = Pass(graph, state, check_tokens(graph, state.position, ids))
+    assert graph.decoder is not None
+    table = next(op for op in graph.ops if isinstance(op, QuantInput)).tables[0]
+    tokens = check_tokens(ids, len(table), state.position, graph.decoder.context)
+    work = Pass(graph, state, tokens)
     for op in graph.ops:
         work.execute(op)
     state.position += len(work.ids)

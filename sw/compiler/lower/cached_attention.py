@@ -6,18 +6,19 @@ of them. Where the position of the pass makes a key block empty, its commands ar
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 
 from hw.isa import Memory, Opcode
 from hw.softmax.golden import largest_drop
 from sw.compiler.graph.decoder import key_blocks
-from sw.compiler.lower.caches import POSITION, load_block
+from sw.compiler.lower.caches import load_block
 from sw.compiler.lower.context import Context
 from sw.compiler.lower.params import Params, keep_if_room
 from sw.compiler.lower.shared import Shared
 from sw.compiler.lower.steps import HeadsAttention, Step
 from sw.compiler.lower.tile import plan_cached_attention
+from sw.compiler.program.decoder_program import Register
 from sw.compiler.stream.layout import Form, align, layout_of
 
 __all__ = ["lower_cached_attention"]
@@ -84,20 +85,20 @@ class _Attention:
                     jobs.append(Job(len(jobs), kv_head, head, plan.heads, start, tokens))
         return jobs
 
-    def condition(self, job: Job, block: int) -> dict[str, int]:
+    def condition(self, job: Job, block: int) -> Mapping[str, int]:
         """Fields that cut the keys behind each row, and drop a block without any."""
         start = self.blocks[block][0]
-        fields = {"limit": 1 - start + job.start, "causal": 1, "register": POSITION}
+        fields = {"limit": 1 - start + job.start, "causal": 1, "register": Register.POSITION}
         if job.heads > 1:
             fields["period"] = job.tokens
-        return fields if start == 0 else fields | {"predicate": POSITION}
+        return fields if start == 0 else fields | {"predicate": Register.POSITION}
 
-    def load_condition(self, job: Job, block: int) -> dict[str, int]:
+    def load_condition(self, job: Job, block: int) -> Mapping[str, int]:
         """The same for the loads of the block."""
         start = self.blocks[block][0]
         if start == 0:
             return {}
-        return {"limit": job.start + job.tokens - start, "predicate": POSITION}
+        return {"limit": job.start + job.tokens - start, "predicate": Register.POSITION}
 
     def key_of(self, kind: str, job: Job, block: int) -> Hashable:
         return kind, job.number // self.plan.lanes, job.kv_head, job.start, block
@@ -232,7 +233,7 @@ class _Lane:
         a.keys.used(a.key_of("k", job, block))
         emit(
             Opcode.SOFTMAX,
-            **(condition | limit),
+            **{**condition, **limit},
             rows=job.rows,
             groups=panels * c.groups_per_row_panel,
             acc_address=self.scores,

@@ -6,6 +6,7 @@ bytes, the values, for each key/value head. A pass appends at its position, whic
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,13 +16,11 @@ from hw.isa import Memory, Opcode, Region
 from hw.vector.golden import to_bytes
 from sw.compiler.graph.operations import Cache, DecoderState
 from sw.compiler.lower.context import WEIGHTS_QUEUE, Context, Value
+from sw.compiler.program.decoder_program import Register
 from sw.compiler.stream.allocate import RegionSpace
 from sw.compiler.stream.layout import Form, layout_of, pack_tensor, words_per_row
 
-__all__ = ["POSITION", "append", "cache_image", "load_block", "place_caches"]
-
-POSITION = 1
-"""Register that holds the position of a pass: the tokens before it."""
+__all__ = ["append", "cache_image", "load_block", "place_caches"]
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ def append(
             address=address + part,
             word_stride=step,
             run_stride=stride,
-            register=POSITION,
+            register=Register.POSITION,
             reach=place.positions - sum(rows),
         )
 
@@ -113,7 +112,7 @@ def load_block(
     block: tuple[int, int],
     address: int,
     stride: int,
-    condition: dict[str, int],
+    condition: Mapping[str, int],
 ) -> None:
     """LOAD a key block (start, size) of a plane's panels, `stride` words apart on chip."""
     pitch = context.config.weight_pitch

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from hw.config import AcceleratorConfig, get_config
-from hw.isa import SELECTED
+from hw.isa import SELECTED, Opcode
 from sw.compiler.errors import CompileError
 from sw.compiler.graph.decoder import head_order
 from sw.compiler.graph.operations import (
@@ -24,6 +24,7 @@ from sw.compiler.lower.caches import cache_image, capacity, place_caches
 from sw.compiler.lower.caution import Caution
 from sw.compiler.lower.context import Angles, CachePlace, Context
 from sw.compiler.lower.decoder_graph import AngleTable, head_steps
+from sw.compiler.lower.embedding import Embedding, add_embedding, take_embedding
 from sw.compiler.lower.head import lower_head
 from sw.compiler.lower.linear import lower_linear
 from sw.compiler.lower.norm import lower_elementwise, lower_norm
@@ -32,17 +33,23 @@ from sw.compiler.lower.steps import HeadsAttention, Step, Steps
 from sw.compiler.program.decoder_program import (
     DecoderProgram,
     Entry,
+    Register,
     graph_of_host,
     work_of,
 )
 from sw.compiler.stream.allocate import Constants, DoesNotFit, Pool
+from sw.compiler.stream.emit import Item
 from sw.compiler.stream.layout import Form, layout_of, pack_tensor
 from sw.compiler.stream.order import finish, merge
+from sw.compiler.stream.timing import Costs
 
 __all__ = ["PASSES", "lower_decoder"]
 
 PASSES = (1, 4, 8, 32, 128)
 """Tokens of a pass: of decoding, verification and reading a prompt."""
+
+ESTIMATES = 4
+"""Positions for which a pass' cycles are estimated; between them they grow evenly."""
 
 RESIDENT_ANGLES = 1 / 8
 """Share of the residual memory for angles that stay on chip for a pass."""
@@ -61,12 +68,14 @@ def lower_decoder(
     attentions = [op for op in graph.ops if isinstance(op, QuantCachedAttention)]
     positions = max(capacity(graph.decoder, op.lead, op.key_block) for op in attentions)
     constants = Constants(max(config.bus_bytes, 64))
+    order = head_order(head)
+    embedding = add_embedding(constants, graph, config, order)
     entries: dict[int, Entry] = {}
     workspace = io = 0
     for tokens in sorted({1, *passes}):
         if tokens > graph.decoder.context - len(graph.decoder.prefix):
             continue
-        entry, context = _entry(graph, config, tokens, positions, constants)
+        entry, context = _entry(graph, config, tokens, positions, constants, embedding)
         entries[tokens] = entry
         workspace, io = max(workspace, context.workspace.size), max(io, context.io.size)
     caches = Context.workspace_of(config)
@@ -83,8 +92,9 @@ def lower_decoder(
         cache_bytes=caches.size,
         io_bytes=io,
         entries=entries,
-        graph=graph_of_host(graph),
-        order=head_order(head),
+        graph=graph_of_host(graph, tables=embedding is None),
+        order=order,
+        embedding=None if embedding is None else embedding.offset,
         prefix_image=tuple(image),
         work=work_of(graph),
     )
@@ -125,6 +135,7 @@ def _entry(
     tokens: int,
     positions: int,
     constants: Constants,
+    embedding: Embedding | None,
 ) -> tuple[Entry, Context]:
     """The program of one number of tokens; starts again, with more caution, if it does not fit."""
     graph = replace(graph, batch=1, tokens=tokens)
@@ -134,7 +145,7 @@ def _entry(
         context = Context(graph, config, steps, cautions)
         context.constants = constants
         try:
-            return _attempt(context, tables, positions), context
+            return _attempt(context, tables, positions, embedding), context
         except DoesNotFit:
             if context.step is None or not cautions.grow(context.step):
                 raise
@@ -166,11 +177,17 @@ def _place_state(context: Context, tables: dict[str, AngleTable], positions: int
     context.softmax = Pool("softmax row state", c.row_slots - own, own)
 
 
-def _attempt(context: Context, tables: dict[str, AngleTable], positions: int) -> Entry:
+def _attempt(
+    context: Context,
+    tables: dict[str, AngleTable],
+    positions: int,
+    embedding: Embedding | None,
+) -> Entry:
     steps: Steps = context.steps
     _place_state(context, tables, positions)
-    (embedding,) = steps.inputs
-    value = context.define_input(embedding.out)
+    value = context.define_input(steps.inputs[0].out)
+    if embedding is not None and context.graph.tokens == 1:
+        take_embedding(context, value, embedding)
     if context.cautions.residents:
         context.resident = choose_resident(context)
     selected = min(context.graph.tokens, SELECTED)
@@ -186,17 +203,32 @@ def _attempt(context: Context, tables: dict[str, AngleTable], positions: int) ->
         else:
             _lower(context, step)
         context.release_after(index)
-    stream, estimate = merge(context.emitter)
+    context.emitter.emit(Opcode.ADD, register=Register.POSITION, value=context.graph.tokens)
+    stream, _ = merge(context.emitter)
     return Entry(
         tokens=context.graph.tokens,
         selected=selected,
         commands=np.frombuffer(finish(stream), np.uint8).copy(),
         input=value.dram[Form.S][1],
+        by_token=embedding is not None and context.graph.tokens == 1,
         output=output,
-        estimated_cycles=estimate.cycles,
+        **_estimates(context, stream),
         places=tuple(context.emitter.places),
         command_place=np.array([item.place for item in stream] + [0], np.uint16),
     )
+
+
+def _estimates(context: Context, stream: Sequence[Item]) -> dict[str, np.ndarray]:
+    """Cycles from the first position of a sequence to the last, with the head and without."""
+    decoder, costs = context.graph.decoder, Costs(stream, context.config)
+    assert decoder is not None
+    last = decoder.context - context.graph.tokens
+    positions = np.linspace(min(len(decoder.prefix), last), last, ESTIMATES).astype(np.int64)
+    cycles = [
+        [costs.cycles({Register.POSITION: int(p), Register.READING: reading}) for p in positions]
+        for reading in (0, 1)
+    ]
+    return {"positions": positions, "estimates": np.array(cycles)}
 
 
 def _lower(context: Context, step: Step) -> None:

@@ -13,6 +13,7 @@ from sw.compiler.graph.decoder import HEAD_BLOCK, VALUE_FRACTION_BITS, HeadBlock
 from sw.compiler.graph.operations import QuantHead
 from sw.compiler.lower.context import WEIGHTS_QUEUE, Context
 from sw.compiler.lower.steps import Step
+from sw.compiler.program.decoder_program import Register
 from sw.compiler.stream.access import selection_words
 from sw.compiler.stream.layout import Form, layout_of, pack_weights
 
@@ -23,12 +24,14 @@ def lower_head(context: Context, step: Step, rows: int) -> int:
     """Emit the head for the last `rows` rows of a pass, at most 8. Offset of the selection in IO.
 
     Of each row, it holds `selection_words` words of residual memory, see `hw.isa`, SELECT; first
-    the rows of blocks with even numbers, then, for their sums, those of odd ones.
+    the rows of blocks with even numbers, then, for their sums, those of odd ones. The likeliest
+    token of the last row goes to a register. A pass that only reads ends in front of the head.
     """
     (op,) = step.ops
     assert isinstance(op, QuantHead) and rows <= SELECTED
     c = context.config
     context.emitter.place(op.place)
+    context.emitter.emit(Opcode.HALT, predicate=Register.READING)
     value = context.values[op.x]
     first_row = 2 * (value.rows - rows)
     if Form.A in value.chip:
@@ -51,6 +54,8 @@ def lower_head(context: Context, step: Step, rows: int) -> int:
         if number + 2 >= len(blocks):
             place = target + turn * rows * words
             last = {"write_residual": 1, "res_address": place, "res_stride": words}
+        if number + 1 == len(blocks):
+            last["register"] = Register.TOKEN
         _block(context, op, block, rows, (address, stride), number, last)
     offset = context.io.take(2 * rows * words * c.residual_pitch)
     context.emitter.emit(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from hw.isa import Memory, Opcode, Region
 from sw.compiler.graph.operations import QuantLinear
-from sw.compiler.lower.caches import POSITION
 from sw.compiler.lower.context import ACTIVATIONS_QUEUE, Angles, Context
 from sw.compiler.lower.destination import Bytes
 from sw.compiler.lower.norm import FusedNorm
 from sw.compiler.lower.params import Params
 from sw.compiler.lower.steps import GatedLinear
 from sw.compiler.lower.strips import Strips, strip_ranges
+from sw.compiler.program.decoder_program import Register
 from sw.compiler.stream.layout import Form
 
 __all__ = ["LinearResults"]
@@ -33,7 +33,7 @@ def load_angles(
         address=address,
         word_stride=groups[1],
         run_stride=1,
-        register=POSITION,
+        register=Register.POSITION,
     )
 
 

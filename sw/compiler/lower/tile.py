@@ -16,7 +16,7 @@ from hw.isa import COMMAND_BYTES, SELECTED
 from hw.sparse.packing import TileFormat
 from sw.compiler.stream.allocate import DoesNotFit
 from sw.compiler.stream.layout import Layout, align, even_split, tile_words
-from sw.compiler.stream.order import NORM_ROW_CYCLES
+from sw.compiler.stream.timing import NORM_ROW_CYCLES
 
 __all__ = [
     "MOST_CAUTION",

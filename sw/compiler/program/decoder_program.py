@@ -1,12 +1,16 @@
 """A compiled decoder: one program for each number of tokens of a pass, over the same constants.
 
 A sequence lives in a workspace of its own, so several share a machine. The position of a pass is
-in a register; the host writes embedding rows, starts an entry and reads what the head selected.
+in a register. The host writes embedding rows, or the number of one token, starts an entry and reads
+what the head selected. Behind a pass the registers hold the next position and the likeliest token:
+as long as it takes that one, the host only starts the next pass.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import enum
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,23 +35,39 @@ from sw.compiler.program.decoder_file import decoder_bytes, read_decoder
 from sw.compiler.stream.access import selection_words
 from sw.compiler.stream.layout import Form, layout_of, pack_tensor
 
-__all__ = ["DecoderProgram", "Entry", "Work", "work_of"]
+__all__ = ["DecoderProgram", "Entry", "Register", "Work", "graph_of_host", "work_of"]
+
+
+class Register(enum.IntEnum):
+    """What the registers of these programs hold.
+
+    POSITION: tokens before the pass. TOKEN: machine index of the token of a pass of one, if the
+    program has an `embedding`. READING: not 0, the pass ends in front of the head.
+    """
+
+    POSITION = 1
+    TOKEN = 2
+    READING = 3
 
 
 @dataclass(frozen=True)
 class Entry:
     """The program of a pass of `tokens` tokens, of which the last `selected` go through the head.
 
-    commands: 32 bytes each, with HALT. input, output: offsets in the IO region. estimated_cycles:
-    with a full context. places, command_place: as in `Program`.
+    commands: 32 bytes each, with HALT. input, output: offsets in the IO region. by_token: the input
+    is the row of `Register.TOKEN`, and nothing is written to it. positions, estimates: of the
+    cost model, cycles of a pass at some positions (second row: without the head). places,
+    command_place: as in `Program`.
     """
 
     tokens: int
     selected: int
     commands: np.ndarray
     input: int
+    by_token: bool
     output: int
-    estimated_cycles: int
+    positions: np.ndarray
+    estimates: np.ndarray
     places: tuple[str, ...]
     command_place: np.ndarray
 
@@ -55,34 +75,39 @@ class Entry:
     def command_count(self) -> int:
         return len(self.commands) // COMMAND_BYTES
 
+    def estimated_cycles(self, position: int, reading: bool = False) -> int:
+        """Of a pass at a position; `reading`: without the head."""
+        return round(np.interp(position, self.positions, self.estimates[int(reading)]))
+
 
 @dataclass(frozen=True)
 class Work:
     """What passes must do, without padding: bytes to read and products of two bytes.
 
-    weight_bytes: once a pass. cache_bytes: for each position that a pass sees. token_products,
-    head_products, pair_products: for each token, each token that goes through the head, and each
-    pair of a token and a position that it sees. Numbers of 16 bits count as two bytes.
+    weight_bytes, head_bytes: once a pass, the latter if it does not only read. cache_bytes: for
+    each position that a pass sees. token_products, head_products, pair_products: for each token,
+    each token that goes through the head, and each pair of a token and a position that it sees.
+    Numbers of 16 bits count as two bytes.
     """
 
     weight_bytes: int
+    head_bytes: int
     cache_bytes: int
     token_products: int
     head_products: int
     pair_products: int
 
-    def bytes_of(self, entry: Entry, position: int) -> int:
-        """Bytes of weights, keys and values that a pass at a position must read."""
-        return self.weight_bytes + self.cache_bytes * (position + entry.tokens)
+    def bytes_of(self, entry: Entry, position: int, reading: bool = False) -> int:
+        """Bytes of weights, keys and values that a pass at a position must read. reading: without
+        the head."""
+        head = 0 if reading else self.head_bytes
+        return self.weight_bytes + head + self.cache_bytes * (position + entry.tokens)
 
-    def products_of(self, entry: Entry, position: int) -> int:
+    def products_of(self, entry: Entry, position: int, reading: bool = False) -> int:
         """Products of two bytes in a pass at a position."""
         pairs = entry.tokens * position + entry.tokens * (entry.tokens + 1) // 2
-        return (
-            self.token_products * entry.tokens
-            + self.head_products * entry.selected
-            + self.pair_products * pairs
-        )
+        head = 0 if reading else self.head_products * entry.selected
+        return self.token_products * entry.tokens + head + self.pair_products * pairs
 
 
 @dataclass(frozen=True)
@@ -94,7 +119,9 @@ class DecoderProgram:
     config: the machine. constants: shared by all entries. workspace_bytes: of one sequence, the
     first `cache_bytes` of them its keys and values; io_bytes: of any entry. entries: by number of
     tokens, 1 among them. graph: inputs and state of the decoder, without the operations between.
-    order: token of each machine index. prefix_image: what a new
+    order: token of each machine index; embedding: offset of their embedding rows in the constants,
+    words (word of a row, machine index), None if rows depend on the position: then the graph has
+    the tables. prefix_image: what a new
     sequence's workspace holds, (offset, bytes). work: what its passes must do.
     """
 
@@ -106,6 +133,7 @@ class DecoderProgram:
     entries: dict[int, Entry]
     graph: QuantGraph
     order: np.ndarray
+    embedding: int | None
     prefix_image: tuple[tuple[int, np.ndarray], ...]
     work: Work
 
@@ -141,23 +169,48 @@ class DecoderProgram:
         assert self.graph.decoder is not None
         return self.graph.decoder.prefix
 
+    @functools.cached_property
+    def _index(self) -> np.ndarray:
+        """Machine index of each token."""
+        index = np.zeros(self.vocabulary, np.int64)
+        valid = self.order >= 0
+        index[self.order[valid]] = np.flatnonzero(valid)
+        return index
+
+    @property
+    def vocabulary(self) -> int:
+        """Tokens that a pass may take."""
+        tables = [op.tables[0] for op in self.graph.ops if isinstance(op, QuantInput) and op.tables]
+        return len(tables[0]) if tables else int(self.order.max()) + 1
+
     def check(self, position: int, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """Token numbers that may follow `position` tokens. Raises `InputError`."""
-        return check_tokens(self.graph, position, ids)
+        return check_tokens(ids, self.vocabulary, position, self.context)
 
-    def encode(self, entry: Entry, position: int, ids: np.ndarray) -> np.ndarray:
-        """Bytes of an entry's input: the embedding rows of tokens at `position`."""
+    def encode(self, position: int, tokens: np.ndarray) -> np.ndarray:
+        """Bytes of the input of a pass at `position`: the embedding rows of its tokens."""
         (op,) = (op for op in self.graph.ops if isinstance(op, QuantInput))
-        tokens = self.check(position, ids)
+        tensor = self.graph.tensors[op.out]
+        layout = layout_of(self.config, tensor.features)
+        if self.embedding is not None:
+            size = layout.groups * len(self.order) * self.config.residual_pitch
+            table = self.constants[self.embedding : self.embedding + size]
+            words = table.reshape(layout.groups, len(self.order), -1)
+            return words[:, self._index[tokens]].swapaxes(0, 1).ravel()
         positions = position + np.arange(len(tokens))
-        total = np.zeros((len(tokens), op.tables[0].shape[1]), np.int64)
+        total = np.zeros((len(tokens), tensor.features), np.int64)
         for table, index in zip(op.tables, op.source, strict=True):
             total += table[tokens if isinstance(index, str) else index[positions]]
         if op.constant is not None:
             total += op.constant[positions]
-        tensor = self.graph.tensors[op.out]
-        rows = saturate(total, tensor.bits)
-        return pack_tensor(self.config, rows, layout_of(self.config, tensor.features), Form.S)
+        return pack_tensor(self.config, saturate(total, tensor.bits), layout, Form.S)
+
+    def registers(self, position: int, ids: np.ndarray, reading: bool) -> dict[Register, int]:
+        """What the registers hold in front of a pass. reading: without the head."""
+        found = {Register.POSITION: position, Register.READING: int(reading)}
+        if self.embedding is not None:
+            found[Register.TOKEN] = int(self._index[ids[0]])
+        return found
 
     @property
     def output_bytes(self) -> int:
@@ -181,7 +234,7 @@ def _fields(value: Entry | Work) -> Iterator[tuple[str, Any]]:
 
 def work_of(graph: QuantGraph) -> Work:
     """The work of a decoder's passes."""
-    weights, products, cached, pairs, of_head = 0, 0, 0, 0, 0
+    weights, products, cached, pairs, head = 0, 0, 0, 0, 0
     for op in graph.ops:
         if isinstance(op, QuantLinear | QuantGated):
             size = op.weight.size if isinstance(op, QuantLinear) else op.gate.size + op.up.size
@@ -191,13 +244,15 @@ def work_of(graph: QuantGraph) -> Work:
             cached += 3 * op.kv_heads * dim
             pairs += (4 + 1) * op.heads * dim
         elif isinstance(op, QuantHead):
-            weights, of_head = weights + op.weight.size, 2 * op.weight.size
-    return Work(weights, cached, products, of_head, pairs)
+            head = op.weight.size
+    return Work(weights, head, cached, products, 2 * head, pairs)
 
 
-def graph_of_host(graph: QuantGraph) -> QuantGraph:
-    """What the host needs of a decoder's graph."""
+def graph_of_host(graph: QuantGraph, tables: bool) -> QuantGraph:
+    """What the host needs of a decoder's graph. tables: those of embeddings, too."""
     inputs = [op for op in graph.ops if isinstance(op, QuantInput)]
+    if not tables:
+        inputs = [dataclasses.replace(op, tables=(), source=()) for op in inputs]
     names = {op.out for op in inputs}
     return QuantGraph(
         batch=1,

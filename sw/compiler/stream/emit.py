@@ -15,7 +15,7 @@ waits for those before it, as ever.
 Registers are used and written where a command stands in the stream, whatever it waits for. So
 commands that use a register keep their order with those that write it: this order is no wait, but
 a part of the stream's (`Item.order`). ADD belongs to no unit; they are counted as those of
-`Unit.NONE`.
+`Unit.NONE`, as a HALT is that a predicate may drop: it stands behind all commands before it.
 """
 
 from __future__ import annotations
@@ -173,10 +173,12 @@ class Emitter:
 
     def emit(self, opcode: Opcode, *, reach: int = 0, **fields: int) -> Item:
         """Append a command; missing fields are 0. reach: of a transfer, the largest value of its
-        register."""
+        register. HALT is for one with a predicate; the one at the end is `order.finish`'s."""
         values = EMPTY[opcode] | fields
-        if opcode == Opcode.ADD:
+        if opcode in (Opcode.ADD, Opcode.HALT):
             item = Item(opcode, values, Unit.NONE, len(self.items[Unit.NONE]) + 1, self._place, [])
+            if opcode == Opcode.HALT:
+                item.order = [(unit, len(items)) for unit, items in self.items.items() if items]
             self.items[Unit.NONE].append(item)
             self._use_registers(item)
             return item

@@ -3,8 +3,8 @@
 The dispatcher takes the stream in order and stops at the first command whose queue is full, so
 commands should stand in the order in which their units can start them. A coarse timing model
 finds that order: units in their own order, each command when its waits are met and its unit and
-the bus are free; and each ADD as soon as the commands before it have their places. The model
-decides speed only; any order it gives is correct.
+the bus are free; and each ADD or HALT as soon as the commands before it have their places. The
+model decides speed only; any order it gives is correct.
 """
 
 from __future__ import annotations
@@ -13,22 +13,20 @@ from bisect import bisect_right
 from dataclasses import dataclass
 
 from hw import isa
-from hw.config import AcceleratorConfig
 from hw.isa import DISTANCE_BITS, MATRIX_OPCODES, WAIT_BITS, Opcode, Unit, last_limit
-from hw.sparse.packing import tile_format
-from sw.compiler.stream.access import pitch_of
-from sw.compiler.stream.emit import UNITS, Emitter, Item
+from sw.compiler.stream.emit import EMPTY, UNITS, Emitter, Item
+from sw.compiler.stream.timing import (
+    COMMAND_OVERHEAD,
+    MATRIX_LATENCY,
+    ON_BUS,
+    START,
+    VECTOR_LATENCY,
+    work_of,
+)
 
 __all__ = ["Estimate", "finish", "merge"]
 
-START = 16  # from the doorbell to the first unit's start, without the memory's latency
-MATRIX_LATENCY = 48  # from a command's last row to its sums being visible
-VECTOR_LATENCY = 32
-COMMAND_OVERHEAD = 2
-NORM_ROW_CYCLES = 27  # cycles for the parameters of a row: `NormRow.latency` + 2
-SELECT_CYCLES = 6  # cycles of a group beside one for each value, if none is kept
 LEAD = 8192  # cycles by which activations should be on chip before they are used
-ON_BUS = (Unit.LOAD_WEIGHTS, Unit.LOAD_ACTIVATIONS, Unit.STORE)
 COMPLETE_DISTANCE = 1 << DISTANCE_BITS
 """A command with this many younger ones of its unit in the stream has left unit and queue
 (64 commands at most) long ago: waiting for it is pointless."""
@@ -42,25 +40,6 @@ class Estimate:
     matrix_busy: int
     vector_busy: int
     bus_busy: int
-
-
-def _work(item: Item, c: AcceleratorConfig) -> int:
-    """Cycles that a command occupies its unit (matrix, vector) or the bus (load, store)."""
-    v = item.values
-    if item.opcode == Opcode.ADD:
-        return 0
-    if item.opcode in MATRIX_OPCODES:
-        form = tile_format(c, item.opcode, v)
-        tiles = v["k_tiles"] * v["n_tiles"]
-        rows = 2 * v["rows"] if v["wide"] else v["rows"]
-        return max(tiles * rows, v["n_tiles"] * form.total_words(v["k_tiles"]))
-    if item.opcode in (Opcode.LOAD, Opcode.STORE):
-        return v["runs"] * v["words"] * pitch_of(c, v["memory"]) // c.bus_bytes
-    if item.opcode == Opcode.NORM:
-        return v["rows"] * max(v["groups"], NORM_ROW_CYCLES)
-    if item.opcode == Opcode.SELECT:  # value by value
-        return v["rows"] * v["groups"] * (c.lanes + SELECT_CYCLES)
-    return v["rows"] * v["groups"]
 
 
 class _Bus:
@@ -143,7 +122,7 @@ class _Merge:
         del self.ready[unit]
         if unit == Unit.NONE:
             return item
-        work = _work(item, self.config)
+        work = work_of(item, self.config)
         if unit in ON_BUS:
             self.busy[Unit.STORE] += work
             self.bus.advance(time)
@@ -171,7 +150,7 @@ class _Merge:
             elif start is not None:
                 stream.append(self.start(*start))
                 if timeline is not None:
-                    timeline.append((stream[-1], start[0], _work(stream[-1], self.config)))
+                    timeline.append((stream[-1], start[0], work_of(stream[-1], self.config)))
             else:
                 break
         assert len(stream) == sum(map(len, self.items.values())), "the waits form a cycle"
@@ -190,7 +169,7 @@ def merge(
     early = _Merge(emitter, memory_latency, [])
     early.run()
     not_before = [
-        early.started[unit][count - 1] - LEAD - 2 * _work(item, emitter.config)
+        early.started[unit][count - 1] - LEAD - 2 * work_of(item, emitter.config)
         for (unit, count), item in zip(
             emitter.first_use, emitter.items[Unit.LOAD_ACTIVATIONS], strict=False
         )
@@ -281,5 +260,5 @@ def finish(stream: list[Item]) -> bytes:
             waits.insert(0, distance(item.weight_wait) if item.weight_wait else None)
         commands.append(_encode(item.opcode, item.values, waits))
         placed[item.unit].append(item)
-    commands.append(_encode(Opcode.HALT, {}, []))
+    commands.append(_encode(Opcode.HALT, EMPTY[Opcode.HALT], []))
     return b"".join(commands)

@@ -29,6 +29,9 @@ from tests.hw.control.dispatch_bench import (
     stops_with,
 )
 
+DROPPING = 9
+"""A register that stays 0."""
+
 
 @pytest.mark.parametrize("slow", [False, True])
 def test_commands_reach_their_units_in_order(slow):
@@ -38,16 +41,18 @@ def test_commands_reach_their_units_in_order(slow):
     while len(program) < 400:
         item = random_command(rng)
         if item.opcode == Opcode.HALT:
-            continue
+            item.values["predicate"] = DROPPING
         waits = (random_wait(rng), random_wait(rng), random_wait(rng))
         values = dict(item.values)
-        if "predicate" in values and rng.random() < 0.5:
+        if "predicate" in values and item.opcode != Opcode.HALT and rng.random() < 0.5:
             values["predicate"] = 0
+        if values.get("register") == DROPPING:
+            values["register"] = 1
         if values.get("predicate") and "limit" in values:
             values["limit"] = rng.choice([-values.get("rows", 0), 0, -(1 << 17), values["limit"]])
         program.append(Command(item.opcode, values, waits))
     few = [0, 0, 1, 2, 1000, (1 << 17) - 1, (1 << 20) - 1, rng.randrange(1 << 20)]
-    registers = {number: rng.choice(few) for number in range(1, 16)}
+    registers = {number: rng.choice(few) for number in range(1, 16)} | {DROPPING: 0}
     expected, taken, _ = expected_commands(program, registers)
     assert 100 < len(expected) and taken < 380
     program += [HALT, random_command(rng)]
@@ -79,6 +84,24 @@ def test_a_command_in_four_cycles(kind):
         assert bench.cycles < 4 * 200 + 60
 
     DispatchBench([*program, HALT], random.Random(SEED)).run(checks)
+
+
+def test_a_program_ends_at_the_halt_that_is_not_dropped():
+    def halt(number):
+        return Command(Opcode.HALT, {"predicate": number})
+
+    good = command(Unit.MATRIX)
+    program = [good, halt(1), good, halt(2), good, HALT]
+
+    def checks(ctx, bench):
+        assert ctx.get(bench.dispatch.o_done)
+        assert [index for _, index, _ in bench.received] == [0, 2]
+        assert bench.taken == 3 and not any(bench.in_flight)
+
+    DispatchBench(program, random.Random(SEED), {2: 1}).run(checks)
+    with pytest.raises(isa.IsaError, match="HALT has no field register"):
+        isa.encode(Command(Opcode.HALT, {"register": 1}))
+    stops_with([good, halt(1), ErrorCode.PROGRAM_END], ErrorCode.PROGRAM_END, 2)
 
 
 def test_latency():

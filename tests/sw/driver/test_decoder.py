@@ -54,6 +54,30 @@ def test_prefill_step_and_verify_agree(model: LoadedDecoder) -> None:
     assert model.counters["tokens"] == 33
 
 
+def test_the_likeliest_token_needs_nothing_of_the_host(
+    device: Device, model: LoadedDecoder, monkeypatch
+) -> None:
+    """Its row, the next position and its caches are found by registers that the machine wrote."""
+    greedy, others = model.session(), [model.session(), model.session()]
+    for session in others:  # who take turns, so that each pass is prepared by the host
+        session.prefill(IDS[:3])
+    prediction = greedy.step(IDS[0])
+    for token in IDS[1:3]:
+        prediction = greedy.step(token)
+    chain = []
+    with monkeypatch.context() as patched:
+        for name in ("set_register", "set_window", "write"):
+            patched.setattr(type(device), name, lambda *_args, name=name: pytest.fail(name))
+        for _ in range(6):
+            chain.append(prediction.best)
+            prediction = greedy.step(chain[-1])
+    for token in chain:
+        expected, again = (session.step(token) for session in others)
+        same(expected, again)
+    same(prediction, expected)
+    same(greedy.step(7), others[0].step(7))
+
+
 def test_log_probabilities_are_those_of_a_distribution(model: LoadedDecoder) -> None:
     chances = np.exp(model.session().prefill(IDS[:5]).log_probabilities[0])
     assert (np.diff(chances) <= 0).all() and 0 < chances.sum() <= 1.01
@@ -100,9 +124,8 @@ def test_an_error_leaves_the_session_where_it_was(device: Device, model: LoadedD
     session.prefill(IDS[:3])
     position = session.position
     session.position = 1 << 19
-    entry = PROGRAM.entries[1]
     with pytest.raises(MachineError, match="DMA_WINDOW"):
-        model.run_at(session, entry, np.zeros(1, np.uint8))
+        model.run(session, np.array([5]))
     session.position = position
     same(session.prefill(IDS[3:5]), alone.prefill(IDS[:5]))
 

@@ -13,7 +13,8 @@ from sw.bench import workloads
 from sw.compiler.lower.lower import lower
 from sw.compiler.stream.allocate import DoesNotFit, Pool
 from sw.compiler.stream.emit import Emitter
-from sw.compiler.stream.order import NORM_ROW_CYCLES, merge
+from sw.compiler.stream.order import merge
+from sw.compiler.stream.timing import NORM_ROW_CYCLES
 from tests.sw.compiler.execution import CONFIGS
 from tests.sw.compiler.random_graphs import random_mixture
 
