@@ -222,6 +222,12 @@ class AcceleratorConfig:
             + self.mask_words * self.columns // 8
         )
 
+    @property
+    def trims(self) -> bool:
+        """Whether a GEMM may leave out tiles (`trim`): dispatch divides by shifts."""
+        sizes = (self.rows, self.columns)
+        return self.decoder and all(map(_is_power_of_two, sizes))
+
     def fingerprint(self) -> int:
         """32 bits that tie a program to the configuration it was compiled for."""
         fields = dataclasses.asdict(self)

@@ -243,6 +243,7 @@ HEADER: Final = (
     Field("predicate", 4, "register that says whether to drop the command; 0: never"),
     Field("period", 7, "rows after which the causal limit begins anew; 0: never"),
     Field("wide", 1, "16-bit operands (GEMM) or results, in two bytes"),
+    Field("trim", 1, "leave out tiles behind the last column that any row may see"),
 )
 """Fields of the header behind opcode (8 bits) and waits (three of 13), each of those commands alone
 that name it."""
@@ -379,6 +380,9 @@ _SPECS = (
         _GEMM,
         "Multiply activations by weights into the accumulator. With `wide`, `a_unsigned` is 0.",
         """
+        left = limit + last + R of the predicate                # as it says whether to drop this
+        if trim and w_by_column: n_tiles = min(n_tiles, max(1, ceil(left / C)))
+        if trim and not w_by_column: k_tiles = min(k_tiles, max(1, ceil(left / R)))
         for n in range(n_tiles):
             for k in range(k_tiles):
                 base = w_address + n*w_n_stride + k*w_k_stride
@@ -405,7 +409,7 @@ _SPECS = (
                                 ROW_MAX[slot+i] = max(ROW_MAX[slot+i], acc[c])
                     ACC[acc_address + n*acc_stride + i] = acc
         """,
-        ("register", "predicate", "period", "wide"),
+        ("register", "predicate", "period", "wide", "trim"),
     ),
     CommandSpec(
         Opcode.SPARSE_GEMM,
@@ -722,10 +726,19 @@ def last_limit(values: Mapping[str, int]) -> int:
     return values.get("limit", 0) + last
 
 
+def trimmed(values: Mapping[str, int], predicate: int, rows: int, columns: int) -> dict[str, int]:
+    """The tiles of a GEMM on an array of so many rows and columns, given its predicate's value."""
+    if not values.get("trim", 0):
+        return {}
+    name, size = ("n_tiles", columns) if values["w_by_column"] else ("k_tiles", rows)
+    left = last_limit(values) + predicate
+    return {name: min(values[name], max(1, -(-left // size)))}
+
+
 def encode(command: Command) -> bytes:
     """Encode into 32 bytes. Missing fields are 0. Raises `IsaError`.
 
-    Header, from bit 0: opcode (8), three waits of 13 (unit 3, distance 10), `HEADER`, a spare bit.
+    Header, from bit 0: opcode (8), three waits of 13 (unit 3, distance 10), `HEADER`.
     """
     spec = COMMANDS[command.opcode]
     unknown = set(command.values) - {f.name for f in spec.all_fields}

@@ -203,12 +203,24 @@ class Dispatch(wiring.Component):
                 moves.i_add.value.eq(addition.value),
                 added.eq(moves.o_added),
             ]
+            product = command_layout(Opcode.GEMM)(entry.word)
+            trims = Signal()  # a GEMM leaves out tiles
+            if self.config.trims:
+                with m.If(~full):
+                    asked = memory_layout(Opcode.GEMM)(word)
+                    m.d.sync += trims.eq(asked.trim & (asked.opcode == Opcode.GEMM))
             with m.If(deciding):
                 with m.Switch(header.opcode):
                     for opcode, name in MOVED.items():
                         with m.Case(opcode):
                             field = command_layout(opcode)(entry.word)[name]
                             m.d.sync += field.eq(moves.o[name])
+                for name, needed, chosen in (
+                    ("n_tiles", moves.o_tiles[0], product.w_by_column),
+                    ("k_tiles", moves.o_tiles[1], ~product.w_by_column),
+                ):
+                    with m.If(trims & chosen & (needed < product[name])):
+                        m.d.sync += product[name].eq(needed)
 
         m.d.comb += [
             self.o_error.code.eq(code),

@@ -75,6 +75,8 @@ def _conditions(spec: CommandSpec, view, config: AcceleratorConfig) -> list[Valu
         found += [~(view.wide & view.a_unsigned)]
         if not config.int4:
             found += [~view.w_int4]
+        if config.decoder and not config.trims and spec.opcode == Opcode.GEMM:
+            found += [~view.trim]
         if not config.decoder:
             found += [view.accumulate | ~view.rescale]
     if spec.opcode == Opcode.VECTOR:

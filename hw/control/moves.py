@@ -5,7 +5,7 @@ from __future__ import annotations
 from amaranth import Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import exact_log2
+from amaranth.utils import ceil_log2, exact_log2
 
 from hw.config import AcceleratorConfig
 from hw.control.register_file import RegisterFile
@@ -35,6 +35,7 @@ MOVED = {
 OFFSET_BITS = 32
 LIMIT_BITS = NO_LIMIT.bit_length() + 1
 SPAN_BITS = 12  # a number of rows
+TILE_BITS = 10  # of `n_tiles` and `k_tiles`
 SUM_BITS = OFFSET_BITS + 2  # an offset and what is added to it, with a sign
 
 
@@ -45,6 +46,7 @@ class Moves(wiring.Component):
       the 32-bit space: no window reaches to its end, as the size of a window has 32 bits.
     - `limit + R` of the other commands with `register`, no more than `NO_LIMIT`.
     - `value + R` of ADD, modulo 2**20.
+    - The tiles of a GEMM with `trim`, if the configuration `trims`.
     - `limit + last + P` for the predicate's P: the command is dropped unless it is above 0, see
       `hw.isa`.
 
@@ -54,7 +56,7 @@ class Moves(wiring.Component):
     Members
     -------
     i_word: a command word as in memory. o: the sums, under the names of the fields in `MOVED`.
-    o_dropped: see above.
+    o_dropped: see above. o_tiles: tiles of C columns, and of R rows, that are needed at most.
     driver, i_select, i_add, o_added: the writes, see `RegisterFile`.
     """
 
@@ -66,6 +68,7 @@ class Moves(wiring.Component):
                 "i_word": In(8 * COMMAND_BYTES),
                 "o": Out(data.StructLayout(sums)),
                 "o_dropped": Out(1),
+                "o_tiles": Out(TILE_BITS).array(2),
                 "driver": In(RegisterPort()),
                 "i_select": In(RegisterWrite),
                 "i_add": In(RegisterWrite),
@@ -141,6 +144,16 @@ class Moves(wiring.Component):
             self.o.offset.eq(total),
             self.o.limit.eq(total),
         ]
+        for size, tiles in zip(
+            (self._config.columns, self._config.rows), self.o_tiles, strict=True
+        ):
+            more = rest >> ceil_log2(size)  # tiles beside the first
+            with m.If(rest < 0):
+                m.d.comb += tiles.eq(1)
+            with m.Elif(more[TILE_BITS - 1 :].any()):
+                m.d.comb += tiles.eq(-1)
+            with m.Else():
+                m.d.comb += tiles.eq(more + 1)
         with m.If(total[OFFSET_BITS]):
             m.d.comb += self.o.offset.eq((1 << OFFSET_BITS) - self._config.bus_bytes)
         with m.If((total >= 0) & total[LIMIT_BITS - 1 :].any()):

@@ -61,7 +61,7 @@ def _header() -> list[tuple[str, str]]:
     for name, bits in parts:
         rows.append((f"{low}..{low + bits - 1}" if bits > 1 else str(low), name))
         low += bits
-    return [*rows, (str(low), "spare")]
+    return rows
 
 
 def _configuration(config: AcceleratorConfig) -> list[str]:

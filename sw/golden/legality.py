@@ -19,6 +19,8 @@ def check_legal(command: Command, config: AcceleratorConfig) -> None:
     for option, used in options.items():
         if used and not getattr(config, option):
             raise IsaError(f"the configuration is without {option!r}")
+    if v.get("trim", 0) and not config.trims:
+        raise IsaError(f"no trim with {config.rows} rows and {config.columns} columns")
     bus = config.bus_bytes
     if v.get("offset", 0) % bus or v.get("dram_stride", 0) % bus:
         raise IsaError(f"DRAM offset not a multiple of {bus}")

@@ -196,8 +196,13 @@ class GoldenMachine:
         return predicate != 0 and isa.last_limit(command.values) + self.registers[predicate] <= 0
 
     def moved(self, command: Command) -> Command:
-        """A command with its register's value added to its offset or limit."""
+        """A command with its register's value added to its offset or limit, and without the
+        tiles that it leaves out."""
         v = command.values
+        if v.get("trim", 0):
+            predicate = self.registers[v["predicate"]]
+            v = {**v, **isa.trimmed(v, predicate, self.config.rows, self.config.columns)}
+            command = replace(command, values=v)
         if not v.get("register", 0) or command.opcode in (Opcode.SELECT, Opcode.ADD):
             return command
         value = self.registers[v["register"]]

@@ -65,6 +65,8 @@ class RandomRegisters:
         fields = fields | self._move(opcode, fields)
         if opcode in (Opcode.LOAD, Opcode.STORE):  # of use with a predicate only
             fields["limit"] = self.rng.choice([0, self.rng.randint(-64, 4)])
+        if opcode == Opcode.GEMM and self.config.trims:
+            fields["trim"] = self.rng.randrange(2)
         predicate = self._predicate(opcode, fields, executed)
         return None if executed == 0 and not predicate else fields | predicate
 

@@ -93,6 +93,10 @@ class _Attention:
             fields["period"] = job.tokens
         return fields if start == 0 else fields | {"predicate": Register.POSITION}
 
+    def trim(self, block: int) -> dict[str, int]:
+        """The field with which a product leaves out what no row sees of a block."""
+        return {"trim": 1} if self.c.trims and self.blocks[block][0] else {}
+
     def load_condition(self, job: Job, block: int) -> Mapping[str, int]:
         """The same for the loads of the block."""
         start = self.blocks[block][0]
@@ -217,6 +221,7 @@ class _Lane:
             "acc_stride": job.rows,
             "wide": 1,
             **condition,
+            **a.trim(block),
         }
         emit(Opcode.GEMM, **products, w_address=address + low)
         # The first block's keys all stand before every row; columns behind them are padding.
@@ -274,6 +279,7 @@ class _Lane:
             rescale=int(block > 0),
             slot=self.slot,
             **a.condition(job, block),
+            **a.trim(block),
         )
         a.keys.used(a.key_of("v", job, block))
         if block + 1 == len(a.blocks):

@@ -7,9 +7,10 @@ which commands are dropped, where a HALT ends the stream, and what fetching all 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from hw.config import AcceleratorConfig
-from hw.isa import COMMAND_BYTES, MATRIX_OPCODES, Opcode, Unit, last_limit
+from hw.isa import COMMAND_BYTES, MATRIX_OPCODES, Opcode, Unit, last_limit, trimmed
 from hw.sparse.packing import tile_format
 from sw.compiler.stream.access import pitch_of
 from sw.compiler.stream.emit import UNITS, Item
@@ -61,7 +62,8 @@ class Costs:
             predicate = item.values.get("predicate", 0)
             limit = last_limit(item.values) if predicate else 0
             work = work_of(item, config)
-            self.commands.append((item.opcode, item.unit, waits, predicate, limit, work))
+            trims = item if item.values.get("trim", 0) else None
+            self.commands.append((item.opcode, item.unit, waits, predicate, limit, work, trims))
 
     def cycles(self, registers: Mapping[int, int], memory_latency: int = 64) -> int:
         """Cycles of the stream with what these registers hold, all others 0. ADD counts for
@@ -71,9 +73,10 @@ class Costs:
         done: dict[Unit, list[float]] = {unit: [0.0] for unit in UNITS}
         latency = {Unit.MATRIX: MATRIX_LATENCY, Unit.VECTOR: VECTOR_LATENCY}
         bus = 0.0
-        for opcode, unit, waits, predicate, limit, work in self.commands:
+        for opcode, unit, waits, predicate, limit, work, trims in self.commands:
             bus += fetch
-            dropped = predicate and limit + registers.get(predicate, 0) <= 0
+            value = registers.get(predicate, 0)
+            dropped = predicate and limit + value <= 0
             if unit == Unit.NONE:
                 if opcode == Opcode.HALT and not dropped:
                     break
@@ -81,6 +84,9 @@ class Costs:
             if dropped:
                 done[unit].append(done[unit][-1])
                 continue
+            if trims is not None:
+                left = trimmed(trims.values, value, self.config.rows, self.config.columns)
+                work = work_of(replace(trims, values=trims.values | left), self.config)
             start = free[unit]
             for other, count in waits:
                 start = max(start, done[other][count])

@@ -67,6 +67,34 @@ def test_a_command_without_a_column_left_is_dropped(opcode, values, last):
     DispatchBench([*program, HALT], random.Random(SEED), {1: 0, 2: 20}).run(checks)
 
 
+@pytest.mark.parametrize(("by_column", "name"), [(1, "n_tiles"), (0, "k_tiles")])
+def test_a_gemm_leaves_out_tiles_behind_its_last_column(by_column, name):
+    """On both sides of every border, with the predicate's register and without."""
+    size = CONFIG.columns if by_column else CONFIG.rows
+    fields = {"w_by_column": by_column, "trim": 1, "causal": 1, "period": 4, "predicate": 0}
+    fields |= MATRIX | {name: 3}
+    lefts = [1, size, size + 1, 2 * size, 2 * size + 1, 3 * size, 3 * size + 1, 50 * size]
+    program: list[Command | ErrorCode] = []
+    for left in lefts:
+        program.append(Command(Opcode.GEMM, fields | {"limit": left - 3}))
+        program.append(Command(Opcode.GEMM, fields | {"limit": left - 23, "predicate": 2}))
+    program += [
+        Command(Opcode.GEMM, fields | {"limit": -9}),
+        Command(Opcode.GEMM, fields | {"limit": NO_LIMIT, "predicate": 3, name: 1023}),
+        Command(Opcode.GEMM, fields | {"limit": -NO_LIMIT, "trim": 0}),
+        Command(Opcode.SPARSE_GEMM, MATRIX | {"k_tiles": 3}),
+    ]
+    registers = {2: 20, 3: (1 << 20) - 1}
+
+    def checks(ctx, bench):
+        found = [field_of(Opcode.GEMM, name, word) for _, _, word in bench.received]
+        tiles = [min(3, -(-left // size)) for left in lefts for _ in range(2)]
+        assert found[:-1] == [*tiles, 1, 1023, 3]
+        assert bench.received == expected_commands(program, registers)[0]
+
+    DispatchBench([*program, HALT], random.Random(SEED), registers).run(checks)
+
+
 def field_of(opcode: Opcode, name: str, word: int) -> int:
     position = isa.COMMANDS[opcode].offset_of(name)
     (bits,) = (item.bits for item in isa.COMMANDS[opcode].fields if item.name == name)
