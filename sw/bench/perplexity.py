@@ -1,4 +1,4 @@
-"""A language model in integers against float32: distributions of the next token, text by text.
+"""A language model in other arithmetics than float32: distributions of the next token, by text.
 
 The integers are those of `sw/compiler/graph/decoder.py`, which the golden model and the RTL equal
 bit for bit.
@@ -7,7 +7,7 @@ bit for bit.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -17,12 +17,42 @@ from torch import nn
 from sw.compiler.graph.decoder import new_state, run_pass
 from sw.compiler.graph.operations import QuantGraph
 
-__all__ = ["Perplexity", "compare", "float_log_probabilities", "integer_log_probabilities"]
+__all__ = [
+    "INTEGERS",
+    "Arithmetic",
+    "Figures",
+    "Perplexity",
+    "compare",
+    "float_log_probabilities",
+    "integer_log_probabilities",
+]
+
+INTEGERS = "integers"
+"""The name of the accelerator's arithmetic."""
 
 ROWS = 256
 """Tokens of a pass: bounds the memory that logits take."""
 
 Update = Callable[[float, float], None]
+Arithmetic = Callable[[Sequence[int]], torch.Tensor]
+"""Log-probabilities [tokens, vocabulary] behind the last tokens of a sequence."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Of one arithmetic on one kind of texts.
+
+    Attributes
+    ----------
+    divergence: of its distribution of the next token from float32's (Kullback-Leibler), in
+    millinats a token; `error`: its standard error. agreement: share of tokens whose most likely
+    successor is the same. perplexity: of the texts.
+    """
+
+    divergence: float
+    error: float
+    agreement: float
+    perplexity: float
 
 
 @dataclass(frozen=True)
@@ -31,19 +61,14 @@ class Perplexity:
 
     Attributes
     ----------
-    tokens: positions that are compared. divergence: of the integers' distribution of the next
-    token from float32's (Kullback-Leibler), in millinats a token; `error`: its standard error.
-    agreement: share of tokens whose most likely successor is the same. float32, integer:
-    perplexities of the texts.
+    tokens: positions that are compared. float32: perplexity of the float module. results: of each
+    arithmetic, by its name.
     """
 
     kind: str
     tokens: int
-    divergence: float
-    error: float
-    agreement: float
     float32: float
-    integer: float
+    results: dict[str, Figures]
 
     def json(self) -> dict[str, object]:
         return asdict(self)
@@ -68,30 +93,37 @@ def integer_log_probabilities(graph: QuantGraph, ids: Sequence[int]) -> torch.Te
 def compare(
     kind: str,
     module: nn.Module,
-    graph: QuantGraph,
+    arithmetics: Mapping[str, Arithmetic],
     sequences: Sequence[Sequence[int]],
+    first: int = 1,
     update: Update = lambda _done, _total: None,
 ) -> Perplexity:
-    """Figures over all sequences, each of which begins with the graph's prefix."""
-    divergence, agree, losses = [], [], []
-    for number, ids in enumerate(sequences):
-        update(number, len(sequences))
-        other = integer_log_probabilities(graph, ids)
-        exact = float_log_probabilities(module, ids)[len(ids) - len(other) :]
-        divergence.append((exact.exp() * (exact - other)).sum(dim=-1).numpy())
-        agree.append((exact.argmax(dim=-1) == other.argmax(dim=-1)).numpy())
-        following = torch.tensor(list(ids[len(ids) - len(other) + 1 :]))[:, None]
-        losses.append([-p[:-1].gather(1, following).sum().item() for p in (exact, other)])
-    update(len(sequences), len(sequences))
-    every = 1000 * np.concatenate(divergence)
-    predicted = len(every) - len(sequences)
-    float32, integer = np.exp(np.sum(losses, axis=0) / predicted)
-    return Perplexity(
-        kind,
-        len(every),
-        float(every.mean()),
-        float(every.std() / math.sqrt(len(every))),
-        float(np.concatenate(agree).mean()),
-        float(float32),
-        float(integer),
-    )
+    """Figures over all sequences; what is expected behind the tokens before `first` is left out."""
+    divergence: dict[str, list[np.ndarray]] = {name: [] for name in arithmetics}
+    agree: dict[str, list[np.ndarray]] = {name: [] for name in arithmetics}
+    losses: dict[str, float] = dict.fromkeys(["", *arithmetics], 0.0)
+    done, steps = 0, len(sequences) * len(arithmetics)
+    for ids in sequences:
+        exact = float_log_probabilities(module, ids)[first:]
+        following = torch.tensor(list(ids[first + 1 :]))[:, None]
+        losses[""] -= exact[:-1].gather(1, following).sum().item()
+        for name, arithmetic in arithmetics.items():
+            update(done, steps)
+            other = arithmetic(ids)[-len(exact) :]
+            divergence[name].append((exact.exp() * (exact - other)).sum(dim=-1).numpy())
+            agree[name].append((exact.argmax(dim=-1) == other.argmax(dim=-1)).numpy())
+            losses[name] -= other[:-1].gather(1, following).sum().item()
+            done += 1
+    update(steps, steps)
+    tokens = sum(len(ids) - first for ids in sequences)
+    perplexity = {n: math.exp(loss / (tokens - len(sequences))) for n, loss in losses.items()}
+    results = {}
+    for name in arithmetics:
+        every = 1000 * np.concatenate(divergence[name])
+        results[name] = Figures(
+            float(every.mean()),
+            float(every.std() / math.sqrt(len(every))),
+            float(np.concatenate(agree[name]).mean()),
+            perplexity[name],
+        )
+    return Perplexity(kind, tokens, perplexity[""], results)

@@ -12,7 +12,7 @@ import torch
 import transformers
 
 from hw.isa import Function
-from sw.bench.perplexity import compare, integer_log_probabilities
+from sw.bench.perplexity import INTEGERS, compare, integer_log_probabilities
 from sw.compiler.capture.decoder import capture_decoder
 from sw.compiler.errors import CompileError
 from sw.compiler.graph.operations import (
@@ -83,7 +83,11 @@ def quantised(prefix: tuple[int, ...] = (START,)) -> QuantGraph:
 
 def divergence(module: torch.nn.Module, graph: QuantGraph) -> float:
     """From float32, in millinats a token, on texts that calibration has not seen."""
-    return compare("random", module, graph, sequences(4, seed=1)).divergence
+    assert graph.decoder is not None
+    arithmetics = {INTEGERS: lambda ids: integer_log_probabilities(graph, ids)}
+    first = len(graph.decoder.prefix)
+    found = compare("random", module, arithmetics, sequences(4, seed=1), first)
+    return found.results[INTEGERS].divergence
 
 
 @pytest.mark.parametrize("prefix", [(), (START,)])
