@@ -19,18 +19,19 @@ def language_model(text_file: str | None, json_file: str | None) -> None:
     from sw.bench.perplexity import compare
     from sw.models import smollm2
     from sw.models.generator import Generator
+    from sw.models.language_model import TOKENS
 
     kinds: dict[str, tuple[list[int], ...]] = {}
     if text_file is not None:
-        kinds["file"] = smollm2.sequences(Path(text_file).read_text(encoding="utf-8"))
+        kinds["file"] = smollm2.load().sequences(Path(text_file).read_text(encoding="utf-8"))
         if not kinds["file"]:
             raise InputError(f"{text_file} has no text")
     else:
         kinds = {kind: smollm2.evaluation(kind) for kind in ("prose", "code")}
     found = []
     with steps() as step:
-        graph = Generator(context=smollm2.TOKENS, step=step).graph
-        module = smollm2.load_module()
+        graph = Generator(context=TOKENS, step=step).graph
+        module = smollm2.load().checkpoint.module
         for kind, sequences in kinds.items():
             update = step(f"Float32 and integers: {kind}, {len(sequences)} texts")
             found.append(compare(kind, module, graph, sequences, update))
