@@ -35,7 +35,7 @@ class Checkpoint(ABC):
     Members
     -------
     path: as given. digest: SHA-256 of all that the model is made of. positions: that a sequence may
-    have. ends: tokens that end an answer.
+    have. tokens: of the tokenizer. ends: tokens that end an answer.
     """
 
     path: Path
@@ -50,6 +50,10 @@ class Checkpoint(ABC):
     @functools.cached_property
     @abstractmethod
     def tokenizer(self) -> PreTrainedTokenizerBase: ...
+
+    @property
+    @abstractmethod
+    def tokens(self) -> int: ...
 
     @property
     @abstractmethod
@@ -68,9 +72,10 @@ class Checkpoint(ABC):
         module = self._empty()
         check_configuration(module, context)
         self._check_tensors(module)
-        size, known = len(self.tokenizer), self.config.vocab_size
-        if size > known:
-            raise CompileError(f"{self.path}: its tokenizer has {size} tokens, the model {known}")
+        if self.tokens > (known := self.config.vocab_size):
+            raise CompileError(
+                f"{self.path}: its tokenizer has {self.tokens} tokens, the model {known}"
+            )
 
     @functools.cached_property
     def module(self) -> PreTrainedModel:

@@ -80,9 +80,9 @@ class GgufCheckpoint(Checkpoint):
     def tokenizer(self) -> PreTrainedTokenizerBase:
         with reading(self.path, "the tokenizer"):
             from tokenizers import pre_tokenizers
-            from transformers import AutoTokenizer
+            from transformers import PreTrainedTokenizerFast
 
-            tokenizer = AutoTokenizer.from_pretrained(self.path.parent, **self._file)
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(self.path.parent, **self._file)
         if self._value("tokenizer.ggml.pre") == "smollm":
             # Transformers does not know this rule and takes GPT-2's: here each digit stands alone,
             # whatever is in front of it (findings/gguf-pre-tokenizer.sh).
@@ -93,6 +93,11 @@ class GgufCheckpoint(Checkpoint):
                 ]
             )
         return tokenizer
+
+    @property
+    def tokens(self) -> int:
+        # Transformers adds `<|endoftext|>` where the file has none, behind all others.
+        return len(self._value("tokenizer.ggml.tokens"))
 
     @property
     def ends(self) -> frozenset[int]:
@@ -228,10 +233,9 @@ def _check_metadata(path: Path, reader: GGUFReader) -> None:
     kv_heads = _value(reader, f"{kind}.attention.head_count_kv") or heads
     if heads % kv_heads:
         raise CompileError(f"{path}: {heads} query heads cannot share {kv_heads} key/value heads")
-    for key in reader.fields:
+    for key in (key for key in reader.fields if key.startswith(f"{kind}.")):
         name, value = key.removeprefix(f"{kind}."), _value(reader, key)
-        known = name in READ or name in HEAD_SIZE or NEUTRAL.get(name, ...) == value
-        if key.startswith(f"{kind}.") and not known:
+        if name not in (*READ, *HEAD_SIZE) and NEUTRAL.get(name, ...) != value:
             raise CompileError(
                 f"{path}: {key} is {value}: that cannot be captured, or is nothing that "
                 "transformers reads from GGUF files"

@@ -79,6 +79,10 @@ class SafetensorsCheckpoint(Checkpoint):
                 self._folder, local_files_only=True, trust_remote_code=False
             )
 
+    @property
+    def tokens(self) -> int:
+        return len(self.tokenizer)
+
     @functools.cached_property
     def ends(self) -> frozenset[int]:  # pyright: ignore[reportIncompatibleMethodOverride]
         path = self._folder / "generation_config.json"
