@@ -19,6 +19,7 @@ from sw.compiler.graph.operations import FloatGraph, QuantGraph
 from sw.compiler.lower.decoder import PASSES, lower_decoder
 from sw.compiler.program.decoder_program import DecoderProgram
 from sw.compiler.quantise.decoder import quantise_decoder
+from sw.compiler.quantise.decoder.plan import plan_decoder
 from sw.driver import Device, open_device
 from sw.driver.decoder import Prediction, Session
 from sw.models import smollm2
@@ -109,7 +110,9 @@ class Generator:
         if self._exact is None and find("models", self._graph_file) is None:
             self._step(f"Reading {self.model.name}")
             self.model.checkpoint.check(self.context)
-            self._exact = capture_decoder(self.model.checkpoint.module, context=self.context)
+            exact = capture_decoder(self.model.checkpoint.module, context=self.context)
+            plan_decoder(exact, self.context)
+            self._exact = exact
 
     def _quantise(self, _work: Path) -> bytes:
         self.check()

@@ -173,7 +173,9 @@ def _read(path: Path) -> GGUFReader:
 
     with open(path, "rb") as file:
         if file.read(4) != b"GGUF":
-            raise CompileError(f"{path} is no GGUF file")
+            raise CompileError(
+                f"{path} is no GGUF file: give one, a folder with config.json, or .safetensors"
+            )
     with reading(path, "the header"):
         return Reader(path)
 

@@ -142,6 +142,30 @@ def test_a_tokenizer_that_is_larger_than_the_model(tmp_path):
     assert "its tokenizer has 270 tokens, the model 260" in refusal(path)
 
 
+def test_tokens_of_sentencepiece(tmp_path):
+    """Merged by their scores, other letters as bytes."""
+    pieces = ["\u2581", *"thearry", "th", "\u2581th", "\u2581the", "ar", "rr", "\u2581arr", "ay"]
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{n:02X}>" for n in range(256)), *pieces]
+    tokens = list(dict.fromkeys(tokens))
+    keys = {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.pre": "default",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.scores": [-float(n) for n in range(len(tokens))],
+        "tokenizer.ggml.token_type": [2, 3, 3, *[6] * 256, *[1] * (len(tokens) - 259)],
+        "tokenizer.ggml.merges": None,
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.chat_template": None,
+    }
+    path = tmp_path / "model.gguf"
+    write_gguf(path, tiny_module(vocab_size=300), tiny_tokenizer(None), keys=keys)
+    model = LanguageModel(path)
+    ids = model.tokens("the array\n")
+    names = ["<s>", "\u2581the", "\u2581", "ar", "r", "ay", "<0x0A>"]
+    assert model.tokenizer.convert_ids_to_tokens(ids) == names
+    assert model.prefix == (1,) and model.tokenizer.decode(ids[1:]) == "the array\n"
+
+
 def test_other_types_are_named_with_their_tensor(tmp_path):
     path = tmp_path / "bad.gguf"
     write_gguf(
@@ -160,7 +184,7 @@ def test_what_is_no_gguf_file(tmp_path):
     assert "does not exist" in refusal(bad)
     for data in (b"", b"GGU", b"no such thing"):
         bad.write_bytes(data)
-        assert refusal(bad) == f"{bad} is no GGUF file"
+        assert refusal(bad).startswith(f"{bad} is no GGUF file: give one, a folder")
 
 
 def test_files_that_are_cut_short(good, tmp_path):

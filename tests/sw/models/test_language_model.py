@@ -95,7 +95,7 @@ def test_sequences_begin_with_a_prefix(files):
     )
     model.tokenizer.chat_template = "{{ messages[0]['content'] }}"  # begins with no fixed token
     del model.prefix
-    assert model.prefix == (0,) and model.prompt(hello) == model.tokens("the")
+    assert model.prefix == (0,) and model.prompt(hello) == [0, *model.tokenizer("the").input_ids]
     model.tokenizer.chat_template = "{{ raise_exception('no users') }}"
     with pytest.raises(InputError, match="tiny: its chat template fails: no users"):
         model.prompt(hello)
