@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from sw.compiler.graph.graph_file import GRAPH_VERSION, graph_bytes, load_graph
 from sw.compiler.graph.operations import FloatGraph, QuantGraph
 from sw.compiler.lower.decoder import PASSES, lower_decoder
 from sw.compiler.program.decoder_program import DecoderProgram
-from sw.compiler.quantise.decoder import quantise_decoder
+from sw.compiler.quantise.decoder import Unfinished, quantise_decoder
 from sw.compiler.quantise.decoder.plan import plan_decoder
 from sw.driver import Device, open_device
 from sw.driver.decoder import Prediction, Session
@@ -97,6 +98,7 @@ class Generator:
         """The quantised model."""
         if self._graph is None:
             self._graph = load_graph(kept("models", self._graph_file, self._quantise))
+            self._unfinished.remove()
         return self._graph
 
     @property
@@ -104,6 +106,10 @@ class Generator:
         rooms = ("sw/compiler/capture", "sw/compiler/graph", "sw/compiler/quantise")
         key = source_digest("hw/vector", "hw/softmax", *rooms, "sw/models")
         return f"{self._name}-{key}-{GRAPH_VERSION}.safetensors"
+
+    @functools.cached_property
+    def _unfinished(self) -> Unfinished:
+        return Unfinished("models", f"unfinished-{self._graph_file}")
 
     def check(self) -> None:
         """Raises `CompileError` for a model that cannot be compiled, before it is quantised."""
@@ -125,6 +131,7 @@ class Generator:
             context=self.context,
             prefix=self.model.prefix,
             progress=lambda _text, part: update(part, 1.0),
+            unfinished=self._unfinished,
         )
         return graph_bytes(graph)
 

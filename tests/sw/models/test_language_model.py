@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from click.testing import CliRunner
 
+from sim.cache import find
 from sw.cli.generate import chat, generate
 from sw.compiler.errors import CompileError, InputError
+from sw.compiler.quantise.decoder import resume
 from sw.models import language_model
 from sw.models.generator import Generator, Sampler
 from sw.models.language_model import TOKENS, LanguageModel
@@ -136,6 +139,31 @@ def test_answers_end_at_any_end_token(files, tmp_path):
         assert len(found) == 4
         generator.model.checkpoint.__dict__["ends"] = frozenset({found[2]})
         assert answer() == found[: found.index(found[2])]
+
+
+def test_an_interrupted_quantisation_goes_on(files, monkeypatch):
+    """And leaves nothing behind when it is done."""
+    monkeypatch.setattr(resume, "SECONDS", 0.0)
+    seen: list[float] = []
+
+    def until(most: float, context: int = 40) -> Generator:
+        def step(_text: str) -> Callable[[float, float], None]:
+            def update(part: float, _total: float) -> None:
+                if part > most:
+                    raise KeyboardInterrupt
+                seen.append(part)
+
+            return update
+
+        return Generator("tiny", context, step, LanguageModel(files["gguf"]))
+
+    with pytest.raises(KeyboardInterrupt):
+        assert until(0.5).graph
+    name = f"unfinished-{until(1)._graph_file}"
+    assert max(seen) > 0.3 and find("models", name) is not None
+    seen.clear()
+    assert until(1).graph and 0.4 < min(seen) < 0.6
+    assert find("models", name) is None
 
 
 def test_chat(files):
