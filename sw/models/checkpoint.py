@@ -72,7 +72,8 @@ class Checkpoint(ABC):
         module = self._empty()
         check_configuration(module, context)
         self._check_tensors(module)
-        if self.tokens > (known := self.config.vocab_size):
+        known = self.config.get_text_config().vocab_size
+        if self.tokens > known:
             raise CompileError(
                 f"{self.path}: its tokenizer has {self.tokens} tokens, the model {known}"
             )
