@@ -20,7 +20,7 @@ from pathlib import Path
 
 from sim.files import content_digest, locked, remove_partial_files, try_lock, write_atomically
 
-__all__ = ["find", "keep", "kept", "source_digest"]
+__all__ = ["drop", "find", "keep", "kept", "source_digest"]
 
 ROOT = Path(__file__).parents[1]
 
@@ -90,6 +90,14 @@ def keep(folder: str, name: str, data: bytes) -> Path:
         return _put(_writable(folder), name, data)
     except OSError as error:
         return _put(_stand_in(folder, error.strerror), name, data)
+
+
+def drop(folder: str, name: str) -> None:
+    """Remove the file, if it is there."""
+    for root in filter(None, (_temporary.get(_root()), _root())):
+        for path in _versions(root / folder, name):
+            with contextlib.suppress(OSError):  # a folder that cannot be written
+                path.unlink()
 
 
 def _put(home: Path, name: str, data: bytes) -> Path:

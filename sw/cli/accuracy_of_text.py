@@ -1,8 +1,11 @@
-"""`weft accuracy smollm2`: a language model in integers against float32."""
+"""`weft accuracy smollm2`: a language model in integers, and in llama.cpp's arithmetic, against
+float32."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.table import Table
@@ -11,59 +14,103 @@ from sw.cli.common import steps, write_json
 from sw.cli.screen import console, show
 from sw.compiler.errors import InputError
 
+if TYPE_CHECKING:
+    from sw.bench.perplexity import Arithmetic, Perplexity
+
 __all__ = ["language_model"]
+
+LLAMA_CPP = "llama.cpp, Q4_1 x Q8"
+LLAMA_CPP_Q8 = "llama.cpp, Q8_0"
+
+
+def _arithmetics(module: Any, graph: Any) -> dict[str, Arithmetic]:
+    """What is compared with float32."""
+    from sw.bench.llama_cpp import q8_inputs, with_q8_weights
+    from sw.bench.perplexity import INTEGERS, float_log_probabilities, integer_log_probabilities
+
+    def llama_cpp(weights: Any) -> Arithmetic:
+        def run(ids: Sequence[int]):
+            with q8_inputs(weights):
+                return float_log_probabilities(weights, ids)
+
+        return run
+
+    return {
+        INTEGERS: lambda ids: integer_log_probabilities(graph, ids),
+        LLAMA_CPP: llama_cpp(module),
+        LLAMA_CPP_Q8: llama_cpp(with_q8_weights(module)),
+    }
 
 
 def language_model(text_file: str | None, json_file: str | None) -> None:
     """Show and write KL, agreement and perplexities, on a file's text or the model's own kinds."""
-    from sw.bench.perplexity import compare
+    from sw.bench.perplexity import INTEGERS, compare
     from sw.models import smollm2
     from sw.models.generator import Generator
+    from sw.models.language_model import TOKENS
 
     kinds: dict[str, tuple[list[int], ...]] = {}
     if text_file is not None:
-        kinds["file"] = smollm2.sequences(Path(text_file).read_text(encoding="utf-8"))
+        kinds["file"] = smollm2.load().sequences(Path(text_file).read_text(encoding="utf-8"))
         if not kinds["file"]:
             raise InputError(f"{text_file} has no text")
     else:
         kinds = {kind: smollm2.evaluation(kind) for kind in ("prose", "code")}
     found = []
     with steps() as step:
-        graph = Generator(context=smollm2.TOKENS, step=step).graph
-        module = smollm2.load_module()
+        graph = Generator(context=TOKENS, step=step).graph
+        module = smollm2.load().checkpoint.module
+        arithmetics, first = _arithmetics(module, graph), len(smollm2.load().prefix)
         for kind, sequences in kinds.items():
-            update = step(f"Float32 and integers: {kind}, {len(sequences)} texts")
-            found.append(compare(kind, module, graph, sequences, update))
+            update = step(f"Next tokens: {kind}, {len(sequences)} texts")
+            found.append(compare(kind, module, arithmetics, sequences, first, update))
+    show(_table(found))
+    totals = {name: _total(found, name) for name in arithmetics}
+    if len(found) > 1:
+        for name, total in totals.items():
+            console.print(
+                f"All {total['tokens']:,} tokens, {name}: KL {total['kl_millinats']:.2f} "
+                f"millinats, same token {total['top1']:.1%}, perplexity {total['perplexity']:.3f} "
+                f"against {total['perplexity_float']:.3f}"
+            )
+    console.print("llama.cpp's products are emulated: inputs and weights in its blocks of 32.")
+    write_json(
+        json_file,
+        {**totals[INTEGERS], "arithmetics": totals, "kinds": [p.json() for p in found]},
+    )
+
+
+def _table(found: Sequence[Perplexity]) -> Table:
     table = Table(title="SmolLM2-135M-Instruct: next tokens against float32")
-    table.add_column("kind")
-    for column in ("tokens", "KL,\nmillinats", "same\ntoken", "perplexity\nfloat32", "integers"):
+    table.add_column("texts")
+    table.add_column("arithmetic")
+    for column in ("tokens", "KL,\nmillinats", "same\ntoken", "perplexity"):
         table.add_column(column, justify="right")
     for p in found:
-        table.add_row(
-            p.kind,
-            f"{p.tokens:,}",
-            f"{p.divergence:.2f} +- {p.error:.2f}",
-            f"{p.agreement:.1%}",
-            f"{p.float32:.3f}",
-            f"{p.integer:.3f}",
-        )
-    show(table)
+        table.add_row(p.kind, "float32", f"{p.tokens:,}", "", "", f"{p.float32:.3f}")
+        for name, figures in p.results.items():
+            table.add_row(
+                "",
+                name,
+                "",
+                f"{figures.divergence:.2f} +- {figures.error:.2f}",
+                f"{figures.agreement:.1%}",
+                f"{figures.perplexity:.3f}",
+            )
+    return table
+
+
+def _total(found: Sequence[Perplexity], name: str) -> dict[str, Any]:
+    """Figures of one arithmetic over all kinds, each token counted once."""
     counts = np.array([p.tokens for p in found])
-    weighted = {
-        "kl_millinats": [p.divergence for p in found],
-        "top1": [p.agreement for p in found],
+
+    def mean(value: Callable[[Perplexity], float]) -> float:
+        return float(np.average([value(p) for p in found], weights=counts))
+
+    return {
+        "kl_millinats": mean(lambda p: p.results[name].divergence),
+        "top1": mean(lambda p: p.results[name].agreement),
+        "perplexity": float(np.exp(mean(lambda p: np.log(p.results[name].perplexity)))),
+        "perplexity_float": float(np.exp(mean(lambda p: np.log(p.float32)))),
+        "tokens": int(counts.sum()),
     }
-    figures = {name: float(np.average(values, weights=counts)) for name, values in weighted.items()}
-    for name in ("integer", "float32"):
-        logs = np.log([getattr(p, name) for p in found])
-        key = "perplexity" if name == "integer" else "perplexity_float"
-        figures[key] = float(np.exp(np.average(logs, weights=counts)))
-    if len(found) > 1:
-        console.print(
-            f"All {counts.sum():,} tokens: KL {figures['kl_millinats']:.2f} millinats, same token "
-            f"{figures['top1']:.1%}, perplexity {figures['perplexity']:.3f} against "
-            f"{figures['perplexity_float']:.3f}"
-        )
-    write_json(
-        json_file, {**figures, "tokens": int(counts.sum()), "kinds": [p.json() for p in found]}
-    )

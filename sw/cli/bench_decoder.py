@@ -158,7 +158,7 @@ def _sequence(config: str, prompt: str, tokens: int, json_file: str | None, **op
     with steps() as step:
         generator = Generator(config, step=step)
         program = generator.program()
-        ids = list(generator.tokenizer(prompt).input_ids)
+        ids = generator.model.tokens(prompt)[len(program.prefix) :]
         passes = list(measure_sequence(program, ids, tokens, step=step, **options))
     table = Table(title=f"SmolLM2-135M-Instruct on {program.config.name}: {len(ids)} tokens read")
     for name in ("tokens", "at", "cycles", "of the memory", "equal to golden", "next"):
@@ -170,7 +170,7 @@ def _sequence(config: str, prompt: str, tokens: int, json_file: str | None, **op
             f"{item['cycles']:,}",
             f"{item['bandwidth_share']:.1%}",
             "yes" if item["bit_exact"] else "[red]NO[/]",
-            "" if item["next"] < 0 else repr(generator.tokenizer.decode([item["next"]])),
+            "" if item["next"] < 0 else repr(generator.model.tokenizer.decode([item["next"]])),
         )
     show(table)
     write_json(json_file, {"prompt": prompt, "passes": passes})

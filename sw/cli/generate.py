@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
@@ -25,6 +25,7 @@ from sw.cli.screen import show
 from sw.compiler.errors import InputError
 from sw.driver.decoder import LoadedDecoder
 from sw.models.generator import Generator, Sampler
+from sw.models.language_model import LanguageModel
 
 __all__ = ["chat", "generate"]
 
@@ -34,14 +35,18 @@ MHZ = 100
 def _options(command):
     for option in (
         click.option(
+            "--model",
+            help="A GGUF file, or a folder with config.json, .safetensors files and a tokenizer.  "
+            "[default: SmolLM2-135M-Instruct]",
+        ),
+        click.option(
             "--tokens", default=64, type=click.IntRange(min=1), show_default=True, help="At most."
         ),
         click.option(
             "--context",
-            default=2048,
             type=click.IntRange(min=16),
-            show_default=True,
-            help="Positions of a sequence, prompt and answers together.",
+            help="Positions of a sequence, prompt and answers together.  [default: 2048, or as "
+            "many as the model has]",
         ),
         click.option(
             "--temperature", default=0.0, show_default=True, help="0: always the likeliest token."
@@ -60,6 +65,13 @@ def _options(command):
     ):
         command = option(command)
     return command
+
+
+def _generator(
+    model: str | None, config: str, context: int | None, step: Callable[..., Any]
+) -> Generator:
+    """The generator of a checkpoint, or of SmolLM2."""
+    return Generator(config, context, step, LanguageModel(model) if model is not None else None)
 
 
 class _Stream:
@@ -128,8 +140,9 @@ def _passes(model: LoadedDecoder, before: Counter[str]) -> Counter[str]:
 @click.option("--json", "json_file", type=OUTPUT_FILE, help="Write text and counters to this file.")
 def generate(
     prompt: str,
+    model: str | None,
     tokens: int,
-    context: int,
+    context: int | None,
     temperature: float,
     top_k: int,
     seed: int | None,
@@ -139,30 +152,30 @@ def generate(
     memory_width: int,
     json_file: str | None,
 ) -> None:
-    """Answer PROMPT with SmolLM2-135M-Instruct, token by token."""
+    """Answer PROMPT with a language model, token by token."""
     if not prompt.strip():
         raise InputError("the prompt is empty")
     sampler = Sampler(temperature, top_k, seed)
     with steps() as step:
         options = device_options(device, memory_latency, memory_width, step)
-        generator = Generator(config, context, step)
-        ids = generator.prompt([{"role": "user", "content": prompt}])
-        generator.check_room(len(ids), context)  # before anything takes minutes
+        generator = _generator(model, config, context, step)
+        ids = generator.model.prompt([{"role": "user", "content": prompt}])
+        generator.check_room(len(ids), generator.context)  # before anything takes minutes
         opened = generator.open(device, **options)
         program = generator.program()
         step("Reading the prompt")
-        model = opened.load_decoder(program)
-        session = model.session()
+        decoder = opened.load_decoder(program)
+        session = decoder.session()
         ids = ids[session.position :]
         answer = generator.answer(session, ids, tokens, sampler)
         first = next(answer, None)
     with opened:
-        read, stream = Counter(model.counters), _Stream(generator.tokenizer)
+        read, stream = Counter(decoder.counters), _Stream(generator.model.tokenizer)
         try:
             stream.write([] if first is None else _chain(first, answer))
         except KeyboardInterrupt:
             sys.stdout.write("\n")
-        account = _account(_passes(model, read), generator.config.bus_bytes)
+        account = _account(_passes(decoder, read), generator.config.bus_bytes)
     if not session.room:
         click.echo("The context is full.", err=True)
     _show(account)
@@ -187,8 +200,9 @@ def _chain(first: int, rest: Iterable[int]) -> Iterable[int]:
 @click.command()
 @_options
 def chat(
+    model: str | None,
     tokens: int,
-    context: int,
+    context: int | None,
     temperature: float,
     top_k: int,
     seed: int | None,
@@ -197,28 +211,30 @@ def chat(
     memory_latency: int,
     memory_width: int,
 ) -> None:
-    """Talk with SmolLM2-135M-Instruct; what was said stays in its cache. An empty line ends."""
+    """Talk with a language model; what was said stays in its cache. An empty line ends."""
     sampler = Sampler(temperature, top_k, seed)
     with steps() as step:
         options = device_options(device, memory_latency, memory_width, step)
-        generator = Generator(config, context, step)
+        generator = _generator(model, config, context, step)
+        if not generator.model.chats:
+            raise InputError(f"{generator.model.name} has no chat template: use weft generate")
         opened = generator.open(device, **options)  # before anything takes minutes
         program = generator.program()
-        model = opened.load_decoder(program)
+        decoder = opened.load_decoder(program)
     with opened:
-        session, messages, held = model.session(), [], list(program.prefix)
+        session, messages, held = decoder.session(), [], list(program.prefix)
         while True:
             text = click.prompt(">", default="", show_default=False, prompt_suffix=" ")
             if not text.strip():
                 return
             messages.append({"role": "user", "content": text})
-            ids = generator.prompt(messages)
+            ids = generator.model.prompt(messages)
             # What the session holds already is not said again.
             common = 0
             while common < min(len(held), len(ids)) and held[common] == ids[common]:
                 common += 1
             session.rewind(max(common, len(program.prefix)))
-            stream = _Stream(generator.tokenizer)
+            stream = _Stream(generator.model.tokenizer)
             try:
                 rest = ids[session.position :]
                 stream.write(generator.answer(session, rest, tokens, sampler))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +12,19 @@ import numpy as np
 
 from hw.config import AcceleratorConfig, get_config
 from hw.isa import SELECTED
-from sim.cache import kept, source_digest
+from sim.cache import find, kept, source_digest
+from sw.compiler.capture.decoder import capture_decoder
 from sw.compiler.errors import CompileError, InputError
 from sw.compiler.graph.graph_file import GRAPH_VERSION, graph_bytes, load_graph
-from sw.compiler.graph.operations import QuantGraph
+from sw.compiler.graph.operations import FloatGraph, QuantGraph
 from sw.compiler.lower.decoder import PASSES, lower_decoder
 from sw.compiler.program.decoder_program import DecoderProgram
+from sw.compiler.quantise.decoder import Unfinished, quantise_decoder
+from sw.compiler.quantise.decoder.plan import plan_decoder
 from sw.driver import Device, open_device
 from sw.driver.decoder import Prediction, Session
+from sw.models import smollm2
+from sw.models.language_model import LanguageModel
 
 __all__ = ["Generator", "Sampler"]
 
@@ -60,48 +66,72 @@ class Sampler:
 
 
 class Generator:
-    """SmolLM2-135M-Instruct on an accelerator of one configuration.
+    """A language model on an accelerator of one configuration.
 
     Parameters
     ----------
-    config: preset name or configuration. context: positions of a sequence. step: announces long
-    steps (quantising takes minutes the first time).
+    config: preset name or configuration. context: positions of a sequence; None: 2048, or as many
+    as the model has. step: announces long steps (quantising takes minutes the first time). model:
+    None is SmolLM2-135M-Instruct.
     """
 
     def __init__(
-        self, config: str | AcceleratorConfig = "base", context: int = 2048, step: Step = _silent
+        self,
+        config: str | AcceleratorConfig = "base",
+        context: int | None = None,
+        step: Step = _silent,
+        model: LanguageModel | None = None,
     ):
-        self.config, self.context, self._step = get_config(config), context, step
+        self.config, self._step = get_config(config), step
         if not self.config.decoder:
             raise CompileError(
                 f"configuration {self.config.name!r} has no language models: it needs decoder=True"
             )
+        self.model = model or smollm2.load()
+        self.context = self.model.context(context)
+        self._name = f"decoder-{self.model.checkpoint.digest[:16]}-{self.context}"
+        self._exact: FloatGraph | None = None
         self._graph: QuantGraph | None = None
 
     @property
     def graph(self) -> QuantGraph:
         """The quantised model."""
         if self._graph is None:
-            rooms = ("sw/compiler/capture", "sw/compiler/graph", "sw/compiler/quantise")
-            key = source_digest("hw/vector", "hw/softmax", *rooms, "sw/models")
-            name = f"smollm2-{self.context}-{key}-{GRAPH_VERSION}.safetensors"
-            self._graph = load_graph(kept("models", name, self._quantise))
+            self._graph = load_graph(kept("models", self._graph_file, self._quantise))
+            self._unfinished.remove()
         return self._graph
 
-    def _quantise(self, _work: Path) -> bytes:
-        from sw.compiler.capture.decoder import capture_decoder
-        from sw.compiler.quantise.decoder import quantise_decoder
-        from sw.models import smollm2
+    @property
+    def _graph_file(self) -> str:
+        rooms = ("sw/compiler/capture", "sw/compiler/graph", "sw/compiler/quantise")
+        key = source_digest("hw/vector", "hw/softmax", *rooms, "sw/models")
+        return f"{self._name}-{key}-{GRAPH_VERSION}.safetensors"
 
-        update = self._step("Reading SmolLM2-135M-Instruct")
-        exact = capture_decoder(smollm2.load_module(), context=self.context)
-        update = self._step("Quantising SmolLM2-135M-Instruct (once, some minutes)")
+    @functools.cached_property
+    def _unfinished(self) -> Unfinished:
+        return Unfinished("models", f"unfinished-{self._graph_file}")
+
+    def check(self) -> None:
+        """Raises `CompileError` for a model that cannot be compiled, before it is quantised."""
+        if self._exact is None and find("models", self._graph_file) is None:
+            self._step(f"Reading {self.model.name}")
+            self.model.checkpoint.check(self.context)
+            exact = capture_decoder(self.model.checkpoint.module, context=self.context)
+            plan_decoder(exact, self.context)
+            self._exact = exact
+
+    def _quantise(self, _work: Path) -> bytes:
+        self.check()
+        exact, self._exact = self._exact, None
+        assert exact is not None
+        update = self._step(f"Quantising {self.model.name} (once; minutes, if it is large)")
         graph = quantise_decoder(
             exact,
-            [ids[: self.context] for ids in smollm2.calibration()],
+            [ids[: self.context] for ids in self.model.calibration],
             context=self.context,
-            prefix=smollm2.prefix(),
+            prefix=self.model.prefix,
             progress=lambda _text, part: update(part, 1.0),
+            unfinished=self._unfinished,
         )
         return graph_bytes(graph)
 
@@ -110,7 +140,7 @@ class Generator:
         key = source_digest("hw", "sw/compiler", "sw/models")
         sizes = "-".join(map(str, passes))
         fingerprint = self.config.fingerprint()
-        name = f"smollm2-{self.context}-{sizes}-{fingerprint:08x}-{key}.safetensors"
+        name = f"{self._name}-{sizes}-{fingerprint:08x}-{key}.safetensors"
 
         def make(_work: Path) -> bytes:
             graph = self.graph
@@ -120,23 +150,11 @@ class Generator:
         return DecoderProgram.load(kept("programs", name, make))
 
     def open(self, device: str, **options: Any) -> Device:
-        """Open a device of this configuration."""
+        """Open a device of this configuration, for a model that was checked."""
+        self.check()
         return open_device(device, config=self.config, **options)
 
     # --- text -----------------------------------------------------------------------------------
-
-    @property
-    def tokenizer(self) -> Any:
-        from sw.models import smollm2
-
-        return smollm2.load_tokenizer()
-
-    def prompt(self, messages: Sequence[dict[str, str]]) -> list[int]:
-        """Tokens of a conversation up to where the model answers, the prefix among them."""
-        text = self.tokenizer.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=True
-        )
-        return list(self.tokenizer(text).input_ids)
 
     def check_room(self, tokens: int, room: int) -> None:
         """Raises `InputError` for a prompt of so many tokens that leaves no room for an answer."""
@@ -151,14 +169,14 @@ class Generator:
     ) -> Iterator[int]:
         """Up to `tokens` tokens that follow the prompt `ids`, which the session takes first.
 
-        Ends at the model's end token, which is not given, and where the context is full. Raises
+        Ends at an end token of the model, which is not given, and where the context is full. Raises
         `InputError`, before anything runs, for a prompt that leaves no room.
         """
         self.check_room(len(ids), session.room)
-        prediction = session.prefill(ids)
+        prediction, ends = session.prefill(ids), self.model.checkpoint.ends
         for number in range(tokens):
             token = sampler.choose(prediction)
-            if token == self.tokenizer.eos_token_id:
+            if token in ends:
                 return
             yield token
             if number + 1 == tokens or not session.room:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sim import cache
-from sim.cache import find, keep, kept, source_digest
+from sim.cache import drop, find, keep, kept, source_digest
 
 MAKER = """
 import sys, time
@@ -119,6 +119,14 @@ def test_a_new_version_takes_the_place_of_the_old_one(root):
     second = keep("things", "a.json", b"[1, 2]")
     assert find("things", "a.json") == second and find("things", "a.b.json") == other
     assert files(root) == sorted([second.name, other.name])
+
+
+def test_what_is_dropped_is_gone(root):
+    for name in ("one.bin", "two.bin"):
+        keep("things", name, b"content")
+    drop("things", "one.bin")
+    drop("nowhere", "one.bin")
+    assert find("things", "one.bin") is None and find("things", "two.bin") is not None
 
 
 def test_a_failed_or_interrupted_one_leaves_nothing(root):

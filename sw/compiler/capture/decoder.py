@@ -19,7 +19,7 @@ from sw.compiler.capture.symbolic import Activation, Derived, Pointwise, Positio
 from sw.compiler.errors import CompileError
 from sw.compiler.graph.operations import FloatGraph, FloatInput, FloatLinear
 
-__all__ = ["capture_decoder"]
+__all__ = ["capture_decoder", "check_configuration"]
 
 TOKENS = 7
 """Of the imported graph: few, and no size that a module has by chance in proportion."""
@@ -54,7 +54,7 @@ def capture_decoder(module: nn.Module, *, context: int) -> FloatGraph:
         raise CompileError("a decoder is exported at two lengths: give the nn.Module itself")
     if context < SHORTEST:
         raise CompileError(f"a context of {context} positions is too short")
-    _check_configuration(module, context)
+    check_configuration(module, context)
     private = private_copy(module)
     short = _exported(private, min(TOKENS, context - 1))
     try:
@@ -75,8 +75,8 @@ def capture_decoder(module: nn.Module, *, context: int) -> FloatGraph:
 # --- what it is -------------------------------------------------------------------------------
 
 
-def _check_configuration(module: nn.Module, context: int) -> None:
-    """Refuse by name what the configuration of `transformers` says."""
+def check_configuration(module: nn.Module, context: int) -> None:
+    """Raises `CompileError` for what the configuration of `transformers` says no decoder has."""
     config = getattr(module, "config", None)
     name = type(module).__name__
 

@@ -27,11 +27,12 @@ from sw.compiler.quantise.decoder.plan import (
     NormStage,
     Stage,
 )
+from sw.compiler.quantise.decoder.resume import Unfinished
 from sw.compiler.quantise.decoder.state import State
 from sw.compiler.quantise.decoder.stream import quantise_embedding, quantise_norm
 from sw.compiler.quantise.options import Progress
 
-__all__ = ["DecoderOptions", "quantise_decoder"]
+__all__ = ["DecoderOptions", "Unfinished", "quantise_decoder"]
 
 
 def _quantise_stage(state: State, stage: Stage) -> None:
@@ -59,19 +60,25 @@ def quantise_decoder(
     prefix: Sequence[int] = (),
     options: DecoderOptions | None = None,
     progress: Progress | None = None,
+    unfinished: Unfinished | None = None,
 ) -> QuantGraph:
     """Quantised graph of a language model whose sequences grow to `context` tokens.
 
     graph: causal, with angles and position embeddings for `context` positions. calibration: token
     numbers of sequences, each beginning with `prefix`, the tokens that every sequence begins with.
+    unfinished: where an interrupted run goes on; the result is the same, to the bit.
+
     Raises `CompileError` for modules that are no decoder, by the place where they are not.
     """
     state = State(graph, calibration, context, tuple(prefix), options or DecoderOptions())
-    for number, stage in enumerate(state.stages):
+    done = 0 if unfinished is None else unfinished.load(state)
+    for number, stage in enumerate(state.stages[done:], done):
         if progress is not None:
             progress(stage.op.name, number / len(state.stages))
         _quantise_stage(state, stage)
         state.forget(number)
+        if unfinished is not None:
+            unfinished.save(state, number + 1)
     if progress is not None:
         progress("done", 1.0)
     return state.graph

@@ -134,6 +134,31 @@ class State:
                 if self._last_use.get(value_name(name), -1) <= number:
                     del store[name]
 
+    # --- what another process goes on with -------------------------------------------------------
+
+    @property
+    def resumable(self) -> bool:
+        """Whether `remains` is all: statistics are taken anew only where none were kept."""
+        return not self._operands
+
+    @property
+    def remains(self) -> tuple[QuantGraph, dict[str, np.ndarray], list[dict[str, np.ndarray]]]:
+        """The graph, float values and integers of each sequence that later stages look at."""
+        return self.graph, self._floats, [work.values for work in self._passes]
+
+    def resume(
+        self,
+        graph: QuantGraph,
+        floats: dict[str, np.ndarray],
+        integers: list[dict[str, np.ndarray]],
+    ) -> None:
+        """Take over what `remains` was."""
+        self.graph, self.decoder, self._floats = graph, graph.decoder, floats
+        begin = new_state(graph)
+        self._passes = [Pass(graph, begin, work.ids) for work in self._passes]
+        for work, values in zip(self._passes, integers, strict=True):
+            work.values = values
+
     # --- tensors ----------------------------------------------------------------------------------
 
     def add_tensor(self, name: str, bits: int, unit: np.ndarray, centre: np.ndarray) -> str:

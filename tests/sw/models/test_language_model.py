@@ -1,0 +1,196 @@
+"""Language models from checkpoints, from the files to tokens of the golden model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from sim.cache import find
+from sw.cli.generate import chat, generate
+from sw.compiler.errors import CompileError, InputError
+from sw.compiler.quantise.decoder import resume
+from sw.models import language_model
+from sw.models.generator import Generator, Sampler
+from sw.models.language_model import TOKENS, LanguageModel
+from tests.sw.models.checkpoints import tiny_module, tiny_tokenizer, write_folder, write_gguf
+
+ON = ("--config", "tiny", "--device", "golden")
+PROMPT = "the array"
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> dict[str, Path]:
+    """The same model as a GGUF file and as a folder, and one without a chat template."""
+    home = tmp_path_factory.mktemp("models")
+    module = tiny_module()
+    return {
+        "gguf": write_gguf(home / "tiny.gguf", module, tiny_tokenizer()),
+        "folder": write_folder(home / "tiny", module, tiny_tokenizer()),
+        "base": write_folder(home / "base", tiny_module("Qwen2"), tiny_tokenizer(None)),
+    }
+
+
+@pytest.fixture(autouse=True)
+def short_texts(monkeypatch, tmp_path_factory):
+    """Own texts, as those of the project take half a minute to find; and an own cache."""
+    prose, code = "the array holds the weights. " * 12, "def f(x):\n    return x + 1\n" * 12
+    monkeypatch.setattr(language_model, "long_texts", lambda count: (prose,) * count)
+    monkeypatch.setattr(language_model, "code_texts", lambda count, held_out: (code,) * count)
+    monkeypatch.setenv("WEFT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+def greedy(module: torch.nn.Module, ids: list[int], count: int) -> list[int]:
+    """What the float module answers."""
+    begin = len(ids)
+    with torch.no_grad():
+        while len(ids) < begin + count:
+            ids = [*ids, int(module(torch.tensor([ids])).logits[0, -1].argmax())]
+    return ids[begin:]
+
+
+@pytest.mark.parametrize("kind", ["gguf", "folder", "base"])
+def test_tokens_are_those_of_the_module(files, tmp_path, monkeypatch, kind):
+    """Of both formats the same ones: a GGUF file and a folder make one graph."""
+    monkeypatch.chdir(tmp_path)
+    given = [PROMPT, "--model", files[kind], *ON, "--tokens", 6, "--json", "found.json"]
+    result = CliRunner().invoke(generate, list(map(str, given)), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    found = json.loads(Path("found.json").read_text())["tokens"]
+    model = LanguageModel(files[kind])
+    ids = model.prompt([{"role": "user", "content": PROMPT}])
+    assert found == greedy(tiny_module("Qwen2" if kind == "base" else "Llama"), ids, 6)
+
+
+def test_a_model_is_known_by_what_is_in_it(files, tmp_path):
+    def name(path: Path) -> str:
+        return Generator("tiny", model=LanguageModel(path))._graph_file
+
+    copy = shutil.copy(files["gguf"], tmp_path / "copy.gguf")
+    assert name(copy) == name(files["gguf"]) != name(files["folder"])
+    folder = shutil.copytree(files["folder"], tmp_path / "folder")
+    assert name(folder) == name(folder / "model.safetensors") == name(files["folder"])
+    settings = json.loads((folder / "config.json").read_text()) | {"rms_norm_eps": 0.25}
+    (folder / "config.json").write_text(json.dumps(settings))
+    assert name(folder) != name(files["folder"])
+
+
+def test_sequences_begin_with_a_prefix(files):
+    """That of the chat template, or BOS, or the token that ends texts."""
+    model, base = LanguageModel(files["folder"]), LanguageModel(files["base"])
+    assert model.prefix == (1,) and base.prefix == (0,)
+    base.tokenizer.bos_token = None
+    del base.prefix
+    assert base.prefix == (2,)
+    base.tokenizer.eos_token = None
+    del base.prefix
+    with pytest.raises(CompileError, match=r"base: its tokenizer has no token that texts begin"):
+        assert base.prefix
+    hello = [{"role": "user", "content": "the"}]
+    ids = model.prompt(hello)
+    assert ids[0] == 1 and model.tokenizer.decode(ids) == (
+        "<|turn|>user\nthe<|end|>\n<|turn|>assistant\n"
+    )
+    model.tokenizer.chat_template = "{{ messages[0]['content'] }}"  # begins with no fixed token
+    del model.prefix
+    assert model.prefix == (0,) and model.prompt(hello) == [0, *model.tokenizer("the").input_ids]
+    model.tokenizer.chat_template = "{{ raise_exception('no users') }}"
+    with pytest.raises(InputError, match="tiny: its chat template fails: no users"):
+        model.prompt(hello)
+
+
+def test_calibration_without_a_chat_template(files):
+    model, base = LanguageModel(files["folder"]), LanguageModel(files["base"])
+    made_up = 3 if base.words() else 0
+    assert len(model.calibration) == 18 + made_up and len(base.calibration) == 16 + made_up
+    for one in (model, base):
+        for ids in one.calibration:
+            assert tuple(ids[:1]) == one.prefix and 100 < len(ids) <= TOKENS
+
+
+def test_contexts(files):
+    model = LanguageModel(files["gguf"])
+    assert model.context(None) == 96 and model.context(96) == 96 and model.context(20) == 20
+    with pytest.raises(CompileError, match="tiny has 96 positions: --context 97 is too long"):
+        model.context(97)
+    model.checkpoint.positions = 1 << 17
+    assert model.context(None) == 2048
+
+
+def test_answers_end_at_any_end_token(files, tmp_path):
+    folder = shutil.copytree(files["folder"], tmp_path / "ends")
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 9]}))
+    generator = Generator("tiny", 64, model=LanguageModel(folder))
+    assert generator.model.checkpoint.ends == {2, 9}
+    ids = generator.model.prompt([{"role": "user", "content": PROMPT}])
+    with generator.open("golden") as device:
+        decoder = device.load_decoder(generator.program((1, 8)))
+
+        def answer() -> list[int]:
+            session = decoder.session()
+            return list(generator.answer(session, ids[session.position :], 4, Sampler()))
+
+        found = answer()
+        assert len(found) == 4
+        generator.model.checkpoint.__dict__["ends"] = frozenset({found[2]})
+        assert answer() == found[: found.index(found[2])]
+
+
+def test_an_interrupted_quantisation_goes_on(files, monkeypatch):
+    """And leaves nothing behind when it is done."""
+    monkeypatch.setattr(resume, "SECONDS", 0.0)
+    seen: list[float] = []
+
+    def until(most: float, context: int = 40) -> Generator:
+        def step(_text: str) -> Callable[[float, float], None]:
+            def update(part: float, _total: float) -> None:
+                if part > most:
+                    raise KeyboardInterrupt
+                seen.append(part)
+
+            return update
+
+        return Generator("tiny", context, step, LanguageModel(files["gguf"]))
+
+    with pytest.raises(KeyboardInterrupt):
+        assert until(0.5).graph
+    name = f"unfinished-{until(1)._graph_file}"
+    assert max(seen) > 0.3 and find("models", name) is not None
+    seen.clear()
+    assert until(1).graph and 0.4 < min(seen) < 0.6
+    assert find("models", name) is None
+
+
+def test_chat(files):
+    """Two questions; the second one continues the first one's conversation."""
+    given = ["--model", str(files["folder"]), *ON, "--tokens", "3"]
+    result = CliRunner().invoke(chat, given, input="the array\nand\n\n", catch_exceptions=False)
+    assert result.exit_code == 0 and result.output.count("> ") == 3, result.output
+
+
+@pytest.mark.parametrize("command", [generate, chat])
+def test_refusals_come_before_anything_slow(files, tmp_path, monkeypatch, command):
+    """Before a device is opened and anything is quantised."""
+    monkeypatch.setattr("sw.models.generator.open_device", None)
+    monkeypatch.setattr("sw.models.generator.quantise_decoder", None)
+    bad = write_gguf(
+        tmp_path / "bad.gguf", tiny_module(), tiny_tokenizer(), keys={"llama.block_count": 3}
+    )
+    prompt = [PROMPT] if command is generate else []
+
+    def refused(model: Path, *more: object) -> str:
+        given = [*prompt, "--model", model, *ON, *more]
+        with pytest.raises((CompileError, InputError)) as caught:
+            CliRunner().invoke(command, list(map(str, given)), catch_exceptions=False)
+        return str(caught.value)
+
+    assert "'blk.2.attn_k.weight' of a LlamaForCausalLM is missing" in refused(bad)
+    assert f"{tmp_path / 'no'} does not exist" in refused(tmp_path / "no")
+    assert "tiny has 96 positions: --context 100" in refused(files["gguf"], "--context", 100)
+    if command is chat:
+        assert refused(files["base"]) == "base has no chat template: use weft generate"
