@@ -21,6 +21,7 @@ from sw.compiler.graph.operations import (
     QuantGated,
     QuantGraph,
     QuantHead,
+    QuantHeadNorm,
     QuantInput,
     QuantLinear,
     QuantNorm,
@@ -40,7 +41,8 @@ class DecoderShape:
     """Sizes of a decoder: as a Llama's, but for the options.
 
     prefix: tokens with which every sequence begins. lead: keys of the first block. gated: else a
-    GELU. rms: else layer norms. turns: rotary positions. positions: learned ones.
+    GELU. rms: else layer norms. turns: rotary positions. positions: learned ones. head_norms: of
+    each head of q and k, as Qwen3 has them.
     """
 
     hidden: int
@@ -58,6 +60,7 @@ class DecoderShape:
     rms: bool = True
     turns: bool = True
     positions: bool = False
+    head_norms: bool = False
 
     @property
     def head_size(self) -> int:
@@ -114,6 +117,16 @@ class _Maker:
         )
         return out
 
+    def head_norm(self, x: str, out: str, place: str, turn: dict) -> None:
+        features, dim = self.features(out), self.shape.head_size
+        sums = self.tensor(f"{out}.sums", 16, features)
+        self.linear(x, features, 9000, out16=sums, place=place)
+        epsilon = tuple(int(n) for n in self.rng.integers(0, 1 << 32, features // dim))
+        gain = self.affine(features, 4096, 16000)
+        self.graph.ops.append(
+            QuantHeadNorm(sums, dim, epsilon, gain, out, place=place, rms=self.shape.rms, **turn)
+        )
+
     def attention(self, x: str, layer: int) -> str:
         s, place = self.shape, f"layer.{layer}.attention"
         dim, features = s.head_size, s.kv_heads * s.head_size
@@ -126,8 +139,11 @@ class _Maker:
         q = self.tensor(f"q{layer}", 16, s.heads * dim)
         k = self.tensor(f"k{layer}", 16, features)
         v = self.tensor(f"v{layer}", 8, features)
-        self.linear(x, s.heads * dim, 20000, out8=q, place=place, **turn)
-        self.linear(x, features, 20000, out8=k, place=place, **turn)
+        for out in (q, k):
+            if s.head_norms:
+                self.head_norm(x, out, place, turn)
+            else:
+                self.linear(x, self.features(out), 20000, out8=out, place=place, **turn)
         self.linear(x, features, 100, out8=v, place=place)
         self.state.caches[f"cache{layer}"] = Cache(
             s.kv_heads,

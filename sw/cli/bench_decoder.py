@@ -31,6 +31,12 @@ def _shape_options(command: Callable) -> Callable:
         "layers": (2, "Layers."),
         "vocab": (4096, "Tokens of the vocabulary."),
     }
+    command = click.option("--head-norms", is_flag=True, help="Norms of each head of q and k.")(
+        command
+    )
+    command = click.option(
+        "--dim", type=click.IntRange(min=2), help="Features of a head.  [default: hidden / heads]"
+    )(command)
     for name, (default, text) in reversed(sizes.items()):
         number = click.IntRange(min=1)
         command = click.option(
@@ -95,8 +101,13 @@ def _measure(
         raise SystemExit(2)
 
 
-def _random(config: str, tokens: int, context: int, **sizes: int) -> DecoderProgram:
-    if sizes["hidden"] % sizes["heads"] or sizes["heads"] % sizes["kv_heads"]:
+def _named(sizes: dict[str, Any]) -> str:
+    return " ".join(f"{name} {value}" for name, value in sizes.items() if value)
+
+
+def _random(config: str, tokens: int, context: int, **sizes: Any) -> DecoderProgram:
+    dim, rest = sizes["dim"], sizes["hidden"] % sizes["heads"]
+    if (dim is None and rest) or sizes["heads"] % sizes["kv_heads"]:
         raise CompileError("--heads must divide --hidden, --kv-heads must divide --heads")
     shape = DecoderShape(
         hidden=sizes["hidden"],
@@ -106,6 +117,8 @@ def _random(config: str, tokens: int, context: int, **sizes: int) -> DecoderProg
         layers=sizes["layers"],
         vocabulary=sizes["vocab"],
         context=context,
+        dim=dim or 0,
+        head_norms=sizes["head_norms"],
     )
     return lower_decoder(decoder(shape), get_config(config), (tokens,))
 
@@ -120,7 +133,7 @@ def _random(config: str, tokens: int, context: int, **sizes: int) -> DecoderProg
 def decode(context: int, rows: int, config: str, json_file: str | None, **options: Any) -> None:
     """One pass of a decoder that ends at position --context: decoding, or verification."""
     sizes = {name: options.pop(name) for name in list(options) if name in SIZES}
-    title = f"decode {rows} at {context}: " + " ".join(f"{k} {v}" for k, v in sizes.items())
+    title = f"decode {rows} at {context}: " + _named(sizes)
     _measure(
         title,
         lambda _step: _random(config, rows, context, **sizes),
@@ -139,7 +152,7 @@ def decode(context: int, rows: int, config: str, json_file: str | None, **option
 def prefill(seq: int, config: str, json_file: str | None, **options: Any) -> None:
     """Reading a prompt of --seq tokens in one pass."""
     sizes = {name: options.pop(name) for name in list(options) if name in SIZES}
-    title = f"prefill {seq}: " + " ".join(f"{k} {v}" for k, v in sizes.items())
+    title = f"prefill {seq}: " + _named(sizes)
     context = seq + 1
     _measure(
         title,
@@ -178,7 +191,7 @@ def _sequence(config: str, prompt: str, tokens: int, json_file: str | None, **op
         raise SystemExit(2)
 
 
-SIZES = ("hidden", "heads", "kv_heads", "ffn", "layers", "vocab")
+SIZES = ("hidden", "heads", "kv_heads", "ffn", "layers", "vocab", "dim", "head_norms")
 
 
 @click.command()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from hw.config import PRESETS, AcceleratorConfig
-from sw.bench.decoders import decoder
+from sw.bench.decoders import DecoderShape, decoder
 from sw.compiler.lower.decoder import lower_decoder
 from tests.sim.rtl import MEMORY, SEED, open_pair
 from tests.sw.compiler.decoder_shapes import random_shape
@@ -60,3 +60,29 @@ def test_passes(name: str) -> None:
                     pair.assert_same_memory(text)
                     if not sessions[0].room:
                         break
+
+
+@pytest.mark.parametrize("name", ["4x4", "8x4"])
+def test_norms_of_heads(name: str) -> None:
+    """Each size of a pass, one after the other; heads that fill no word."""
+    shape = DecoderShape(
+        hidden=11,
+        heads=6,
+        kv_heads=2,
+        dim=10,
+        ffn=9,
+        layers=1,
+        vocabulary=40,
+        context=48,
+        key_block=16,
+        head_norms=True,
+    )
+    program = lower_decoder(decoder(shape, SEED), CONFIGS[name], (1, 4, 8, 32))
+    ids = np.random.default_rng(SEED).integers(0, shape.vocabulary, 45)
+    with open_pair(CONFIGS[name], **MEMORY["stalls"]) as pair:
+        sessions = [device.load_decoder(program).session() for device in pair.devices]
+        for size in (4, 1, 32, 8):
+            text = f"{name}: {size} at {sessions[0].position}"
+            golden, rtl = (session.prefill(ids[:size]) for session in sessions)
+            np.testing.assert_array_equal(golden.tokens, rtl.tokens, text)
+            pair.assert_same_memory(text)

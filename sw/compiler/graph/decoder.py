@@ -34,6 +34,7 @@ from sw.compiler.graph.operations import (
     QuantGated,
     QuantGraph,
     QuantHead,
+    QuantHeadNorm,
     QuantInput,
     QuantLinear,
     QuantNorm,
@@ -210,12 +211,15 @@ class Pass:
         if op.out8 is None:
             return
         if isinstance(op, QuantLinear) and op.angles is not None:
-            assert op.second is not None
-            table = self.decoder.angles[op.angles][self.positions].astype(np.int64)
-            result = rotated(h, np.tile(table, h.shape[1] // table.shape[1]), op.second)
+            result = self._turned(h, op)
         else:
             result = h if op.second is None else affine(h, op.second)
         self.values[op.out8] = _narrow(result, self._bits(op.out8))
+
+    def _turned(self, h: Int, op: QuantLinear | QuantHeadNorm) -> Int:
+        assert op.angles is not None and op.second is not None
+        table = self.decoder.angles[op.angles][self.positions].astype(np.int64)
+        return rotated(h, np.tile(table, h.shape[1] // table.shape[1]), op.second)
 
     def gated(self, op: QuantGated) -> None:
         x = self.values[op.x]
@@ -233,6 +237,15 @@ class Pass:
         if op.out8 is not None:
             assert op.to8 is not None
             self.values[op.out8] = _narrow(affine(z, op.to8), self._bits(op.out8))
+
+    def head_norm(self, op: QuantHeadNorm) -> None:
+        x = self.values[op.x].reshape(len(self.ids), -1, op.features)
+        total = np.zeros(x.shape[:2], np.int64) if op.rms else x.sum(axis=2)
+        epsilon, squares = np.array(op.epsilon, np.int64), (x * x).sum(axis=2)
+        p = norm_row(total, squares, op.features, epsilon)  # pyright: ignore
+        z = middle(x, _by_row(p)).reshape(len(x), -1)
+        h = _narrow(affine(z, op.gain), 16)
+        self.values[op.out8] = h if op.angles is None else _narrow(self._turned(h, op), 16)
 
     def attention(self, op: QuantCachedAttention) -> None:
         """Online softmax over the key blocks, rows [kv heads, queries of one, tokens]."""
@@ -307,6 +320,8 @@ class Pass:
             self.gated(op)
         elif isinstance(op, QuantNorm):
             self.norm(op)
+        elif isinstance(op, QuantHeadNorm):
+            self.head_norm(op)
         elif isinstance(op, QuantCachedAttention):
             self.attention(op)
         elif isinstance(op, QuantHead):

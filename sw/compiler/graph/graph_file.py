@@ -43,6 +43,7 @@ _CLASSES: dict[str, type] = {
         ir.QuantGated,
         ir.QuantGraph,
         ir.QuantHead,
+        ir.QuantHeadNorm,
         ir.QuantInput,
         ir.QuantLinear,
         ir.QuantNorm,

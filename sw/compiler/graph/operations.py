@@ -355,6 +355,27 @@ class QuantNorm:
 
 
 @dataclass(frozen=True)
+class QuantHeadNorm:
+    """A norm of each head of an INT16 value by itself, then its rotation: what queries and keys may
+    have between their linear and the attention.
+
+    A head's `features` become `y = satW(affine(z, gain))`, z as in `QuantNorm`; out8, of 16 bits,
+    is y, or with `angles` y turned as in `QuantLinear`. epsilon: one per head. gain:
+    [heads*features].
+    """
+
+    x: str
+    features: int
+    epsilon: tuple[int, ...]
+    gain: Affine
+    out8: str
+    angles: str | None = None
+    second: Affine | None = None
+    place: str = ""
+    rms: bool = True
+
+
+@dataclass(frozen=True)
 class QuantGated:
     """Two linears of the same input, one the gate of the other: with `g = function(sat18(affine(x @
     gate.T, gate_first)))` and `u = sat16(sat18(affine(x @ up.T, up_first)))`,
@@ -454,6 +475,7 @@ QuantOp = (
     | QuantLinear
     | QuantElementwise
     | QuantNorm
+    | QuantHeadNorm
     | QuantAttention
     | QuantGated
     | QuantCachedAttention

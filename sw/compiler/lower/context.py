@@ -249,15 +249,16 @@ class Context:
         address: int,
         stride: int,
         queue: int | None = None,
+        step: int = 1,
     ) -> None:
         """LOAD or STORE words (panel, row) of forms A, K and V, on chip at
         `address + p * stride + r`. panels, rows: (first, count). queue: of a LOAD; by default
-        that of the form."""
+        that of the form. step: of the panels."""
         region, offset = value.dram[form]
         pitch, _ = words.pitch_and_bytes(self.config, form)
         per_row = value.words(form)
         total, first, count = (per_row * n for n in (value.rows, *rows))
-        whole = count == total and stride == count and panels[1] * count < 1 << 16
+        whole = step == 1 and count == total and stride == count and panels[1] * count < 1 << 16
         if queue is None:
             activations = opcode == Opcode.LOAD and form == Form.A
             queue = ACTIVATIONS_QUEUE if activations else WEIGHTS_QUEUE
@@ -269,7 +270,7 @@ class Context:
             offset=offset + (panels[0] * total + first) * pitch,
             words=count * panels[1] if whole else count,
             runs=1 if whole else panels[1],
-            dram_stride=total * pitch,
+            dram_stride=step * total * pitch,
             address=address,
             word_stride=1,
             run_stride=stride,

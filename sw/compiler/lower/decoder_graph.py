@@ -16,14 +16,26 @@ from sw.compiler.graph.operations import (
     QuantCachedAttention,
     QuantGated,
     QuantGraph,
+    QuantHeadNorm,
     QuantInput,
     QuantLinear,
     Tensor,
 )
-from sw.compiler.lower.steps import GatedLinear, HeadsAttention, LoweredOp, Steps, group, uses
+from sw.compiler.lower.steps import (
+    GatedLinear,
+    HeadsAttention,
+    LoweredOp,
+    NormedLinear,
+    Steps,
+    group,
+    uses,
+)
 from sw.compiler.stream.layout import align
 
 __all__ = ["AngleTable", "head_steps", "query_order"]
+
+Projected = QuantLinear | QuantHeadNorm
+"""What writes queries, keys or values, or what a norm of heads reads."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +82,29 @@ def _rows(op: QuantLinear, order: np.ndarray, out8: str, angles: str | None) -> 
     )
 
 
+def _results(op: Projected) -> set[str]:
+    names = (op.out8, op.out16) if isinstance(op, QuantLinear) else (op.out8,)
+    return {name for name in names if name is not None}
+
+
+def _normed(
+    linear: QuantLinear, norm: QuantHeadNorm, heads: slice, out8: str, angles: str | None
+) -> NormedLinear:
+    """Some heads of a linear and of the norm behind it."""
+    order = np.arange(len(linear.weight)).reshape(-1, norm.features)[heads].ravel()
+    of_heads = replace(norm, epsilon=norm.epsilon[heads], gain=_affine(norm.gain, order))
+    return NormedLinear(
+        linear.x,
+        _take(linear.weight, order),
+        _affine(linear.first, order),
+        second=norm.second,
+        out8=out8,
+        place=norm.place,
+        angles=angles,
+        norm=of_heads,
+    )
+
+
 class _Rewriter:
     """Operations of `graph` for `config`; see the module."""
 
@@ -92,29 +127,35 @@ class _Rewriter:
         self.angles[name] = AngleTable(table, order)
         return name
 
-    def attention(self, op: QuantCachedAttention, writers: dict[str, QuantLinear]) -> None:
+    def attention(self, op: QuantCachedAttention, writers: dict[str, Projected]) -> None:
         """q, k and v of each head, keys and values first: they are stored while q is computed."""
         q, k, v = (writers[name] for name in (op.q, op.k, op.v))
-        heads, dim = op.heads // op.kv_heads, len(q.weight) // op.heads
+        heads, dim = op.heads // op.kv_heads, self.tensors[op.q].features // op.heads
         order = query_order(self.config, dim, heads)
         places = np.where(order >= 0, order % dim, -1)
         width = align(dim, self.config.rows)
         of_key = np.where(np.arange(width) < dim, np.arange(width), -1)
-        q_angles = self._angles(q.angles, f"{heads}", places)
+        one_by_one = isinstance(q, QuantHeadNorm)
+        q_angles = self._angles(q.angles, *(("1", of_key) if one_by_one else (f"{heads}", places)))
         k_angles = self._angles(k.angles, "1", of_key)
         parts: dict[str, list[str]] = {"q": [], "k": [], "v": []}
         linears: dict[str, list[QuantLinear]] = {"q": [], "k": [], "v": []}
         for head in range(op.kv_heads):
             own = np.arange(dim) + head * dim
             of_q = np.where(order >= 0, order + head * heads * dim, -1)
-            for kind, linear, rows, angles in (
-                ("q", q, of_q, q_angles),
-                ("k", k, own, k_angles),
-                ("v", v, own, None),
+            for kind, writer, rows, angles, count in (
+                ("q", q, of_q, q_angles, heads),
+                ("k", k, own, k_angles, 1),
+                ("v", v, own, None, 1),
             ):
-                name = self._tensor(f"{linear.out8}.{head}", linear.out8 or "", len(rows))
+                name = self._tensor(f"{writer.out8}.{head}", writer.out8 or "", len(rows))
                 parts[kind].append(name)
-                linears[kind].append(_rows(linear, rows, name, angles))
+                if isinstance(writer, QuantHeadNorm):
+                    some, linear = slice(head * count, (head + 1) * count), writers[writer.x]
+                    assert isinstance(linear, QuantLinear)
+                    linears[kind].append(_normed(linear, writer, some, name, angles))
+                else:
+                    linears[kind].append(_rows(writer, rows, name, angles))
         self.ops += [*linears["k"], *linears["v"], *linears["q"]]
         result = np.concatenate(
             [np.where(order >= 0, order + h * heads * dim, -1) for h in range(op.kv_heads)]
@@ -166,20 +207,22 @@ class _Rewriter:
     def rewrite(self) -> None:
         attentions = [op for op in self.graph.ops if isinstance(op, QuantCachedAttention)]
         operands = {name for op in attentions for name in (op.q, op.k, op.v)}
+        operands |= {op.x for op in self.graph.ops if isinstance(op, QuantHeadNorm)}
         writers = {
-            op.out8: op
+            name: op
             for op in self.graph.ops
-            if isinstance(op, QuantLinear) and op.out8 in operands
+            if isinstance(op, QuantLinear | QuantHeadNorm)
+            for name in _results(op) & operands
         }
         for op in self.graph.ops:
             if isinstance(op, QuantCachedAttention):
-                self.attention(op, writers)  # pyright: ignore[reportArgumentType]
+                self.attention(op, writers)
             elif isinstance(op, QuantGated):
                 self.gated(op)
             elif isinstance(op, QuantLinear):
-                if op.out8 not in operands:
+                if not _results(op) & operands:
                     self.linear(op)
-            elif not isinstance(op, QuantInput):
+            elif not isinstance(op, QuantInput | QuantHeadNorm):
                 self.ops.append(op)
 
 

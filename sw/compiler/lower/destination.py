@@ -25,6 +25,7 @@ class Bytes:
     address: int
     stride: int
     staged: bool
+    step: int = 1
 
     @classmethod
     def take(
@@ -34,15 +35,17 @@ class Bytes:
         form: Form,
         panels: tuple[int, int],
         rows: tuple[int, int],
+        step: int = 1,
     ) -> Bytes:
-        """Panels (first, count) of these rows: in the resident tensor, or in a new buffer."""
+        """Panels (first, count) of these rows, every `step`-th: in the resident tensor, or in a
+        new buffer."""
         first, count = (value.words(form) * n for n in rows)
         if form in value.chip:
             stride = value.stride if form == Form.A else value.rows
             address = value.chip[form] + panels[0] * stride + first
-            return cls(context, value, form, panels, rows, address, stride, False)
+            return cls(context, value, form, panels, rows, address, step * stride, False, step)
         address = context.staging_pool(form).take(panels[1] * count)
-        return cls(context, value, form, panels, rows, address, count, True)
+        return cls(context, value, form, panels, rows, address, count, True, step)
 
     @property
     def fields(self) -> dict[str, int]:
@@ -66,6 +69,7 @@ class Bytes:
                 self.rows,
                 self.address,
                 self.stride,
+                step=self.step,
             )
         if self.staged:
             self.context.staging_pool(self.form).give_back(self.address)

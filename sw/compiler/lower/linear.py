@@ -10,10 +10,11 @@ from hw.sparse.packing import TileFormat
 from sw.compiler.errors import CompileError
 from sw.compiler.graph.operations import QuantLinear, low_stage
 from sw.compiler.lower.context import WEIGHTS_QUEUE, Context, Value
+from sw.compiler.lower.head_norms import HeadNormResults, Turns, gains_of
 from sw.compiler.lower.linear_results import LinearResults
 from sw.compiler.lower.norm import FusedNorm, RowSource
 from sw.compiler.lower.params import Params, keep_if_room
-from sw.compiler.lower.steps import GatedLinear, Step
+from sw.compiler.lower.steps import GatedLinear, NormedLinear, Step
 from sw.compiler.lower.tile import (
     RAMP_PARTS,
     LinearPlan,
@@ -35,7 +36,11 @@ __all__ = ["lower_linear"]
 
 
 def columns_of(context: Context, op: QuantLinear) -> Layout:
-    """Columns of a linear's products: its result's, or twice as many, gates among them."""
+    """Columns of a linear's products: its result's; or twice as many, gates among them; or head by
+    head."""
+    if isinstance(op, NormedLinear):
+        features = op.heads * op.norm.features
+        return replace(layout_of(context.config, features, op.heads), whole=True)
     layout = context.layout(op.out8 or op.out16 or "")
     if not isinstance(op, GatedLinear):
         return layout
@@ -123,6 +128,7 @@ class _Layer:
         order, features = self.layout.column_order(), self.layout.features
         self.first = Params(context, Memory.PARAM0, op.first, order, features, op.function)
         self.second = self.low = None
+        self.gains = gains_of(context, op) if isinstance(op, NormedLinear) else []
         if op.second is not None and op.out8 is not None:
             if op.second.shift.size == 1 and context.config.decoder:
                 self.second = Params.of_all(context, Memory.PARAM1, op.second)
@@ -136,7 +142,8 @@ class _Layer:
 
     @property
     def params(self) -> list[Params]:
-        return [p for p in (self.first, self.second, self.low) if p is not None]
+        stages = (self.first, self.second, self.low, *dict.fromkeys(self.gains))
+        return [p for p in stages if p is not None]
 
 
 def _load_weights(context: Context, layer: _Layer, n: tuple[int, int], k: tuple[int, int]) -> int:
@@ -204,6 +211,8 @@ def lower_linear(context: Context, step: Step, source: RowSource | None = None) 
     ]
     chunks = even_split(x.layout.panels, plan.k_panels, plan.k_unit)
     params = [p for layer in layers for p in layer.params] + (norm.params if norm else [])
+    turns = Turns(context) if any(isinstance(op, NormedLinear) for op in ops) else None
+    params += [turns.same] if turns else []
     keep_if_room(params, context.config.param_words)
     widest = max(norm.widest if norm else 0, *(_widest(context, layer) for layer in layers))
     if widest:
@@ -218,9 +227,7 @@ def lower_linear(context: Context, step: Step, source: RowSource | None = None) 
         done = 0
         for layer in layers:
             parts = even_split(layer.layout.column_panels, layer.panels, layer.layout.panel_unit)
-            results = LinearResults(
-                context, layer.op, layer.first, layer.second, layer.low, rows, norm, parts
-            )
+            results = _results(context, layer, rows, norm, parts, turns)
             for part in parts:
                 if source is not None:
                     ahead = min(plan.rows, x.rows - sum(rows))
@@ -230,7 +237,11 @@ def lower_linear(context: Context, step: Step, source: RowSource | None = None) 
                 _gemm_part(context, layer, tile, results, part, plan.k_unit, last, ramp)
                 ramp = False
                 done += part[1]
+                if turns is not None:
+                    turns.advance()
             results.finish()
+    if turns is not None:
+        turns.finish()
     for item in params:
         item.free_all()
     if context.staging is not None:
@@ -238,8 +249,25 @@ def lower_linear(context: Context, step: Step, source: RowSource | None = None) 
         context.staging = None
 
 
+def _results(
+    context: Context,
+    layer: _Layer,
+    rows: tuple[int, int],
+    norm: FusedNorm | None,
+    parts: list[tuple[int, int]],
+    turns: Turns | None,
+) -> LinearResults:
+    op, first, second = layer.op, layer.first, layer.second
+    if isinstance(op, NormedLinear):
+        assert turns is not None
+        return HeadNormResults(context, op, first, second, rows, layer.gains, turns)
+    return LinearResults(context, op, first, second, layer.low, rows, norm, parts)
+
+
 def _widest(context: Context, layer: _Layer) -> int:
     """Panels of the largest INT8 result that goes through a buffer."""
+    if isinstance(layer.op, NormedLinear):
+        return 2 * layer.panels * layer.layout.panels // layer.layout.column_panels
     names = [n for n in (layer.op.out8, layer.op.low8) if n and Form.A in context.forms(n)]
     if not names or all(Form.A in context.values[name].chip for name in names):
         return 0

@@ -6,7 +6,7 @@ from hw.config import AcceleratorConfig
 from sw.compiler.graph.operations import QuantAttention, QuantElementwise, QuantLinear
 from sw.compiler.lower.context import Context
 from sw.compiler.lower.linear import columns_of
-from sw.compiler.lower.steps import Step
+from sw.compiler.lower.steps import NormedLinear, Step
 from sw.compiler.lower.tile import QUERY_ROWS, plan_linear
 from sw.compiler.stream.allocate import DoesNotFit
 from sw.compiler.stream.layout import Form, align
@@ -51,7 +51,8 @@ def _need(context: Context, step: Step, resident: Resident) -> int:
         if step.norm is not None:
             panels = max(panels, outs[0].panels // 2)
             results = [step.norm.out8]
-        words = 3 * plan.rows * panels if any(map(staged, results)) else 0
+        passing = any(map(staged, results)) or any(isinstance(o, NormedLinear) for o in ops)
+        words = 3 * plan.rows * panels if passing else 0
         return wide * (words if x_resident else words + plan.rows * (x.panels + plan.k_panels))
     if isinstance(op, QuantAttention):
         panels = context.layout(op.out8).head_panels

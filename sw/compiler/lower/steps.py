@@ -22,6 +22,7 @@ from sw.compiler.graph.operations import (
     QuantElementwise,
     QuantGraph,
     QuantHead,
+    QuantHeadNorm,
     QuantInput,
     QuantLinear,
     QuantNorm,
@@ -30,13 +31,35 @@ from sw.compiler.graph.operations import (
 )
 from sw.compiler.stream.layout import Form
 
-__all__ = ["GatedLinear", "HeadsAttention", "Kind", "Step", "Steps", "group", "make_steps", "uses"]
+__all__ = [
+    "GatedLinear",
+    "HeadsAttention",
+    "Kind",
+    "NormedLinear",
+    "Step",
+    "Steps",
+    "group",
+    "make_steps",
+    "uses",
+]
 
 
 @dataclass(frozen=True)
 class GatedLinear(QuantLinear):
     """A linear whose outputs are gates and what they multiply, V of each in turn: `hw.isa`, VECTOR
     with `gated`. Its result has half as many features."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormedLinear(QuantLinear):
+    """A linear with the `QuantHeadNorm` behind it, of heads that follow each other in `weight`. In
+    its result the words of the heads take turns, as `HeadsAttention` wants them."""
+
+    norm: QuantHeadNorm
+
+    @property
+    def heads(self) -> int:
+        return len(self.norm.epsilon)
 
 
 @dataclass(frozen=True)

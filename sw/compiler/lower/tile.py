@@ -151,7 +151,7 @@ def plan_linear(
     k_panels = even_split(x.panels, max(most_panels, k_unit), k_unit)[0][1]
 
     most = min(c.accumulator_words // (2 * unit), 4095)
-    if norm:
+    if norm or any(out.whole for out in outs):
         most = min(most, c.row_slots // 2)
     if whole_rows:
         groups = outs[0].groups

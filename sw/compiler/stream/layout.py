@@ -78,6 +78,7 @@ class Layout:
 
     features: without padding. heads: 0, or padded head by head.
     gated: every other group of lanes is a gate, so a word of results takes twice its columns.
+    whole: heads are never cut in parts.
     panel_bytes: features in a word of forms A and K (R). head_panels: words of a head (of the
     whole tensor without heads). columns_per_head: GEMM columns of a head, a multiple of C.
     """
@@ -88,6 +89,7 @@ class Layout:
     columns: int
     lanes: int
     gated: bool = False
+    whole: bool = False
 
     @property
     def parts(self) -> int:
@@ -128,8 +130,9 @@ class Layout:
 
     @property
     def panel_unit(self) -> int:
-        """Output tiles that a part of the GEMM must be a multiple of, to end with a word."""
-        if self.contiguous:
+        """Output tiles that a part of the GEMM must be a multiple of, to end with a word (or with
+        a head)."""
+        if self.contiguous and not self.whole:
             word = 2 * self.rows if self.gated else self.rows
             return word // math.gcd(word, self.columns)
         return self.head_columns // self.columns

@@ -28,4 +28,5 @@ def random_shape(rng: np.random.Generator, largest: int = 40) -> DecoderShape:
         rms=bool(rng.integers(4)),
         turns=bool(rng.integers(4)),
         positions=bool(rng.integers(2)),
+        head_norms=bool(rng.integers(2)),
     )

@@ -4,6 +4,8 @@ A score is `q . k * scale * log2(e)` octaves. With `sq * sk * 256 * scale * log2
 units sq of a head's q and sk of its k, of which scores see the 256th, the integer scores need a
 shift of g - 8 only. Values are centred at what they are at position 0, where many models look when
 nothing else matters: it is exact then. The centre passes through the average unchanged.
+
+Norms of heads work on 16 bits with a unit for each head, which they cancel.
 """
 
 from __future__ import annotations
@@ -12,19 +14,23 @@ import math
 
 import numpy as np
 
-from hw.isa import SCALE_FRACTION_BITS, SCORE_FRACTION_BITS
+from hw.isa import NORM_FRACTION_BITS, SCALE_FRACTION_BITS, SCORE_FRACTION_BITS
 from hw.vector.golden import Affine
 from sw.compiler.errors import CompileError
 from sw.compiler.graph.operations import (
     Cache,
     FloatAttention,
+    FloatLayerNorm,
     FloatRotate,
     QuantCachedAttention,
+    QuantHeadNorm,
     QuantLinear,
 )
+from sw.compiler.quantise.affines import make_affine
 from sw.compiler.quantise.decoder.linear import finest_units, rounded_linear
 from sw.compiler.quantise.decoder.plan import AttentionStage, Projection
-from sw.compiler.quantise.decoder.state import OPERAND_LEVELS, State
+from sw.compiler.quantise.decoder.state import OPERAND_LEVELS, STREAM_LEVELS, State
+from sw.compiler.quantise.decoder.stream import EPSILON_LIMIT
 from sw.compiler.quantise.ranges import LEVELS
 
 __all__ = ["quantise_attention"]
@@ -117,10 +123,9 @@ class _Attention:
         return q_unit, k_unit, tuple(int(e) - SCORE_FRACTION_BITS for e in exponent)
 
     def project(self, kind: str, part: Projection, order: np.ndarray, unit: np.ndarray) -> str:
-        """q or k: 16 bits, rotated. unit: of each head."""
+        """q or k: 16 bits, normalised and rotated as they are. unit: of each head."""
         state, name = self.state, f"{self.op.name}.{kind}"
-        of_feature = np.repeat(unit, len(order) // len(unit))
-        integers, first = rounded_linear(state, part.linear, of_feature, order=order)
+        of_feature = np.repeat(unit, self.dim)
         second = angles = None
         if part.rotate is not None:
             angles = _angles(state, part.rotate, self.dim)
@@ -128,10 +133,44 @@ class _Attention:
             second = Affine(np.zeros_like(shift), np.int64(1) << (shift - 1), shift)
         out = state.add_tensor(name, 16, of_feature, np.zeros(len(order)))
         place, x = part.linear.place, part.linear.x
+        if part.norm is None:
+            integers, first = rounded_linear(state, part.linear, of_feature, order=order)
+            state.emit(
+                QuantLinear(x, integers, first, second=second, out8=out, place=place, angles=angles)
+            )
+            return out
+        sums_unit = self.sums_unit(part, part.norm)
+        of_sums = np.repeat(sums_unit, self.dim)
+        integers, first = rounded_linear(state, part.linear, of_sums, order=order)
+        sums = state.add_tensor(f"{name}.sums", 16, of_sums, np.zeros(len(order)))
+        state.emit(QuantLinear(x, integers, first, out16=sums, place=place))
+        epsilon = part.norm.epsilon * self.dim**2 / sums_unit**2
         state.emit(
-            QuantLinear(x, integers, first, second=second, out8=out, place=place, angles=angles)
+            QuantHeadNorm(
+                sums,
+                self.dim,
+                tuple(round(e) for e in epsilon),
+                self.gain(part.norm, order, of_feature),
+                out,
+                angles,
+                second,
+                part.norm.place,
+                part.norm.rms,
+            )
         )
         return out
+
+    def sums_unit(self, part: Projection, norm: FloatLayerNorm) -> np.ndarray:
+        """Unit of each head in front of its norm, with which epsilon has 32 bits."""
+        x = self.state.seen_value(part.linear.name)
+        by_head = np.abs(x.reshape(len(x), -1, self.dim)).max(axis=(0, 2)).astype(np.float64)
+        unit = np.maximum(by_head, 1e-6) * self.state.options.margin / STREAM_LEVELS
+        return np.maximum(unit, self.dim * math.sqrt(norm.epsilon / EPSILON_LIMIT))
+
+    def gain(self, norm: FloatLayerNorm, order: np.ndarray, unit: np.ndarray) -> Affine:
+        """From a norm's result to integers, of features in `order`."""
+        gain, bias = (a.astype(np.float64)[order % self.dim] for a in (norm.gain, norm.bias))
+        return make_affine(gain * 2.0**-NORM_FRACTION_BITS / unit, bias / unit, norm.place)
 
     def values(self) -> str:
         """v: 8 bits, a unit and a centre for each feature."""

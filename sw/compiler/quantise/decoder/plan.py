@@ -62,10 +62,15 @@ class NormStage:
 
 @dataclass(frozen=True)
 class Projection:
-    """q, k or v of an attention, maybe rotated."""
+    """q or k of an attention; its heads maybe normalised, then maybe rotated."""
 
     linear: FloatLinear
+    norm: FloatLayerNorm | None
     rotate: FloatRotate | None
+
+    @property
+    def ops(self) -> tuple[FloatOp, ...]:
+        return tuple(op for op in (self.linear, self.norm, self.rotate) if op is not None)
 
 
 @dataclass(frozen=True)
@@ -161,33 +166,39 @@ class _Planner:
                 "result of an attention, a gate or an activation"
             )
 
-    def projection(self, name: str, op: FloatAttention, what: str) -> Projection:
-        source = self.by_name[name]
+    def projection(self, name: str, heads: int, op: FloatAttention, what: str) -> Projection:
+        norm = rotate = None
+        reader, source = op, self.by_name[name]
+        if isinstance(source, FloatRotate):
+            self._read_once(source)
+            reader = rotate = source
+            source = self.by_name[source.x]
         if isinstance(source, FloatLayerNorm):
-            raise CompileError(
-                f"{what} of the attention at {op.place} is normalised by itself at "
-                f"{source.place}: the accelerator normalises rows of the residual stream only"
-            )
-        if not isinstance(source, FloatRotate):
-            return Projection(self.linear(name, op, what), None)
-        if self.readers[name] != 1:
-            raise CompileError(f"the rotation at {source.place} is read twice")
-        inner = self.by_name[source.x]
-        if isinstance(inner, FloatLayerNorm):
-            return self.projection(source.x, op, what)
-        return Projection(self.linear(source.x, source, what), source)
+            self._read_once(source)
+            if max(source.heads, 1) != heads:
+                raise CompileError(
+                    f"{what} of the attention at {op.place} is normalised over all its heads "
+                    f"together at {source.place}: decoders have norms of each head only"
+                )
+            reader = norm = source
+            source = self.by_name[source.x]
+        return Projection(self.linear(source.name, reader, what), norm, rotate)
+
+    def _read_once(self, op: FloatRotate | FloatLayerNorm) -> None:
+        if self.readers[op.name] != 1 or op.name == self.output:
+            raise CompileError(f"the result of the {kind_of(op)} at {op.place} is read twice")
 
     def attention(self, op: FloatAttention) -> AttentionStage:
         if not op.causal or op.mask is not None or op.bias is not None:
             kind = "a mask" if op.mask is not None else "a bias" if op.bias is not None else "all"
             reason = "looks at keys behind its queries" if kind == "all" else f"has {kind}"
             raise CompileError(f"the attention at {op.place} {reason}: a decoder's is causal")
-        q, k = self.projection(op.q, op, "q"), self.projection(op.k, op, "k")
+        q = self.projection(op.q, op.heads, op, "q")
+        k = self.projection(op.k, op.kv_heads or op.heads, op, "k")
         if (q.rotate is None) != (k.rotate is None):
             raise CompileError(f"of the attention at {op.place} only one of q and k is rotated")
         v = self.linear(op.v, op, "v")
-        rotations = tuple(p.rotate for p in (q, k) if p.rotate is not None)
-        return AttentionStage(op, q, k, v, (q.linear, k.linear, *rotations, v, op))
+        return AttentionStage(op, q, k, v, (*q.ops, *k.ops, v, op))
 
     def gate(self, op: FloatMultiply) -> GatedStage:
         sides = [(op.x, op.y), (op.y, op.x)]
@@ -214,9 +225,7 @@ class _Planner:
 
     def norm(self, op: FloatLayerNorm) -> NormStage | None:
         if op.x not in self.stream:
-            if op.heads or not isinstance(self.by_name[op.x], FloatLinear):
-                return None  # refused where it is read, by what it is for
-            raise CompileError(f"the norm at {op.place} is not of the residual stream")
+            return None  # of queries or keys; refused where it is read if of something else
         if op.heads:
             raise CompileError(f"the norm at {op.place} is of parts of the residual stream")
         head = self.by_name.get(self.output)

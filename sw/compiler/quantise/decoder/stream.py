@@ -15,7 +15,7 @@ from sw.compiler.quantise.decoder.plan import EmbeddingStage, NormStage
 from sw.compiler.quantise.decoder.state import STREAM_LEVELS, State
 from sw.compiler.quantise.ranges import LEVELS
 
-__all__ = ["exponent_for", "quantise_embedding", "quantise_norm"]
+__all__ = ["EPSILON_LIMIT", "exponent_for", "quantise_embedding", "quantise_norm"]
 
 EPSILON_LIMIT = (1 << 32) - 1
 MANTISSAS = 32

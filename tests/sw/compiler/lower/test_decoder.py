@@ -13,7 +13,12 @@ from hw.isa import COMMANDS, Opcode, Region, decode
 from sw.bench.decoders import DecoderShape, decoder
 from sw.compiler.errors import CompileError, InputError
 from sw.compiler.graph.decoder import Selection, new_state, run_pass
-from sw.compiler.graph.operations import QuantCachedAttention, QuantHead
+from sw.compiler.graph.operations import (
+    QuantCachedAttention,
+    QuantHead,
+    QuantHeadNorm,
+    QuantOp,
+)
 from sw.compiler.lower.decoder import lower_decoder
 from sw.compiler.program.decoder_program import DecoderProgram, Entry, Register
 from sw.golden.machine import GoldenMachine
@@ -126,8 +131,9 @@ def caches(program: DecoderProgram, machine: Machine) -> np.ndarray:
     return machine.workspace[:smallest]
 
 
-def test_passes_of_any_size_leave_the_same_caches() -> None:
-    graph = decoder(SHAPE)
+@pytest.mark.parametrize("head_norms", [False, True])
+def test_passes_of_any_size_leave_the_same_caches(head_norms: bool) -> None:
+    graph = decoder(dataclasses.replace(SHAPE, head_norms=head_norms))
     program = lower_decoder(graph, "tiny", (1, 4, 8, 32))
     ids = np.random.default_rng(SEED).integers(0, SHAPE.vocabulary, 32)
     images, selections = [], []
@@ -142,6 +148,66 @@ def test_passes_of_any_size_leave_the_same_caches() -> None:
         np.testing.assert_array_equal(image, images[0])
         assert (found.indices[-1] == selections[0].indices[-1]).all()
         assert (found.total[-1] == selections[0].total[-1]).all()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_one_of_queries_and_keys_may_be_normalised(name: str) -> None:
+    """Layers in turn: keys alone, queries alone; heads that fill neither words nor tiles."""
+    shape = dataclasses.replace(SHAPE, head_norms=True, layers=2, dim=18, heads=6)
+    graph = decoder(shape)
+    norms = [op for op in graph.ops if isinstance(op, QuantHeadNorm)]
+    plain = {norms[0].x: norms[0], norms[3].x: norms[3]}  # q of layer 0, k of layer 1
+
+    def changed(op: QuantOp) -> QuantOp:
+        norm = plain.get(getattr(op, "out16", None) or "")
+        if norm is None:
+            return op
+        fields = {"out16": None, "out8": norm.out8, "second": norm.second, "angles": norm.angles}
+        return dataclasses.replace(op, **fields)  # pyright: ignore[reportArgumentType]
+
+    kept = [op for op in graph.ops if not any(op is norm for norm in plain.values())]
+    graph.ops = [changed(op) for op in kept]
+    machine, state = Machine(lower_decoder(graph, CONFIGS[name], PASSES)), new_state(graph)
+    rng = np.random.default_rng(SEED)
+    for size in (3, 20, 1, 8):
+        ids = rng.integers(0, shape.vocabulary, size)
+        found = machine.run(state.position, ids)
+        assert_same(found, run_pass(graph, state, ids)[0], f"{name}, {size} tokens")
+
+
+def test_more_words_of_a_head_than_a_command_has_rows() -> None:
+    """64 rows of 64 words: the product that copies them is cut in two."""
+    config = AcceleratorConfig(
+        name="deep",
+        rows=4,
+        columns=4,
+        lanes=2,
+        bus_bytes=4,
+        activation_words=65536,
+        weight_words=16384,
+        residual_words=32768,
+        accumulator_words=32768,
+        decoder=True,
+    )
+    shape = DecoderShape(
+        hidden=4,
+        heads=1,
+        kv_heads=1,
+        dim=256,
+        ffn=4,
+        layers=1,
+        vocabulary=30,
+        context=130,
+        head_norms=True,
+    )
+    graph = decoder(shape)
+    program = lower_decoder(graph, config, (1, 128))
+    commands = [decode(word.tobytes()) for word in program.entries[128].commands.reshape(-1, 32)]
+    rows = [c.values["rows"] for c in commands if c.opcode == Opcode.GEMM]
+    assert max(rows) == 63 * 64
+    machine, state = Machine(program), new_state(graph)
+    ids = np.random.default_rng(SEED).integers(0, shape.vocabulary, 128)
+    assert_same(machine.run(1, ids), run_pass(graph, state, ids)[0], "128 tokens")
 
 
 def test_equal_logits_are_selected_in_order_and_summed() -> None:

@@ -15,6 +15,7 @@ from hw.isa import Function
 from sw.bench.perplexity import INTEGERS, compare, integer_log_probabilities
 from sw.compiler.capture.decoder import capture_decoder
 from sw.compiler.errors import CompileError
+from sw.compiler.graph.float_executor import run_float
 from sw.compiler.graph.operations import (
     FloatAttention,
     FloatGraph,
@@ -29,6 +30,7 @@ from sw.compiler.graph.operations import (
     QuantHead,
     QuantLinear,
 )
+from sw.compiler.graph.rows import Rows
 from sw.compiler.lower.decoder import lower_decoder
 from sw.compiler.quantise.decoder import quantise_decoder
 
@@ -68,6 +70,8 @@ def model(family: str = "Llama", **changes) -> torch.nn.Module:
         for key, value in module.named_parameters():
             if key.endswith("bias"):
                 value.normal_(0, SPREAD)
+            elif key.endswith(("q_norm.weight", "k_norm.weight")):
+                value.uniform_(0.5, 2)
     return module
 
 
@@ -105,15 +109,42 @@ def test_llama(prefix):
         ("Llama", {"attention_bias": True, "num_key_value_heads": 6}, 3),
         ("Qwen2", {}, 3),
         ("GPT2", {"n_embd": 48, "n_head": 6, "n_layer": 2, "n_inner": 80, "n_positions": 48}, 3),
+        ("Qwen3", {}, 3),
+        (
+            "Qwen3",
+            {"hidden_size": 50, "head_dim": 22, "num_key_value_heads": 1, "rms_norm_eps": 0.1},
+            3,
+        ),
+        ("Qwen3", {"num_attention_heads": 1, "num_key_value_heads": 1, "attention_bias": True}, 3),
     ],
 )
 def test_families(family, changes, most):
-    """Biases, attention without shared keys; layer norms, learned positions and GELU."""
+    """Biases, attention without shared keys; layer norms, learned positions and GELU; norms of
+    each head of q and k."""
     module = model(family, **changes)
     graph = quantise_decoder(
         capture_decoder(module, context=CONTEXT), sequences(8), context=CONTEXT, prefix=(START,)
     )
     assert divergence(module, graph) < most
+
+
+def test_layer_norms_of_heads():
+    """With a mean and a bias, as no family of transformers has them."""
+    rng = np.random.default_rng(0)
+    exact = capture_decoder(model("Qwen3", num_hidden_layers=1), context=CONTEXT)
+
+    def centred(op):
+        if not isinstance(op, FloatLayerNorm) or not op.heads:
+            return op
+        return replace(op, rms=False, bias=rng.normal(0, 1, len(op.gain)).astype(np.float32))
+
+    exact = replace(exact, ops=[centred(op) for op in exact.ops])
+    graph = quantise_decoder(exact, sequences(8), context=CONTEXT, prefix=(START,))
+    text = sequences(1, seed=1)[0]
+    values = run_float(exact, {exact.inputs[0].name: np.array(text)}, Rows((len(text),)))
+    wanted = torch.from_numpy(values[exact.outputs[0][0]][1:]).double().log_softmax(-1)
+    found = integer_log_probabilities(graph, text)
+    assert 1000 * (wanted.exp() * (wanted - found)).sum(-1).mean() < 3
 
 
 def test_a_first_token_unlike_all_others_is_a_prefix():
@@ -266,9 +297,23 @@ def test_what_is_no_decoder_is_refused(change, text):
         quantise_decoder(changed(change), sequences(2), context=CONTEXT, prefix=(START,))
 
 
-def test_norms_of_queries_and_keys_are_refused():
-    exact = capture_decoder(model("Qwen3"), context=CONTEXT)
-    with pytest.raises(CompileError, match=r"q of the attention at .* is normalised by itself"):
+@pytest.mark.parametrize(
+    ("family", "text"),
+    [
+        (
+            "Olmo2",
+            r"q of the attention at .* is normalised over all its heads together at .*q_norm",
+        ),
+        (
+            "HunYuanDenseV1",
+            r"q of the layernorm at .* is no linear's result but that of the rotate",
+        ),
+    ],
+)
+def test_other_norms_of_queries_and_keys_are_refused(family, text):
+    """Over all heads at once, and behind the rotation."""
+    exact = capture_decoder(model(family, num_hidden_layers=1), context=CONTEXT)
+    with pytest.raises(CompileError, match=text):
         quantise_decoder(exact, sequences(2), context=CONTEXT, prefix=(START,))
 
 
