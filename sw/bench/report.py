@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Mapping
 from pathlib import Path
 
 from sim.cache import ROOT
 from sim.files import write_atomically
+from sw.bench.decoder_rows import decoder_lines, load
 from sw.bench.published import FIELD
-from sw.bench.results import Results
+from sw.bench.results import Measurement, Results
 from sw.bench.suite import COMMAND_SHARE, MODEL_ERROR, ROWS, SAVINGS, SWEEPS
 from sw.bench.tables import (
     field_table,
@@ -123,14 +125,17 @@ def _commands(results: Results) -> list[str]:
     return ["", "```", *rows, *savings, "```"]
 
 
-def page(results: Results, pictures: set[str]) -> str:
-    """The page. pictures: names of those that exist."""
+def page(
+    results: Results, pictures: set[str], decoders: Mapping[str, Measurement] | None = None
+) -> str:
+    """The page. pictures: names of those that exist. decoders: passes of language models."""
     lines = ["# Benchmarks", "", HOW, "", "## Rows", "", TABLE, ""]
     lines += [*row_table(results), "", _worst(results), *_mixed(results), *_missing(results), ""]
     lines += _picture("utilisation", "What each row reaches, against its target", pictures)
     savings = saving_table(results)
     if len(savings) > 2:
         lines += ["## Weight formats", "", SAVINGS_TEXT, "", *savings, ""]
+    lines += decoder_lines(decoders or {})
     lines += ["## Where the cycles go", "", STALLS, ""]
     lines += [*stall_table(results), ""]
     lines += _picture("stalls", "Cycles by cause, adding up to 100%", pictures)
@@ -167,5 +172,5 @@ def write_report(results: Results, target: Path = PAGE) -> list[Path]:
     from sw.bench.pictures import draw
 
     drawn = draw(results, target.parent / PICTURES)
-    write_atomically(target, page(results, {path.stem for path in drawn}).encode())
+    write_atomically(target, page(results, {path.stem for path in drawn}, load()).encode())
     return [target, *drawn]

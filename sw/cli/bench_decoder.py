@@ -173,6 +173,9 @@ def _sequence(config: str, prompt: str, tokens: int, json_file: str | None, **op
         program = generator.program()
         ids = generator.model.tokens(prompt)[len(program.prefix) :]
         passes = list(measure_sequence(program, ids, tokens, step=step, **options))
+    for item in passes:
+        known = item["next"] >= 0
+        item["text"] = generator.model.tokenizer.decode([item["next"]]) if known else ""
     table = Table(title=f"SmolLM2-135M-Instruct on {program.config.name}: {len(ids)} tokens read")
     for name in ("tokens", "at", "cycles", "of the memory", "equal to golden", "next"):
         table.add_column(name, justify="right")
@@ -183,7 +186,7 @@ def _sequence(config: str, prompt: str, tokens: int, json_file: str | None, **op
             f"{item['cycles']:,}",
             f"{item['bandwidth_share']:.1%}",
             "yes" if item["bit_exact"] else "[red]NO[/]",
-            "" if item["next"] < 0 else repr(generator.model.tokenizer.decode([item["next"]])),
+            repr(item["text"]) if item["text"] else "",
         )
     show(table)
     write_json(json_file, {"prompt": prompt, "passes": passes})
