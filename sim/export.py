@@ -43,6 +43,9 @@ _FIRST_VALUE = re.compile(r"^  reg (\\\$auto\$verilog_backend\S+ ) = 0;$", re.M)
 
 _ROOT = Path(__file__).resolve().parent.parent
 
+SIMULATED = (_ROOT / "hw" / "systolic" / "array.sv",)
+"""Modules that `Technology.SIMULATION` puts in the place of others."""
+
 
 class ExportError(RuntimeError):
     """The accelerator could not be converted; the text has the end of the traceback."""
@@ -120,7 +123,7 @@ def exported(
 def _source_hash(folders: list[str], call: str) -> str:
     digest = hashlib.sha256(importlib.metadata.version("amaranth").encode())
     sources = [path for folder in folders for path in sorted((_ROOT / folder).rglob("*.py"))]
-    for path in [*sources, Path(__file__)]:
+    for path in [*sources, *SIMULATED, Path(__file__)]:
         digest.update(str(path.relative_to(_ROOT)).encode() + b"\0" + path.read_bytes())
     digest.update(call.encode())
     return digest.hexdigest()[:32]
@@ -137,6 +140,8 @@ def _main() -> None:
     module, _, function = factory.partition(":")
     component = getattr(importlib.import_module(module), function)(**arguments)
     sys.stdout.write(component_verilog(component, platform=Technology(technology)))
+    if technology == Technology.SIMULATION.value:
+        sys.stdout.writelines(path.read_text() for path in SIMULATED)
 
 
 if __name__ == "__main__":
