@@ -43,7 +43,7 @@ _FIRST_VALUE = re.compile(r"^  reg (\\\$auto\$verilog_backend\S+ ) = 0;$", re.M)
 
 _ROOT = Path(__file__).resolve().parent.parent
 
-SIMULATED = (_ROOT / "hw" / "systolic" / "array.sv",)
+SIMULATED = (_ROOT / "hw/systolic/array.sv", _ROOT / "hw/cells/clock_gate.sv")
 """Modules that `Technology.SIMULATION` puts in the place of others."""
 
 
