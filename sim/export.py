@@ -28,7 +28,7 @@ from amaranth.back import verilog
 from amaranth.hdl import ValueCastable
 from amaranth.lib import wiring
 
-from hw.cells.technology import Technology
+from hw.cells.technology import Technology, technology_of
 from hw.config import AcceleratorConfig
 from sim.cache import kept
 
@@ -44,7 +44,7 @@ _FIRST_VALUE = re.compile(r"^  reg (\\\$auto\$verilog_backend\S+ ) = 0;$", re.M)
 _ROOT = Path(__file__).resolve().parent.parent
 
 SIMULATED = (_ROOT / "hw/systolic/array.sv", _ROOT / "hw/cells/clock_gate.sv")
-"""Modules that `Technology.SIMULATION` puts in the place of others."""
+"""Modules that components instantiate with `Technology.SIMULATION`."""
 
 
 class ExportError(RuntimeError):
@@ -52,7 +52,10 @@ class ExportError(RuntimeError):
 
 
 def component_verilog(component: Any, name: str = TOP, platform: Any = None) -> str:
-    """Verilog of a `wiring.Component` with single underscores in its port names."""
+    """Verilog of a `wiring.Component` with single underscores in its port names.
+
+    platform: a `Technology`, or what else Amaranth hands to `elaborate`.
+    """
     ports = {}
     for path, member, value in component.signature.flatten(component):
         if isinstance(value, ValueCastable):
@@ -63,7 +66,10 @@ def component_verilog(component: Any, name: str = TOP, platform: Any = None) -> 
             direction.Input if member.flow == wiring.In else direction.Output,
         )
     text = verilog.convert(component, name=name, platform=platform, ports=ports, emit_src=False)
-    return _starting_at_time_0(text)
+    text = _starting_at_time_0(text)
+    if technology_of(platform) is Technology.SIMULATION:
+        text += "".join("\n" + path.read_text() for path in SIMULATED)
+    return text
 
 
 def _starting_at_time_0(text: str) -> str:
@@ -140,8 +146,6 @@ def _main() -> None:
     module, _, function = factory.partition(":")
     component = getattr(importlib.import_module(module), function)(**arguments)
     sys.stdout.write(component_verilog(component, platform=Technology(technology)))
-    if technology == Technology.SIMULATION.value:
-        sys.stdout.writelines(path.read_text() for path in SIMULATED)
 
 
 if __name__ == "__main__":

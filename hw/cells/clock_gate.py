@@ -23,9 +23,7 @@ GATED = ("lanes",)
 """Clock domains of such units, beside `sync`."""
 
 
-def gated(
-    m: Module, platform: Any, part: Any, domain: str, *, busy: Value, linger: int
-) -> Any:
+def gated(m: Module, platform: Any, part: Any, domain: str, *, busy: Value, linger: int) -> Any:
     """`part`, which gets a clock in cycles that end with `busy`, in `linger` more, and in as many
     after a reset. The rest must not notice: without a clock its registers keep what they hold.
 

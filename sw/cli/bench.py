@@ -16,6 +16,7 @@ from sw.bench.measure import STALLS, measure, measure_program
 from sw.bench.results import Measurement
 from sw.cli.bench_decoder import decode, prefill, smollm2
 from sw.cli.bench_fpga import area, board
+from sw.cli.bench_simulator import simulator
 from sw.cli.bench_suite import all_rows, baseline, sparsity, table
 from sw.cli.common import OUTPUT_FILE, config_option, memory_options, steps, write_json
 from sw.cli.screen import show
@@ -223,4 +224,5 @@ def minilm(tokens: int, **options: Any) -> None:
 bench.section("One workload", gemm, attention, encoder, minilm, program_)
 bench.section("Language models", decode, prefill, smollm2)
 bench.section("The whole list", all_rows, table, baseline, sparsity)
+bench.section("The simulator", simulator)
 bench.section("FPGA", area, board)

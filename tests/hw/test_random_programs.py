@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from hw.accelerator import Accelerator
+from hw.cells.technology import Technology
 from hw.config import PRESETS, AcceleratorConfig
 from hw.isa import COMMAND_BYTES, REGISTERS, Region
 from hw.registers import (
@@ -89,11 +90,15 @@ def run_program(model: Model, golden: GoldenMachine, program: RandomProgram) -> 
     return counters
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_random_programs(shape):
+@pytest.mark.parametrize(
+    ("shape", "technology"),
+    [*((shape, Technology.SIMULATION) for shape in SHAPES), ("tiny", Technology.PORTABLE)],
+)
+def test_random_programs(shape, technology):
     config = SHAPES[shape]
     # Where a wait is missing, data that collide in a memory are spoilt, not merely old.
-    verilog = component_verilog(Accelerator(config, poison_collisions=True))
+    accelerator = Accelerator(config, poison_collisions=True)
+    verilog = component_verilog(accelerator, platform=technology)
     built = build_model(verilog, cxx_flags=FLAGS)
     golden = GoldenMachine(config)
     stalls = latency = 0
