@@ -91,10 +91,13 @@ def run_program(model: Model, golden: GoldenMachine, program: RandomProgram) -> 
 
 
 @pytest.mark.parametrize(
-    ("shape", "technology"),
-    [*((shape, Technology.SIMULATION) for shape in SHAPES), ("tiny", Technology.PORTABLE)],
+    ("shape", "technology", "programs"),
+    [
+        *((shape, Technology.SIMULATION, 120) for shape in SHAPES),
+        ("tiny", Technology.PORTABLE, 40),
+    ],
 )
-def test_random_programs(shape, technology):
+def test_random_programs(shape, technology, programs):
     config = SHAPES[shape]
     # Where a wait is missing, data that collide in a memory are spoilt, not merely old.
     accelerator = Accelerator(config, poison_collisions=True)
@@ -103,7 +106,7 @@ def test_random_programs(shape, technology):
     golden = GoldenMachine(config)
     stalls = latency = 0
     model = None
-    for number in range(120):
+    for number in range(programs):
         rng = random.Random(SEED + number)
         if number % 10 == 0:
             # Several programs without a hardware reset between them.
