@@ -6,6 +6,7 @@ from amaranth import Module, ResetInserter, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.cells.clock_gate import GATED
 from hw.config import AcceleratorConfig
 from hw.control.front_end import FrontEnd
 from hw.control.scoreboard import UNITS
@@ -156,7 +157,7 @@ class Core(wiring.Component):
             reset = Signal(name=f"reset_{name}", attrs={"keep": 1})
             halt = Signal(name=f"halt_{name}", attrs={"keep": 1}, init=1)
             m.d.sync += [reset.eq(self.i_reset), halt.eq(self.i_halt)]
-            m.submodules[name] = ResetInserter(reset)(part)
+            m.submodules[name] = ResetInserter(dict.fromkeys(("sync", *GATED), reset))(part)
             if part is not stalls:
                 m.d.comb += part.i_halt.eq(halt)
 

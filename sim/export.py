@@ -28,7 +28,7 @@ from amaranth.back import verilog
 from amaranth.hdl import ValueCastable
 from amaranth.lib import wiring
 
-from hw.cells.technology import Technology
+from hw.cells.technology import Technology, technology_of
 from hw.config import AcceleratorConfig
 from sim.cache import kept
 
@@ -43,13 +43,19 @@ _FIRST_VALUE = re.compile(r"^  reg (\\\$auto\$verilog_backend\S+ ) = 0;$", re.M)
 
 _ROOT = Path(__file__).resolve().parent.parent
 
+SIMULATED = (_ROOT / "hw/systolic/array.sv", _ROOT / "hw/cells/clock_gate.sv")
+"""Modules that components instantiate with `Technology.SIMULATION`."""
+
 
 class ExportError(RuntimeError):
     """The accelerator could not be converted; the text has the end of the traceback."""
 
 
 def component_verilog(component: Any, name: str = TOP, platform: Any = None) -> str:
-    """Verilog of a `wiring.Component` with single underscores in its port names."""
+    """Verilog of a `wiring.Component` with single underscores in its port names.
+
+    platform: a `Technology`, or what else Amaranth hands to `elaborate`.
+    """
     ports = {}
     for path, member, value in component.signature.flatten(component):
         if isinstance(value, ValueCastable):
@@ -60,7 +66,10 @@ def component_verilog(component: Any, name: str = TOP, platform: Any = None) -> 
             direction.Input if member.flow == wiring.In else direction.Output,
         )
     text = verilog.convert(component, name=name, platform=platform, ports=ports, emit_src=False)
-    return _starting_at_time_0(text)
+    text = _starting_at_time_0(text)
+    if technology_of(platform) is Technology.SIMULATION:
+        text += "".join("\n" + path.read_text() for path in SIMULATED)
+    return text
 
 
 def _starting_at_time_0(text: str) -> str:
@@ -120,7 +129,7 @@ def exported(
 def _source_hash(folders: list[str], call: str) -> str:
     digest = hashlib.sha256(importlib.metadata.version("amaranth").encode())
     sources = [path for folder in folders for path in sorted((_ROOT / folder).rglob("*.py"))]
-    for path in [*sources, Path(__file__)]:
+    for path in [*sources, *SIMULATED, Path(__file__)]:
         digest.update(str(path.relative_to(_ROOT)).encode() + b"\0" + path.read_bytes())
     digest.update(call.encode())
     return digest.hexdigest()[:32]

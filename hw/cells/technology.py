@@ -1,4 +1,4 @@
-"""Which FPGA family a component is built for: `elaborate` asks its `platform`."""
+"""What a component is built for: `elaborate` asks its `platform`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ __all__ = ["Technology", "technology_of"]
 
 
 class Technology(enum.Enum):
-    """Families that have cells of their own here. PORTABLE: plain RTL, for simulation and ASICs.
+    """FPGA families that have cells of their own here. PORTABLE: plain RTL, also for ASICs.
+    SIMULATION: the same cycles, described as it simulates fast (docs/verification.md).
 
     A member may be given as `platform` to Amaranth's conversion to Verilog.
     """
 
     PORTABLE = "portable"
+    SIMULATION = "simulation"
     ECP5 = "ecp5"
     ICE40 = "ice40"
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Cat, Module, Mux, Signal, signed, unsigned
+from amaranth import Cat, ClockSignal, Const, Instance, Module, Mux, Signal, signed, unsigned
 from amaranth.hdl import ValueLike
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.cells.technology import Technology, technology_of
 from hw.columns import GROUP, copies, register
 from hw.config import AcceleratorConfig
 from hw.delay import DelayLine
@@ -137,6 +138,44 @@ class SystolicArray(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        if technology_of(platform) is Technology.SIMULATION:
+            self._simulated(m)
+        else:
+            self._portable(m)
+        return m
+
+    def _simulated(self, m: Module) -> None:
+        """As in array.sv, which `sim.export` adds."""
+        c, zero = self.config, Const(0, 1)
+        psum = Signal(data.ArrayLayout(signed(32), c.columns))
+        m.submodules.array = Instance(
+            "weft_systolic_array",
+            p_ROWS=c.rows,
+            p_COLUMNS=c.columns,
+            p_WORD_BYTES=c.weight_bytes,
+            p_SPARSE=int(c.sparse),
+            p_INT4=int(c.int4),
+            p_DECODER=int(c.decoder),
+            p_LATENCY=self.latency,
+            i_clk=ClockSignal(),
+            i_activation=Cat(*self.activation),
+            i_is_unsigned=self.is_unsigned,
+            i_is_sparse=self.is_sparse,
+            i_swap=self.swap,
+            i_is_high=self.is_high if c.decoder else zero,
+            i_is_low=self.is_low if c.decoder else zero,
+            i_entry_valid=self.entry_valid,
+            i_entry_first=self.entry.first,
+            i_entry_by_column=self.entry.by_column,
+            i_entry_two_rows=self.entry.two_rows if c.int4 else zero,
+            i_entry_word=self.entry.word,
+            i_entry_word_1=self.entry.word_1 if c.int4 else Const(0, 8 * c.columns),
+            i_entry_index=self.entry.index if c.sparse else Const(0, 4 * c.columns),
+            o_psum=psum,
+        )
+        m.d.comb += [self.psum[i].eq(psum[i]) for i in range(c.columns)]
+
+    def _portable(self, m: Module) -> None:
         c = self.config
         pairs, columns = c.rows // 2, c.columns
 
@@ -204,7 +243,6 @@ class SystolicArray(wiring.Component):
         # A register more, which may lie beside the accumulator.
         for column in range(columns):
             m.d.comb += self.psum[column].eq(register(m, sums[column], f"sum_{column}"))
-        return m
 
     def _joined(self, m: Module, sums: list[ValueLike]) -> list[ValueLike]:
         """Sums of low bytes with those of the high bytes in front of them."""

@@ -6,6 +6,7 @@ from amaranth import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.cells.clock_gate import gated
 from hw.config import AcceleratorConfig
 from hw.interfaces import (
     ReadPort,
@@ -129,7 +130,10 @@ class VectorUnit(wiring.Component):
         m.submodules.rows = rows
         m.submodules.words = words
         m.submodules.sequencer = sequencer
-        m.submodules.pipeline = pipeline
+        # A few cycles more than a group takes: what follows from its end ends too.
+        m.submodules.pipeline = gated(
+            m, platform, pipeline, "lanes", busy=sequencer.o_valid, linger=pipeline.latency + 7
+        )
         m.submodules.statistics = statistics
         m.submodules.softmax = softmax
         connect, flipped = wiring.connect, wiring.flipped

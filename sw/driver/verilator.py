@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from hw.cells.technology import Technology
 from hw.config import AcceleratorConfig
 from hw.isa import Region
 from sim.compiler import NoCompilerError, find_compiler
@@ -35,6 +36,8 @@ class VerilatorDevice(Device):
     stall_seed: a number for random stalls on all bus channels, None for none.
     vcd: file for waveforms (a slower model).
     trace: record the starts and ends of commands for `events`.
+    plain_rtl: simulate what is synthesised instead of the description that simulates fast, whose
+        cycles and bytes are the same (docs/verification.md).
     optimise: False builds the model in a third of the time and runs it at a fifth of the speed.
     compiler: "g++", "clang++", "zig", or a command; the first one found by default.
     progress: called with (text, steps done, steps) while the model is built.
@@ -52,16 +55,18 @@ class VerilatorDevice(Device):
         stall_seed: int | None = None,
         vcd: str | Path | None = None,
         trace: bool = False,
+        plain_rtl: bool = False,
         optimise: bool = True,
         compiler: str | None = None,
         progress: BuildProgress | None = None,
         built: BuiltModel | None = None,
     ):
         super().__init__(config)
+        form = Technology.PORTABLE if plain_rtl else Technology.SIMULATION
         try:
             find_compiler(compiler)  # before anything that takes time
             built = built or build_model(
-                to_verilog(config, progress),
+                to_verilog(config, progress, form),
                 vcd=vcd is not None,
                 cxx_flags=CXX_FLAGS if optimise else DRAFT_CXX_FLAGS,
                 compiler=compiler,

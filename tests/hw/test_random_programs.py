@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from hw.accelerator import Accelerator
+from hw.cells.technology import Technology
 from hw.config import PRESETS, AcceleratorConfig
 from hw.isa import COMMAND_BYTES, REGISTERS, Region
 from hw.registers import (
@@ -89,16 +90,23 @@ def run_program(model: Model, golden: GoldenMachine, program: RandomProgram) -> 
     return counters
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_random_programs(shape):
+@pytest.mark.parametrize(
+    ("shape", "technology", "programs"),
+    [
+        *((shape, Technology.SIMULATION, 120) for shape in SHAPES),
+        ("tiny", Technology.PORTABLE, 40),
+    ],
+)
+def test_random_programs(shape, technology, programs):
     config = SHAPES[shape]
     # Where a wait is missing, data that collide in a memory are spoilt, not merely old.
-    verilog = component_verilog(Accelerator(config, poison_collisions=True))
+    accelerator = Accelerator(config, poison_collisions=True)
+    verilog = component_verilog(accelerator, platform=technology)
     built = build_model(verilog, cxx_flags=FLAGS)
     golden = GoldenMachine(config)
     stalls = latency = 0
     model = None
-    for number in range(120):
+    for number in range(programs):
         rng = random.Random(SEED + number)
         if number % 10 == 0:
             # Several programs without a hardware reset between them.

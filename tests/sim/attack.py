@@ -22,6 +22,7 @@ import numpy as np
 
 from hw import isa
 from hw.accelerator import Accelerator
+from hw.cells.technology import Technology
 from hw.config import PRESETS, AcceleratorConfig
 from hw.isa import NO_LIMIT, REGISTERS, Command, ErrorCode, Memory, Opcode, Region
 from hw.registers import register_address
@@ -55,9 +56,12 @@ class Disagreement(AssertionError):
     """RTL and golden model differ, or the RTL did what no program may make it do."""
 
 
-def build(config: AcceleratorConfig = CONFIG) -> BuiltModel:
+def build(
+    config: AcceleratorConfig = CONFIG, technology: Technology = Technology.SIMULATION
+) -> BuiltModel:
     """The RTL, in which a word that is read while it is written comes spoilt."""
-    verilog = component_verilog(Accelerator(config, poison_collisions=True))
+    accelerator = Accelerator(config, poison_collisions=True)
+    verilog = component_verilog(accelerator, platform=technology)
     return build_model(verilog, cxx_flags=FLAGS)
 
 
@@ -322,8 +326,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.sim.attack", description=__doc__)
     parser.add_argument("--mutants", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1, help="of the first mutant")
+    parser.add_argument("--plain-rtl", action="store_true", help="what is synthesised")
     options = parser.parse_args(arguments)
-    campaign = Campaign(build(), report=lambda text: print(text, flush=True))
+    technology = Technology.PORTABLE if options.plain_rtl else Technology.SIMULATION
+    campaign = Campaign(build(technology=technology), report=lambda text: print(text, flush=True))
     campaign.run(options.seed, options.mutants)
     results = ", ".join(f"{count} {name}" for name, count in campaign.results.most_common())
     print(f"seeds {options.seed}..{options.seed + options.mutants - 1}: {results}")

@@ -1,0 +1,46 @@
+"""Units that stand still while they have nothing to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth import (
+    ClockDomain,
+    ClockSignal,
+    DomainRenamer,
+    Instance,
+    Module,
+    ResetSignal,
+    Signal,
+    Value,
+)
+
+from hw.cells.technology import Technology, technology_of
+
+__all__ = ["GATED", "gated"]
+
+GATED = ("lanes",)
+"""Clock domains of such units, beside `sync`."""
+
+
+def gated(m: Module, platform: Any, part: Any, domain: str, *, busy: Value, linger: int) -> Any:
+    """`part`, which gets a clock in cycles that end with `busy`, in `linger` more, and in as many
+    after a reset. The rest must not notice: without a clock its registers keep what they hold.
+
+    With `Technology.SIMULATION`, which then evaluates nothing that is in it; anywhere else it is
+    the part itself. Whoever resets it resets `domain` too.
+    """
+    if technology_of(platform) is not Technology.SIMULATION:
+        return part
+    left = Signal(range(linger + 1), name=f"{domain}_left", init=linger)
+    with m.If(busy):
+        m.d.sync += left.eq(linger)
+    with m.Elif(left != 0):
+        m.d.sync += left.eq(left - 1)
+    clock = ClockDomain(domain)
+    m.domains += clock
+    m.submodules[f"{domain}_clock"] = Instance(
+        "weft_clock_gate", i_clk=ClockSignal(), i_enable=busy | (left != 0), o_gated=clock.clk
+    )
+    m.d.comb += clock.rst.eq(ResetSignal())
+    return DomainRenamer(domain)(part)
