@@ -53,6 +53,8 @@ VERILATOR_FLAGS = (
     "--no-timing",
     "--output-split",
     "20000",
+    "--output-split-cfuncs",
+    "3000",
     "--unroll-count",  # the loops of hw/systolic/array.sv: C++ compilers make better ones of them
     "1",
     "-Wno-fatal",
