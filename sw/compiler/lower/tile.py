@@ -350,23 +350,23 @@ def plan_cached_attention(
     caution: int,
 ) -> CachedPlan:
     """Sizes of attention over a cache. Few tokens go together for all query heads that share keys,
-    whose weights then enter the array once.
+    whose weights then enter the array once; head by head if that does not fit.
 
     block_words: weight words of a key block, keys and values.
     """
-    if tokens * sharing <= QUERY_ROWS:
-        heads, wanted = sharing, tokens
-    else:
-        heads, wanted = 1, min(tokens, QUERY_ROWS)
-    jobs = kv_heads * (sharing // heads) * -(-tokens // wanted)
-    streams = min(LANES, max(1, weight_free // block_words), jobs)
-    for lanes in range(1 if SHARES[caution] < SHARES[0] // 2 else streams, 0, -1):
-        most = min(
-            c.accumulator_words // (lanes * (score_panels + out_panels)),
-            (c.row_slots - 2 * SELECTED) // lanes,
-            activation_free // (lanes * (score_panels * c.columns // c.rows + 8)),
-        )
-        rows = careful_rows(most, caution) // heads
-        if rows >= (wanted if heads > 1 else 1):
-            return CachedPlan(even_split(tokens, min(rows, wanted))[0][1], heads, lanes)
+    ways = [(1, min(tokens, QUERY_ROWS))]
+    if 1 < sharing and tokens * sharing <= QUERY_ROWS:
+        ways.insert(0, (sharing, tokens))
+    for heads, wanted in ways:
+        jobs = kv_heads * (sharing // heads) * -(-tokens // wanted)
+        streams = min(LANES, max(1, weight_free // block_words), jobs)
+        for lanes in range(1 if SHARES[caution] < SHARES[0] // 2 else streams, 0, -1):
+            most = min(
+                c.accumulator_words // (lanes * (score_panels + out_panels)),
+                (c.row_slots - 2 * SELECTED) // lanes,
+                activation_free // (lanes * (score_panels * c.columns // c.rows + 8)),
+            )
+            rows = careful_rows(most, caution) // heads
+            if rows >= (wanted if heads > 1 else 1):
+                return CachedPlan(even_split(tokens, min(rows, wanted))[0][1], heads, lanes)
     raise DoesNotFit("attention over a cache does not fit the accumulator or the row state")

@@ -125,6 +125,24 @@ SHAPE = DecoderShape(
 )
 
 
+def test_heads_that_do_not_fit_together_are_taken_one_by_one() -> None:
+    """Eight tokens of three heads that share keys: more rows than an accumulator of `tiny` has."""
+    shape = dataclasses.replace(SHAPE, heads=6, dim=22, context=100, key_block=64)
+    graph, rng = decoder(shape), np.random.default_rng(SEED)
+    program = lower_decoder(graph, "tiny", (8,))
+    assert all(not decode(word.tobytes()).values.get("period", 0) for word in words(program, 8))
+    machine, state = Machine(program), new_state(graph)
+    for size in (8, 8, 1, 8):
+        ids = rng.integers(0, shape.vocabulary, size)
+        found = machine.run(state.position, ids)
+        assert_same(found, run_pass(graph, state, ids)[0], f"{size} tokens")
+
+
+def words(program: DecoderProgram, tokens: int) -> np.ndarray:
+    """Command words of an entry, [commands, bytes]."""
+    return program.entries[tokens].commands.reshape(-1, 32)
+
+
 def caches(program: DecoderProgram, machine: Machine) -> np.ndarray:
     """The workspace up to the first pass' own buffers: keys and values."""
     smallest = min(len(machine.workspace), program.cache_bytes)
@@ -266,8 +284,7 @@ def test_program_files(tmp_path) -> None:
 def test_every_command_is_legal() -> None:
     program = lower_decoder(decoder(SHAPE), "tiny", (1, 32))
     for entry in program.entries.values():
-        words = entry.commands.reshape(-1, 32)
-        kinds = {decode(word.tobytes()).opcode for word in words}
+        kinds = {decode(word.tobytes()).opcode for word in words(program, entry.tokens)}
         assert kinds == set(COMMANDS) - {Opcode.SPARSE_GEMM, Opcode.BARRIER}
 
 
