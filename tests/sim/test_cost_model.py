@@ -3,9 +3,14 @@
 import pytest
 
 from sw.bench.cases import Attention, Case, Encoder, Gemm
+from sw.bench.decoders import DecoderShape, decoder
 from sw.bench.measure import measure
+from sw.bench.measure_decoder import measure_pass
+from sw.compiler.lower.decoder import lower_decoder
+from sw.compiler.program.decoder_program import DecoderProgram
 
 TOLERANCE = 0.03
+DECODER_TOLERANCE = 0.02
 
 ROWS = (
     # The bus is the limit.
@@ -30,3 +35,25 @@ def test_predicted_cycles(workload, least):
     assert result["bit_exact"]
     assert abs(error) <= TOLERANCE
     assert result["utilization"] >= least
+
+
+SHAPE = DecoderShape(
+    hidden=576, heads=9, kv_heads=3, ffn=1536, layers=1, vocabulary=512, context=600
+)
+PASSES = ((1, 40, False), (1, 599, False), (8, 300, False), (32, 1, True))
+"""Tokens, position, whether the pass only reads."""
+
+
+@pytest.fixture(scope="module")
+def decoder_program() -> DecoderProgram:
+    return lower_decoder(decoder(SHAPE), "base", [tokens for tokens, *_ in PASSES])
+
+
+@pytest.mark.parametrize(("tokens", "position", "reading"), PASSES)
+def test_predicted_cycles_of_a_decoder(decoder_program, tokens, position, reading):
+    """At any position: what is dropped costs its fetching alone."""
+    result = measure_pass(decoder_program, tokens, position, reading=reading)
+    error = result["estimated_cycles"] / result["cycles"] - 1
+    print(f"{result['cycles']} cycles, predicted {error:+.2%}")
+    assert result["bit_exact"]
+    assert abs(error) <= DECODER_TOLERANCE
