@@ -165,12 +165,18 @@ def page(
     return "\n".join(lines) + "\n"
 
 
-def write_report(results: Results, target: Path = PAGE) -> list[Path]:
-    """Write the page and its pictures beside it; what was written: nothing without rows."""
+def write_report(
+    results: Results, target: Path = PAGE, decoders: Mapping[str, Measurement] | None = None
+) -> list[Path]:
+    """Write the page and its pictures beside it; what was written: nothing without rows.
+
+    decoders: passes of language models, by default those that were measured.
+    """
+    decoders = load() if decoders is None else decoders
     if not measured_rows(results):
         return []
     from sw.bench.pictures import draw
 
     drawn = draw(results, target.parent / PICTURES)
-    write_atomically(target, page(results, {path.stem for path in drawn}, load()).encode())
+    write_atomically(target, page(results, {path.stem for path in drawn}, decoders).encode())
     return [target, *drawn]

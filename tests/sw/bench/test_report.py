@@ -50,7 +50,7 @@ def results(tmp_path):
 
 
 def test_every_row_and_sweep_is_on_the_page(results, tmp_path):
-    written = write_report(results, tmp_path / "page.md")
+    written = write_report(results, tmp_path / "page.md", {})
     page = written[0].read_text()
     for row in ROWS:
         assert page.count(row.workload.title) >= 3
@@ -74,7 +74,7 @@ def test_what_is_wrong_is_said(results, tmp_path):
     wrong = {"bit_exact": False, "estimated_cycles": 11_000, "sources": "1"}
     results.put(row.case, made_up(10_000, row.target - 0.01, **wrong))
     del results.measurements[ROWS[1].case.name]
-    page = write_report(results, tmp_path / "page.md")[0].read_text()
+    page = write_report(results, tmp_path / "page.md", {})[0].read_text()
     assert "(missed) **wrong bytes**" in page
     assert f"error of the cost model on these rows is 10.00% ({row.workload.title})" in page
     assert f"Not measured: {ROWS[1].workload.title}." in page
@@ -84,7 +84,7 @@ def test_what_is_wrong_is_said(results, tmp_path):
 def test_without_rows_there_is_no_page(tmp_path):
     results = Results(tmp_path / "results.json")
     results.put(SWEEPS[0].points[0].case, made_up(10))
-    assert write_report(results, tmp_path / "page.md") == []
+    assert write_report(results, tmp_path / "page.md", {}) == []
     results.keep(())
     assert not results.measurements
 
