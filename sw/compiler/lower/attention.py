@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from hw.isa import Memory, Opcode
+from hw.isa import Opcode
 from hw.softmax.golden import largest_drop
 from sw.compiler.graph.operations import QuantAttention
 from sw.compiler.lower.attention_operands import Attention, Job
@@ -17,28 +17,19 @@ from sw.compiler.lower.context import Context
 from sw.compiler.lower.destination import Bytes
 from sw.compiler.lower.params import keep_if_room
 from sw.compiler.lower.steps import Step
+from sw.compiler.lower.streams import Stream, take_turns
 from sw.compiler.stream.layout import Form
 
 __all__ = ["lower_attention"]
 
 
-class _Lane:
-    """One stream with its own scores, weights P, output O and row state."""
+class _Lane(Stream[Job]):
+    """A stream of query blocks."""
 
     def __init__(self, attention: Attention):
         a = self.a = attention
-        context, rows = a.context, a.plan.rows
-        self.scores = context.accumulator.take(a.score_panels * rows)
-        self.output = context.accumulator.take(a.out_panels * rows)
-        self.weights = context.activation.take(-(-a.key_block // a.c.rows) * rows)
-        self.slot = context.softmax.take(rows)
-
-    def free(self) -> None:
-        context = self.a.context
-        context.accumulator.give_back(self.scores)
-        context.accumulator.give_back(self.output)
-        context.activation.give_back(self.weights)
-        context.softmax.give_back(self.slot)
+        panels = -(-a.key_block // a.c.rows)
+        super().__init__(a.context, a.plan.rows, a.score_panels, a.out_panels, panels)
 
     def run(self, jobs: list[Job]) -> Iterator[None]:
         """Emit the jobs; yields where the other stream takes its turn."""
@@ -92,45 +83,14 @@ class _Lane:
             a.keys.used(a.key_of("k", job, block))
         if masked:
             a.masks.used(a.key_of("mask", job, block))
-        a.context.emitter.emit(
-            Opcode.SOFTMAX,
-            rows=job.rows,
-            groups=panels * c.groups_per_row_panel,
-            acc_address=self.scores,
-            acc_stride=job.rows,
-            dst_memory=Memory.ACTIVATION,
-            dst_address=self.weights,
-            dst_stride=job.rows,
-            slot=self.slot,
-            score_shift=a.op.score_shift[job.head],
-            first=int(block == 0),
-            drop=largest_drop(a.key_count),
-            **limit,
-        )
+        shift, drop = a.op.score_shift[job.head], largest_drop(a.key_count)
+        self.emit_softmax(job.rows, panels, shift, drop, block, limit)
 
     def _values(self, job: Job, block: int, last: bool) -> None:
         """P V of one key block; behind the last one the division."""
         a, c = self.a, self.a.c
         panels = -(-a.keys_seen(job, block) // c.rows)
-        address, stride = a.value_words(job, block)
-        a.context.emitter.emit(
-            Opcode.GEMM,
-            rows=job.rows,
-            k_tiles=panels,
-            n_tiles=a.out_panels,
-            a_address=self.weights,
-            a_stride=job.rows,
-            a_unsigned=1,
-            w_address=address,
-            w_by_column=0,
-            w_k_stride=c.rows,
-            w_n_stride=stride,
-            acc_address=self.output,
-            acc_stride=job.rows,
-            accumulate=int(block > 0),
-            rescale=int(block > 0),
-            slot=self.slot,
-        )
+        self.emit_values(job.rows, panels, a.value_words(job, block), block, {})
         if Form.V not in a.v.chip:
             a.keys.used(a.key_of("v", job, block))
         if not last:
@@ -168,10 +128,5 @@ def lower_attention(context: Context, step: Step) -> None:
                 attention.masks.uses[attention.key_of("mask", job, block)] += 1
             if attention.bias and attention.bias.used(attention.bias_block(job, block)):
                 attention.bias.diagonals.uses[job.batch, job.head] += 1
-    lanes = [_Lane(attention) for _ in range(attention.plan.lanes)]
-    runs = [lane.run(jobs[i :: len(lanes)]) for i, lane in enumerate(lanes)]
-    while runs:
-        runs = [run for run in runs if next(run, StopIteration) is not StopIteration]
-    for lane in lanes:
-        lane.free()
+    take_turns([_Lane(attention) for _ in range(attention.plan.lanes)], jobs)
     attention.scale.free_all()

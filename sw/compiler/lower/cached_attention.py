@@ -17,6 +17,7 @@ from sw.compiler.lower.context import Context
 from sw.compiler.lower.params import Params, keep_if_room
 from sw.compiler.lower.shared import Shared
 from sw.compiler.lower.steps import HeadsAttention, Step
+from sw.compiler.lower.streams import Stream, take_turns
 from sw.compiler.lower.tile import plan_cached_attention
 from sw.compiler.program.decoder_program import Register
 from sw.compiler.stream.layout import Form, align, layout_of
@@ -167,23 +168,13 @@ class _Attention:
         return address, job.heads * count, True
 
 
-class _Lane:
-    """One stream with its own scores, weights P, output O and row state."""
+class _Lane(Stream[Job]):
+    """A stream of jobs over the cache."""
 
     def __init__(self, attention: _Attention):
         a = self.a = attention
-        context, rows = a.context, a.plan.rows
-        self.scores = context.accumulator.take(a.score_panels * rows)
-        self.output = context.accumulator.take(a.out_panels * rows)
-        self.weights = context.activation.take(a.key_words // a.c.rows * rows)
-        self.slot = context.softmax.take(rows)
-
-    def free(self) -> None:
-        context = self.a.context
-        context.accumulator.give_back(self.scores)
-        context.accumulator.give_back(self.output)
-        context.activation.give_back(self.weights)
-        context.softmax.give_back(self.slot)
+        panels = a.key_words // a.c.rows
+        super().__init__(a.context, a.plan.rows, a.score_panels, a.out_panels, panels)
 
     def run(self, jobs: list[Job]) -> Iterator[None]:
         """Emit the jobs; yields where the other streams take their turns."""
@@ -236,21 +227,8 @@ class _Lane:
             slot=self.slot,
         )
         a.keys.used(a.key_of("k", job, block))
-        emit(
-            Opcode.SOFTMAX,
-            **{**condition, **limit},
-            rows=job.rows,
-            groups=panels * c.groups_per_row_panel,
-            acc_address=self.scores,
-            acc_stride=job.rows,
-            dst_memory=Memory.ACTIVATION,
-            dst_address=self.weights,
-            dst_stride=job.rows,
-            slot=self.slot,
-            score_shift=self._score_shift(job),
-            first=int(block == 0),
-            drop=a.drop,
-        )
+        limit = {**condition, **limit}
+        self.emit_softmax(job.rows, panels, self._score_shift(job), a.drop, block, limit)
 
     def _score_shift(self, job: Job) -> int:
         first = job.kv_head * self.a.sharing + job.head
@@ -260,27 +238,10 @@ class _Lane:
 
     def _values(self, job: Job, block: int) -> None:
         """P V of one key block; behind the last one the division."""
-        a, c = self.a, self.a.c
-        address, stride = a.value_block(job, block)
-        a.context.emitter.emit(
-            Opcode.GEMM,
-            rows=job.rows,
-            k_tiles=-(-a.blocks[block][1] // c.rows),
-            n_tiles=a.out_panels,
-            a_address=self.weights,
-            a_stride=job.rows,
-            a_unsigned=1,
-            w_address=address,
-            w_k_stride=c.rows,
-            w_n_stride=stride,
-            acc_address=self.output,
-            acc_stride=job.rows,
-            accumulate=int(block > 0),
-            rescale=int(block > 0),
-            slot=self.slot,
-            **a.condition(job, block),
-            **a.trim(block),
-        )
+        a = self.a
+        panels = -(-a.blocks[block][1] // a.c.rows)
+        limit = {**a.condition(job, block), **a.trim(block)}
+        self.emit_values(job.rows, panels, a.value_block(job, block), block, limit)
         a.keys.used(a.key_of("v", job, block))
         if block + 1 == len(a.blocks):
             self._divide(job)
@@ -337,10 +298,5 @@ def lower_cached_attention(context: Context, step: Step) -> None:
         for block in range(len(attention.blocks)):
             for kind in ("k", "v"):
                 attention.keys.uses[attention.key_of(kind, job, block)] += 1
-    lanes = [_Lane(attention) for _ in range(attention.plan.lanes)]
-    runs = [lane.run(jobs[i :: len(lanes)]) for i, lane in enumerate(lanes)]
-    while runs:
-        runs = [run for run in runs if next(run, StopIteration) is not StopIteration]
-    for lane in lanes:
-        lane.free()
+    take_turns([_Lane(attention) for _ in range(attention.plan.lanes)], jobs)
     attention.scale.free_all()
