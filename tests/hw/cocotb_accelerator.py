@@ -171,7 +171,7 @@ async def decoders(dut):
             entry = program.entries[tokens]
             ids = np.array([rng.randrange(shape.vocabulary) for _ in range(tokens)])
             io = np.zeros(program.io_bytes, np.uint8)
-            data = program.encode(entry, position, ids)
+            data = program.encode(position, ids)
             io[entry.input : entry.input + len(data)] = data
             image = {
                 Region.PROGRAM: entry.commands,
@@ -179,7 +179,7 @@ async def decoders(dut):
                 Region.WORKSPACE: np.frombuffer(rng.randbytes(program.workspace_bytes), np.uint8),
                 Region.IO: io,
             }
-            await machine.write_registers({1: position})
+            await machine.write_registers(program.registers(position, ids, reading=False))
             counters = await run_and_compare(machine, image, entry.command_count)
             dut._log.info("%d tokens at %d: %s", tokens, position, counters)
 
