@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Generic, TypeVar
 
@@ -13,7 +14,7 @@ __all__ = ["Stream", "take_turns"]
 JobType = TypeVar("JobType")
 
 
-class Stream(Generic[JobType]):
+class Stream(ABC, Generic[JobType]):
     """One stream with its own scores, weights P, output O and row state, for some rows at a time.
 
     Parameters
@@ -37,9 +38,9 @@ class Stream(Generic[JobType]):
         self.context.activation.give_back(self.weights)
         self.context.softmax.give_back(self.slot)
 
+    @abstractmethod
     def run(self, jobs: list[JobType]) -> Iterator[None]:
         """Emit the jobs; yields where the other streams take their turns."""
-        raise NotImplementedError
 
     def emit_softmax(
         self,
