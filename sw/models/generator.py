@@ -111,9 +111,13 @@ class Generator:
     def _unfinished(self) -> Unfinished:
         return Unfinished("models", f"unfinished-{self._graph_file}")
 
+    @property
+    def _is_quantised(self) -> bool:
+        return find("models", self._graph_file) is not None
+
     def check(self) -> None:
         """Raises `CompileError` for a model that cannot be compiled, before it is quantised."""
-        if self._exact is None and find("models", self._graph_file) is None:
+        if self._exact is None and not self._is_quantised:
             self._step(f"Reading {self.model.name}")
             self.model.checkpoint.check(self.context)
             exact = capture_decoder(self.model.checkpoint.module, context=self.context)
@@ -150,9 +154,20 @@ class Generator:
         return DecoderProgram.load(kept("programs", name, make))
 
     def open(self, device: str, **options: Any) -> Device:
-        """Open a device of this configuration, for a model that was checked."""
-        self.check()
-        return open_device(device, config=self.config, **options)
+        """Open a device of this configuration, for a model that was checked.
+
+        What its files say comes first, which takes seconds. Reading all of it takes minutes, and is
+        done again the next time: a device that is not there is reported before that.
+        """
+        if not self._is_quantised:
+            self.model.checkpoint.check(self.context)
+        opened = open_device(device, config=self.config, **options)
+        try:
+            self.check()
+        except BaseException:
+            opened.close()
+            raise
+        return opened
 
     # --- text -----------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from sim.cache import find
 from sw.cli.generate import chat, generate
 from sw.compiler.errors import CompileError, InputError
 from sw.compiler.quantise.decoder import resume
+from sw.driver import DeviceError, GoldenDevice
 from sw.models import language_model
 from sw.models.generator import Generator, Sampler
 from sw.models.language_model import TOKENS, LanguageModel
@@ -194,3 +195,20 @@ def test_refusals_come_before_anything_slow(files, tmp_path, monkeypatch, comman
     assert "tiny has 96 positions: --context 100" in refused(files["gguf"], "--context", 100)
     if command is chat:
         assert refused(files["base"]) == "base has no chat template: use weft generate"
+
+
+def test_a_device_that_is_not_there_is_reported_before_the_model_is_read(files, monkeypatch):
+    monkeypatch.setattr("sw.models.generator.find", lambda *_: None)  # nothing is quantised
+    generator = Generator("tiny", 64, model=LanguageModel(files["gguf"]))
+
+    def refuse(*_arguments, **_options):
+        raise CompileError("it cannot be captured")
+
+    monkeypatch.setattr("sw.models.generator.capture_decoder", refuse)
+    with pytest.raises(DeviceError, match="/nowhere"):
+        generator.open("board:/nowhere")
+    closed = []
+    monkeypatch.setattr(GoldenDevice, "close", lambda device: closed.append(device))
+    with pytest.raises(CompileError, match="it cannot be captured"):
+        generator.open("golden")
+    assert len(closed) == 1
