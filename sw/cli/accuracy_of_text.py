@@ -47,7 +47,6 @@ def language_model(text_file: str | None, json_file: str | None) -> None:
     from sw.bench.perplexity import INTEGERS, compare
     from sw.models import smollm2
     from sw.models.generator import Generator
-    from sw.models.language_model import TOKENS
 
     kinds: dict[str, tuple[list[int], ...]] = {}
     if text_file is not None:
@@ -58,7 +57,7 @@ def language_model(text_file: str | None, json_file: str | None) -> None:
         kinds = {kind: smollm2.evaluation(kind) for kind in ("prose", "code")}
     found = []
     with steps() as step:
-        graph = Generator(context=TOKENS, step=step).graph
+        graph = Generator(step=step).graph  # what weft generate runs
         module = smollm2.load().checkpoint.module
         arithmetics, first = _arithmetics(module, graph), len(smollm2.load().prefix)
         for kind, sequences in kinds.items():
