@@ -65,8 +65,8 @@ endmodule
 // ports of 1 to 18 bits, or one that writes (A, 36 bits) and one that reads (B). Words of 18 and 36
 // bits have byte enables on their lowest address lines, words of less than nine bits do not reach
 // the ninth. What a port reads of bytes that the other one writes at the same edge is undefined:
-// here it is the inverse of what was there, so that a design that depends on it goes wrong. Both
-// ports on one clock.
+// here it is the inverse of what was there, so that a design that depends on it goes wrong. So is
+// what stays of a byte that both write: here all of it is port B's. Both ports on one clock.
 
 module DP16KD (
     DIA17, DIA16, DIA15, DIA14, DIA13, DIA12, DIA11, DIA10, DIA9, DIA8, DIA7, DIA6, DIA5, DIA4,
@@ -197,16 +197,28 @@ module DP16KD (
     wire [35:0] write_a = (DATA_WIDTH_A == 36 ? {data_b, data_a} : {18'd0, data_a}) << shift_a;
     wire [35:0] write_b = {18'd0, data_b} << shift_b;
 
+    wire [35:0] old_a = {cells[first_a + 11'd3], cells[first_a + 11'd2], cells[first_a + 11'd1],
+        cells[first_a]};
+    wire [35:0] new_a = (old_a & ~mask_a) | (write_a & mask_a);
+    wire [35:0] old_b = {cells[first_b + 11'd3], cells[first_b + 11'd2], cells[first_b + 11'd1],
+        cells[first_b]};
+    wire [35:0] new_b = (old_b & ~mask_b) | (write_b & mask_b);
+
     wire clock_a = CLKAMUX == "INV" ? ~CLKA : CLKA;
+    // One process, because two that write the same byte would do so in the simulator's order.
+    integer w;
+    always @(posedge clock_a) begin
+        for (w = 0; w < 4; w = w + 1)
+            if (|mask_a[9 * w +: 9]) cells[first_a + w] <= new_a[9 * w +: 9];
+        for (w = 0; w < 4; w = w + 1)
+            if (|mask_b[9 * w +: 9]) cells[first_b + w] <= new_b[9 * w +: 9];
+    end
+
     reg [35:0] read_a, latch_a = 0, register_a = 0;
-    reg [35:0] old_a, new_a;
     integer a, b_of_a;
     always @(posedge clock_a) begin
-        for (a = 0; a < 4; a = a + 1) old_a[9 * a +: 9] = cells[first_a + a];
-        new_a = (old_a & ~mask_a) | (write_a & mask_a);
         read_a = WEA && WRITEMODE_A == "WRITETHROUGH" ? new_a : old_a;
         for (a = 0; a < 4; a = a + 1) begin
-            if (|mask_a[9 * a +: 9]) cells[first_a + a] <= new_a[9 * a +: 9];
             for (b_of_a = 0; b_of_a < 4; b_of_a = b_of_a + 1)
                 if (|mask_b[9 * b_of_a +: 9] && first_a + a == first_b + b_of_a)
                     read_a[9 * a +: 9] = ~old_a[9 * a +: 9];
@@ -220,14 +232,10 @@ module DP16KD (
 
     wire clock_b = CLKBMUX == "INV" ? ~CLKB : CLKB;
     reg [35:0] read_b, latch_b = 0, register_b = 0;
-    reg [35:0] old_b, new_b;
     integer b, a_of_b;
     always @(posedge clock_b) begin
-        for (b = 0; b < 4; b = b + 1) old_b[9 * b +: 9] = cells[first_b + b];
-        new_b = (old_b & ~mask_b) | (write_b & mask_b);
         read_b = WEB && WRITEMODE_B == "WRITETHROUGH" ? new_b : old_b;
         for (b = 0; b < 4; b = b + 1) begin
-            if (|mask_b[9 * b +: 9]) cells[first_b + b] <= new_b[9 * b +: 9];
             for (a_of_b = 0; a_of_b < 4; a_of_b = a_of_b + 1)
                 if (|mask_a[9 * a_of_b +: 9] && first_b + b == first_a + a_of_b)
                     read_b[9 * b +: 9] = ~old_b[9 * b +: 9];
