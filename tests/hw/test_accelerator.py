@@ -10,12 +10,14 @@ from tests.hw.cocotb_addresses import CONFIG as FAR
 CONFIG = PRESETS["tiny"]
 
 
-@pytest.mark.parametrize("module", ["cocotb_accelerator", "cocotb_errors"])
-def test_on_icarus(module):
+@pytest.mark.parametrize(
+    ("module", "simulator"), [("cocotb_accelerator", "icarus"), ("cocotb_errors", "verilator")]
+)
+def test_programs(module, simulator):
     run(
         Accelerator(CONFIG, poison_collisions=True),
         f"tests.hw.{module}",
-        simulators=("icarus",),
+        simulators=(simulator,),
         name="accelerator_tiny",
     )
 

@@ -21,13 +21,12 @@ from hw.registers import (
 )
 from sim.export import component_verilog
 from sim.model import Model
-from sim.verilator import build_model
+from sim.verilator import DRAFT_CXX_FLAGS, build_model
 from sw.golden.machine import GoldenMachine
 from tests.hw.programs import WRITABLE, RandomProgram
 
 SEED = 20240229
 GAP_BYTES = 0x280
-FLAGS = ("-std=c++20", "-O1", "-fPIC", "-w")  # short builds
 
 SHAPES = {
     "tiny": PRESETS["tiny"],
@@ -102,7 +101,7 @@ def test_random_programs(shape, technology, programs):
     # Where a wait is missing, data that collide in a memory are spoilt, not merely old.
     accelerator = Accelerator(config, poison_collisions=True)
     verilog = component_verilog(accelerator, platform=technology)
-    built = build_model(verilog, cxx_flags=FLAGS)
+    built = build_model(verilog, cxx_flags=DRAFT_CXX_FLAGS)
     golden = GoldenMachine(config)
     stalls = latency = 0
     model = None

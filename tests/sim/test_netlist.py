@@ -22,32 +22,13 @@ from sw.bench.workloads import encoder
 from sw.compiler.lower.lower import lower
 from sw.driver import Device, DeviceError, open_device
 from tests.hw.programs import RandomProgram, assemble
-from tests.sim.rtl import SEED
+from tests.sim.rtl import LEAST, SEED
 from tests.sim.test_random_programs import load
-
-SMALL = AcceleratorConfig(
-    name="4x2",
-    rows=4,
-    columns=2,
-    lanes=2,
-    activation_words=128,
-    weight_words=76,
-    residual_words=128,
-    accumulator_words=96,
-    param_words=24,
-    mask_words=8,
-    row_slots=16,
-    queue_depth=2,
-    max_outstanding=1,
-    bus_bytes=4,
-    burst_bytes=64,
-)
-"""The least for which random programs are made."""
 
 CONFIGS = {
     config.name: config
     for config in (
-        SMALL,
+        LEAST,
         *(get_config(name) for name in os.environ.get("WEFT_TEST_NETLIST", "").split()),
     )
 }

@@ -7,6 +7,7 @@ import cocotb
 from cocotb.triggers import RisingEdge
 
 from hw.cells.block_ram import BlockRam
+from tests.pins import Pins
 from tests.stream_helpers import make_rng, start
 
 WIDTH, DEPTH, GRANULES = (
@@ -26,13 +27,16 @@ def merged(old: int, new: int, granules: int) -> int:
 @cocotb.parametrize(reads=[1.0, 0.5], writes=[1.0, 0.3])
 async def traffic(dut, reads, writes):
     await start(dut)
+    pins = Pins(dut)
     rng = make_rng()
     # Write every word once, so that the list is known whatever an earlier test left.
     words = [rng.getrandbits(WIDTH) for _ in range(DEPTH)]
     for address, word in enumerate(words):
-        dut.write_en.value, dut.write_addr.value, dut.data.value = ALL, address, word
+        pins.set("write_en", ALL)
+        pins.set("write_addr", address)
+        pins.set("data", word)
         await RisingEdge(dut.clk)
-    dut.write_en.value = 0
+    pins.set("write_en", 0)
 
     # Corners of the memory and of the pieces that it may be made of.
     edges = [a for n in range(0, DEPTH + 1, 512) for a in (n - 1, n) if 0 <= a < DEPTH]
@@ -57,15 +61,15 @@ async def traffic(dut, reads, writes):
         last = last if write is None else write
         granules = 0 if write is None else rng.choice([ALL, rng.randint(0, ALL)])
         data = rng.getrandbits(WIDTH)
-        dut.read_en.value = int(read is not None)
-        dut.read_addr.value = rng.randrange(DEPTH) if read is None else read
-        dut.write_en.value = granules
-        dut.write_addr.value = rng.randrange(DEPTH) if write is None else write
-        dut.data.value = data
+        pins.set("read_en", int(read is not None))
+        pins.set("read_addr", rng.randrange(DEPTH) if read is None else read)
+        pins.set("write_en", granules)
+        pins.set("write_addr", rng.randrange(DEPTH) if write is None else write)
+        pins.set("data", data)
         await RisingEdge(dut.clk)
         value = expected.popleft()
         if value is not None:
-            assert int(dut.o.value) == value
+            assert pins.get("o") == value
             checked += 1
         # What a read returns of a word that is being written is undefined.
         collided = granules and read == write

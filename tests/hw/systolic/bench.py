@@ -19,6 +19,7 @@ from hw.isa import Memory, Opcode
 from hw.memory.scratchpad import Scratchpad
 from hw.systolic.golden import gemm
 from tests.hw.memory.banks import bank_of, banks_of
+from tests.pins import Pins
 
 ACC_LATENCY = BlockRam.latency
 """Of `acc_read`: there is nothing in front of the accumulator's memory."""
@@ -118,7 +119,9 @@ class Bench:
     """
 
     def __init__(self, dut, memories: Memories, stalls: Stalls, seed: int):
-        self.dut, self.memories, self.stalls = dut, memories, stalls
+        self.memories, self.stalls = memories, stalls
+        pins = Pins(dut)
+        self.get, self.set = pins.get, pins.set
         self.config = memories.config
         self.random = random.Random(seed)
         rows = [word_of(w) for w in memories.activation]
@@ -146,12 +149,6 @@ class Bench:
         self.pending_reads: deque[int | None] = deque([None] * ACC_LATENCY)
         self.checked_reads = 0
         self.shift_slot = 0
-
-    def get(self, name: str) -> int:
-        return int(getattr(self.dut, name).value)
-
-    def set(self, name: str, value: int) -> None:
-        getattr(self.dut, name).value = value
 
     async def reset(self) -> None:
         for name in ("clk", "i_halt", "i_weights__valid", "i_stream__valid", "acc_read__valid"):

@@ -24,6 +24,7 @@ from sw.golden.machine import GoldenMachine
 from tests.hw.memory.banks import bank_of, banks_of
 from tests.hw.vector.commands import complete, dependencies, dispatched
 from tests.hw.vector.pipeline_driver import to_signed
+from tests.pins import Pins
 
 Stall = float | Callable[[int], bool]
 """Probability that the accumulator refuses in a cycle, or the cycles in which it does."""
@@ -97,7 +98,9 @@ class Bench:
     """
 
     def __init__(self, dut, machine: GoldenMachine, seed: int, acc_stall: Stall = 0.0):
-        self.dut, self.machine, self.config = dut, machine, machine.config
+        self.machine, self.config = machine, machine.config
+        self.pins = pins = Pins(dut)
+        self.get, self.set = pins.get, pins.set
         self.random = random.Random(seed)
         self.acc_stall = acc_stall
         self.memory = {name: getattr(machine, name).copy() for name in MEMORIES}
@@ -130,21 +133,9 @@ class Bench:
                 Scratchpad.latency,
                 banks_of(c, memory),
             )
-        self.handles = {}
 
     def _residual(self, address: int):
         return self.memory["residual"][address]
-
-    def _handle(self, name: str):
-        if name not in self.handles:
-            self.handles[name] = getattr(self.dut, name)
-        return self.handles[name]
-
-    def get(self, name: str) -> int:
-        return int(self._handle(name).value)
-
-    def set(self, name: str, value: int) -> None:
-        self._handle(name).value = value
 
     async def reset(self) -> None:
         self.set("clk", 0)
@@ -261,7 +252,7 @@ class Bench:
 
     def _garbage(self, port: str) -> int:
         """Of a memory that has nothing to answer: what comes is not what came before."""
-        return self.random.getrandbits(len(self._handle(f"{port}__data")))
+        return self.random.getrandbits(self.pins.width(f"{port}__data"))
 
     def _write(self, name: str, address: int) -> None:
         memory = self.memory[name]

@@ -11,7 +11,7 @@ from hw.vector.gelu import Activation
 from hw.vector.golden import activate
 from tests.stream_helpers import start
 
-BATCH = 64
+BATCH = 16
 BITS = int(os.environ.get("WEFT_INPUT_BITS", MID_BITS))
 
 

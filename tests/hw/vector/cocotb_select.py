@@ -11,7 +11,7 @@ from sw.compiler.stream.access import selection_words
 from tests.hw.vector.bench import make_bench
 from tests.hw.vector.commands import CommandMaker
 
-COMMANDS = int(os.environ.get("WEFT_TEST_COMMANDS", "30"))
+COMMANDS = int(os.environ.get("WEFT_TEST_COMMANDS", "60")) // 2
 
 
 @cocotb.test()

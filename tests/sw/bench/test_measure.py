@@ -9,6 +9,7 @@ from hw.config import PRESETS
 from hw.isa import Opcode, Unit
 from sw.bench.cases import Attention, Case, Encoder, Gemm
 from sw.bench.measure import STALLS, measure
+from tests.sim.rtl import LEAST
 
 TINY = PRESETS["tiny"]
 
@@ -63,7 +64,7 @@ def test_every_command_is_a_slice(traced):
 
 def test_waveform(tmp_path):
     path = tmp_path / "wave.vcd"
-    result = measure(Case(Gemm(4, 4, 4), TINY, memory_width=4), vcd=str(path))
+    result = measure(Case(Gemm(4, 4, 4), LEAST, memory_width=4), vcd=str(path))
     text = path.read_text()
     clock = re.search(r"\$var wire +1 (\S+) clk \$end", text)
     assert clock is not None

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from hw.config import PRESETS
+from hw.config import PRESETS, AcceleratorConfig
 from hw.isa import Region
 from hw.registers import Register, State
 from sim.board import simulated_board
@@ -37,6 +37,7 @@ from sw.driver.board import LONG_BYTES, ZERO_BLOCK_BYTES, _parts
 from sw.driver.link import Link
 from sw.driver.serial_line import SerialLine, _why
 from tests.boards.link.model import ModelBoard, ModelLine
+from tests.sim.rtl import LEAST
 from tests.sw.compiler.random_graphs import random_encoder, random_inputs
 from tests.sw.driver.programs import WORDS, CopyProgram, long_program
 
@@ -46,7 +47,7 @@ TIMEOUT = 20.0
 
 @pytest.fixture(scope="module")
 def board():
-    with closing(simulated_board(CONFIG)) as running:
+    with closing(simulated_board(CONFIG, cxx_flags=DRAFT_CXX_FLAGS)) as running:
         yield running
 
 
@@ -57,8 +58,8 @@ def device(board):
         yield opened
 
 
-def data(seed: int = 0) -> np.ndarray:
-    size = WORDS * CONFIG.activation_pitch
+def data(seed: int = 0, config: AcceleratorConfig = CONFIG) -> np.ndarray:
+    size = WORDS * config.activation_pitch
     return np.random.default_rng(seed).integers(0, 256, size, dtype=np.uint8)
 
 
@@ -167,16 +168,16 @@ def test_a_program_that_does_not_fit(device):
 def test_a_board_with_on_chip_memory():
     size = 1 << 16
     with (
-        closing(simulated_board(CONFIG, ram_bytes=size, cxx_flags=DRAFT_CXX_FLAGS)) as board,
-        open_device(f"board:{board.port}", CONFIG, timeout=TIMEOUT) as device,
+        closing(simulated_board(LEAST, ram_bytes=size, cxx_flags=DRAFT_CXX_FLAGS)) as board,
+        open_device(f"board:{board.port}", LEAST, timeout=TIMEOUT) as device,
     ):
         assert isinstance(device, BoardDevice)
-        assert (device.load(CopyProgram(CONFIG))(data()) == data()).all()
+        assert (device.load(CopyProgram(LEAST))(data(config=LEAST)) == data(config=LEAST)).all()
         with pytest.raises(MemorySizeError, match=r"needs 70,080 bytes .*: 4,544 too few"):
             device.load_commands(bytes(32), io_bytes=70_000)
         with pytest.raises(BusError, match="write at address 0x10000"):
             device.link.write(size - 8, bytes(16))
-        assert (device.load(CopyProgram(CONFIG))(data(1)) == data(1)).all()
+        assert (device.load(CopyProgram(LEAST))(data(1, LEAST)) == data(1, LEAST)).all()
 
 
 def test_a_line_that_takes_nothing(monkeypatch):

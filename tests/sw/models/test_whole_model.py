@@ -21,7 +21,7 @@ def test_same_bytes(tokens, embedder):
     ids = minilm.tokenise([TEXT * 6])[0][None, :tokens]
     program = embedder.program(tokens)
     (want,) = run_reference(with_shape(embedder.graph, 1, tokens), [ids])
-    with open_pair(embedder.config, optimise=True) as pair:
+    with open_pair(embedder.config) as pair:
         for device in pair.devices:
             np.testing.assert_array_equal(device.load(program)(ids), want, err_msg=device.name)
         pair.assert_same_memory(f"{tokens} tokens")
