@@ -50,7 +50,10 @@ class DecoderRow:
 
 METRICS = {"bandwidth_share": "memory", "array_share": "array"}
 WHOLE = "smollm2 --context 512"
-LOG = 'smollm2 --prompt "What is the capital of France?" --tokens 4'
+LOG = (
+    'smollm2 --prompt "The capital of Germany is Berlin, that of Italy is Rome, that of France is" '
+    "--tokens 4"
+)
 
 ROWS = (
     DecoderRow(WHOLE, "bandwidth_share", 0.97),
