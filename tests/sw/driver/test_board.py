@@ -20,7 +20,9 @@ from hw.isa import Region
 from hw.registers import Register, State
 from sim.board import simulated_board
 from sim.verilator import DRAFT_CXX_FLAGS
+from sw.bench.decoders import DecoderShape, decoder
 from sw.cli.main import cli
+from sw.compiler.lower.decoder import lower_decoder
 from sw.compiler.lower.lower import lower
 from sw.driver import (
     BoardDevice,
@@ -79,6 +81,25 @@ def test_a_transformer_gives_the_bytes_of_the_golden_model(device):
     for expected, found in zip(*memories, strict=True):
         np.testing.assert_array_equal(found, expected)
     assert device.counters()["matrix_busy"] > 0 and device.link.repeats == 0
+
+
+def test_a_sequence_grows_on_the_board(device):
+    """Its caches stay in the board's memory, and its next tokens in the accelerator's registers."""
+    shape = DecoderShape(
+        hidden=16, heads=4, kv_heads=2, dim=6, ffn=20, layers=1, vocabulary=90, context=24
+    )
+    program = lower_decoder(decoder(shape), CONFIG, (1, 4))
+    grown = []
+    with open_device("golden", CONFIG) as golden:
+        for opened in (golden, device):
+            session = opened.load_decoder(program).session()
+            predictions = [session.prefill([5, 60, 7, 88, 2])]
+            for _ in range(3):
+                predictions.append(session.step(predictions[-1].best))
+            predictions.append(session.verify([9, 8, 7, 6]))
+            grown.append([(p.tokens.tolist(), p.log_probabilities.tolist()) for p in predictions])
+    assert grown[0] == grown[1]
+    assert device.link.repeats == 0
 
 
 def test_weft_run_on_the_board(board, tmp_path):
