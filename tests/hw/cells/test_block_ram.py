@@ -15,8 +15,8 @@ from tests.cocotb_runner import run
 @pytest.mark.parametrize(
     ("width", "depth", "granules", "simulators"),
     [
-        (32, 2560, 2, ("icarus", "verilator")),
-        (64, 3072, 1, ("icarus",)),
+        (32, 2560, 2, ("verilator",)),
+        (64, 3072, 1, ("verilator",)),
         (512, 256, 1, ("verilator",)),
         (5, 7, 1, ("icarus", "verilator")),
         (18, 1024, 1, ("icarus",)),

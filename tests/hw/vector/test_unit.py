@@ -33,13 +33,12 @@ SCENARIOS = ("cocotb_unit", "cocotb_decoder", "cocotb_select")
 @pytest.mark.parametrize("name", CONFIGS)
 def test_unit(name: str):
     config = CONFIGS[name]
+    scenarios = SCENARIOS if config.decoder else SCENARIOS[:1]
+    simulator, commands = ("icarus", 10) if name in ICARUS else ("verilator", 24)
     run(
         VectorUnit(config),
-        [
-            f"tests.hw.vector.{module}"
-            for module in (SCENARIOS if config.decoder else SCENARIOS[:1])
-        ],
-        simulators=("icarus" if name in ICARUS else "verilator",),
+        [f"tests.hw.vector.{module}" for module in scenarios],
+        simulators=(simulator,),
         name=f"vector_{name}",
-        env={**config_to_environment(config), "WEFT_TEST_COMMANDS": "20"},
+        env={**config_to_environment(config), "WEFT_TEST_COMMANDS": str(commands)},
     )

@@ -91,7 +91,7 @@ def synthesise(family, folder, *_):
     (folder / "top.json").write_text('{"modules": {}}')
     return Area()
 flow.synthesise_flat = synthesise
-sys.argv = ["weft", "build", "ulx3s", "--seeds", "1"]
+sys.argv = ["weft", "build", "ulx3s", "--config", "tiny", "--seeds", "1"]
 main()
 """
 

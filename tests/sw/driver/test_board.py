@@ -49,7 +49,7 @@ TIMEOUT = 20.0
 
 @pytest.fixture(scope="module")
 def board():
-    with closing(simulated_board(CONFIG, cxx_flags=DRAFT_CXX_FLAGS)) as running:
+    with closing(simulated_board(CONFIG)) as running:
         yield running
 
 
