@@ -114,6 +114,11 @@ def _cells(row: DecoderRow, results: Results) -> list[str]:
     ]
 
 
+def _cell(text: str) -> str:
+    """Text of a token as Markdown's tables show it: a bar would end the cell."""
+    return f"`{text!r}`".replace("|", "\\|") if text else ""
+
+
 def decoder_lines(results: Results) -> list[str]:
     """Their part of the page; nothing without rows."""
     rows = [_cells(row, results) for row in ROWS if row.command in results]
@@ -121,7 +126,8 @@ def decoder_lines(results: Results) -> list[str]:
         return []
     header = ("`weft bench`", "wanted", "cycles", "predicted", "memory", "array", "commands")
     lines = ["## Language models", "", TEXT, "", *markdown(header, rows, left=2), ""]
-    left_out = [f"`{row.command}`" for row in ROWS if row.command not in results]
+    commands = (*(row.command for row in ROWS), LOG)
+    left_out = [f"`{command}`" for command in commands if command not in results]
     if left_out:
         lines += [f"Not measured: {', '.join(left_out)}.", ""]
     if LOG in results:
@@ -132,7 +138,7 @@ def decoder_lines(results: Results) -> list[str]:
                 f"{item['cycles']:,}",
                 f"{item['bandwidth_share']:.1%}",
                 "yes" if item["bit_exact"] else "**no**",
-                repr(item["text"]) if item["text"] else "",
+                _cell(item["text"]),
             )
             for item in results[LOG]["passes"]
         )

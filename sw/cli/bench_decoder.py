@@ -15,7 +15,7 @@ from sw.bench.measure import STALLS, Step
 from sw.bench.measure_decoder import measure_pass, measure_sequence
 from sw.cli.common import OUTPUT_FILE, config_option, memory_options, steps, write_json
 from sw.cli.screen import show
-from sw.compiler.errors import CompileError
+from sw.compiler.errors import CompileError, InputError
 from sw.compiler.lower.decoder import lower_decoder
 from sw.compiler.program.decoder_program import DecoderProgram
 
@@ -168,10 +168,18 @@ def _sequence(config: str, prompt: str, tokens: int, json_file: str | None, **op
     """A prompt and what follows it, each pass on golden and on the RTL."""
     from sw.models.generator import Generator
 
+    if not prompt.strip():
+        raise InputError("the prompt is empty")
     with steps() as step:
         generator = Generator(config, step=step)
+        ids = generator.model.tokens(prompt)
+        if len(ids) + tokens > generator.context:  # before anything takes minutes
+            raise InputError(
+                f"the prompt has {len(ids)} tokens: with --tokens {tokens} they are more than the "
+                f"{generator.context} of the context"
+            )
         program = generator.program()
-        ids = generator.model.tokens(prompt)[len(program.prefix) :]
+        ids = ids[len(program.prefix) :]
         passes = list(measure_sequence(program, ids, tokens, step=step, **options))
     for item in passes:
         known = item["next"] >= 0

@@ -31,6 +31,8 @@ def test_every_row_is_a_command():
 
 def test_the_page(tmp_path):
     results = {row.command: made_up(10_000, 0.99) for row in ROWS}
+    assert f"Not measured: `{LOG}`." in "\n".join(decoder_lines(results))
+    results[LOG] = {"passes": []}
     text = "\n".join(decoder_lines(results))
     assert "missed" not in text and "wrong" not in text and "Not measured" not in text
     assert text.count("+1.0%") == len(ROWS) and text.count("1.000x") == 4
@@ -46,7 +48,7 @@ def test_the_page(tmp_path):
                 "cycles": 77,
                 "bandwidth_share": 0.5,
                 "bit_exact": False,
-                "text": " Paris",
+                "text": " Pa|ris",
             }
         ]
     }
@@ -54,7 +56,7 @@ def test_the_page(tmp_path):
     assert ">= 97.0% memory (missed)" in text
     assert "1.030x, wanted <= 1.03x (missed) | 10,301 **wrong bytes**" in text
     assert f"Not measured: `{ROWS[-1].command}`." in text
-    assert "| 8 | 1 | 77 | 50.0% | **no** | ' Paris' |" in text
+    assert "| 8 | 1 | 77 | 50.0% | **no** | `' Pa\\|ris'` |" in text
     assert decoder_lines({}) == []
     path = tmp_path / "decoders.json"
     save({**results, "gone": {}}, path)

@@ -258,3 +258,13 @@ def test_a_warning_is_one_line(tmp_path):
     )
     (line,) = [line for line in found.stderr.splitlines() if "warning" in line.lower()]
     assert line.startswith("warning: the calibration data has 3 rows, all alike")
+
+
+def test_prompts_of_a_sequence(weft):
+    """Before the model is quantised or anything is built."""
+    sequence = ("bench", "smollm2", "--prompt")
+    assert weft(*sequence, " ").error() == "the prompt is empty"
+    text = weft(*sequence, "word " * 2100).error()
+    assert text == (
+        "the prompt has 2102 tokens: with --tokens 4 they are more than the 2048 of the context"
+    )
