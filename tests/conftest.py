@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,6 +25,14 @@ def full_disk():
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
     yield
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.fixture
+def interruptible():
+    """Children get SIGINT, which they would ignore if a shell runs the tests in its background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

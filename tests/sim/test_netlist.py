@@ -32,7 +32,7 @@ CONFIGS = {
         *(get_config(name) for name in os.environ.get("WEFT_TEST_NETLIST", "").split()),
     )
 }
-PROGRAMS, STEPS, FAULTS = 6, 20, 40
+PROGRAMS, STEPS, FAULTS = 6, 20, 20
 
 
 @pytest.fixture(scope="module", params=CONFIGS)

@@ -1,4 +1,4 @@
-"""SDRAM controller against the behavioural memory, on Icarus."""
+"""SDRAM controller against the behavioural memory: one case on Icarus, the others on Verilator."""
 
 import pytest
 
@@ -27,7 +27,7 @@ def test_sdram(case, tmp_path):
     run(
         SdramBench(part, hz, **options),
         "tests.boards.memory.cocotb_sdram",
-        simulators=("icarus",),
+        simulators=("icarus" if case == "pads" else "verilator",),
         name=f"sdram_{case}",
         env={
             "WEFT_REPORT": str(report),

@@ -5,12 +5,12 @@ import dataclasses
 import pytest
 
 from boards.targets.board import get_board
-from hw.config import PRESETS
 from sw.bench.board import predict
 from sw.bench.cases import Encoder, Gemm
 from sw.compiler.errors import CompileError
+from tests.sim.rtl import LEAST
 
-BOARD = dataclasses.replace(get_board("ulx3s"), config=PRESETS["tiny"])
+BOARD = dataclasses.replace(get_board("ulx3s"), config=LEAST)
 
 
 def test_a_prediction_is_exact_and_counts_the_memory():

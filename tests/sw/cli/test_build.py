@@ -97,7 +97,7 @@ main()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_build_that_is_stopped_leaves_nothing(fake, tmp_path, monkeypatch, number):
+def test_a_build_that_is_stopped_leaves_nothing(fake, tmp_path, monkeypatch, interruptible, number):
     fake.tool("NEXTPNR_ECP5", SLOW_TOOL)
     pid_file = tmp_path / "pid"
     monkeypatch.setenv("PID_FILE", str(pid_file))

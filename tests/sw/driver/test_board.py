@@ -122,10 +122,8 @@ def test_weft_run_on_the_board(board, tmp_path):
     assert "cycles" in result.output
 
 
-def test_weft_bench_on_a_board_of_its_own():
+def test_weft_bench_on_a_board_of_its_own(interruptible):
     command = [sys.executable, "-m", "sw.cli.main", "simulate-board", "--config", "tiny"]
-    # A shell's background job ignores SIGINT, and so would its children.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -140,7 +138,6 @@ def test_weft_bench_on_a_board_of_its_own():
             assert process.wait(60) == 0
         finally:
             process.kill()
-            signal.signal(signal.SIGINT, before)
 
 
 def test_cycle_limit(device):
