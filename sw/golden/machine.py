@@ -48,10 +48,14 @@ from hw.vector.golden import (
     to_bytes,
     unpack_params,
 )
+from sw.golden.compiled import compiled_machine
 from sw.golden.legality import check_legal
 
 __all__ = ["GoldenMachine", "MachineStop", "UndefinedCommand"]
 
+
+PROGRESS_COMMANDS = 256
+"""Commands between two reports of progress."""
 
 ROW_STATES = ("ROW_MAX", "softmax state", "statistics", "selection")
 """What commands leave for later ones on the same rows."""
@@ -81,7 +85,8 @@ class GoldenMachine:
 
     Parameters
     ----------
-    config: sizes of the machine.
+    config: sizes of the machine. compiled: let C++ execute what it can (`sw/golden/compiled.py`),
+    where there is a compiler; the methods here define what it must do, and do the rest.
 
     Memories hold words as rows: activation uint8 [words, R], weight int8 [words, max(R, C)],
     residual int16 [words, V], accumulator int32 [words, C], parameters as records, mask bool
@@ -89,8 +94,9 @@ class GoldenMachine:
     on it.
     """
 
-    def __init__(self, config: AcceleratorConfig):
+    def __init__(self, config: AcceleratorConfig, *, compiled: bool = True):
         self.config = config
+        self._compiled = compiled_machine(config) if compiled else None
         c = config
         self.activation = np.zeros((c.activation_words, c.rows), np.uint8)
         self.weight = np.zeros((c.weight_words, c.weight_bytes), np.int8)
@@ -132,6 +138,8 @@ class GoldenMachine:
 
     def set_region(self, region: Region, data: NDArray[np.uint8], writable: bool) -> None:
         """Open a DRAM window on `data`, which stores write in place."""
+        if not data.flags.c_contiguous:
+            raise ValueError(f"the bytes of region {region.name} must be contiguous")
         self.dram[region] = _Dram(data, writable)
 
     def run(
@@ -150,25 +158,41 @@ class GoldenMachine:
 
     def _run(self, commands: bytes, progress: Callable[[int, int], None] | None) -> int:
         total = len(commands) // isa.COMMAND_BYTES
-        executed = 0
+        index = executed = 0
         for written in self.written.values():
             written.fill(False)
         self.selected.clear()
-        for index in range(total):
-            self.index = index
-            word = commands[index * isa.COMMAND_BYTES : (index + 1) * isa.COMMAND_BYTES]
-            command = self._decode(word)
-            self._check_registers(command)
-            if self.drops(command):
-                continue
-            executed += 1
-            if command.opcode == Opcode.HALT:
+        if self._compiled:
+            self._compiled.bind(self)
+        while index < total:
+            start, count, halted = index, 0, False
+            if self._compiled:
+                stop = min(start + PROGRESS_COMMANDS, total)
+                index, count, halted = self._compiled.run(self, commands, start, stop)
+            if index == start:  # a command that is not among the compiled ones
+                self.index = index
+                count, halted = self._step(
+                    commands[isa.COMMAND_BYTES * index : isa.COMMAND_BYTES * (index + 1)]
+                )
+                index += 1
+            executed += count
+            if halted:
                 return executed
-            self.execute(self.moved(command))
-            if progress and index % 256 == 0:
+            if progress and start // PROGRESS_COMMANDS != index // PROGRESS_COMMANDS:
                 progress(index, total)
         self.index = total
         raise self._stop(ErrorCode.PROGRAM_END, "the program has no HALT")
+
+    def _step(self, word: bytes) -> tuple[int, bool]:
+        """Execute a command; whether it counts, and whether it ends the program."""
+        command = self._decode(word)
+        self._check_registers(command)
+        if self.drops(command):
+            return 0, False
+        if command.opcode == Opcode.HALT:
+            return 1, True
+        self.execute(self.moved(command))
+        return 1, False
 
     def _decode(self, word: bytes) -> Command:
         try:

@@ -18,6 +18,7 @@ import hashlib
 import importlib.util
 import random
 import re
+from collections import deque
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -123,6 +124,17 @@ def _sources(wide: bool = False) -> dict[str, Path]:
     return found
 
 
+def _definitions(tree: ast.Module) -> Iterator[ast.Module | ast.ClassDef | ast.FunctionDef]:
+    """In the order of `ast.walk`, which looks into every expression, too."""
+    queue: deque[ast.AST] = deque([tree])
+    while queue:
+        node = queue.popleft()
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            yield node
+        for name in ("body", "handlers", "orelse", "finalbody", "cases"):
+            queue.extend(getattr(node, name, ()))
+
+
 @functools.cache
 def _docstrings(wide: bool = False) -> dict[str, list[str]]:
     """Docstrings by source file, in a fixed order."""
@@ -133,11 +145,7 @@ def _docstrings(wide: bool = False) -> dict[str, list[str]]:
             tree = ast.parse(source)
         except SyntaxError:  # a template, or a file for another version of Python
             continue
-        texts = [
-            ast.get_docstring(node) or ""
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
-        ]
+        texts = [ast.get_docstring(node) or "" for node in _definitions(tree)]
         texts = [text for text in texts if len(text) > 40]
         if texts:
             found[label] = texts
