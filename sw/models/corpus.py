@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import gc
 import hashlib
 import importlib.util
 import random
@@ -124,6 +125,19 @@ def _sources(wide: bool = False) -> dict[str, Path]:
     return found
 
 
+def _parsed(source: str) -> ast.Module | None:
+    """None for a template, or a file for another version of Python."""
+    collects = gc.isenabled()
+    gc.disable()  # a tree has no cycles, but its nodes make the collector look at all else: 3x
+    try:
+        return ast.parse(source)
+    except SyntaxError:
+        return None
+    finally:
+        if collects:
+            gc.enable()
+
+
 def _definitions(tree: ast.Module) -> Iterator[ast.Module | ast.ClassDef | ast.FunctionDef]:
     """In the order of `ast.walk`, which looks into every expression, too."""
     queue: deque[ast.AST] = deque([tree])
@@ -140,10 +154,8 @@ def _docstrings(wide: bool = False) -> dict[str, list[str]]:
     """Docstrings by source file, in a fixed order."""
     found: dict[str, list[str]] = {}
     for label, path in _sources(wide).items():
-        source = path.read_text(encoding="utf-8", errors="ignore")
-        try:
-            tree = ast.parse(source)
-        except SyntaxError:  # a template, or a file for another version of Python
+        tree = _parsed(path.read_text(encoding="utf-8", errors="ignore"))
+        if tree is None:
             continue
         texts = [ast.get_docstring(node) or "" for node in _definitions(tree)]
         texts = [text for text in texts if len(text) > 40]

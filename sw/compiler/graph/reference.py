@@ -8,7 +8,7 @@ float32 BLAS, split so that every partial sum is an integer below 2^24 and there
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -53,13 +53,16 @@ FIRST_STAGE_REACH = 1 << 17
 CHUNK_SCORES = 1 << 21
 """Scores worked on at once: bounds the memory of many or long sequences."""
 
+BLOCK_VALUES = 1 << 15
+"""Values of some rows worked on at once, so that what comes and goes stays in a cache."""
+
 
 def exact_product(a: np.ndarray, b: np.ndarray, terms: int = EXACT_TERMS) -> Int:
     """`a @ b` of integers, exactly; `terms` products may be summed in float32."""
     total: Int | None = None
     for start in range(0, a.shape[-1], terms):
         left = a[..., start : start + terms].astype(np.float32)
-        right = b[..., start : start + terms, :].astype(np.float32)
+        right = b[..., start : start + terms, :].astype(np.float32, copy=False)
         part = (left @ right).astype(np.int64)
         total = part if total is None else total + part
     assert total is not None
@@ -168,6 +171,19 @@ def _results_of(function: Function) -> Int:
     return activate(np.arange(-FIRST_STAGE_REACH, FIRST_STAGE_REACH), function)
 
 
+def _in_blocks(rows: int, width: int, work: Callable[[slice], Feeds]) -> Feeds:
+    """Results of all rows, a block at a time. work: those of some rows, `width` values each."""
+    step = max(1, BLOCK_VALUES // width)
+    results: Feeds = {}
+    for start in range(0, rows, step):
+        block = slice(start, min(start + step, rows))
+        for name, part in work(block).items():
+            if name not in results:
+                results[name] = np.empty((rows, *part.shape[1:]), part.dtype)
+            results[name][block] = part
+    return results
+
+
 def _finish(h: Int, op: QuantLinear | QuantElementwise, residual: Int | None) -> Feeds:
     """Function, residual add and the two results, from the first stage's value."""
     if op.function != Function.NONE:
@@ -260,13 +276,20 @@ def run_reference_op(op: QuantOp, graph: QuantGraph, values: Feeds, rows: Rows) 
     if isinstance(op, QuantInput):
         return {op.out: encode_input(op, graph, values, rows)}
     if isinstance(op, QuantLinear):
-        acc = exact_product(values[op.x], op.weight.T)
+        x, weight = values[op.x], op.weight.T.astype(np.float32)
         residual = None if op.residual is None else values[op.residual]
-        return _finish(middle(acc, op.first), op, residual)
+
+        def linear(block: slice) -> Feeds:
+            acc = exact_product(x[block], weight)
+            return _finish(middle(acc, op.first), op, None if residual is None else residual[block])
+
+        return _in_blocks(len(x), weight.shape[1], linear)
     if isinstance(op, QuantElementwise):
-        return _finish(middle(values[op.x], op.first), op, None)
+        x = values[op.x]
+        return _in_blocks(len(x), x.shape[1], lambda b: _finish(middle(x[b], op.first), op, None))
     if isinstance(op, QuantNorm):
-        return _norm(op, values[op.x])
+        x = values[op.x]
+        return _in_blocks(len(x), x.shape[1], lambda block: _norm(op, x[block]))
     if not isinstance(op, QuantAttention):
         raise TypeError(f"{type(op).__name__} is a decoder's: see decoder.py")
     return _attention(op, graph, values, rows)

@@ -26,7 +26,7 @@ import numpy as np
 from hw.sparse.formats import WeightFormat
 from sw.compiler.quantise.options import QuantOptions
 
-__all__ = ["LEVELS", "Range", "round_weight", "search_range", "windows"]
+__all__ = ["LEVELS", "Range", "round_weight", "search_range", "weighted_mean", "windows"]
 
 LEVELS = 127.0
 LEVELS_INT4 = 7.5
@@ -73,6 +73,13 @@ def sample(count: int, most: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
 
 
+def weighted_mean(x: np.ndarray, row_weight: np.ndarray) -> np.ndarray:
+    """Mean of each column in float64, rows counting as `row_weight` says."""
+    if (row_weight == 1).all():
+        return x.mean(axis=0, dtype=np.float64)
+    return np.average(x, axis=0, weights=row_weight)
+
+
 def windows(
     x: np.ndarray,
     row_weight: np.ndarray,
@@ -93,7 +100,7 @@ def windows(
     rows = sample(len(x), options.search_rows)
     part, weight = x[rows], row_weight[rows, None]
     fold = (np.arange(len(rows)) * FOLDS // len(rows)) % 2 == 0
-    middle = np.median(part, axis=0)
+    middle = np.median(np.ascontiguousarray(part.T), axis=1)  # of neighbours in memory
     low, high = x.min(axis=0), x.max(axis=0)
 
     def window(low: np.ndarray, high: np.ndarray, fraction: float):
@@ -136,7 +143,7 @@ def _copies(span: np.ndarray, error: np.ndarray, column: np.ndarray, extra: int)
 
 def _unexplained(x: np.ndarray, row_weight: np.ndarray, damping: float) -> np.ndarray:
     """Variance of each channel that later ones, in order of falling variance, do not explain."""
-    mean = np.average(x, axis=0, weights=row_weight)
+    mean = weighted_mean(x, row_weight)
     centred = (x - mean) * np.sqrt(row_weight)[:, None]
     covariance = (centred.T @ centred).astype(np.float64) / len(x)
     diagonal = np.diag(covariance).copy()

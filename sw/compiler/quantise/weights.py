@@ -13,7 +13,7 @@ from sw.compiler.quantise.given import given_weight
 from sw.compiler.quantise.gptq import Factor, damped, gptq_round
 from sw.compiler.quantise.grid import choose_grid
 from sw.compiler.quantise.options import QuantOptions
-from sw.compiler.quantise.ranges import Range, round_weight
+from sw.compiler.quantise.ranges import Range, round_weight, weighted_mean
 
 __all__ = ["QuantisedWeight", "quantise_weight"]
 
@@ -84,11 +84,11 @@ def quantise_weight(
     weight = linear.weight.astype(np.float64)
     wide = weight if chosen.source is None else weight[:, chosen.source]
     scaled = wide * chosen.scale
-    mean = np.average(x, axis=0, weights=row_weight)
+    mean = weighted_mean(x, row_weight)
     root = np.sqrt(row_weight, dtype=np.float32)[:, None]
 
     def centred(values: np.ndarray) -> np.ndarray:
-        average = np.average(values, axis=0, weights=row_weight)
+        average = weighted_mean(values, row_weight)
         return (values - average).astype(np.float32) * root
 
     # The bias takes up the mean, so only deviations from it count.
@@ -110,10 +110,10 @@ def quantise_weight(
         integers, steps, multipliers = compress(wide, scaled, goal, hessian, format, options)
     bias = np.zeros(len(steps)) if linear.bias is None else linear.bias.astype(np.float64)
     if options.bias_correction:
-        bias = bias + weight @ np.average(target, axis=0, weights=row_weight)
+        bias = bias + weight @ weighted_mean(target, row_weight)
         bias = bias - steps * (integers @ mean)
         if residual_error is not None:
-            bias = bias + np.average(residual_error, axis=0, weights=row_weight)
+            bias = bias + weighted_mean(residual_error, row_weight)
     else:
         bias = bias + wide @ chosen.centre
     return QuantisedWeight(integers.astype(np.int8), steps, bias, multipliers)
