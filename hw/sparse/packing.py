@@ -23,6 +23,7 @@ arXiv 2104.08378); ordered pairs are our own restriction, which loses nothing.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -78,14 +79,13 @@ class TileFormat:
 
 def tile_format(config: AcceleratorConfig, opcode: Opcode, values: Mapping[str, int]) -> TileFormat:
     """Of a GEMM or SPARSE_GEMM command; missing fields are 0."""
-    return TileFormat(
-        config.rows,
-        config.columns,
-        bool(values.get("w_by_column", 0)),
-        opcode == Opcode.SPARSE_GEMM,
-        bool(values.get("w_int4", 0)),
-        values.get("w_group", 0),
-    )
+    get = values.get
+    sparse = opcode == Opcode.SPARSE_GEMM
+    form = (get("w_by_column", 0) > 0, sparse, get("w_int4", 0) > 0, get("w_group", 0))
+    return _tile_format(config.rows, config.columns, *form)
+
+
+_tile_format = functools.cache(TileFormat)
 
 
 def _choose(tiles: Bytes) -> tuple[Bytes, NDArray[np.int64]]:

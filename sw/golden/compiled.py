@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -26,10 +26,7 @@ from sim.cache import kept
 from sim.compiler import Compiler, NoCompilerError, find_compiler
 from sim.verilator import BuildError, check_command
 
-if TYPE_CHECKING:
-    from sw.golden.machine import GoldenMachine
-
-__all__ = ["CompiledMachine", "compiled_machine"]
+__all__ = ["ARRAYS", "CompiledMachine", "compiled_machine"]
 
 HERE = Path(__file__).parent
 SOURCES = ("machine.cpp", "numerics.h", "matrix.h", "vector.h")
@@ -256,7 +253,7 @@ def compiled_machine(config: AcceleratorConfig) -> CompiledMachine | None:
 
 
 class CompiledMachine:
-    """Executes commands on the memories of a `GoldenMachine`."""
+    """Executes commands on memories that are someone else's: see `bind`."""
 
     def __init__(self, library: ctypes.CDLL, config: AcceleratorConfig):
         self._library = library
@@ -266,40 +263,32 @@ class CompiledMachine:
         self._executed = ctypes.c_int64()
         self._halted = ctypes.c_int64()
 
-    def bind(self, machine: GoldenMachine) -> None:
-        """Take note of where the machine's memories and windows are."""
-        written = machine.written
-        arrays: Mapping[str, np.ndarray] = {
-            "param0": machine.params[isa.Memory.PARAM0],
-            "param1": machine.params[isa.Memory.PARAM1],
-            "row_max_written": written["ROW_MAX"],
-            "softmax_written": written["softmax state"],
-            "statistics_written": written["statistics"],
-            "selection_written": written["selection"],
-            "registers": self._registers,
-            "selected": self._selected,
-        }
+    def bind(self, arrays: Mapping[str, Any], windows: Mapping[isa.Region, tuple[Any, bool]]):
+        """Take note of where memories and row state (names of `ARRAYS`, but for the registers)
+        and DRAM windows are; of these, whether they may be written."""
+        arrays = {**arrays, "registers": self._registers, "selected": self._selected}
         for name, kind in ARRAYS.items():
-            array: Any = arrays[name] if name in arrays else getattr(machine, name)
+            array: np.ndarray = arrays[name]
             assert array.flags.c_contiguous and array.itemsize == _SIZES_OF[kind], name
             setattr(self._state, name, array.ctypes.data)
         for region in isa.Region:
-            window = machine.dram.get(region)
-            self._state.dram[region] = window.data.ctypes.data if window else None
-            self._state.dram_size[region] = len(window.data) if window else 0
-            self._state.dram_writable[region] = bool(window and window.writable)
+            data, writable = windows.get(region, (None, False))
+            self._state.dram[region] = None if data is None else data.ctypes.data
+            self._state.dram_size[region] = 0 if data is None else len(data)
+            self._state.dram_writable[region] = bool(writable)
 
     def run(
-        self, machine: GoldenMachine, commands: bytes, first: int, last: int
+        self, registers: list[int], selected: set[int], commands: bytes, first: int, last: int
     ) -> tuple[int, int, bool]:
         """Execute commands first..last-1 as far as this machine takes them.
 
-        Returns the index at which it stopped, how many were not dropped, and whether HALT was
-        the last of them.
+        registers: their values, selected: those that a SELECT wrote behind the last BARRIER; both
+        are brought up to date. Returns the index at which it stopped, how many commands were not
+        dropped, and whether HALT was the last of them.
         """
-        self._registers[:] = machine.registers
+        self._registers[:] = registers
         self._selected[:] = False
-        self._selected[list(machine.selected)] = True
+        self._selected[list(selected)] = True
         self._executed.value = 0
         stop = self._library.weft_golden_run(
             ctypes.byref(self._state),
@@ -309,8 +298,9 @@ class CompiledMachine:
             ctypes.byref(self._executed),
             ctypes.byref(self._halted),
         )
-        machine.registers[:] = self._registers.tolist()
-        machine.selected = set(np.flatnonzero(self._selected).tolist())
+        registers[:] = self._registers.tolist()
+        selected.clear()
+        selected.update(np.flatnonzero(self._selected).tolist())
         return stop, self._executed.value, bool(self._halted.value)
 
 

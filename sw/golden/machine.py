@@ -48,7 +48,7 @@ from hw.vector.golden import (
     to_bytes,
     unpack_params,
 )
-from sw.golden.compiled import compiled_machine
+from sw.golden.compiled import ARRAYS, CompiledMachine, compiled_machine
 from sw.golden.legality import check_legal
 
 __all__ = ["GoldenMachine", "MachineStop", "UndefinedCommand"]
@@ -163,12 +163,14 @@ class GoldenMachine:
             written.fill(False)
         self.selected.clear()
         if self._compiled:
-            self._compiled.bind(self)
+            self.bind_compiled(self._compiled)
         while index < total:
             start, count, halted = index, 0, False
             if self._compiled:
                 stop = min(start + PROGRESS_COMMANDS, total)
-                index, count, halted = self._compiled.run(self, commands, start, stop)
+                index, count, halted = self._compiled.run(
+                    self.registers, self.selected, commands, start, stop
+                )
             if index == start:  # a command that is not among the compiled ones
                 self.index = index
                 count, halted = self._step(
@@ -182,6 +184,20 @@ class GoldenMachine:
                 progress(index, total)
         self.index = total
         raise self._stop(ErrorCode.PROGRAM_END, "the program has no HALT")
+
+    def bind_compiled(self, compiled: CompiledMachine) -> None:
+        """Let the compiled machine work on this one's memories, row state and windows."""
+        written = self.written
+        arrays = {name: getattr(self, name) for name in ARRAYS if hasattr(self, name)} | {
+            "param0": self.params[Memory.PARAM0],
+            "param1": self.params[Memory.PARAM1],
+            "row_max_written": written["ROW_MAX"],
+            "softmax_written": written["softmax state"],
+            "statistics_written": written["statistics"],
+            "selection_written": written["selection"],
+        }
+        windows = {region: (dram.data, dram.writable) for region, dram in self.dram.items()}
+        compiled.bind(arrays, windows)
 
     def _step(self, word: bytes) -> tuple[int, bool]:
         """Execute a command; whether it counts, and whether it ends the program."""

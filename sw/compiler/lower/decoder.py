@@ -22,6 +22,7 @@ from sw.compiler.graph.operations import (
 from sw.compiler.lower.cached_attention import lower_cached_attention
 from sw.compiler.lower.caches import cache_image, capacity, place_caches
 from sw.compiler.lower.caution import Caution
+from sw.compiler.lower.collector import without_collector
 from sw.compiler.lower.context import Angles, CachePlace, Context
 from sw.compiler.lower.decoder_graph import AngleTable, head_steps
 from sw.compiler.lower.embedding import Embedding, add_embedding, take_embedding
@@ -55,6 +56,7 @@ RESIDENT_ANGLES = 1 / 8
 """Share of the residual memory for angles that stay on chip for a pass."""
 
 
+@without_collector
 def lower_decoder(
     graph: QuantGraph, config: str | AcceleratorConfig, passes: Sequence[int] = PASSES
 ) -> DecoderProgram:

@@ -24,6 +24,7 @@ from sw.compiler.graph.operations import (
 )
 from sw.compiler.lower.attention import lower_attention
 from sw.compiler.lower.caution import Caution
+from sw.compiler.lower.collector import without_collector
 from sw.compiler.lower.context import Context
 from sw.compiler.lower.linear import lower_linear
 from sw.compiler.lower.norm import RowSource, lower_elementwise, lower_norm
@@ -38,6 +39,7 @@ from sw.compiler.stream.order import finish, merge
 __all__ = ["lower"]
 
 
+@without_collector
 def lower(graph: QuantGraph, config: str | AcceleratorConfig) -> Program:
     """Compile a quantised graph. Raises `CompileError` if the machine is too small for it.
 

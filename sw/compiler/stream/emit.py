@@ -61,8 +61,11 @@ class Item:
     epoch: int = 0
 
 
+_largest = np.maximum.reduce  # `max` of an array that is small, without its checks
+
+
 def _latest(a: Clock, b: Clock) -> Clock:
-    return tuple(map(max, a, b))
+    return a if a == b else tuple(map(max, a, b))
 
 
 class _History:
@@ -98,7 +101,7 @@ class _History:
             if end > self.size:  # DRAM beyond all that was touched so far
                 self._grow(end)
                 array = self.last[unit]
-            count = int(self._view(array, access).max())
+            count = int(_largest(self._view(array, access), None))
             if count > needs.get(unit, known[unit]):
                 needs[unit] = count
 
@@ -186,7 +189,7 @@ class Emitter:
             unit = Unit.LOAD_ACTIVATIONS if values["queue"] else Unit.LOAD_WEIGHTS
         else:
             unit = COMMANDS[opcode].units[0]
-        if overlaps_itself(opcode, values):
+        if values.get("write_residual", 0) and overlaps_itself(opcode, values):
             raise AssertionError(f"{opcode.name} overlaps its own residual operand: {fields}")
         touched = accesses(self.config, opcode, values, reach)
         certain = not values.get("predicate", 0)

@@ -42,119 +42,109 @@ class Estimate:
     bus_busy: int
 
 
-class _Bus:
-    """Transfers in progress share the bus evenly, burst by burst."""
-
-    def __init__(self):
-        self.now = 0.0
-        self.left: dict[Unit, float] = {}
-
-    def advance(self, time: float) -> None:
-        """All transfers go on until `time`."""
-        if time > self.now:
-            share = (time - self.now) / max(len(self.left), 1)
-            for unit in self.left:
-                self.left[unit] -= share
-            self.now = time
-
-    def next_end(self) -> tuple[float, Unit] | None:
-        """When and where the next transfer ends if none is added."""
-        if not self.left:
-            return None
-        unit = min(self.left, key=self.left.__getitem__)
-        return self.now + max(self.left[unit], 0) * len(self.left), unit
-
-
 class _Merge:
-    """The timing model: see `merge`."""
+    """The timing model: see `merge`. Transfers in progress share the bus evenly, burst by burst.
 
-    def __init__(self, emitter: Emitter, memory_latency: int, not_before: list[float]):
-        self.config, self.items, self.latency = emitter.config, emitter.items, memory_latency
-        self.not_before = not_before  # of the activation loads
-        self.started: dict[Unit, list[float]] = {u: [] for u in Unit}
-        self.heads = dict.fromkeys(Unit, 0)
-        self.free = dict.fromkeys(UNITS, float(START + memory_latency)) | {Unit.NONE: 0.0}
-        self.done: dict[Unit, list[float]] = {u: [0.0] for u in UNITS}
-        self.busy = {Unit.MATRIX: 0, Unit.VECTOR: 0, Unit.STORE: 0}
-        self.bus = _Bus()
-        self.ready: dict[Unit, float] = {}  # when the waits of a unit's oldest command are met
+    work: of each unit's commands, `work_of`. not_before: of the activation loads.
+    """
 
-    def next_start(self) -> tuple[float, Unit] | None:
-        """Which unit can start its oldest command first, as far as is known."""
-        best: tuple[float, Unit] | None = None
-        for unit in Unit:
-            index = self.heads[unit]
-            if unit in self.bus.left or index == len(self.items[unit]):
-                continue
-            ready = self.ready.get(unit)
-            if ready is None:
-                ready = self._ready(unit, index)
-                if ready is None:
-                    continue
-            start = max(ready, self.free[unit])
-            if best is None or start < best[0]:
-                best = start, unit
-        return best
+    def __init__(
+        self,
+        emitter: Emitter,
+        memory_latency: int,
+        work: list[list[int]],
+        not_before: list[float],
+    ):
+        self.items = [emitter.items[unit] for unit in Unit]
+        self.work, self.latency, self.not_before = work, memory_latency, not_before
+        self.started: list[list[float]] = [[] for _ in Unit]
+        self.done: list[list[float]] = [[0.0] for _ in Unit]
+        # When the next transfer or command of a unit may begin; ADD and HALT are no unit's.
+        self.free = [0.0, *[float(START + memory_latency)] * len(UNITS)]
 
-    def _ready(self, unit: Unit, index: int) -> float | None:
-        """When the waits of a unit's oldest command are met, if that is known."""
+    def begin(self, unit: int, index: int) -> tuple[float, tuple[list, int] | None]:
+        """When a unit can start a command. Or, if that is not known yet, the list that says when
+        by having more than so many entries."""
         item = self.items[unit][index]
-        ready = 0.0
+        begin = self.free[unit]
         for u, n in item.waits if item.weight_wait is None else [*item.waits, item.weight_wait]:
             done = self.done[u]
             if n >= len(done):
-                return None
-            ready = max(ready, done[n])
+                return 0.0, (done, n)
+            begin = max(begin, done[n])
         for u, n in item.order:
-            if n > self.heads[u]:
-                return None
-            ready = max(ready, self.started[u][n - 1])
+            started = self.started[u]
+            if n > len(started):
+                return 0.0, (started, n - 1)
+            begin = max(begin, started[n - 1])
         if unit == Unit.LOAD_ACTIVATIONS and index < len(self.not_before):
-            ready = max(ready, self.not_before[index])
-        self.ready[unit] = ready
-        return ready
-
-    def start(self, time: float, unit: Unit) -> Item:
-        """Start a unit's oldest command."""
-        item = self.items[unit][self.heads[unit]]
-        self.heads[unit] += 1
-        self.started[unit].append(time)
-        del self.ready[unit]
-        if unit == Unit.NONE:
-            return item
-        work = work_of(item, self.config)
-        if unit in ON_BUS:
-            self.busy[Unit.STORE] += work
-            self.bus.advance(time)
-            self.bus.left[unit] = work
-        else:
-            self.busy[unit] += work
-            self.free[unit] = time + work
-            latency = MATRIX_LATENCY if unit == Unit.MATRIX else VECTOR_LATENCY
-            self.done[unit].append(time + work + latency)
-        return item
-
-    def end_transfer(self, time: float, unit: Unit) -> None:
-        self.bus.advance(time)
-        del self.bus.left[unit]
-        self.free[unit] = time + COMMAND_OVERHEAD
-        self.done[unit].append(time + self.latency)
+            begin = max(begin, self.not_before[index])
+        return begin, None
 
     def run(self, timeline: list | None = None) -> list[Item]:
         """All commands in the order of their starts."""
         stream: list[Item] = []
+        units = range(len(self.items))
+        counts = [len(items) for items in self.items]
+        begins: list[float | None] = [None] * len(counts)  # of each unit's oldest command
+        waiting: list[tuple[list, int] | None] = [None] * len(counts)  # for that to be known
+        latencies = {int(Unit.MATRIX): MATRIX_LATENCY, int(Unit.VECTOR): VECTOR_LATENCY}
+        on_bus = frozenset(map(int, ON_BUS))
+        left: dict[int, float] = {}  # cycles that transfers would still take alone, at `now`
+        now = 0.0
         while True:
-            start, end = self.next_start(), self.bus.next_end()
-            if end is not None and (start is None or end[0] <= start[0]):
-                self.end_transfer(*end)
-            elif start is not None:
-                stream.append(self.start(*start))
-                if timeline is not None:
-                    timeline.append((stream[-1], start[0], work_of(stream[-1], self.config)))
-            else:
+            first, unit = None, -1
+            for u in units:
+                if u in left:
+                    continue
+                begin = begins[u]
+                if begin is None:
+                    index = len(self.started[u])
+                    reason = waiting[u]
+                    if index == counts[u] or (reason and len(reason[0]) <= reason[1]):
+                        continue
+                    begin, waiting[u] = self.begin(u, index)
+                    if waiting[u]:
+                        continue
+                    begins[u] = begin
+                if first is None or begin < first:
+                    first, unit = begin, u
+            if left:
+                ending = min(left, key=left.__getitem__)
+                end = now + max(left[ending], 0) * len(left)
+                if first is None or end <= first:
+                    now = _advance(left, now, end)
+                    del left[ending]
+                    self.free[ending] = end + COMMAND_OVERHEAD
+                    self.done[ending].append(end + self.latency)
+                    continue
+            if first is None:
                 break
-        assert len(stream) == sum(map(len, self.items.values())), "the waits form a cycle"
+            index = len(self.started[unit])
+            work = self.work[unit][index]
+            self.started[unit].append(first)
+            begins[unit] = None
+            if unit in on_bus:
+                now = _advance(left, now, first)
+                left[unit] = work
+            elif unit in latencies:
+                self.free[unit] = first + work
+                self.done[unit].append(first + work + latencies[unit])
+            stream.append(self.items[unit][index])
+            if timeline is not None:
+                timeline.append((stream[-1], first, work))
+        assert len(stream) == sum(counts), "the waits form a cycle"
         return stream
+
+
+def _advance(left: dict[int, float], now: float, time: float) -> float:
+    """All transfers go on until `time`; what is now then."""
+    if time <= now:
+        return now
+    share = (time - now) / max(len(left), 1)
+    for unit in left:
+        left[unit] -= share
+    return time
 
 
 def merge(
@@ -166,20 +156,20 @@ def merge(
     A first pass starts everything as early as possible. Activations that are needed much later
     then keep off the bus while others wait for it: the second pass holds them back.
     """
-    early = _Merge(emitter, memory_latency, [])
+    work = [[work_of(item, emitter.config) for item in emitter.items[unit]] for unit in Unit]
+    early = _Merge(emitter, memory_latency, work, [])
     early.run()
     not_before = [
-        early.started[unit][count - 1] - LEAD - 2 * work_of(item, emitter.config)
-        for (unit, count), item in zip(
-            emitter.first_use, emitter.items[Unit.LOAD_ACTIVATIONS], strict=False
+        early.started[unit][count - 1] - LEAD - 2 * cycles
+        for (unit, count), cycles in zip(
+            emitter.first_use, work[Unit.LOAD_ACTIVATIONS], strict=False
         )
     ]
-    model = _Merge(emitter, memory_latency, not_before)
+    model = _Merge(emitter, memory_latency, work, not_before)
     stream = model.run(timeline)
-    cycles = round(max(d[-1] for d in model.done.values()))
-    busy = model.busy
-    estimate = Estimate(cycles, busy[Unit.MATRIX], busy[Unit.VECTOR], busy[Unit.STORE])
-    return stream, estimate
+    cycles = round(max(done[-1] for done in model.done))
+    bus = sum(sum(work[unit]) for unit in ON_BUS)
+    return stream, Estimate(cycles, sum(work[Unit.MATRIX]), sum(work[Unit.VECTOR]), bus)
 
 
 def _field_table(opcode: Opcode) -> list[tuple[str, int, int, int, int]]:

@@ -201,8 +201,8 @@ def test_any_fields_on_any_state(name):
             machine.registers[:] = [value & 0xFFFFF for value in registers]
             machine.selected.clear()
         word = isa.encode(command)
-        compiled.bind(fast)
-        stop, executed, _ = compiled.run(fast, word, 0, 1)
+        fast.bind_compiled(compiled)
+        stop, executed, _ = compiled.run(fast.registers, fast.selected, word, 0, 1)
         if not stop:
             continue
         print(number, command.opcode.name)
@@ -223,9 +223,10 @@ def test_any_fields_on_any_state(name):
 
 def _alone(machine: GoldenMachine, command: Command) -> bool:
     """Whether the compiled machine executes a command; all row state counts as written."""
-    assert machine._compiled is not None
-    machine._compiled.bind(machine)
-    stop, _, _ = machine._compiled.run(machine, isa.encode(command), 0, 1)
+    compiled = machine._compiled
+    assert compiled is not None
+    machine.bind_compiled(compiled)
+    stop, _, _ = compiled.run(machine.registers, machine.selected, isa.encode(command), 0, 1)
     return stop == 1
 
 
