@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 __all__ = ["PRESETS", "AcceleratorConfig", "ConfigError", "get_config"]
 
@@ -52,6 +52,9 @@ class AcceleratorConfig:
     int4: weights may be stored as INT4.
     decoder: what language models need: registers and predicates, 16-bit operands, root mean square
         norms, gates, rotations and the selection of the largest outputs.
+    memory_bytes: bytes a cycle that the memory behind the bus gives, if less than the bus; 0: as
+        many. The compiler plans with it. The hardware does not depend on it, so neither does the
+        fingerprint.
     """
 
     name: str = "custom"
@@ -73,6 +76,7 @@ class AcceleratorConfig:
     sparse: bool = False
     int4: bool = False
     decoder: bool = False
+    memory_bytes: int = 0
 
     def __post_init__(self) -> None:
         def check(condition: bool, text: str) -> None:
@@ -83,6 +87,11 @@ class AcceleratorConfig:
             value = getattr(self, field.name)
             if field.name in OPTIONS:
                 check(isinstance(value, bool), f"{field.name} must be a bool, got {value!r}")
+            elif field.name == "memory_bytes":
+                check(
+                    isinstance(value, int) and 0 <= value <= self.bus_bytes,
+                    f"memory_bytes={value!r} must be 1 to bus_bytes={self.bus_bytes}, or 0",
+                )
             elif field.name != "name":
                 check(
                     isinstance(value, int) and not isinstance(value, bool) and value > 0,
@@ -190,6 +199,11 @@ class AcceleratorConfig:
         return max(_next_power_of_two(self.columns), self.bus_bytes)
 
     @property
+    def memory_rate(self) -> int:
+        """Bytes a cycle that the compiler reckons with."""
+        return self.memory_bytes or self.bus_bytes
+
+    @property
     def psum_bits(self) -> int:
         """Partial sum width: |a| <= 255, |w| <= 128, so 16 bits a product, plus log2(R)."""
         return 16 + (self.rows - 1).bit_length()
@@ -228,11 +242,20 @@ class AcceleratorConfig:
         sizes = (self.rows, self.columns)
         return self.decoder and all(map(_is_power_of_two, sizes))
 
+    def hardware(self) -> dict[str, int | bool]:
+        """The fields that the hardware depends on: all but the name and the memory's bytes."""
+        fields = dataclasses.asdict(self)
+        del fields["name"], fields["memory_bytes"]
+        return fields
+
+    def with_memory(self, width: int) -> AcceleratorConfig:
+        """The same machine for a memory that gives so many bytes a cycle."""
+        return replace(self, memory_bytes=width if width < self.bus_bytes else 0)
+
     def fingerprint(self) -> int:
         """32 bits that tie a program to the configuration it was compiled for."""
-        fields = dataclasses.asdict(self)
-        del fields["name"]
-        digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).digest()
+        fields = json.dumps(self.hardware(), sort_keys=True)
+        digest = hashlib.sha256(fields.encode()).digest()
         return int.from_bytes(digest[:4], "little")
 
 
@@ -272,6 +295,7 @@ PRESETS: dict[str, AcceleratorConfig] = {
             burst_bytes=128,
             sparse=True,
             int4=True,
+            memory_bytes=2,  # its SDRAM has 16 bits
         ),
         AcceleratorConfig(name="base", sparse=True, int4=True, decoder=True),
     )

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import ctypes
-import dataclasses
 import os
 import pty
 import re
@@ -293,12 +292,10 @@ def simulated_board(
 
     Raises `sim.export.ExportError`, `sim.verilator.BuildError`, `sim.compiler.NoCompilerError`.
     """
-    fields = dataclasses.asdict(config)
-    del fields["name"]
     text = exported(
         "sim.board:_simulated_board",
         {
-            "config": fields,
+            "config": config.hardware(),
             "ram_bytes": ram_bytes,
             "clocks_per_bit": clocks_per_bit,
             "hz": float(hz),

@@ -6,7 +6,6 @@ from the definitions that the RTL itself is built from.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -111,7 +110,7 @@ def describe(config: AcceleratorConfig, ports: Mapping[str, int]) -> dict[str, A
     return {
         "format": "weft-description",
         "version": DESCRIPTION_VERSION,
-        "config": dataclasses.asdict(config),
+        "config": {"name": config.name, **config.hardware()},
         "fingerprint": config.fingerprint(),
         "id": ID_VALUE,
         "isa_version": ISA_VERSION,

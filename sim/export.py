@@ -10,7 +10,6 @@ result by the content of the sources it came from.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import importlib
 import importlib.metadata
@@ -88,10 +87,8 @@ def to_verilog(
     technology: Technology = Technology.PORTABLE,
 ) -> str:
     """Verilog of `Accelerator(config)`, with the cells of a technology; see `exported`."""
-    fields = dataclasses.asdict(config)
-    del fields["name"]  # not in the hardware
     try:
-        return exported("sim.export:_accelerator", fields, ["hw"], progress, technology)
+        return exported("sim.export:_accelerator", config.hardware(), ["hw"], progress, technology)
     except ExportError as error:
         raise ExportError(f"configuration {config.name!r}: {error}") from None
 

@@ -85,7 +85,8 @@ class Board:
                 )
             clocks = Clocks(Fraction(wanted))
         else:  # a PLL even for the oscillator's frequency: its lock is where clocks begin
-            dividers = find_dividers(self.oscillator_hz, wanted)
+            most_hz = self.memory_most_hz if sdram is not None else None
+            dividers = find_dividers(self.oscillator_hz, wanted, most_hz)
             clocks = Clocks(dividers.output_hz(self.oscillator_hz), wanted)
             if sdram is not None:
                 memory_hz = dividers.hz_below(self.oscillator_hz, self.memory_most_hz)
@@ -179,6 +180,7 @@ BOARDS: dict[str, Board] = {
             mhz=100,
             config=PRESETS["ulx3s"],
             memory=SdramPart(),
+            memory_mhz=125,
             program="openFPGALoader -b ulx3s",
             high=(("esp32", "gpio0"),),  # low, it has the ESP32 load another bitstream
         ),

@@ -56,9 +56,10 @@ def _within(value: int | Fraction, limits: tuple[int, int]) -> bool:
     return limits[0] <= value <= limits[1]
 
 
-def find_dividers(input_hz: int, output_hz: int) -> Dividers:
+def find_dividers(input_hz: int, output_hz: int, memory_most_hz: int | None = None) -> Dividers:
     """The dividers of an EHXPLLL that come nearest to `output_hz`, and among these the ones with
-    the fastest phase detector, which follows the input best, then the fastest oscillator.
+    the fastest phase detector, which follows the input best, then the fastest clock for a memory
+    up to `memory_most_hz`, then the fastest oscillator.
 
     Raises `ConfigError` where they are not within 1%.
     """
@@ -66,7 +67,7 @@ def find_dividers(input_hz: int, output_hz: int) -> Dividers:
         if not _within(hz, limits):
             least, most = (f"{limit / MHZ:g}" for limit in limits)
             raise ConfigError(f"clock: {text} of {hz / MHZ:g} MHz; a PLL takes {least} to {most}")
-    best: tuple[tuple[Fraction, int, Fraction], Dividers] | None = None
+    best: tuple[tuple[Fraction, int, Fraction, Fraction], Dividers] | None = None
     for reference in range(1, input_hz // DETECTOR[0] + 1):
         detector = Fraction(input_hz, reference)
         for factor in range(1, int(OSCILLATOR[1] / detector) + 1):
@@ -87,9 +88,11 @@ def find_dividers(input_hz: int, output_hz: int) -> Dividers:
             for output in (nearest, nearest + 1):
                 if 1 <= output <= OUTPUT_MOST and _within(oscillator / output, OUTPUT):
                     error = abs(oscillator / output - output_hz)
-                    rank = (error, reference, -oscillator)
+                    dividers = Dividers(reference, factor // loop, loop, output)
+                    memory = dividers.hz_below(input_hz, memory_most_hz or output_hz)
+                    rank = (error, reference, -memory, -oscillator)
                     if best is None or rank < best[0]:
-                        best = rank, Dividers(reference, factor // loop, loop, output)
+                        best = rank, dividers
     if best is None or best[0][0] > output_hz * TOLERANCE:
         near = (
             "" if best is None else f"; {float(best[1].output_hz(input_hz)) / MHZ:.3f} is nearest"
@@ -131,7 +134,7 @@ class Pll(wiring.Component):
         memory_most_hz: int | None = None,
         phase: float = 0.0,
     ):
-        self.dividers = find_dividers(input_hz, output_hz)
+        self.dividers = find_dividers(input_hz, output_hz, memory_most_hz)
         self.hz = self.dividers.output_hz(input_hz)
         most = memory_most_hz or output_hz
         self._divider = self.dividers.divider_below(input_hz, most)

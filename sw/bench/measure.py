@@ -134,7 +134,7 @@ def measure(case: Case, *, seed: int = 0, step: Step = silent, **files: Any) -> 
     graph = case.workload.graph()
     step("Compiling")
     started = time.perf_counter()
-    program = lower(graph, case.config)
+    program = lower(graph, case.config.with_memory(case.memory_width))
     seconds = time.perf_counter() - started
     result = measure_program(
         program,

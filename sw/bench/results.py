@@ -42,7 +42,7 @@ def sources() -> str:
 def _key(case: Case) -> str:
     what = {
         "workload": [type(case.workload).__name__, dataclasses.asdict(case.workload)],  # type: ignore[call-overload]
-        "config": dataclasses.asdict(case.config),
+        "config": case.config.hardware(),
         "memory": [case.memory_latency, case.memory_width],
         "sources": sources(),
     }

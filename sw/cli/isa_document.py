@@ -6,7 +6,6 @@ configuration beside its Verilog.
 
 from __future__ import annotations
 
-import dataclasses
 import textwrap
 from collections.abc import Iterable
 
@@ -65,7 +64,8 @@ def _header() -> list[tuple[str, str]]:
 
 
 def _configuration(config: AcceleratorConfig) -> list[str]:
-    rows = dataclasses.asdict(config) | {"fingerprint": f"0x{config.fingerprint():08X}"}
+    fields = {"name": config.name, **config.hardware()}
+    rows = fields | {"fingerprint": f"0x{config.fingerprint():08X}"}
     sizes = ((f"`{memory.name}`", *size.values()) for memory, size in memories(config).items())
     return [
         "## Configuration",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 
 from hw import isa
@@ -64,11 +63,9 @@ class ConfigMismatchError(DeviceError):
     """Program and machine were made from different configurations."""
 
     def __init__(self, program: AcceleratorConfig, machine: AcceleratorConfig):
-        mine, other = dataclasses.asdict(program), dataclasses.asdict(machine)
+        mine, other = program.hardware(), machine.hardware()
         differences = ", ".join(
-            f"{key} {mine[key]} against {other[key]}"
-            for key in mine
-            if key != "name" and mine[key] != other[key]
+            f"{key} {mine[key]} against {other[key]}" for key in mine if mine[key] != other[key]
         )
         super().__init__(
             f"the program was compiled for configuration {program.name!r}, the machine is "

@@ -73,7 +73,7 @@ class FakeTools:
         (folder / "top.json").write_text('{"modules": {}}')
         return self.area
 
-    def placer(self, first: str = "", memory_mhz: float = 110.0, crossing_ns: float = 4.0) -> None:
+    def placer(self, first: str = "", memory_mhz: float = 132.0, crossing_ns: float = 4.0) -> None:
         """A placer that reaches this with the memory's clock, and between the two clocks.
         first: what it does before."""
         values = f"MEMORY_MHZ, CROSSING_NS = {memory_mhz}, {crossing_ns}\n"

@@ -62,7 +62,7 @@ def test_a_real_bitstream(small, tmp_path):
     assert summary["versions"]["nextpnr-ecp5"].startswith("0.11")
     system, memory = summary["clocks"]
     assert (system["net"], system["mhz"]) == ("clk", 100)
-    assert (memory["net"], memory["mhz"]) == ("pll.o_memory", 100)
+    assert (memory["net"], memory["mhz"]) == ("pll.o_memory", 125)
     assert 0 < summary["crossing_ns"] < 1000 / memory["mhz"]
     for clock in (system, memory):
         path = clock["critical_path"]
@@ -111,13 +111,13 @@ def test_too_slow(fake, tmp_path):
 
 def test_too_slow_a_memory(fake, tmp_path):
     fake.placer(memory_mhz=90.0)
-    text = r"the memory's clock is 100 MHz, the best of 3 seeds reaches 90\.0 MHz.*another --mhz"
+    text = r"the memory's clock is 125 MHz, the best of 3 seeds reaches 90\.0 MHz.*another --mhz"
     with pytest.raises(TimingError, match=text):
         build(ULX3S, ULX3S.config, tmp_path / "out")
     fake.placer(crossing_ns=10.5)
     with pytest.raises(TimingError, match=r"to the memory's it is 10\.5 ns in its only"):
         build(ULX3S, ULX3S.config, tmp_path / "out", seeds=1)
-    fake.placer(crossing_ns=9.5)
+    fake.placer(crossing_ns=7.5)
     build(ULX3S, ULX3S.config, tmp_path / "out", seeds=1)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from hw.config import AcceleratorConfig
@@ -80,7 +80,8 @@ class Context:
 
     Members
     -------
-    step: the one that is being lowered, None in front of the first.
+    step: the one that is being lowered, None in front of the first. puts_off: whether the steps
+    `catch_up` with what others `put_off`.
     """
 
     def __init__(
@@ -108,6 +109,8 @@ class Context:
         self.angles: dict[str, Angles] = {}
         self.resident: set[tuple[str, Form]] = set()
         self.staging: Pool | None = None
+        self.puts_off = False
+        self._put_off: list[Callable[[], None]] = []
 
     @staticmethod
     def workspace_of(config: AcceleratorConfig) -> RegionSpace:
@@ -118,6 +121,18 @@ class Context:
     def caution(self) -> int:
         """Level of the step that is being lowered."""
         return self.cautions.of(self.step) if self.step else 0
+
+    # --- work that can wait ---------------------------------------------------------------------
+
+    def put_off(self, work: Callable[[], None]) -> None:
+        """Emit something behind what the next step begins with: see `catch_up`."""
+        self._put_off.append(work)
+
+    def catch_up(self) -> None:
+        """Emit what was put off, in its order."""
+        waiting, self._put_off = self._put_off, []
+        for work in waiting:
+            work()
 
     # --- tensors ------------------------------------------------------------------------------
 

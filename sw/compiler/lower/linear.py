@@ -50,7 +50,7 @@ def columns_of(context: Context, op: QuantLinear) -> Layout:
 class _InputTile:
     """Reduction chunks of the input's M tile, on chip from first to last use.
 
-    If `keep` is false, every use loads its chunk again.
+    Behind the first `kept` panels, every use loads its chunk again.
     """
 
     def __init__(
@@ -59,10 +59,10 @@ class _InputTile:
         value: Value,
         rows: tuple[int, int],
         chunks: list[tuple[int, int]],
-        keep: bool,
+        kept: int,
     ):
         self.context, self.value, self.rows = context, value, rows
-        self.chunks, self.keep = chunks, keep
+        self.chunks, self.kept = chunks, kept
         self._at: dict[int, int] = {}
         self._loaded: dict[int, int] = {}  # panels of each chunk
 
@@ -101,7 +101,8 @@ class _InputTile:
 
     def used(self, chunk: int, last: bool) -> None:
         """All GEMMs of a part are emitted; `last`: no other part will need this chunk."""
-        if Form.A not in self.value.chip and (last or not self.keep):
+        again = sum(self.chunks[chunk]) > self.kept
+        if Form.A not in self.value.chip and (last or again):
             self.context.activation.give_back(self._at.pop(chunk))
 
 
@@ -184,6 +185,7 @@ def _plan(
         x_resident=Form.A in x.chip,
         norm=step.norm is not None,
         whole_rows=step.norm is not None,
+        share=not any(isinstance(op, NormedLinear) for op in step.ops),
         last=step is context.steps.steps[-1],
         activation_free=context.activation.largest_gap // context.widest_row(step),
         weight_free=context.weight.largest_gap,
@@ -217,29 +219,35 @@ def lower_linear(context: Context, step: Step, source: RowSource | None = None) 
     widest = max(norm.widest if norm else 0, *(_widest(context, layer) for layer in layers))
     if widest:
         free, height = context.activation.largest_gap, plan.rows
-        x_words = context.panel_stride(x.tensor.name, height * x.words(Form.A)) * x.layout.panels
+        stride = context.panel_stride(x.tensor.name, plan.block * x.words(Form.A))
+        x_words = stride * x.layout.panels
         words = staging_words(free, height, widest, 0 if Form.A in x.chip else x_words)
         context.staging = context.activation.reserve(words) if words else None
     columns = sum(layer.layout.column_panels for layer in layers)
     ramp = True
-    for rows in row_tiles(context.config, x.rows, plan.rows, forms, source is not None):
-        tile = _InputTile(context, x, rows, chunks, plan.keep_x)
+    wait = source is not None and plan.block == plan.rows
+    for rows in row_tiles(context.config, x.rows, plan.block, forms, wait):
+        tile = _InputTile(context, x, rows, chunks, plan.kept)
+        pieces = [(rows[0] + start, count) for start, count in even_split(rows[1], plan.rows)]
         done = 0
         for layer in layers:
             parts = even_split(layer.layout.column_panels, layer.panels, layer.layout.panel_unit)
-            results = _results(context, layer, rows, norm, parts, turns)
+            results = [_results(context, layer, piece, norm, parts, turns) for piece in pieces]
             for part in parts:
                 if source is not None:
-                    ahead = min(plan.rows, x.rows - sum(rows))
+                    ahead = min(plan.block, x.rows - sum(rows))
                     source.reach(sum(rows) + ahead * done // columns)
                 context.emitter.place(layer.op.place)
                 last = layer is layers[-1] and part is parts[-1]
                 _gemm_part(context, layer, tile, results, part, plan.k_unit, last, ramp)
+                if ramp:
+                    context.catch_up()
                 ramp = False
                 done += part[1]
                 if turns is not None:
                     turns.advance()
-            results.finish()
+            for result in results:
+                result.finish()
     if turns is not None:
         turns.finish()
     for item in params:
@@ -280,44 +288,51 @@ def _gemm_part(
     context: Context,
     layer: _Layer,
     tile: _InputTile,
-    results: LinearResults,
+    results: list[LinearResults],
     n: tuple[int, int],
     k_unit: int,
     last: bool,
     ramp: bool,
 ) -> None:
-    """Some output tiles of one M tile: all reduction chunks, then the vector unit.
+    """Some output tiles of one M tile: all reduction chunks, then the vector unit; for the rows of
+    each of `results`, with weights that are loaded once.
 
     k_unit: parts of the reduction are a multiple of so many panels. ramp: the first of a step, so
     begin with what little of its operands is there.
     """
-    rows, packed = tile.rows[1], layer.packed
-    form = packed.form
-    accumulator = context.accumulator.take(rows * n[1])
-    for index, (first, size) in enumerate(tile.chunks):
-        for skip, count in reduction_parts(layer.x_panels, size, k_unit, ramp):
-            weights = _load_weights(context, layer, n, (first + skip, count))
-            cold = ramp and context.emitter.matrix_commands < RAMP_PARTS
-            address, stride = tile.get(index, skip, count, cold)
-            context.emitter.emit(
-                Opcode.SPARSE_GEMM if form.sparse else Opcode.GEMM,
-                rows=rows,
-                k_tiles=packed.tiles_of(count),
-                n_tiles=n[1],
-                a_address=address,
-                a_stride=stride,
-                w_address=weights,
-                w_by_column=form.by_column,
-                w_int4=form.int4,
-                w_group=form.group,
-                w_k_stride=form.words,
-                w_n_stride=packed.words_of(count),
-                acc_address=accumulator,
-                acc_stride=rows,
-                accumulate=first + skip > 0,
-                wide=int(tile.value.words(Form.A) == 2),
-            )
-            context.weight.give_back(weights)
-        tile.used(index, last)
-    results.part(accumulator, n)
-    context.accumulator.give_back(accumulator)
+    packed, form = layer.packed, layer.packed.form
+    loaded: dict[int, int] = {}  # weights by the first panel that they are for
+    for result in results:
+        (begin, rows), final = result.rows, result is results[-1]
+        accumulator = context.accumulator.take(rows * n[1])
+        for index, (first, size) in enumerate(tile.chunks):
+            for skip, count in reduction_parts(layer.x_panels, size, k_unit, ramp):
+                k = first + skip
+                if k not in loaded:
+                    loaded[k] = _load_weights(context, layer, n, (k, count))
+                cold = ramp and context.emitter.matrix_commands < RAMP_PARTS
+                address, stride = tile.get(index, skip, count, cold)
+                context.emitter.emit(
+                    Opcode.SPARSE_GEMM if form.sparse else Opcode.GEMM,
+                    rows=rows,
+                    k_tiles=packed.tiles_of(count),
+                    n_tiles=n[1],
+                    a_address=address + (begin - tile.rows[0]) * tile.value.words(Form.A),
+                    a_stride=stride,
+                    w_address=loaded[k],
+                    w_by_column=form.by_column,
+                    w_int4=form.int4,
+                    w_group=form.group,
+                    w_k_stride=form.words,
+                    w_n_stride=packed.words_of(count),
+                    acc_address=accumulator,
+                    acc_stride=rows,
+                    accumulate=k > 0,
+                    wide=int(tile.value.words(Form.A) == 2),
+                )
+                if final:
+                    context.weight.give_back(loaded.pop(k))
+            if final:
+                tile.used(index, last)
+        result.part(accumulator, n)
+        context.accumulator.give_back(accumulator)

@@ -122,6 +122,11 @@ def _feeds(context: Context, step: Step, following: Step | None) -> bool:
 
 def _lower_step(context: Context, step: Step, source: RowSource | None) -> None:
     op = step.ops[0]
+    only_bytes = step.norm is None and all(
+        isinstance(o, QuantLinear) and o.residual is None and o.out16 is None for o in step.ops
+    )
+    if not only_bytes or source is not None:  # it needs the residual memory
+        context.catch_up()
     context.emitter.place(step.place)
     if isinstance(op, QuantLinear):
         lower_linear(context, step, source)
@@ -153,6 +158,7 @@ def _place_input(context: Context, op: QuantInput) -> InputPlace:
 def _attempt(context: Context) -> Program:
     graph, config, steps = context.graph, context.config, context.steps
     inputs = tuple(_place_input(context, op) for op in steps.inputs)
+    context.puts_off = True
     if context.cautions.residents:
         context.resident = choose_resident(context)
     source = None
@@ -167,6 +173,7 @@ def _attempt(context: Context) -> Program:
             context.release_after(index - 1)
             source = None
         context.release_after(index)
+    context.catch_up()
     timeline: list[tuple[Item, float, int]] = []
     stream, estimate = merge(context.emitter, timeline=timeline)
     outputs = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 import numpy as np
@@ -67,6 +68,9 @@ class FusedNorm:
             home = self.out16.chip[Form.S] + rows[0] * total
         elif self.out16 is not None and strips.owns_result:
             home = buffer = context.residual.take(rows[1] * total)
+        # The next step waits for the bytes of the last rows, so their INT16 sums are stored behind
+        # what it begins with.
+        final = context.puts_off and self.out16 is not None and sum(rows) == self.out16.rows
         for strip in strips:
             if strips.store:
                 assert strips.result is not None
@@ -77,14 +81,30 @@ class FusedNorm:
             for skip, count in param_parts(c, self.params, strip.panels[1]):
                 panels = (strip.panels[0] + skip, count)
                 self._norm(rows, strip, panels, target, slot)
-            if self.out16 is not None and Form.S in self.out16.dram:
-                context.move_rows(
-                    Opcode.STORE, self.out16, rows, strip.groups, target, strip.stride
-                )
-            strips.free(strip)
-        strips.free_all()
-        if buffer is not None:
-            context.residual.give_back(buffer)
+            stored = functools.partial(self._store16, rows, strip, target, strips)
+            if final:
+                context.put_off(stored)
+            else:
+                stored()
+
+        def free() -> None:
+            strips.free_all()
+            if buffer is not None:
+                context.residual.give_back(buffer)
+
+        if final:
+            context.put_off(free)
+        else:
+            free()
+
+    def _store16(self, rows: tuple[int, int], strip: Strip, target: int, strips: Strips) -> None:
+        """A strip's INT16 result to memory, if it is kept there; that was its last use."""
+        if self.out16 is not None and Form.S in self.out16.dram:
+            self.context.emitter.place(self.op.place)
+            self.context.move_rows(
+                Opcode.STORE, self.out16, rows, strip.groups, target, strip.stride
+            )
+        strips.free(strip)
 
     def _norm(
         self, rows: tuple[int, int], strip: Strip, panels: tuple[int, int], target: int, slot: int

@@ -41,6 +41,7 @@ def _need(context: Context, step: Step, resident: Resident) -> int:
             x_resident=x_resident,
             norm=step.norm is not None,
             whole_rows=step.norm is not None,
+            share=False,
             last=False,
             activation_free=c.activation_words // wide,
             weight_free=c.weight_words,

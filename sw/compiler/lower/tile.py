@@ -42,6 +42,7 @@ STRIP_GROUPS = NORM_ROW_CYCLES * 3 // 4  # at least: loses cycles of each row, s
 TILE_PARTS = 4  # of an M tile of the input that must give way to the next one, at least
 RAMP_PARTS = 4  # reduction parts of a step's first GEMM, which starts on the first of them
 LANES = 8  # attention streams at most
+RELOADED_PARTS = 24  # of an M tile's input, if it is loaded again for each output tile
 LATENCY = 130  # cycles through scores, softmax and back, without their own work
 SHARES = (8, 7, 6, 4, 2, 1)  # eighths of the rows that are left at each level of caution
 MOST_CAUTION = len(SHARES) - 1
@@ -49,14 +50,17 @@ MOST_CAUTION = len(SHARES) - 1
 
 @dataclass(frozen=True)
 class LinearPlan:
-    """rows: M tile. k_panels: panels of the input for one GEMM, a multiple of `k_unit`. panels:
-    output tiles of one GEMM, for each operation. keep_x: a whole M tile of the input is on chip."""
+    """rows: of one GEMM. block: M tile, for which weights are loaded once: the rows of one GEMM, or
+    those of several. k_panels: panels of the input for one GEMM, a multiple of `k_unit`. panels:
+    output tiles of one GEMM, for each operation. kept: panels of an M tile of the input that stay
+    on chip; the others are loaded for each of its GEMMs."""
 
     rows: int
+    block: int
     k_panels: int
     k_unit: int
     panels: tuple[int, ...]
-    keep_x: bool
+    kept: int
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ def _words(form: TileFormat) -> float:
 def rows_for_bus(c: AcceleratorConfig, forms: Sequence[TileFormat]) -> int:
     """Fewest rows of a GEMM at which its weights use no more than their share of the bus."""
     words = max(map(_words, forms))
-    beats = words * c.weight_pitch / c.bus_bytes
+    beats = words * c.weight_pitch / c.memory_rate
     return max(math.ceil(words), int(beats / WEIGHT_BUS_SHARE))
 
 
@@ -114,6 +118,7 @@ def plan_linear(
     x_resident: bool,
     norm: bool,
     whole_rows: bool,
+    share: bool,
     last: bool,
     activation_free: int,
     weight_free: int,
@@ -123,8 +128,9 @@ def plan_linear(
     """Sizes of linear layers that share `x` and have these results and weight tiles.
 
     norm: a fused norm follows. whole_rows: the residual memory holds whole rows of the result.
-    last: nothing follows. streaming: weights come no faster than the array takes them, so a third
-    buffer is slack enough, and larger ones mean fewer commands.
+    share: where the bus cannot bring operands as often as these sizes ask for them, take others,
+    which move fewer bytes. last: nothing follows. streaming: weights come no faster than the array
+    takes them, so a third buffer is slack enough, and larger ones mean fewer commands.
     caution: 0 to `MOST_CAUTION`, one more each time the step did not fit;
     from half of the rows on, buffers are only double.
     """
@@ -132,21 +138,22 @@ def plan_linear(
     k_unit = math.lcm(*(form.panels * max(form.group, 1) for form in forms))
     least_rows = rows_for_bus(c, forms)
     unit = max(out.panel_unit for out in outs)
-    block = unit * words * k_unit
+    smallest = unit * words * k_unit  # weights
     depth = 4 if SHARES[caution] > SHARES[0] // 2 else 2
     if streaming:
         depth = min(depth, 3)
     # Weights of one GEMM.
     budget = weight_free // depth
-    if block > budget:
+    if smallest > budget:
         budget = weight_free // 2
-    if block > budget:
+    if smallest > budget:
         raise DoesNotFit(
-            f"weight memory: {weight_free} free words cannot hold two blocks of {math.ceil(block)}"
+            f"weight memory: {weight_free} free words cannot hold two blocks of "
+            f"{math.ceil(smallest)}"
         )
     if last and rows < least_rows:
         tiles = last_tiles(c, x.panels * sum(out.column_panels for out in outs), words)
-        budget = int(max(block, min(budget, tiles * words)))
+        budget = int(max(smallest, min(budget, tiles * words)))
     most_panels = min(int(budget / (unit * words)), 1023)
     k_panels = even_split(x.panels, max(most_panels, k_unit), k_unit)[0][1]
 
@@ -185,17 +192,62 @@ def plan_linear(
     tile = max(1, careful_rows(tile, caution))
     if not x_resident and tile < rows and 2 * tile * x.panels > activation_free:
         k_panels = min(k_panels, align(-(-x.panels // TILE_PARTS), k_unit))
-    panels = []
-    for out in outs:
-        least = out.panel_unit
+
+    def panels(
+        k_panels: int, tile: int, budget: int, depth: int, most: int = MOST_PANELS
+    ) -> tuple[int, ...]:
         fit = min(
             int(budget / (k_panels * words)),
             c.accumulator_words // (depth * tile) or c.accumulator_words // (2 * tile),
             activation_free // (4 * tile) * c.rows // c.columns,
-            max(MOST_PANELS, least),
+            most,
         )
-        panels.append(max(least, fit // least * least))
-    return LinearPlan(tile, k_panels, k_unit, tuple(panels), keep)
+        units = [out.panel_unit for out in outs]
+        return tuple(max(least, fit // least * least) for least in units)
+
+    plan = LinearPlan(
+        tile, tile, k_panels, k_unit, panels(k_panels, tile, budget, depth), x.panels * keep
+    )
+    if not share:
+        return plan
+    plans = [plan]
+    free = careful_rows(activation_free, caution) - 2 * x.panels * (k_unit > 1)
+    if not norm and x.panels * unit * words <= weight_free // 2:
+        # Weights stay for all rows; so does the input.
+        if x_resident or rows * x.panels <= free - 3 * stage * tile:
+            wide = panels(x.panels, tile, weight_free // 2, depth)
+            plans.append(LinearPlan(tile, rows, x.panels, k_unit, wide, x.panels))
+    most = min(c.accumulator_words // (2 * unit), c.row_slots // 2 if norm else 4095)
+    if whole_rows:
+        most = min(most, c.residual_words // outs[0].groups)  # the next rows wait for the norm
+    most = careful_rows(most, caution)
+    for tiles in range(-(-rows // tile) - 1, 0, -1):
+        # Larger M tiles, a part of whose input has to be loaded again and again.
+        height = -(-rows // tiles)
+        room = free - 3 * stage * height
+        part, kept = align(-(-x.panels // TILE_PARTS), k_unit), x.panels
+        if not x_resident and x.panels + part > room // height:
+            part = align(-(-x.panels // RELOADED_PARTS), k_unit)
+            kept = min((room // height - 2 * part) // part * part, x.panels)
+        if height > most or kept < 0:
+            break
+        for depth in (2, 1):  # with 1 the array waits for the vector unit: not for long
+            some = panels(part, height, weight_free // 2, depth, MOST_PANELS * 2 // depth)
+            plans.append(LinearPlan(height, height, part, k_unit, some, kept))
+
+    columns = sum(out.column_panels for out in outs)
+
+    def cycles(plan: LinearPlan) -> float:
+        """Of the array, or of the bus for weights and input, whichever takes longer."""
+        tiles = -(-rows // plan.block)
+        parts = sum(-(-o.column_panels // n) for o, n in zip(outs, plan.panels, strict=True))
+        again = 0 if x_resident else (parts - 1) * (x.panels - plan.kept)
+        weights = tiles * x.panels * words * columns * c.weight_pitch
+        inputs = rows * (x.panels + again) * c.activation_pitch
+        array = rows * x.panels * columns / max(form.panels for form in forms)
+        return max(array, (weights + inputs) / (c.memory_rate * WEIGHT_BUS_SHARE))
+
+    return min(plans, key=cycles)
 
 
 def row_tiles(
@@ -217,7 +269,7 @@ def last_tiles(c: AcceleratorConfig, tiles: int, words: float) -> int:
     The array works on the last GEMM when the bus is done; but each one more takes the bus for
     two commands, and the array about as long to begin. This has the least sum.
     """
-    overhead = 2 * 2 * COMMAND_BYTES / c.bus_bytes
+    overhead = 2 * 2 * COMMAND_BYTES / c.memory_rate
     return max(1, round(math.sqrt(tiles * overhead / words)))
 
 

@@ -118,10 +118,11 @@ class _Occupancy:
         self._change = np.zeros(commands + 1, np.int64)
         self._touched = np.zeros(capacity, bool)
 
-    def _close(self, words: np.ndarray) -> None:
+    def _close(self, words: np.ndarray, index: int) -> None:
+        """End the lives of words by command `index`, which may be the last to read them, too."""
         words = words[self._born[words] >= 0]
         np.add.at(self._change, self._born[words], 1)
-        np.add.at(self._change, self._last[words] + 1, -1)
+        np.add.at(self._change, np.minimum(self._last[words] + 1, index), -1)
 
     def use(self, access: Access, index: int, keeps: bool) -> None:
         """Command `index` touches words. keeps: a write that adds to what is there."""
@@ -129,13 +130,13 @@ class _Occupancy:
         words = (starts[:, None] + np.arange(access.inner)).ravel()
         self._touched[words] = True
         if access.write and not keeps:
-            self._close(words)
+            self._close(words, index)
             self._born[words] = index
         self._last[words] = index
 
     def finish(self) -> tuple[np.ndarray, int]:
         """(live words at each command, words touched at all)."""
-        self._close(np.arange(len(self._born)))
+        self._close(np.arange(len(self._born)), len(self._change) - 1)
         return np.cumsum(self._change)[:-1], int(self._touched.sum())
 
 

@@ -76,11 +76,9 @@ class Program:
         config = get_config(config)
         if config.fingerprint() == self.fingerprint:
             return
-        mine, other = dataclasses.asdict(self.config), dataclasses.asdict(config)
+        mine, other = self.config.hardware(), config.hardware()
         differences = ", ".join(
-            f"{key} {mine[key]} / {other[key]}"
-            for key in mine
-            if key != "name" and mine[key] != other[key]
+            f"{key} {mine[key]} / {other[key]}" for key in mine if mine[key] != other[key]
         )
         raise ProgramError(
             f"the program was compiled for configuration {self.config.name!r}, the machine is "

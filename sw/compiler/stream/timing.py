@@ -37,7 +37,7 @@ def work_of(item: Item, c: AcceleratorConfig) -> int:
         rows = 2 * v["rows"] if v["wide"] else v["rows"]
         return max(tiles * rows, v["n_tiles"] * form.total_words(v["k_tiles"]))
     if item.opcode in (Opcode.LOAD, Opcode.STORE):
-        return v["runs"] * v["words"] * pitch_of(c, v["memory"]) // c.bus_bytes
+        return v["runs"] * v["words"] * pitch_of(c, v["memory"]) // c.memory_rate
     if item.opcode == Opcode.NORM:
         return v["rows"] * max(v["groups"], NORM_ROW_CYCLES)
     if item.opcode == Opcode.SELECT:  # value by value
@@ -68,7 +68,7 @@ class Costs:
     def cycles(self, registers: Mapping[int, int], memory_latency: int = 64) -> int:
         """Cycles of the stream with what these registers hold, all others 0. ADD counts for
         nothing: no command's predicate may depend on one."""
-        fetch = COMMAND_BYTES / self.config.bus_bytes
+        fetch = COMMAND_BYTES / self.config.memory_rate
         free = dict.fromkeys(UNITS, float(START + memory_latency))
         done: dict[Unit, list[float]] = {unit: [0.0] for unit in UNITS}
         latency = {Unit.MATRIX: MATRIX_LATENCY, Unit.VECTOR: VECTOR_LATENCY}

@@ -49,7 +49,17 @@ GOOD = "right=1 code=0 unsteady=0"
 
 @pytest.mark.parametrize(
     ("mhz", "memory_mhz"),
-    [(45, 45), (60, 60), (80, 80), (45, 100), (50, 100), (90, 100), (100, 100)],
+    [
+        (45, 45),
+        (60, 60),
+        (80, 80),
+        (45, 100),
+        (50, 100),
+        (90, 100),
+        (100, 100),
+        (100, 125),
+        (80, 125),
+    ],
 )
 def test_every_word_comes_back(mhz, memory_mhz, tmp_path, monkeypatch):
     monkeypatch.setattr(top, "System", MemoryCheck)

@@ -67,7 +67,10 @@ def test_live_words(program):
     for (space, _), history in touches.items():
         starts = [i for i, (_, write) in enumerate(history) if write]
         for start, end in zip(starts, [*starts[1:], len(history)], strict=False):
-            live[space][history[start][0] : history[end - 1][0] + 1] += 1
+            last = history[end - 1][0] + 1
+            if end < len(history):  # a command that reads and writes a word holds it once
+                last = min(last, history[end][0])
+            live[space][history[start][0] : last] += 1
     parts = 50
     ends = np.linspace(0, program.estimated_cycles, parts + 1)[1:]
     started = np.searchsorted(program.command_start, ends, side="right")
