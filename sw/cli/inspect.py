@@ -34,6 +34,7 @@ def _summary(program: Program, plan: Plan) -> Table:
     table.add_row("input and output", f"{program.io_bytes:,} bytes")
     table.add_row("useful MACs", f"{program.useful_macs:,}")
     table.add_row("predicted cycles", f"{plan.cycles:,}")
+    table.add_row("with a memory of", f"{config.memory_rate} bytes a cycle")
     table.add_row("predicted utilisation", f"{plan.utilization:.1%}")
     table.add_row("on-chip bytes in use", f"{plan.peak_bytes:,} of {config.onchip_bytes:,}")
     return table

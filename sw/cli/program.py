@@ -6,7 +6,7 @@ import click
 import numpy as np
 from rich.table import Table
 
-from hw.config import get_config
+from hw.config import AcceleratorConfig, get_config
 from hw.isa import COMMAND_BYTES
 from sim.files import write_atomically
 from sw.cli.common import (
@@ -34,7 +34,7 @@ def _compile(
     model: str,
     tokens: int,
     calibration: str | None,
-    config: str,
+    config: AcceleratorConfig,
     weights: str | None,
     step,
 ) -> Program:
@@ -57,6 +57,12 @@ def _compile(
 @click.option("--tokens", default=16, show_default=True, help="Sequence length (MiniLM).")
 @click.option("--calibration", help="Calibration batches (.npy), for a .pt2 file.")
 @weights_option
+@click.option(
+    "--memory-width",
+    type=click.IntRange(min=1),
+    help="Bytes a cycle of the memory that the program will meet.  [default: as many as the bus; "
+    "ulx3s: 2]",
+)
 @config_option
 def compile_(
     model: str,
@@ -64,11 +70,14 @@ def compile_(
     tokens: int,
     calibration: str | None,
     weights: str | None,
+    memory_width: int | None,
     config: str,
 ) -> None:
-    get_config(config)
+    chosen = get_config(config)
+    if memory_width is not None:
+        chosen = chosen.with_memory(memory_width)
     with steps() as step:
-        program = _compile(model, tokens, calibration, config, weights, step)
+        program = _compile(model, tokens, calibration, chosen, weights, step)
     program.save(output)
     count = len(program.commands) // COMMAND_BYTES
     click.echo(f"{output}: {count:,} commands, {len(program.constants):,} bytes of constants")

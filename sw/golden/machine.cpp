@@ -88,7 +88,7 @@ template <class Transfer> static bool transfer_legal(const Machine& m, const Tra
 static bool gemm_legal(const Machine& m, const Gemm& v, bool sparse) {
     return !(v.w_by_column && (sparse || v.w_int4)) && (v.w_int4 || !v.w_group) &&
            !(v.wide && v.a_unsigned) && (!sparse || m.sparse) && (!v.w_int4 || m.int4) &&
-           (m.decoder || !(v.rescale && !v.accumulate)) && (!v.trim || m.trims);
+           (m.decoder || !(v.rescale && !v.accumulate)) && (!v.trim || (m.trims && !sparse));
 }
 
 template <class Command> static bool destination_legal(const Machine& m, const Command& v) {
@@ -164,7 +164,6 @@ static Outcome step(const Machine& m, const Registers& registers, const std::uin
         case OPCODE_GEMM: {
             const bool sparse = opcode == OPCODE_SPARSE_GEMM;
             DECODE(Gemm, gemm_legal(m, v, sparse), last_limit(v))
-            if (sparse && v.trim) return Outcome::REFUSED;
             trim(m, v, registers);
             move_limit(v, registers);
             return done(gemm(m, v, sparse));

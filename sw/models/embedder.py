@@ -96,7 +96,8 @@ class Embedder:
         if not 1 <= tokens <= minilm.MAX_TOKENS:
             raise CompileError(f"{tokens} tokens: the model takes 1 to {minilm.MAX_TOKENS}")
         key = source_digest("hw", "sw/compiler", "sw/models")
-        name = f"{self._model}-{tokens}-{self.config.fingerprint():08x}-{key}.safetensors"
+        machine = f"{self.config.fingerprint():08x}-{self.config.memory_rate}"
+        name = f"{self._model}-{tokens}-{machine}-{key}.safetensors"
 
         def make(_work: Path) -> bytes:
             graph = with_shape(self.graph, 1, tokens)

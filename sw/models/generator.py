@@ -143,8 +143,8 @@ class Generator:
         """The compiled model, for passes of these numbers of tokens."""
         key = source_digest("hw", "sw/compiler", "sw/models")
         sizes = "-".join(map(str, passes))
-        fingerprint = self.config.fingerprint()
-        name = f"{self._name}-{sizes}-{fingerprint:08x}-{key}.safetensors"
+        machine = f"{self.config.fingerprint():08x}-{self.config.memory_rate}"
+        name = f"{self._name}-{sizes}-{machine}-{key}.safetensors"
 
         def make(_work: Path) -> bytes:
             graph = self.graph

@@ -44,6 +44,16 @@ def test_compile_run_disassemble_inspect(weft, model, tmp_path):
     assert outcome.code == 0 and "tiny (4x4)" in outcome.out
 
 
+def test_a_program_for_a_narrow_memory(weft, model, tmp_path):
+    program = tmp_path / "small.weft"
+    for width, text in ((1, "1 bytes a cycle"), (4, "4 bytes a cycle"), (16, "4 bytes a cycle")):
+        to = ("-o", program, "--config", "tiny", "--memory-width", width)
+        outcome = weft("compile", f"{model}:small", *to)
+        assert outcome.code == 0, outcome
+        assert text in weft("inspect", program).out
+    assert "0 is not in the range x>=1" in weft("compile", "x", "--memory-width", 0).error()
+
+
 def test_a_saved_module(weft, model, tmp_path):
     """`.pt2` with calibration data."""
     scope: dict = {}

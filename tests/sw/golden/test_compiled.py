@@ -311,6 +311,29 @@ def test_every_value_of_the_functions():
             both.compare()
 
 
+@pytest.mark.parametrize("dropped", [False, True])
+@pytest.mark.parametrize("opcode", Opcode)
+def test_header_fields_that_a_command_does_not_have(opcode, dropped):
+    """Illegal, even if its predicate would drop the command."""
+    spec = COMMANDS[opcode]
+    values = {f.name: 1 for f in spec.fields if f.nonzero}
+    if opcode in (Opcode.LOAD, Opcode.STORE):
+        values["memory"] = 1
+    if dropped and "predicate" in spec.header:
+        values |= {"predicate": 2} | (
+            {"limit": -4} if "limit" in {f.name for f in spec.fields} else {}
+        )
+    image = {region: np.zeros(4096, np.uint8) for region in Region}
+    position = 8 + isa.WAIT_SLOTS * isa.WAIT_BITS
+    for field in isa.HEADER:
+        word = int.from_bytes(isa.encode(Command(opcode, values)), "little") | 1 << position
+        program = word.to_bytes(COMMAND_BYTES, "little") + isa.encode(Command(Opcode.HALT))
+        end = Both(PRESETS["tiny"]).run(image, {}, program)
+        if field.name not in spec.header:
+            assert end.startswith("MachineStop: command 0: ILLEGAL_COMMAND"), (field.name, end)
+        position += field.bits
+
+
 @pytest.mark.parametrize("slot", range(isa.WAIT_SLOTS))
 @pytest.mark.parametrize("unit", range(8))
 def test_waits_for_units_that_there_are_not(slot, unit):
