@@ -77,7 +77,7 @@ class Executable:
             import torch
 
             results = tuple(
-                torch.from_numpy(np.ascontiguousarray(value))
+                torch.from_numpy(np.array(value, order="C"))  # keeps a single number so
                 if isinstance(value, np.ndarray)
                 else value
                 for value in results

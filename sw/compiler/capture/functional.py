@@ -116,7 +116,7 @@ def _quiet() -> Iterator[None]:
 
 def _tensor(label: object, value: object) -> object:
     if isinstance(value, np.ndarray):
-        value = torch.from_numpy(np.ascontiguousarray(value))
+        value = torch.from_numpy(np.array(value, order="C"))
     if not isinstance(value, Tensor):
         return value
     if value.numel() == 0:

@@ -14,7 +14,8 @@ PYTORCH = str(Path(torch.__file__).parent)
 
 
 def operation_name(node: torch.fx.Node) -> str:
-    return str(node.target)
+    taken = getattr(node.target, "__name__", "") == "getitem"  # one of several results
+    return "getitem" if taken else str(node.target)
 
 
 def place_of(node: torch.fx.Node) -> str:

@@ -7,6 +7,8 @@ on sample scores and compared with what the accelerator does: softmax, 0 where n
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -25,18 +27,14 @@ def softmax_so_far(c: Capture, node: torch.fx.Node, error: UnsupportedOperation)
     source = _scores_of(c, node)
     if source is None:
         raise error
-    probes = _probes(tuple(source.meta["val"].shape))
-    expected = probes.softmax(-1)
-    visible = probes.amax(-1, keepdim=True) > float("-inf")
     try:
-        found = evaluate(node, {**c.constants, source: probes}, {})
+        if all(
+            _is_softmax(probes, evaluate(node, {**c.constants, source: probes}, {}))
+            for probes in _probes(tuple(source.meta["val"].shape))
+        ):
+            return Probabilities(c.values[source])  # pyright: ignore
     except (RuntimeError, IndexError, TypeError, ValueError):
         raise error from None
-    if isinstance(found, Tensor) and found.shape == expected.shape and found.is_floating_point():
-        seen = ((found - expected).abs() <= CLOSE) | ~visible
-        undefined = visible | (found == 0) | found.isnan()  # what sees nothing gets 0, or anything
-        if bool((seen & undefined).all()):
-            return Probabilities(c.values[source])  # pyright: ignore
     operands = (c.values[item] for item in node.all_input_nodes)
     first = next((item.error for item in operands if isinstance(item, Pointwise)), error)
     return Pointwise(node, first)
@@ -59,10 +57,26 @@ def _scores_of(c: Capture, node: torch.fx.Node) -> torch.fx.Node | None:
     return found.pop() if len(found) == 1 else None
 
 
-def _probes(shape: tuple[int, ...]) -> Tensor:
-    """Small and large scores of this shape; some keys are hidden, for some queries all."""
+def _is_softmax(probes: Tensor, found: object) -> bool:
+    """Whether these are the probabilities of the scores `probes`, as far as they are defined."""
+    expected = probes.softmax(-1)
+    if not isinstance(found, Tensor) or found.shape != expected.shape:
+        return False
+    if not found.is_floating_point():
+        return False
+    visible = probes.amax(-1, keepdim=True) > float("-inf")
+    seen = ((found - expected).abs() <= CLOSE) | ~visible
+    undefined = visible | (found == 0) | found.isnan()  # what sees nothing gets 0, or anything
+    return bool((seen & undefined).all())
+
+
+def _probes(shape: tuple[int, ...]) -> Iterator[Tensor]:
+    """Scores of this shape: of about the same size, so that every key has a share; then small and
+    large ones, with some keys hidden, for some queries all."""
     generator = torch.Generator().manual_seed(0)
-    rows = torch.rand((*shape[:-1], 1), generator=generator)
-    scores = 60 * rows**2 * torch.randn(shape, generator=generator, dtype=torch.float64)
-    hidden = (torch.rand(shape, generator=generator) < 0.2) | (rows < 0.2)
-    return scores.masked_fill(hidden, float("-inf"))
+    yield torch.randn(shape, generator=generator, dtype=torch.float64)
+    for _ in range(2):
+        rows = torch.rand((*shape[:-1], 1), generator=generator)
+        scores = 60 * rows**2 * torch.randn(shape, generator=generator, dtype=torch.float64)
+        hidden = (torch.rand(shape, generator=generator) < 0.2) | (rows < 0.2)
+        yield scores.masked_fill(hidden, float("-inf"))

@@ -42,6 +42,7 @@ class Case(Protocol):
 
 
 TOLERANCE = 1e-4
+HALF_TOLERANCE = 2**-8
 INTEGERS_LOSE = 0.03
 """As in the quantiser's own test of unusual modules."""
 SHAKY = 0.01
@@ -153,7 +154,10 @@ def check_module(item: Case, *, integers: bool = False, program: bool = False) -
     on the golden model, and do all of it twice. Raises `AssertionError` for a fault.
     """
     example = item.inputs(1)
-    expected = eager(item.module, example)
+    try:
+        expected, *_ = [eager(item.module, item.inputs(seed)) for seed in range(1, 7)]
+    except IndexError as error:  # token numbers that lead out of a tensor
+        return f"fails by itself: {error}"
     same = _distance(_leaves(eager(item.module, example)), _leaves(expected)) == 0
     try:
         graph, warned = _import(item, example)
@@ -174,7 +178,9 @@ def check_module(item: Case, *, integers: bool = False, program: bool = False) -
             assert seed != 1, f"refuses its own example: {error}"
             return "inputs refused: " + _clear(error, (InputError,))
         gap = _distance(found, want)
-        assert gap < TOLERANCE, f"differs from PyTorch by {gap:.2g} on inputs {seed}"
+        halves = any(isinstance(v, torch.Tensor) and v.itemsize == 2 for v in want)
+        bound = HALF_TOLERANCE if halves else TOLERANCE  # the module rounds its result
+        assert gap < bound, f"differs from PyTorch by {gap:.2g} on inputs {seed}"
     if integers or program:
         _check_integers(item, graph, wide, left_out, program)
     return "equal"

@@ -14,6 +14,7 @@ from torch.nn import functional
 from transformers import BertConfig, BertModel
 
 from sw.compiler.capture.frontend import import_module
+from sw.compiler.capture.softmax import CLOSE, _probes
 from sw.compiler.errors import UnsupportedOperation
 from sw.compiler.graph.float_executor import run_float
 from sw.compiler.graph.operations import FloatAttention, FloatGraph, FloatInput
@@ -209,6 +210,17 @@ def exponentials(scores: torch.Tensor) -> torch.Tensor:
     return powers / powers.sum(-1, keepdim=True)
 
 
+def without(key: int):
+    """Softmax whose weights of one key are set to 0 afterwards."""
+
+    def weights(scores: torch.Tensor) -> torch.Tensor:
+        found = scores.softmax(-1)
+        found[..., key] = 0
+        return found
+
+    return weights
+
+
 def safe(scores: torch.Tensor) -> torch.Tensor:
     nothing = (scores == -math.inf).all(-1, keepdim=True)
     return torch.where(nothing, 0.0, scores.softmax(-1))
@@ -253,9 +265,18 @@ def test_scores_of_merged_heads_meet_values_of_their_own() -> None:
         (lambda scores: scores.softmax(-2), "softmax"),
         (lambda scores: functional.relu(scores), "relu"),
         (lambda scores: scores.transpose(-1, -2).softmax(-1), "transpose"),
+        *((without(key), "select") for key in range(TOKENS)),
     ],
 )
 def test_what_is_no_softmax_is_refused(softmax, operation: str) -> None:
     with pytest.raises(UnsupportedOperation) as caught:
         import_module(Written(softmax).eval(), (floats(1),))
     assert operation in caught.value.operation and "Written" in caught.value.place
+
+
+def test_every_key_has_a_share_of_the_first_probe() -> None:
+    """So that no softmax with another weight at a single key is taken for one."""
+    for tokens in range(1, 40):
+        first, *others = _probes((1, 1, tokens, tokens))
+        assert first.softmax(-1).min() > 10 * CLOSE
+        assert tokens < 8 or all((probe == -math.inf).any() for probe in others)
