@@ -213,7 +213,7 @@ def _library() -> ctypes.CDLL | None:
     except NoCompilerError:
         return None
     except BuildError as error:
-        first = str(error).splitlines()[0]
+        first = str(error).splitlines()[0].rstrip(":")
         print(f"golden: {first}: NumPy executes all commands, slowly", file=sys.stderr)
         return None
 

@@ -231,4 +231,6 @@ extern "C" i64 weft_golden_run(const Machine* m, const std::uint8_t* commands, i
     return last;
 }
 
+extern "C" void weft_golden_plain(i64 on) { plain = on; }
+
 extern "C" i64 weft_golden_machine_bytes() { return sizeof(Machine); }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import random
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from hw.isa import (
 )
 from hw.softmax.golden import MIN_OCTAVE
 from hw.vector.golden import Affine, pack_params
+from sw.golden import compiled
 from sw.golden.compiled import compiled_machine
 from sw.golden.machine import GoldenMachine, MachineStop, UndefinedCommand
 from tests.hw.programs import WRITABLE, Image, RandomProgram, window
@@ -119,8 +121,18 @@ def left_over(monkeypatch) -> list[Opcode]:
     return found
 
 
+@pytest.fixture(params=["this processor's", "any processor's"])
+def products(request) -> Iterator[None]:
+    """With the instructions that there are, and with those that there are anywhere."""
+    library = compiled._library()
+    assert library is not None
+    library.weft_golden_plain(int(request.param.startswith("any")))
+    yield
+    library.weft_golden_plain(0)
+
+
 @pytest.mark.parametrize("name", CONFIGS)
-def test_random_programs(name, left_over):
+def test_random_programs(name, left_over, products):
     config = CONFIGS[name]
     both = Both(config)
     for seed in range(40):
@@ -185,8 +197,8 @@ def test_any_fields_on_any_state(name):
     both = Both(config)
     numbers = np.random.default_rng(1)
     fast = both.machines[0]
-    compiled = fast._compiled
-    assert compiled is not None
+    machine_code = fast._compiled
+    assert machine_code is not None
     image = {region: np.frombuffer(numbers.bytes(4096), np.uint8).copy() for region in Region}
     for machine in both.machines:
         for region, data in image.items():
@@ -201,8 +213,8 @@ def test_any_fields_on_any_state(name):
             machine.registers[:] = [value & 0xFFFFF for value in registers]
             machine.selected.clear()
         word = isa.encode(command)
-        fast.bind_compiled(compiled)
-        stop, executed, _ = compiled.run(fast.registers, fast.selected, word, 0, 1)
+        fast.bind_compiled(machine_code)
+        stop, executed, _ = machine_code.run(fast.registers, fast.selected, word, 0, 1)
         if not stop:
             continue
         print(number, command.opcode.name)
@@ -223,10 +235,10 @@ def test_any_fields_on_any_state(name):
 
 def _alone(machine: GoldenMachine, command: Command) -> bool:
     """Whether the compiled machine executes a command; all row state counts as written."""
-    compiled = machine._compiled
-    assert compiled is not None
-    machine.bind_compiled(compiled)
-    stop, _, _ = compiled.run(machine.registers, machine.selected, isa.encode(command), 0, 1)
+    machine_code = machine._compiled
+    assert machine_code is not None
+    machine.bind_compiled(machine_code)
+    stop, _, _ = machine_code.run(machine.registers, machine.selected, isa.encode(command), 0, 1)
     return stop == 1
 
 
@@ -346,7 +358,6 @@ def test_waits_for_units_that_there_are_not(slot, unit):
 
 def test_without_a_compiler(monkeypatch):
     """NumPy executes everything where there is no compiler."""
-    from sw.golden import compiled
 
     def none():
         raise compiled.NoCompilerError("none")
