@@ -202,7 +202,7 @@ SWEEPS = (
         "Memory bandwidth",
         "bytes a cycle",
         "A layer of 128 tokens reads each weight for 128 rows and has bandwidth to spare; with 16 "
-        "rows the bus is the limit. The programs are the same ones, compiled for 16 bytes a cycle.",
+        "rows the bus is the limit. Programs are compiled for the memory that they meet.",
         _points((4, 8, 16), lambda w, x: Case(w, memory_width=x)),
     ),
     Sweep(
