@@ -3,7 +3,7 @@
 # C++ compiler of pip's ziglang, too, which is a clang.
 # What happens: it compiles, and the linker then has no `__cpu_model`, which the builtin reads: a
 # program has an undefined symbol, a shared library (-shared -fPIC) a relocation that it "cannot
-# be used against". zig's own runtime library is linked instead of the one that defines it.
+# be used against". Nothing that zig links defines it.
 # Versions: ziglang 0.15.2 (clang 20.1.2), x86-64.
 # Why it matters: extension libraries that choose their kernels at run time, as integer products for
 # quantised models do, build with every compiler but this one, which is what a machine without

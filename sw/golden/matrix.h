@@ -147,8 +147,8 @@ __attribute__((target("avx2"))) static void multiply_avx2(i64 rows, i64 pairs, i
 #endif
 
 #if defined(__x86_64__)
-// Of the processor, and of a system that saves its registers. (Zig's linker does not take
-// `__builtin_cpu_supports` in a library.)
+// Of the processor, and of a system that saves its registers. (With zig,
+// `__builtin_cpu_supports` does not link.)
 static bool has_avx2() {
     unsigned a, b, c, d, low, high;
     if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE)) return false;
