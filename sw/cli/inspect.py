@@ -13,6 +13,8 @@ from rich.table import Table
 from sw.cli.common import OUTPUT_FILE, write_json
 from sw.cli.module_tree import tree
 from sw.cli.screen import console, show
+from sw.compiler.program.decoder_file import is_decoder_file
+from sw.compiler.program.decoder_program import DecoderProgram, Entry
 from sw.compiler.program.plan import MemoryUse, Plan, Stage, Traffic, make_plan
 from sw.compiler.program.program import Program
 
@@ -203,6 +205,76 @@ def plan_record(program: Program, plan: Plan) -> dict[str, Any]:
     }
 
 
+# --- language models --------------------------------------------------------------------------
+
+
+def _decoder_summary(program: DecoderProgram) -> Table:
+    config = program.config
+    table = Table(show_header=False)
+    table.add_row("configuration", f"{config.name} ({config.rows}x{config.columns})")
+    table.add_row("fingerprint", f"{program.config.fingerprint():08x}")
+    table.add_row("positions of a sequence", f"{program.context:,}")
+    table.add_row("prefix, token numbers", ", ".join(map(str, program.prefix)) or "none")
+    table.add_row("vocabulary", f"{program.vocabulary:,}")
+    table.add_row("constants", f"{len(program.constants):,} bytes")
+    table.add_row("workspace of a sequence", f"{program.workspace_bytes:,} bytes")
+    table.add_row("of them keys and values", f"{program.cache_bytes:,}")
+    table.add_row("input and output", f"{program.io_bytes:,} bytes")
+    table.add_row("with a memory of", f"{config.memory_rate} bytes a cycle")
+    return table
+
+
+def _positions(program: DecoderProgram, entry: Entry) -> list[int]:
+    """Where a pass is shown: behind the prefix, and where it ends in the middle and at the end."""
+    last = program.context - entry.tokens
+    return [min(len(program.prefix), last), max(program.context // 2 - entry.tokens, 0), last]
+
+
+def _passes(program: DecoderProgram) -> Table:
+    """Cycles of each pass, and what it uses of the memory and of the array at the last position."""
+    config, places = program.config, ("beginning", "middle", "end")
+    table = Table(title="Passes: predicted cycles by position")
+    for name in ("tokens", "commands", *places, "memory", "array"):
+        table.add_column(name, justify="right")
+    for entry in program.entries.values():
+        positions = _positions(program, entry)
+        cycles = [entry.estimated_cycles(position) for position in positions]
+        moved = program.work.bytes_of(entry, positions[-1]) / config.memory_rate
+        products = program.work.products_of(entry, positions[-1]) / (config.rows * config.columns)
+        table.add_row(
+            f"{entry.tokens}",
+            f"{entry.command_count:,}",
+            *(f"{count:,}" for count in cycles),
+            f"{moved / cycles[-1]:.1%}",
+            f"{products / cycles[-1]:.1%}",
+        )
+    return table
+
+
+def decoder_record(program: DecoderProgram) -> dict[str, Any]:
+    """What is known of a language model's program, as JSON data."""
+    return {
+        "config": dataclasses.asdict(program.config),
+        "context": program.context,
+        "prefix": list(program.prefix),
+        "vocabulary": program.vocabulary,
+        "constants_bytes": len(program.constants),
+        "workspace_bytes": program.workspace_bytes,
+        "cache_bytes": program.cache_bytes,
+        "passes": [
+            {
+                "tokens": entry.tokens,
+                "selected": entry.selected,
+                "commands": entry.command_count,
+                "positions": entry.positions.tolist(),
+                "predicted_cycles": entry.estimates[0].tolist(),
+                "predicted_cycles_reading": entry.estimates[1].tolist(),
+            }
+            for entry in program.entries.values()
+        ],
+    }
+
+
 @click.command()
 @click.argument("file")
 @click.option("--all", "every_part", is_flag=True, help="Every part of every layer.")
@@ -215,8 +287,14 @@ def inspect(file: str, every_part: bool, json_file: str | None) -> None:
     the tiles of its GEMMs the most frequent one is shown, `+2` counts others. Loads are bytes of
     different data, `x2` if each is loaded twice; resident: it is on chip already. Layers that are
     alike are a line each below the first of them, whose parts are shown. What the host computes
-    before and after the machine is listed operation by operation.
+    before and after the machine is listed operation by operation. Of a language model's program
+    its passes are shown, with the cycles that the cost model expects at some positions.
     """
+    if is_decoder_file(file):
+        decoder = DecoderProgram.load(file)
+        show(_decoder_summary(decoder), _passes(decoder))
+        write_json(json_file, decoder_record(decoder))
+        return
     program = Program.load(file)
     plan = make_plan(program)
     show(

@@ -23,6 +23,8 @@ from sw.cli.screen import console, show
 from sw.compiler.compile import compile_module
 from sw.compiler.errors import CompileError, InputError
 from sw.compiler.program.array_file import array_bytes, read_array
+from sw.compiler.program.decoder_file import is_decoder_file
+from sw.compiler.program.decoder_program import DecoderProgram, Entry
 from sw.compiler.program.disassemble import disassemble as disassembly
 from sw.compiler.program.program import Program
 from sw.driver import open_device
@@ -130,7 +132,22 @@ def run(
 
 @click.command()
 @click.argument("file")
-def disassemble(file: str) -> None:
+@click.option("--tokens", type=int, help="Of a language model: the pass of so many.  [default: 1]")
+def disassemble(file: str, tokens: int | None) -> None:
     """Print the commands of a program file."""
-    for line in disassembly(Program.load(file)):
+    if is_decoder_file(file):
+        program = entry_of(DecoderProgram.load(file), 1 if tokens is None else tokens)
+    elif tokens is not None:
+        raise InputError(f"--tokens is for a language model's program, which {file} is not")
+    else:
+        program = Program.load(file)
+    for line in disassembly(program):
         click.echo(line)
+
+
+def entry_of(program: DecoderProgram, tokens: int) -> Entry:
+    """Raises `InputError` for a number of tokens without a pass."""
+    if tokens not in program.entries:
+        there = ", ".join(map(str, program.entries))
+        raise InputError(f"there is no pass of {tokens} tokens: the program has those of {there}")
+    return program.entries[tokens]

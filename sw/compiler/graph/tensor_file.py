@@ -12,7 +12,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-__all__ = ["TensorFileError", "read_tensors", "tensor_bytes"]
+__all__ = ["TensorFileError", "kind_of", "read_tensors", "tensor_bytes"]
 
 
 class TensorFileError(ValueError):
@@ -34,6 +34,15 @@ def tensor_bytes(
     return _ordered(save(dict(arrays), metadata))
 
 
+def kind_of(path: str | Path) -> str | None:
+    """What kind of file it says to be; None for no such file."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return (file.metadata() or {}).get("format")
+    except (SafetensorError, OSError, ValueError):
+        return None
+
+
 def read_tensors(
     path: str | Path, kind: str, version: int, again: str
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -42,12 +51,14 @@ def read_tensors(
     again: what to do with one of an older version. Raises `TensorFileError`, and
     `FileNotFoundError` where there is none.
     """
-    name = kind.removeprefix("weft-").replace("-", " ")
+    name = _name_of(kind)
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") != kind:
-                raise TensorFileError(f"{path} is not a {name} file")
+            other = metadata.get("format", "")
+            if other != kind:
+                but = f" but a {_name_of(other)} file" if other.startswith("weft-") else ""
+                raise TensorFileError(f"{path} is not a {name} file{but}")
             found = metadata.get("version", "")
             if found != str(version):
                 newer = found.isdigit() and int(found) > version
@@ -64,6 +75,10 @@ def read_tensors(
     if _digest(text, arrays) != metadata.get("sha256"):
         raise TensorFileError(f"{path} is damaged: its contents do not match its SHA-256")
     return json.loads(text), arrays
+
+
+def _name_of(kind: str) -> str:
+    return kind.removeprefix("weft-").replace("-", " ")
 
 
 def _ordered(data: bytes) -> bytes:

@@ -13,9 +13,9 @@ from hw.config import AcceleratorConfig, ConfigError
 from hw.isa import ISA_VERSION
 from sw.compiler.errors import ProgramError
 from sw.compiler.graph.graph_file import flatten, restore
-from sw.compiler.graph.tensor_file import TensorFileError, read_tensors, tensor_bytes
+from sw.compiler.graph.tensor_file import TensorFileError, kind_of, read_tensors, tensor_bytes
 
-__all__ = ["decoder_bytes", "read_decoder"]
+__all__ = ["decoder_bytes", "is_decoder_file", "read_decoder"]
 
 FORMAT = "weft-decoder-program"
 VERSION = 1
@@ -33,6 +33,11 @@ def decoder_bytes(program: Mapping[str, Any]) -> bytes:
         "fields": flatten(fields, arrays),
     }
     return tensor_bytes(arrays, header, FORMAT, VERSION)
+
+
+def is_decoder_file(path: str | Path) -> bool:
+    """Whether a file says to be a decoder's program."""
+    return kind_of(path) == FORMAT
 
 
 def read_decoder(path: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from hw import isa
 from hw.isa import Command, Function, Memory, Region, Wait
+from sw.compiler.program.decoder_program import Entry
 from sw.compiler.program.program import Program
 
 __all__ = ["disassemble", "disassemble_command"]
@@ -41,8 +42,9 @@ def disassemble_command(command: Command) -> str:
     return " ".join(filter(None, (command.opcode.name, fields, text)))
 
 
-def disassemble(program: Program) -> Iterator[str]:
-    """Lines of a program: index, count within its unit, command, and part of the module."""
+def disassemble(program: Program | Entry) -> Iterator[str]:
+    """Lines of a program, or of a decoder's entry: index, count within its unit, command, and part
+    of the module."""
     data = program.commands.tobytes()
     counts: dict[isa.Unit, int] = dict.fromkeys(isa.Unit, 0)
     place = None

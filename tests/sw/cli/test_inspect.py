@@ -10,7 +10,9 @@ from torch import nn
 
 from hw.config import PRESETS
 from sw.bench.cases import Encoder
+from sw.bench.decoders import DecoderShape, decoder
 from sw.compiler import compile_module
+from sw.compiler.lower.decoder import lower_decoder
 
 
 @pytest.fixture(scope="module")
@@ -125,3 +127,36 @@ def test_the_host_part_is_listed(weft, tmp_path):
 
 def test_no_host_part_no_list(in_a_file):
     assert "Computed by the host" not in in_a_file
+
+
+def test_a_language_model(weft, tmp_path):
+    """Its passes, as many columns as there are; a pass can be disassembled, the file not run."""
+    shape = DecoderShape(hidden=16, heads=4, kv_heads=2, dim=6, ffn=20, layers=1, vocabulary=90,
+                         context=40, key_block=16)  # fmt: skip
+    program = lower_decoder(decoder(shape), "tiny", (1, 4))
+    path, record = tmp_path / "model.weft", tmp_path / "model.json"
+    program.save(path)
+    text = weft("inspect", path, "--json", record).out
+    assert re.search(r"positions of a sequence +40", text) and "90" in text
+    passes = json.loads(record.read_text())["passes"]
+    assert [item["tokens"] for item in passes] == [1, 4]
+    for item, entry in zip(passes, program.entries.values(), strict=True):
+        last = 40 - item["tokens"]
+        shown = f"{item['commands']:,} .* {entry.estimated_cycles(last):,} "
+        assert re.search(rf"{item['tokens']} +{shown}", text), shown
+    one, four = (weft("disassemble", path, "--tokens", n).out for n in (1, 4))
+    assert one == weft("disassemble", path).out and "SELECT" in one
+    assert len(four.splitlines()) != len(one.splitlines()) and "rows=4" in four
+    assert (
+        "no pass of 3 tokens: the program has those of 1, 4"
+        in weft("disassemble", path, "--tokens", 3).error()
+    )
+    assert "not a program file but a decoder program file" in weft("run", path).error()
+
+
+def test_passes_are_of_language_models(weft, tmp_path, model):
+    program = tmp_path / "small.weft"
+    weft("compile", f"{model}:small", "-o", program, "--config", "tiny")
+    assert (
+        "--tokens is for a language model's" in weft("disassemble", program, "--tokens", 1).error()
+    )
