@@ -160,11 +160,13 @@ def plan_linear(
     most = min(c.accumulator_words // (2 * unit), 4095)
     if norm or any(out.whole for out in outs):
         most = min(most, c.row_slots // 2)
+    beside = rows
     if whole_rows:
         groups = outs[0].groups
         part = max(unit, min(MOST_PANELS, int(budget / (k_panels * words))))
         room = groups + -(-groups // strip_count(groups)) + part * c.groups_per_column_panel
-        most = min(most, c.residual_words // room or c.residual_words // groups)
+        beside = c.residual_words // room  # rows that leave room for the next ones
+        most = min(most, beside or c.residual_words // groups)
     stage = unit * c.columns // c.rows + 1
     keep = True
     if x_resident:
@@ -238,14 +240,21 @@ def plan_linear(
     columns = sum(out.column_panels for out in outs)
 
     def cycles(plan: LinearPlan) -> float:
-        """Of the array, or of the bus for weights and input, whichever takes longer."""
+        """Of the array, or of the bus for weights and input, whichever takes longer; and of the
+        vector unit where the array waits for it."""
         tiles = -(-rows // plan.block)
         parts = sum(-(-o.column_panels // n) for o, n in zip(outs, plan.panels, strict=True))
         again = 0 if x_resident else (parts - 1) * (x.panels - plan.kept)
         weights = tiles * x.panels * words * columns * c.weight_pitch
         inputs = rows * (x.panels + again) * c.activation_pitch
         array = rows * x.panels * columns / max(form.panels for form in forms)
-        return max(array, (weights + inputs) / (c.memory_rate * WEIGHT_BUS_SHARE))
+        waits = 0
+        if norm:  # for that of the last tile; of every one, if the next has no room beside it
+            alone = tiles if plan.rows > beside else 1
+            waits = alone * plan.rows * max(outs[0].groups, NORM_ROW_CYCLES)
+        if 2 * plan.rows * max(plan.panels) > c.accumulator_words:
+            waits += rows * columns * c.groups_per_column_panel
+        return max(array, (weights + inputs) / (c.memory_rate * WEIGHT_BUS_SHARE)) + waits
 
     return min(plans, key=cycles)
 
