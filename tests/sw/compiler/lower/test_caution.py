@@ -60,20 +60,21 @@ def _rows(plan: Plan) -> dict[str, set[int]]:
 
 def test_only_steps_of_one_kind_change(tries):
     """The second feed-forward operation of a layer does not fit: that of every layer changes, all
-    others keep their rows, and what was on chip stays there."""
+    others keep their rows, and what was on chip stays there. The last layer's is of its own kind:
+    no INT8 rows of it are read, so it fits."""
     graph = workloads.encoder(384, 12, 1536, 128, layers=3)
     large, small = (
-        dataclasses.replace(narrow(words), residual_words=10240) for words in (16384, 10240)
+        dataclasses.replace(narrow(words), residual_words=10240) for words in (16384, 9216)
     )
     free = _rows(make_plan(lower(graph, large)))
+    loaded = {s.place: s.inputs is None for s in make_plan(lower(graph, narrow(9216))).stages}
     assert not tries
     plan = make_plan(lower(graph, small))
-    assert {place for place, _, _ in tries} == {f"layer{layer}.ffn.out" for layer in range(3)}
+    places = {"layer0.ffn.out", "layer1.ffn.out"}
+    assert {place for place, _, _ in tries} == places
     assert all(residents for _, _, residents in tries)
-    changed = {place for place, rows in _rows(plan).items() if rows != free[place]}
-    assert changed == {f"layer{layer}.ffn.out" for layer in range(3)}
-    inputs = {stage.place: stage.inputs for stage in plan.stages}
-    assert not any(inputs[f"layer{layer}.attention.out"] for layer in range(3))
+    assert {place for place, rows in _rows(plan).items() if rows != free[place]} == places
+    assert {stage.place: stage.inputs is None for stage in plan.stages} == loaded
 
 
 @pytest.mark.parametrize(("tokens", "width"), [(128, 0), (256, 0), (128, 2)])
