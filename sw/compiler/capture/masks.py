@@ -9,7 +9,7 @@ call, and looks again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +22,8 @@ from sw.compiler.graph.host import key_mask, seen
 __all__ = ["Visibility", "interpret_mask"]
 
 PROBES = 6
+MOST_NUMBERS = 64
+LARGEST = 1 << 31
 SEVERAL = "the mask is not a key mask [batch, tokens], with or without causal order"
 
 
@@ -62,8 +64,9 @@ def interpret_mask(c: Capture, parts: Sequence, shape: tuple[int, int]) -> Visib
     source = next(iter(sources), None)
     plain_mask = len(sources) == 1 and source not in _embedded(c, source)
     if plain_mask and c.inputs[source] == shape:  # pyright: ignore
+        probes = [*_probes(source, shape), *_numbered(derived, source, c, shape)]
         for causal in options:
-            if all(_agrees(execute, source, keys, causal) for keys in _probes(source, shape)):
+            if all(_agrees(execute, source, keys, causal) for keys in probes):
                 return Visibility(causal, source.name)  # pyright: ignore
     causal = options[0] if len(options) == 1 else _decide(execute, c, sources)
     return Visibility(causal, c.host.mask(plain, hidden, causal, shape))
@@ -82,6 +85,42 @@ def _probes(source, shape: tuple[int, int]) -> list[Tensor]:
         values = torch.randint(1, 2 if number % 2 else largest, shape, generator=generator)
         found.append((keys * values).to(dtype) * (sign if number % 4 == 2 else 1))
     return found
+
+
+def _numbered(parts: list[Derived], source, c: Capture, shape: tuple[int, int]) -> Iterator[Tensor]:
+    """Key masks in which visible keys have a number that the module names, or one beside it: a
+    token that it hides, such as `ids != 7`, makes `ids` no mask."""
+    if source.meta["val"].dtype == torch.bool:
+        return
+    numbers: set[int] = set()
+    for node in {item for part in parts for item in _above(part.node)}:
+        for value in (*node.args, *node.kwargs.values()):
+            tensor = c.constants.get(value) if isinstance(value, torch.fx.Node) else None
+            if isinstance(tensor, Tensor) and tensor.numel() <= MOST_NUMBERS:
+                numbers |= {int(n) for n in tensor.flatten().tolist() if abs(n) < LARGEST}
+            elif isinstance(value, int | float) and abs(value) < LARGEST:
+                numbers.add(int(value))
+    dtype = source.meta["val"].dtype
+    least, most = -LARGEST, LARGEST
+    if not dtype.is_floating_point:
+        least, most = torch.iinfo(dtype).min, torch.iinfo(dtype).max
+    beside = {n + step for n in numbers for step in (-1, 0, 1)} - {0}
+    for number in sorted(n for n in beside if least <= n <= most)[:MOST_NUMBERS]:
+        keys = torch.ones(shape, dtype=dtype)
+        keys.flatten()[::2] = number
+        yield keys
+
+
+def _above(node: torch.fx.Node) -> set[torch.fx.Node]:
+    """A node and all that it is made of."""
+    done: set[torch.fx.Node] = set()
+    stack = [node]
+    while stack:
+        current = stack.pop()
+        if current not in done:
+            done.add(current)
+            stack.extend(current.all_input_nodes)
+    return done
 
 
 def _agrees(execute, source, keys: Tensor, causal: bool) -> bool:
@@ -119,13 +158,4 @@ def _embedded(c: Capture, source) -> set[torch.fx.Node]:
 
 
 def _inputs_of(node: torch.fx.Node, inputs) -> set[torch.fx.Node]:
-    found, stack, done = set(), [node], set()
-    while stack:
-        current = stack.pop()
-        if current in done:
-            continue
-        done.add(current)
-        if current in inputs:
-            found.add(current)
-        stack.extend(current.all_input_nodes)
-    return found
+    return {item for item in _above(node) if item in inputs}

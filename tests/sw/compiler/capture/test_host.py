@@ -102,6 +102,39 @@ def test_masks_and_positions_from_token_numbers(kind, make) -> None:
         assert error < 0.03, f"seed {seed}: {error}"
 
 
+HIDING = {
+    "ids != 7": lambda ids: (ids != 0) & (ids != 7),
+    "ids != 3000": lambda ids: (ids != 0) & (ids != 3000),
+    "isin": lambda ids: (ids != 0) & ~torch.isin(ids, torch.tensor([40, 1234])),
+    "ids < 90": lambda ids: (ids > 0) & (ids < 90),
+}
+
+
+@pytest.mark.parametrize("name", HIDING)
+@pytest.mark.parametrize("tokens", [2, 3, 8])
+def test_token_numbers_that_only_make_a_mask(name, tokens) -> None:
+    """They are no key mask if the mask hides other numbers than 0, of few tokens or large."""
+
+    class Module(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(WIDTH, WIDTH)
+
+        def forward(self, x, ids):
+            return self.linear(attend(x, HIDING[name](ids)[:, None, None, :]))
+
+    torch.manual_seed(0)
+    module = Module().eval()
+    x, ids = torch.randn(2, tokens, WIDTH), torch.ones(2, tokens, dtype=torch.int64)
+    quantised = quantise(import_module(module, (x, ids)), [(x, ids)])
+    for number in (7, 40, 89, 90, 1234, 3000, 5):
+        other = ids.clone()
+        other[:, -1] = number
+        want = module(x, other).detach().numpy()
+        (found,) = run_reference(quantised, (x, other))
+        assert np.abs(found - want).max() / np.abs(want).max() < 0.03, number
+
+
 class Segments(Body):
     """Tokens see those of their own segment: a key mask only if all are of one."""
 
