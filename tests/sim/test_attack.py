@@ -43,6 +43,7 @@ def test_campaign(built):
 def test_a_wrong_machine_is_found(built, monkeypatch):
     """Residual sums without the residual, and selections of zeros."""
     monkeypatch.setattr(sw.golden.machine, "round_shift", lambda x, shift: 0 * x)
+    monkeypatch.setattr(sw.golden.machine, "compiled_machine", lambda config: None)
     monkeypatch.setattr(attack, "reduce", lambda mutant, fails: mutant)
     campaign = Campaign(built)
     campaign.run(SEED, 30, most_faults=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -42,6 +43,14 @@ def test_compile_run_disassemble_inspect(weft, model, tmp_path):
         assert text in outcome.out, text
     outcome = weft("inspect", program)
     assert outcome.code == 0 and "tiny (4x4)" in outcome.out
+
+
+def test_nothing_is_left_beside_a_model(weft, model, tmp_path, monkeypatch):
+    """No bytecode: a full disk would cut it off, and the next command would read it."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    outcome = weft("compile", f"{model}:small", "-o", tmp_path / "small.weft", "--config", "tiny")
+    assert outcome.code == 0, outcome
+    assert [path.name for path in model.parent.iterdir()] == [model.name]
 
 
 def test_a_program_for_a_narrow_memory(weft, model, tmp_path):
