@@ -211,7 +211,8 @@ def chat(
     memory_latency: int,
     memory_width: int,
 ) -> None:
-    """Talk with a language model; what was said stays in its cache. An empty line ends."""
+    """Talk with a language model; what was said stays in its cache. An empty line ends, or the end
+    of the input."""
     sampler = Sampler(temperature, top_k, seed)
     with steps() as step:
         options = device_options(device, memory_latency, memory_width, step)
@@ -224,7 +225,11 @@ def chat(
     with opened:
         session, messages, held = decoder.session(), [], list(program.prefix)
         while True:
-            text = click.prompt(">", default="", show_default=False, prompt_suffix=" ")
+            try:
+                text = click.prompt(">", default="", show_default=False, prompt_suffix=" ")
+            except click.Abort:  # Ctrl-D, or Ctrl-C
+                sys.stdout.write("\n")
+                return
             if not text.strip():
                 return
             messages.append({"role": "user", "content": text})

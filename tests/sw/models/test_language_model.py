@@ -167,10 +167,12 @@ def test_an_interrupted_quantisation_goes_on(files, monkeypatch):
     assert find("models", name) is None
 
 
-def test_chat(files):
+@pytest.mark.parametrize("end", ["\n", ""], ids=["an empty line", "no more input"])
+def test_chat(files, end):
     """Two questions; the second one continues the first one's conversation."""
     given = ["--model", str(files["folder"]), *ON, "--tokens", "3"]
-    result = CliRunner().invoke(chat, given, input="the array\nand\n\n", catch_exceptions=False)
+    text = f"the array\nand\n{end}"
+    result = CliRunner().invoke(chat, given, input=text, catch_exceptions=False)
     assert result.exit_code == 0 and result.output.count("> ") == 3, result.output
 
 
