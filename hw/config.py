@@ -89,7 +89,7 @@ class AcceleratorConfig:
                 check(isinstance(value, bool), f"{field.name} must be a bool, got {value!r}")
             elif field.name == "memory_bytes":
                 check(
-                    isinstance(value, int) and 0 <= value <= self.bus_bytes,
+                    type(value) is int and 0 <= value <= self.bus_bytes,
                     f"memory_bytes={value!r} must be 1 to bus_bytes={self.bus_bytes}, or 0",
                 )
             elif field.name != "name":

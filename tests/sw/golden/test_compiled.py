@@ -25,7 +25,6 @@ from hw.isa import (
 from hw.softmax.golden import MIN_OCTAVE
 from hw.vector.golden import Affine, pack_params
 from sw.golden import compiled
-from sw.golden.compiled import compiled_machine
 from sw.golden.machine import GoldenMachine, MachineStop, UndefinedCommand
 from tests.hw.programs import WRITABLE, Image, RandomProgram, window
 from tests.hw.test_random_programs import SHAPES
@@ -40,17 +39,13 @@ CONFIGS = SHAPES | {name: PRESETS[name] for name in ("base", "ulx3s")}
 ODD = AcceleratorConfig(rows=32, columns=20, lanes=4, bus_bytes=8, burst_bytes=32,
                         sparse=True, int4=True, decoder=True)  # fmt: skip
 
-pytestmark = pytest.mark.skipif(
-    compiled_machine(PRESETS["tiny"]) is None, reason="there is no C++ compiler"
-)
-
-
 class Both:
     """A compiled machine and one in NumPy with the same memories."""
 
     def __init__(self, config: AcceleratorConfig):
         self.config = config
         self.machines = [GoldenMachine(config, compiled=compiled) for compiled in (True, False)]
+        assert self.machines[0]._compiled is not None, "the C++ does not build"
 
     def randomise(self, rng: np.random.Generator) -> None:
         """Fill memories and row state, of any value that a program can leave, on both."""

@@ -99,5 +99,6 @@ def test_a_memory_is_no_hardware():
     assert base.with_memory(4).fingerprint() == base.fingerprint()
     assert base.with_memory(16) == base.with_memory(64) == base
     assert "memory_bytes" not in base.hardware()
-    with pytest.raises(ConfigError, match="memory_bytes=17 must be 1 to bus_bytes=16"):
-        dataclasses.replace(base, memory_bytes=17)
+    for value in (17, -1, True, 2.5):
+        with pytest.raises(ConfigError, match=f"memory_bytes={value} must be 1 to bus_bytes=16"):
+            dataclasses.replace(base, memory_bytes=value)
