@@ -206,8 +206,11 @@ def _name(item: isa.Field) -> str:
 @functools.cache
 def _library() -> ctypes.CDLL | None:
     """The library, built if it is not in the cache; None without a compiler."""
-    if os.environ.get("WEFT_GOLDEN") == "numpy":
+    wanted = os.environ.get("WEFT_GOLDEN", "")
+    if wanted == "numpy":
         return None
+    if wanted:
+        print(f"golden: WEFT_GOLDEN={wanted} means nothing, only numpy does", file=sys.stderr)
     try:
         return _load(find_compiler())
     except NoCompilerError:

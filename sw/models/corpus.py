@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import ast
 import functools
-import gc
 import hashlib
 import importlib.util
 import random
@@ -23,6 +22,8 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
+
+from sw.compiler.lower.collector import without_collector
 
 __all__ = [
     "calibration_texts",
@@ -125,17 +126,13 @@ def _sources(wide: bool = False) -> dict[str, Path]:
     return found
 
 
+@without_collector  # which looks at all else that there is for the many nodes of a tree
 def _parsed(source: str) -> ast.Module | None:
     """None for a template, or a file for another version of Python."""
-    collects = gc.isenabled()
-    gc.disable()  # a tree has no cycles, but its nodes make the collector look at all else: 3x
     try:
         return ast.parse(source)
     except SyntaxError:
         return None
-    finally:
-        if collects:
-            gc.enable()
 
 
 def _definitions(tree: ast.Module) -> Iterator[ast.Module | ast.ClassDef | ast.FunctionDef]:

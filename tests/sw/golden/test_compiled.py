@@ -39,6 +39,7 @@ CONFIGS = SHAPES | {name: PRESETS[name] for name in ("base", "ulx3s")}
 ODD = AcceleratorConfig(rows=32, columns=20, lanes=4, bus_bytes=8, burst_bytes=32,
                         sparse=True, int4=True, decoder=True)  # fmt: skip
 
+
 class Both:
     """A compiled machine and one in NumPy with the same memories."""
 
