@@ -14,7 +14,7 @@ class ConfigError(ValueError):
     """A configuration that cannot work; the text names the field and what to change."""
 
 
-OPTIONS = ("sparse", "int4", "decoder")
+OPTIONS = ("sparse", "int4", "scales", "decoder")
 """Parts that can be left out."""
 
 
@@ -50,6 +50,7 @@ class AcceleratorConfig:
     burst_bytes: longest AXI4 burst.
     sparse: the array multiplies by 2:4 sparse weights too (`SPARSE_GEMM`).
     int4: weights may be stored as INT4.
+    scales: groups of INT4 weights may have a scale and an offset (`SCALED_GEMM`).
     decoder: what language models need: registers and predicates, 16-bit operands, root mean square
         norms, gates, rotations and the selection of the largest outputs.
     memory_bytes: bytes a cycle that the memory behind the bus gives, if less than the bus; 0: as
@@ -75,6 +76,7 @@ class AcceleratorConfig:
     burst_bytes: int = 256
     sparse: bool = False
     int4: bool = False
+    scales: bool = False
     decoder: bool = False
     memory_bytes: int = 0
 
@@ -135,6 +137,11 @@ class AcceleratorConfig:
             not self.sparse or self.activation_words % 4 == 0,
             f"activation_words={self.activation_words} must be a multiple of 4 (four banks) "
             f"with sparse=True",
+        )
+        check(not self.scales or self.int4, "scales=True needs int4=True: they are of INT4 weights")
+        check(
+            not self.scales or self.rows <= 64,
+            f"rows={self.rows} must be at most 64 with scales=True",
         )
         check(self.param_words <= 4096, f"param_words={self.param_words} must be at most 4096")
         check(self.mask_words <= 4096, f"mask_words={self.mask_words} must be at most 4096")
@@ -210,9 +217,14 @@ class AcceleratorConfig:
 
     @property
     def sum_bits(self) -> int:
-        """What leaves the array: a partial sum, or 256 of signed high bytes (|a| <= 128, so a bit
-        less) and one of low bytes together."""
-        return self.psum_bits + (8 if self.decoder else 0)
+        """What leaves the array: a partial sum; or 256 of signed high bytes (|a| <= 128, so a bit
+        less) and one of low bytes together; or one of INT4 weights with scale and offset."""
+        return self.psum_bits + (9 if self.scales else 8 if self.decoder else 0)
+
+    @property
+    def int4_sum_bits(self) -> int:
+        """Partial sum of INT4 weights as they are stored: |w| <= 8."""
+        return self.psum_bits - 4
 
     @property
     def groups_per_column_panel(self) -> int:
@@ -246,6 +258,8 @@ class AcceleratorConfig:
         """The fields that the hardware depends on: all but the name and the memory's bytes."""
         fields = dataclasses.asdict(self)
         del fields["name"], fields["memory_bytes"]
+        if not self.scales:  # machines from before there was this option are still the same
+            del fields["scales"]
         return fields
 
     def with_memory(self, width: int) -> AcceleratorConfig:
@@ -278,6 +292,7 @@ PRESETS: dict[str, AcceleratorConfig] = {
             burst_bytes=64,
             sparse=True,
             int4=True,
+            scales=True,
             decoder=True,
         ),
         AcceleratorConfig(
@@ -297,7 +312,7 @@ PRESETS: dict[str, AcceleratorConfig] = {
             int4=True,
             memory_bytes=2,  # its SDRAM has 16 bits
         ),
-        AcceleratorConfig(name="base", sparse=True, int4=True, decoder=True),
+        AcceleratorConfig(name="base", sparse=True, int4=True, scales=True, decoder=True),
     )
 }
 

@@ -12,9 +12,9 @@ With the option `decoder`, the machine has fifteen registers of 20 bits, which t
 the header of a command name registers, 0 none:
 
 - `register`: its value R moves what the command is about. LOAD and STORE: `offset += R *
-  pitch(memory)`; beyond 32 bits it is outside of every window. GEMM, SPARSE_GEMM and SOFTMAX:
-  `limit += R`, which stops at the largest limit. ADD and SELECT: the register that they write.
-  Others have none.
+  pitch(memory)`; beyond 32 bits it is outside of every window. GEMM, SPARSE_GEMM, SCALED_GEMM and
+  SOFTMAX: `limit += R`, which stops at the largest limit. ADD and SELECT: the register that they
+  write. Others have none.
 - `predicate`: the command is dropped unless something is left to do: unless `limit + last + R > 0`
   in commands with a limit (as it stands in the command, without its `register`; `last` is `period -
   1`, or `rows - 1` without a period, with `causal`, else 0), unless `R > 0` in others. A dropped
@@ -48,9 +48,9 @@ Commands with `wide` in their header have 16-bit operands or results in two sign
 is two rows of activations, whose sums meet in front of the accumulator. Wide results saturate to
 `satW`, -32768 .. 32639, so that `high = (x + 128) >> 8` is a byte.
 
-A wait of a `GEMM` or `SPARSE_GEMM` in slot 0 holds back its weights only, those in slots 1 and 2
-hold back its activations and accumulators: so the weights of the next command load while it still
-waits.
+A wait of a `GEMM`, `SPARSE_GEMM` or `SCALED_GEMM` in slot 0 holds back its weights only, those in
+slots 1 and 2 hold back its activations and accumulators: so the weights of the next command load
+while it still waits.
 
 Notation in the descriptions: `R`, `C`, `V` are rows, columns and lanes of the configuration,
 `P = R / V` or `C / V` the groups in a destination word. `affine(x, p) = (x * p.mul + p.offset)
@@ -151,9 +151,10 @@ class Opcode(enum.IntEnum):
     HALT = 10
     SELECT = 11
     ADD = 12
+    SCALED_GEMM = 13
 
 
-MATRIX_OPCODES: Final = (Opcode.GEMM, Opcode.SPARSE_GEMM)
+MATRIX_OPCODES: Final = (Opcode.GEMM, Opcode.SPARSE_GEMM, Opcode.SCALED_GEMM)
 """They have the same fields."""
 
 
@@ -329,7 +330,12 @@ _GEMM = (
     Field("w_address", 16, "weight word of tile (0, 0)"),
     Field("w_by_column", 1, "a word is 0: row of the tile (C), 1: column of the tile (R); GEMM"),
     Field("w_int4", 1, "a word by row holds two rows of the tile as nibbles, low one first"),
-    Field("w_group", 4, "w_int4: reduction tiles that share a word of multipliers, 0: none"),
+    Field(
+        "w_group",
+        4,
+        "w_int4: reduction tiles that share a word of multipliers (SCALED_GEMM: of scales and one "
+        "of offsets), 0: none",
+    ),
     Field("w_k_stride", 16, "words between reduction tiles, without those of multipliers"),
     Field("w_n_stride", 16, "words between output tiles"),
     *_ACCUMULATOR,
@@ -431,6 +437,26 @@ _SPECS = (
                     x = ACTIVATION[a_address + 2*k*a_stride + i].bytes +
                         ACTIVATION[a_address + (2*k+1)*a_stride + i].bytes      # wide: as GEMM
                     psum[c] = sum(x[S[r][c]] * W[r][c])
+        """,
+        ("register", "predicate", "period", "wide"),
+    ),
+    CommandSpec(
+        Opcode.SCALED_GEMM,
+        (Unit.MATRIX,),
+        _GEMM,
+        "Multiply activations by INT4 weights whose groups have a scale and an offset, which are "
+        "applied to the sums of each tile. `w_int4` is 1, `w_group` is not 0.",
+        """
+        for n in range(n_tiles):                                    # as GEMM, but for
+            for k in range(k_tiles):
+                base = w_address + n*w_n_stride + k*w_k_stride + 2 * (k // w_group + 1)
+                SCALE[c] = WEIGHT[base - 2].byte[c]                 # if k % w_group == 0: unsigned,
+                OFFSET[c] = WEIGHT[base - 1].byte[c]                # signed
+                W[r][c] = WEIGHT[base + r//2].byte[c].nibble[r%2]   # signed
+                for i in range(rows):
+                    scaled(x)[c] = SCALE[c] * sum(x[r] * W[r][c]) + 8 * OFFSET[c] * sum(x[r])
+                    psum[c] = scaled(x)[c] if not wide else
+                              scaled(high bytes)[c] + round(scaled(low bytes)[c], 8)
         """,
         ("register", "predicate", "period", "wide"),
     ),
@@ -817,6 +843,8 @@ def _check(opcode: Opcode, values: Mapping[str, int]) -> None:
         packed = opcode == Opcode.SPARSE_GEMM or values["w_int4"]
         require(not (values["w_by_column"] and packed), "sparse and INT4 weights lie by row only")
         require(values["w_int4"] or not values["w_group"], "multipliers need INT4 weights")
+        scaled = opcode != Opcode.SCALED_GEMM or values["w_group"]
+        require(scaled, "scales need INT4 weights in groups")
         require(not (values["wide"] and values["a_unsigned"]), "wide activations are signed")
     if opcode == Opcode.VECTOR:
         require(values["function"] <= max(Function), f"unknown function {values['function']}")

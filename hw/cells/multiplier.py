@@ -26,13 +26,13 @@ def _ports(a_bits: int, b_bits: int) -> dict[str, wiring.Member]:
 
 
 class Multiplier(wiring.Component):
-    """`o = a * b`, registered before and behind the product.
+    """`o = a * b`, registered before (`input_registers`) and behind the product.
 
     Number format: signed operands of at most 18 bits, exact product.
 
-    Latency: 2 cycles, if every register is enabled. Throughput: one product a cycle. Flow
-    control: none; each of the three registers keeps its contents where its enable is 0. Without
-    reset.
+    Latency: 2 cycles, if every register is enabled, 1 without those before the product. Throughput:
+    one product a cycle. Flow control: none; each of the three registers keeps its contents where
+    its enable is 0. Without reset.
 
     On ECP5 this is one MULT18X18D with its own registers: synthesis infers the multiplier but
     leaves the registers outside, where the ways to them limit the clock. Elsewhere it is inferred.
@@ -46,10 +46,10 @@ class Multiplier(wiring.Component):
 
     latency = 2
 
-    def __init__(self, a_bits: int, b_bits: int):
+    def __init__(self, a_bits: int, b_bits: int, *, input_registers: bool = True):
         if not (2 <= a_bits <= DSP_BITS and 2 <= b_bits <= DSP_BITS):
             raise ValueError(f"operands have 2 to {DSP_BITS} bits, got {a_bits} and {b_bits}")
-        self.a_bits, self.b_bits = a_bits, b_bits
+        self.a_bits, self.b_bits, self.input_registers = a_bits, b_bits, input_registers
         super().__init__(_ports(a_bits, b_bits))
 
     def elaborate(self, platform):
@@ -61,13 +61,15 @@ class Multiplier(wiring.Component):
         return m
 
     def _portable(self, m: Module):
-        a = Signal(signed(self.a_bits), name="a_register", reset_less=True)
-        b = Signal(signed(self.b_bits), name="b_register", reset_less=True)
+        a, b = self.a, self.b
         product = Signal(signed(self.a_bits + self.b_bits), reset_less=True)
-        with m.If(self.a_enable):
-            m.d.sync += a.eq(self.a)
-        with m.If(self.b_enable):
-            m.d.sync += b.eq(self.b)
+        if self.input_registers:
+            a = Signal(signed(self.a_bits), name="a_register", reset_less=True)
+            b = Signal(signed(self.b_bits), name="b_register", reset_less=True)
+            with m.If(self.a_enable):
+                m.d.sync += a.eq(self.a)
+            with m.If(self.b_enable):
+                m.d.sync += b.eq(self.b)
         with m.If(self.o_enable):
             m.d.sync += product.eq(a * b)
         m.d.comb += self.o.eq(product)
@@ -86,7 +88,8 @@ class Multiplier(wiring.Component):
         registers = {"INPUTA": self.a_enable, "INPUTB": self.b_enable, "OUTPUT": self.o_enable}
         ports: dict = {}
         for i, (name, enable) in enumerate(registers.items()):
-            ports[f"p_REG_{name}_CLK"] = "CLK0"
+            used = self.input_registers or name == "OUTPUT"
+            ports[f"p_REG_{name}_CLK"] = "CLK0" if used else "NONE"
             ports[f"p_REG_{name}_CE"] = f"CE{i}"
             ports[f"p_REG_{name}_RST"] = "RST0"
             ports[f"i_CE{i}"] = enable

@@ -51,6 +51,8 @@ def legal_forms(word: Value, config: AcceleratorConfig) -> Value:
 def _exists(opcode: Opcode, config: AcceleratorConfig) -> bool:
     if opcode == Opcode.SPARSE_GEMM:
         return config.sparse
+    if opcode == Opcode.SCALED_GEMM:
+        return config.scales
     return config.decoder or opcode not in DECODER_OPCODES
 
 
@@ -73,6 +75,8 @@ def _conditions(spec: CommandSpec, view, config: AcceleratorConfig) -> list[Valu
         packed = view.w_int4 | (spec.opcode == Opcode.SPARSE_GEMM)
         found += [~(view.w_by_column & packed), view.w_int4 | (view.w_group == 0)]
         found += [~(view.wide & view.a_unsigned)]
+        if spec.opcode == Opcode.SCALED_GEMM:
+            found += [view.w_group != 0]
         if not config.int4:
             found += [~view.w_int4]
         if config.decoder and not config.trims and spec.opcode == Opcode.GEMM:

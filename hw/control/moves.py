@@ -27,6 +27,7 @@ MOVED = {
     Opcode.STORE: "offset",
     Opcode.GEMM: "limit",
     Opcode.SPARSE_GEMM: "limit",
+    Opcode.SCALED_GEMM: "limit",
     Opcode.SOFTMAX: "limit",
     Opcode.ADD: "value",
 }

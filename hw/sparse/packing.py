@@ -16,6 +16,7 @@ are enough; the index is the position, minus 1 for the second. Bits 2u and 2u + 
 byte belong to the u-th of its four rows. (If R is not a multiple of 4, the last four rows are two.)
 
 INT4 multipliers are a word in front of the first of `group` tiles that share it: multiplier - 1.
+Scaled INT4 has two words there instead, of unsigned scales and of signed offsets.
 
 Source: 2:4 compression with 2-bit indices as in NVIDIA's sparse tensor cores (Mishra et al.,
 arXiv 2104.08378); ordered pairs are our own restriction, which loses nothing.
@@ -45,7 +46,8 @@ Bytes = NDArray[np.int8]
 
 @dataclass(frozen=True)
 class TileFormat:
-    """rows, columns: of the array. group: INT4 tiles that share multipliers, 0: there are none."""
+    """rows, columns: of the array. group: INT4 tiles that share multipliers, or scales and offsets
+    (`scaled`); 0: there are none."""
 
     rows: int
     columns: int
@@ -53,6 +55,7 @@ class TileFormat:
     sparse: bool = False
     int4: bool = False
     group: int = 0
+    scaled: bool = False
 
     @property
     def reach(self) -> int:
@@ -66,22 +69,27 @@ class TileFormat:
 
     @property
     def words(self) -> int:
-        """Words of a tile, without multipliers."""
+        """Words of a tile, without the heads."""
         if self.by_column:
             return self.columns
         values = self.rows // 2 if self.int4 else self.rows
         return values + (-(-self.rows // QUAD_ROWS) if self.sparse else 0)
 
+    @property
+    def heads(self) -> int:
+        """Words in front of the first tile of a group."""
+        return 0 if not self.group else 2 if self.scaled else 1
+
     def total_words(self, tiles: int) -> int:
-        """Words of consecutive tiles along the reduction, with their multipliers."""
-        return tiles * self.words + (-(-tiles // self.group) if self.group else 0)
+        """Words of consecutive tiles along the reduction, with their heads."""
+        return tiles * self.words + (-(-tiles // self.group) * self.heads if self.group else 0)
 
 
 def tile_format(config: AcceleratorConfig, opcode: Opcode, values: Mapping[str, int]) -> TileFormat:
-    """Of a GEMM or SPARSE_GEMM command; missing fields are 0."""
+    """Of a matrix command; missing fields are 0."""
     get = values.get
-    sparse = opcode == Opcode.SPARSE_GEMM
-    form = (get("w_by_column", 0) > 0, sparse, get("w_int4", 0) > 0, get("w_group", 0))
+    sparse, scaled = opcode == Opcode.SPARSE_GEMM, opcode == Opcode.SCALED_GEMM
+    form = (get("w_by_column", 0) > 0, sparse, get("w_int4", 0) > 0, get("w_group", 0), scaled)
     return _tile_format(config.rows, config.columns, *form)
 
 

@@ -11,7 +11,7 @@ from hw.config import AcceleratorConfig
 from hw.fifo import CountedFifo
 from hw.sparse.select import INDEX_BITS
 
-__all__ = ["WeightUnpacker", "WordKind", "packed_tag", "weight_entry"]
+__all__ = ["WeightUnpacker", "WordKind", "group_scales", "packed_tag", "weight_entry"]
 
 NIBBLE = 4
 
@@ -22,17 +22,21 @@ class WordKind(enum.Enum, shape=2):
     VALUES = 0
     INDICES = 1
     MULTIPLIERS = 2
+    """Or scales, if the tile is `scaled`."""
+    OFFSETS = 3
 
 
 def packed_tag(config: AcceleratorConfig) -> data.StructLayout:
     """What comes with a word from weight memory.
 
-    first, last: word of values at either end of its tile. by_column, int4, sparse, scaled: format
-    of the tile; `scaled`: there are multipliers.
+    first, last: word of values at either end of its tile. by_column, int4, sparse, multiplied,
+    scaled: format of the tile; `multiplied`: there are multipliers, `scaled`: scales and offsets.
     """
     members: dict = {"first": 1, "last": 1, "by_column": 1}
     if config.sparse or config.int4:
-        members |= {"kind": WordKind, "int4": 1, "sparse": 1, "scaled": 1}
+        members |= {"kind": WordKind, "int4": 1, "sparse": 1, "multiplied": 1}
+    if config.scales:
+        members |= {"scaled": 1}
     return data.StructLayout(members)
 
 
@@ -56,14 +60,24 @@ def weight_entry(config: AcceleratorConfig) -> data.StructLayout:
     return data.StructLayout(members)
 
 
+def group_scales(config: AcceleratorConfig) -> data.StructLayout:
+    """What the sums of a tile of a SCALED_GEMM are multiplied by, for each column."""
+    scale = data.ArrayLayout(unsigned(8), config.columns)
+    return data.StructLayout(
+        {"scale": scale, "offset": data.ArrayLayout(signed(8), config.columns)}
+    )
+
+
 class WeightUnpacker(wiring.Component):
     """`hw/sparse/packing.py` says what the words mean.
 
     Words of indices and of multipliers are kept for the words of values behind them. Dense INT8
-    words pass with indices of 0, which give each row its own input.
+    words pass with indices of 0, which give each row its own input. Scales and offsets are for the
+    sums of a tile, far behind: they go out by themselves, once for each tile.
 
     Latency: `latency` cycles. Throughput: a word a cycle. Flow control: streams; `o` is a FIFO, so
-    whether the array takes a word, which is decided late in a cycle, reaches no further.
+    whether the array takes a word, which is decided late in a cycle, reaches no further. So is
+    `o_scales`; both have room, or no word is taken.
 
     Parameters
     ----------
@@ -71,22 +85,25 @@ class WeightUnpacker(wiring.Component):
 
     Members
     -------
-    i: `data`, `tag` (`packed_tag`). o: `weight_entry`.
+    i: `data`, `tag` (`packed_tag`). o: `weight_entry`. o_scales: `group_scales` of each tile that
+    is `scaled`, no later than its first entry (with `scales`).
     """
 
     latency = 3
     depth = 8
+    scales_depth = 16
 
     def __init__(self, config: AcceleratorConfig):
         self.config = config
         self.tag = packed_tag(config)
         word = {"data": unsigned(8 * config.weight_bytes), "tag": self.tag}
-        super().__init__(
-            {
-                "i": In(stream.Signature(data.StructLayout(word))),
-                "o": Out(stream.Signature(weight_entry(config))),
-            }
-        )
+        members = {
+            "i": In(stream.Signature(data.StructLayout(word))),
+            "o": Out(stream.Signature(weight_entry(config))),
+        }
+        if config.scales:
+            members["o_scales"] = Out(stream.Signature(group_scales(config)))
+        super().__init__(members)
 
     def elaborate(self, platform):
         m = Module()
@@ -95,7 +112,12 @@ class WeightUnpacker(wiring.Component):
         m.submodules.entries = entries = CountedFifo(layout.size, self.depth)
         room = Signal()
         # As it was a cycle ago: then three may have come, and one does now.
-        m.d.sync += room.eq(entries.level < self.depth - 3)
+        scales = CountedFifo(group_scales(c).size, self.scales_depth)
+        has_room = entries.level < self.depth - 3
+        if c.scales:
+            m.submodules.scales = scales
+            has_room &= scales.level < self.scales_depth - 3
+        m.d.sync += room.eq(has_room)
         take = self.i.valid & self.i.ready
         kind = self.i.payload.tag.kind
         m.d.comb += [
@@ -114,7 +136,9 @@ class WeightUnpacker(wiring.Component):
         byte = [given.data[8 * i : 8 * i + 8] for i in range(c.weight_bytes)]
         kinds, flags = [], ["int4"]
         if c.int4:
-            kinds, flags = [WordKind.MULTIPLIERS], [*flags, "scaled"]
+            kinds, flags = [WordKind.MULTIPLIERS], [*flags, "multiplied"]
+        if c.scales:
+            kinds = [*kinds, WordKind.OFFSETS]
         if c.sparse:
             kinds, flags = [*kinds, WordKind.INDICES, WordKind.VALUES], [*flags, "sparse"]
         decisions = {flag: self.i.payload.tag[flag] for flag in flags}
@@ -137,6 +161,8 @@ class WeightUnpacker(wiring.Component):
                 self._multiply(m, i, near[i // GROUP], entry, byte[i])
             if c.sparse:
                 self._index(m, i, near[i // GROUP], entry, byte[i])
+        if c.scales:
+            self._scales(m, scales, byte, near, values & tag.first & tag.scaled)
         made = register(m, entry, "made")
         m.d.sync += entries.w_en.eq(values)
         m.d.comb += entries.w_data.eq(made)
@@ -147,7 +173,7 @@ class WeightUnpacker(wiring.Component):
         multiplier = Signal(NIBBLE + 1, name=f"multiplier_{i}", reset_less=True)
         with m.If(near["MULTIPLIERS"]):
             m.d.sync += multiplier.eq(byte[:NIBBLE] + 1)
-        factor = Mux(near["scaled"], multiplier, 1)
+        factor = Mux(near["multiplied"], multiplier, 1)
         for row, nibble in ((entry.word, byte[:NIBBLE]), (entry.word_1, byte[NIBBLE:])):
             # Two small sums and one of them: half of what a row of additions takes, and a
             # multiplier block would be wasted on 4 x 5 bits.
@@ -157,6 +183,22 @@ class WeightUnpacker(wiring.Component):
             m.d.comb += product.eq(low + (high << 2))
             with m.If(near["int4"]):
                 m.d.comb += row[i].eq(product)
+
+    def _scales(self, m: Module, fifo: CountedFifo, byte, near, first) -> None:
+        """Scales and offsets, which are offered with the first word of values of each tile."""
+        held = Signal(group_scales(self.config), name="group", reset_less=True)
+        for i in range(self.config.columns):
+            with m.If(near[i // GROUP]["MULTIPLIERS"]):
+                m.d.sync += held.scale[i].eq(byte[i])
+            with m.If(near[i // GROUP]["OFFSETS"]):
+                m.d.sync += held.offset[i].eq(byte[i])
+        m.d.comb += [
+            fifo.w_en.eq(first),
+            fifo.w_data.eq(held),
+            self.o_scales.valid.eq(fifo.r_rdy),
+            self.o_scales.payload.eq(fifo.r_data),
+            fifo.r_en.eq(self.o_scales.ready),
+        ]
 
     def _index(self, m: Module, i: int, near, entry, byte) -> None:
         """Indices of the rows of a word, of column i; those of the next rows move up."""

@@ -4,20 +4,38 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Cat, ClockSignal, Const, Instance, Module, Mux, Signal, signed, unsigned
+from amaranth import (
+    Cat,
+    ClockSignal,
+    Const,
+    Instance,
+    Module,
+    Mux,
+    Signal,
+    Value,
+    signed,
+    unsigned,
+)
 from amaranth.hdl import ValueLike
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
 
+from hw.cells.multiplier import Multiplier
 from hw.cells.technology import Technology, technology_of
 from hw.columns import GROUP, copies, register
 from hw.config import AcceleratorConfig
 from hw.delay import DelayLine
 from hw.sparse.formats import QUAD
-from hw.sparse.unpack import weight_entry
-from hw.systolic.pe import ProcessingPair
+from hw.sparse.unpack import group_scales, weight_entry
+from hw.systolic.pe import ACTIVATION_BITS, ProcessingPair
 
 __all__ = ["SystolicArray"]
+
+SCALE_BITS = 9
+"""Of a scale, which is unsigned, or an offset, as signed numbers."""
+OFFSET_SHIFT = 3
+"""Octaves by which an offset is coarser than a scale."""
 
 
 def _drive(m: Module, target: Any, value: Any) -> None:
@@ -45,6 +63,10 @@ class SystolicArray(wiring.Component):
     are held, and added 256 times to those of the second, in front of the last register. Other
     cycles may lie between them, but no other row.
 
+    With `scales`, the sums of a row that `is_scaled` become `scale[c] * psum[c] + 8 * offset[c] *
+    sum over r of activation[r]`, and low bytes join high ones shifted right by 8, rounded. The sums
+    are those of INT4 weights as they are stored: higher bits of others are lost.
+
     Weights: a word by row is broadcast over the rows and captured by row `index`, one of two rows
     by a pair of them; a word by column travels down the array like an activation and is captured
     by column `index` of each pair. `swap`, given with the first row of a tile, travels with that
@@ -55,13 +77,15 @@ class SystolicArray(wiring.Component):
 
     Parameters
     ----------
-    config: rows, columns, psum_bits, sum_bits, weight_bytes, sparse, int4, decoder.
+    config: rows, columns, psum_bits, sum_bits, weight_bytes, sparse, int4, scales, decoder.
 
     Members
     -------
     activation: R bytes for each word of a row; `is_unsigned` says how to read them.
     is_sparse: this row meets sparse weights. swap: this row is the first of its tile.
     is_high, is_low: a row of high bytes enters, or one of the low bytes that belong to it.
+    is_scaled: this row meets weights in groups with scales and offsets. scales: those of its tile
+    (`group_scales`), `scales_lead` cycles later.
     entry: weights (`weight_entry`); entry_valid: they enter. Words of a tile enter in order, with
     any gaps. psum: C sums.
 
@@ -85,13 +109,20 @@ class SystolicArray(wiring.Component):
         }
         if config.decoder:
             members |= {"is_high": In(1), "is_low": In(1)}
+        if config.scales:
+            members |= {"is_scaled": In(1), "scales": In(group_scales(config))}
         super().__init__(members)
 
     @property
     def latency(self) -> int:
-        """Input registers and those of the groups, skew to the last pair, the pair, the sums."""
+        """From a row to its sums: those of the last pair, scales and offsets, a register."""
+        return self.scales_lead + (2 if self.config.scales else 1)
+
+    @property
+    def scales_lead(self) -> int:
+        """Input registers and those of the groups, skew to the last pair, the pair."""
         inputs = 3 if self.config.sparse else 2
-        return inputs + (self.config.rows // 2 - 1) + ProcessingPair.latency + 1
+        return inputs + (self.config.rows // 2 - 1) + ProcessingPair.latency
 
     def _operands(self, m: Module) -> list[Signal]:
         """Stage 1: the inputs of pair 0, of pair 1, .. as signed numbers, four or two each."""
@@ -155,6 +186,7 @@ class SystolicArray(wiring.Component):
             p_WORD_BYTES=c.weight_bytes,
             p_SPARSE=int(c.sparse),
             p_INT4=int(c.int4),
+            p_SCALES=int(c.scales),
             p_DECODER=int(c.decoder),
             p_LATENCY=self.latency,
             i_clk=ClockSignal(),
@@ -164,6 +196,9 @@ class SystolicArray(wiring.Component):
             i_swap=self.swap,
             i_is_high=self.is_high if c.decoder else zero,
             i_is_low=self.is_low if c.decoder else zero,
+            i_is_scaled=self.is_scaled if c.scales else zero,
+            i_scale=self.scales.scale if c.scales else Const(0, 8 * c.columns),
+            i_offset=self.scales.offset if c.scales else Const(0, 8 * c.columns),
             i_entry_valid=self.entry_valid,
             i_entry_first=self.entry.first,
             i_entry_by_column=self.entry.by_column,
@@ -182,6 +217,7 @@ class SystolicArray(wiring.Component):
         # Stage 1: input registers, which keep the decision to enter a row off the broadcasts.
         operand = self._operands(m)
         lanes = len(operand) // pairs
+        row = [operand[lanes * p + i] for p in range(pairs) for i in range(2)]
         row_capture, column_capture = self._captures(m)
         entry = register(m, self.entry, "entry_register")
         # What travels is delayed by a cycle a pair. Weights follow their indices by a cycle.
@@ -238,15 +274,53 @@ class SystolicArray(wiring.Component):
                     operand[i] = register(m, operand[i], f"operand_{i}_{p + 1}")
                 for r in range(top + 2, c.rows):
                     column_bytes[r] = register(m, column_bytes[r], f"column_byte_{r}_{p + 1}")
+        if c.scales:
+            sums = self._scaled(m, sums, row)
         if c.decoder:
             sums = self._joined(m, sums)
         # A register more, which may lie beside the accumulator.
         for column in range(columns):
             m.d.comb += self.psum[column].eq(register(m, sums[column], f"sum_{column}"))
 
+    def _scaled(self, m: Module, sums: list[ValueLike], row: list[Signal]) -> list[ValueLike]:
+        """Sums with the scales and offsets of their groups, where the row `is_scaled`.
+
+        row: its activations, as they are in stage 1.
+        """
+        c, lead = self.config, self.scales_lead
+        parts = [sum(row[i : i + 4]) for i in range(0, c.rows, 4)]
+        parts = [register(m, part, f"row_part_{i}") for i, part in enumerate(parts)]
+        total = DelayLine(m, register(m, sum(parts), "row_sum_3"), "row_sum", first=3)[lead]
+        total = total[: ACTIVATION_BITS + ceil_log2(c.rows)].as_signed()
+        scaled = DelayLine(m, self.is_scaled, "is_scaled")[lead]
+        result: list[ValueLike] = []
+        near: dict[str, Any] = {}
+        for column, psum in enumerate(sums):
+            if column % GROUP == 0:
+                near = copies(m, {"scaled": scaled}, f"scaled_{column // GROUP}")
+            narrow = Value.cast(psum)[: c.int4_sum_bits].as_signed()
+            products = []
+            for name, a, b in (
+                ("scale", narrow, self.scales.scale[column]),
+                ("offset", total, self.scales.offset[column]),
+            ):
+                multiplier = Multiplier(len(a), SCALE_BITS, input_registers=False)
+                m.submodules[f"{name}_{column}"] = multiplier
+                m.d.comb += [multiplier.a.eq(a), multiplier.b.eq(b), multiplier.o_enable.eq(1)]
+                products.append(multiplier.o)
+            plain = register(m, psum, f"plain_{column}")
+            value = Signal(signed(c.sum_bits), name=f"value_{column}")
+            both = products[0] + (products[1] << OFFSET_SHIFT)
+            m.d.comb += value.eq(Mux(near["scaled"], both, plain))
+            result.append(value)
+        return result
+
     def _joined(self, m: Module, sums: list[ValueLike]) -> list[ValueLike]:
         """Sums of low bytes with those of the high bytes in front of them."""
         config = self.config
+        scaled: ValueLike = 0
+        if config.scales:
+            scaled = DelayLine(m, self.is_scaled, "joins_scaled")[self.latency - 2]
         high = DelayLine(m, self.is_high, "is_high")[self.latency - 2]
         low = DelayLine(m, self.is_low, "is_low")[self.latency - 2]
         joined: list[ValueLike] = []
@@ -254,10 +328,17 @@ class SystolicArray(wiring.Component):
         for column, psum in enumerate(sums):
             if column % GROUP == 0:
                 near = copies(m, {"high": high, "low": low}, f"sums_{column // GROUP}")
-            held = Signal(signed(config.psum_bits), name=f"held_{column}", reset_less=True)
+                if config.scales:
+                    near |= copies(m, {"scaled": scaled}, f"joins_{column // GROUP}")
+            held_bits = config.sum_bits if config.scales else config.psum_bits
+            held = Signal(signed(held_bits), name=f"held_{column}", reset_less=True)
             with m.If(near["high"]):
                 m.d.sync += held.eq(psum)
             total = Signal(signed(config.sum_bits), name=f"joined_{column}")
             m.d.comb += total.eq(psum + Mux(near["low"], held << 8, 0))
+            if config.scales:
+                rounded = (Value.cast(psum) + 128) >> 8
+                with m.If(near["low"] & near["scaled"]):
+                    m.d.comb += total.eq(rounded + held)
             joined.append(total)
         return joined

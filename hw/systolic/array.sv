@@ -11,6 +11,7 @@ module weft_systolic_array #(
     parameter WORD_BYTES = 4,
     parameter SPARSE = 0,
     parameter INT4 = 0,
+    parameter SCALES = 0,
     parameter DECODER = 0,
     parameter LATENCY = 7
 ) (
@@ -21,6 +22,9 @@ module weft_systolic_array #(
     input swap,
     input is_high,
     input is_low,
+    input is_scaled,
+    input [8*COLUMNS-1:0] scale,
+    input [8*COLUMNS-1:0] offset,
     input entry_valid,
     input entry_first,
     input entry_by_column,
@@ -34,6 +38,8 @@ module weft_systolic_array #(
     localparam LANES = SPARSE ? 4 : 2;  // operands of a pair
     localparam NEAR = SPARSE ? 2 : 1;
     localparam DEPTH = PAIRS + NEAR;
+    localparam NARROW = 12 + $clog2(ROWS);  // bits of a sum of INT4 weights
+    localparam ROW_SUM = 9 + $clog2(ROWS);
 
     // What travels.
     wire [15:0] entering[LANES*PAIRS];
@@ -44,7 +50,8 @@ module weft_systolic_array #(
     logic [COLUMNS-1:0] column_capture[DEPTH];
     logic [ROWS-1:0] row_capture[NEAR+1];
     logic [DEPTH-1:0] swaps;
-    logic [LATENCY-2:0] highs, lows;
+    logic [LATENCY-2:0] highs, lows, scaleds;
+    logic signed [31:0] row_sum[LATENCY-1];
     logic [COLUMNS-1:0] column_position;
     logic [ROWS-1:0] row_position;
 
@@ -57,6 +64,7 @@ module weft_systolic_array #(
     logic signed [15:0] product[ROWS][COLUMNS];
     logic signed [31:0] sum[PAIRS][COLUMNS];
     logic signed [31:0] held[COLUMNS];
+    logic signed [31:0] value[COLUMNS];
 
     for (genvar i = 0; i < LANES * PAIRS; i++) begin
         // Without 2:4, pair p takes bytes 2p and 2p + 1; a pair with indices of 0 takes two of four.
@@ -68,13 +76,23 @@ module weft_systolic_array #(
 
     int unsigned c, k, near, p, r;
     logic [15:0] first, second, third;
+    logic signed [31:0] total;
 
     always @(posedge clk) begin
         // Sums.
-        for (c = 0; c < COLUMNS; c++)
-            psum[32*c+:32] <= sum[PAIRS-1][c] + (DECODER && lows[LATENCY-2] ? held[c] << 8 : 0);
-        if (DECODER && highs[LATENCY-2])
-            for (c = 0; c < COLUMNS; c++) held[c] = sum[PAIRS-1][c];
+        if (!SCALES) for (c = 0; c < COLUMNS; c++) value[c] = sum[PAIRS-1][c];
+        if (SCALES && DECODER && lows[LATENCY-2] && scaleds[LATENCY-2])
+            for (c = 0; c < COLUMNS; c++)
+                psum[32*c+:32] <= held[c] + ((value[c] + 128) >>> 8);
+        else
+            for (c = 0; c < COLUMNS; c++)
+                psum[32*c+:32] <= value[c] + (DECODER && lows[LATENCY-2] ? held[c] << 8 : 0);
+        if (DECODER && highs[LATENCY-2]) for (c = 0; c < COLUMNS; c++) held[c] = value[c];
+        if (SCALES && scaleds[LATENCY-3])
+            for (c = 0; c < COLUMNS; c++)
+                value[c] = $signed({24'b0, scale[8*c+:8]}) * 32'($signed(sum[PAIRS-1][c][NARROW-1:0])) +
+                    ((32'($signed(offset[8*c+:8])) * row_sum[LATENCY-3]) << 3);
+        else if (SCALES) for (c = 0; c < COLUMNS; c++) value[c] = sum[PAIRS-1][c];
         for (p = PAIRS - 1; p > 0; p--)
             for (c = 0; c < COLUMNS; c++)
                 sum[p][c] = sum[p-1][c] + product[2*p][c] + product[2*p+1][c];
@@ -135,6 +153,14 @@ module weft_systolic_array #(
         index[1] = index[0];
         index[0] = entry_index;
         swaps = {swaps[DEPTH-2:0], swap};
+        if (SCALES) begin
+            for (k = LATENCY - 2; k > 0; k--) row_sum[k] = row_sum[k-1];
+            total = 0;
+            for (r = 0; r < ROWS; r++)
+                total = total + 32'($signed(entering[SPARSE?2*r-(r&1):r]));
+            row_sum[0] = total;
+        end
+        scaleds = {scaleds[LATENCY-3:0], is_scaled};
         highs = {highs[LATENCY-3:0], is_high};
         lows = {lows[LATENCY-3:0], is_low};
         column_capture[0] = 0;

@@ -1,4 +1,4 @@
-"""Integer function of GEMM and SPARSE_GEMM: the loop nests of `hw/isa.py` on whole arrays.
+"""Integer function of the matrix commands: the loop nests of `hw/isa.py` on whole arrays.
 
 Floating point matrix products are used only where every intermediate sum is an exact integer:
 a product of 9-bit by 8-bit operands is below 2^15, so K of them stay below 2^24 (float32) or
@@ -20,31 +20,54 @@ from hw.sparse.packing import TileFormat, tile_format, unpack
 __all__ = ["gemm"]
 
 LARGEST_PRODUCT = 255 * 128
+OFFSET_UNIT = 8
+"""Of SCALED_GEMM: an offset of 1 is as much as a weight of 1 with a scale of 8."""
 
 
-def weight_matrix(
+def weight_tiles(
     form: TileFormat, values: Mapping[str, int], weight: NDArray[np.int8]
-) -> NDArray[np.int16]:
-    """Weights [K, N] that a command reads from weight memory, zeros of 2:4 included."""
+) -> tuple[NDArray[np.int16], NDArray[np.int8]]:
+    """What a command reads from weight memory: weights [k, reach, n, C] of its tiles, zeros of 2:4
+    included, and the words [heads, k, n, C] of the head of each tile's group.
+
+    The weights are multiplied by their multipliers; scales and offsets are for the sums.
+    """
     k_tiles, n_tiles = values["k_tiles"], values["n_tiles"]
     w_address, w_k_stride, w_n_stride = (
         values.get(name, 0) for name in ("w_address", "w_k_stride", "w_n_stride")
     )
     k_range, n_range = np.arange(k_tiles), np.arange(n_tiles)
     start = w_address + n_range * w_n_stride + (k_range * w_k_stride)[:, None]
-    multipliers = None
+    multipliers, heads = None, np.zeros((0, k_tiles, n_tiles, form.columns), np.int8)
     if form.group:
-        group = k_range // form.group
-        # The word in front of the first tile of the group.
-        head = start - (k_range % form.group * w_k_stride)[:, None] + group[:, None]
-        multipliers = (weight[head, : form.columns] & 15) + 1
-        start = start + group[:, None] + 1
+        before = (k_range // form.group * form.heads)[:, None]
+        # The words in front of the first tile of the group.
+        first = start - (k_range % form.group * w_k_stride)[:, None] + before
+        heads = weight[first + np.arange(form.heads)[:, None, None], : form.columns]
+        multipliers = None if form.scaled else (heads[0] & 15) + 1
+        start = start + before + form.heads
     tiles = weight[start[:, :, None] + np.arange(form.words)]  # [k, n, word, byte]
     if form.by_column:
         w = tiles[..., : form.rows].swapaxes(2, 3).astype(np.int16)
     else:
         w = unpack(form, tiles[..., : form.columns], multipliers)
-    return w.transpose(0, 2, 1, 3).reshape(k_tiles * form.reach, n_tiles * form.columns)
+    return w.transpose(0, 2, 1, 3), heads
+
+
+def scaled_sums(
+    a: NDArray[np.integer], tiles: NDArray[np.int16], heads: NDArray[np.int8]
+) -> NDArray[np.int64]:
+    """Sums [rows, N] of bytes `a` [rows, K] and INT4 weights, tile by tile: [rows, k, N].
+
+    tiles, heads: as of `weight_tiles`.
+    """
+    k_tiles, reach = tiles.shape[:2]
+    a = a.reshape(len(a), k_tiles, reach).astype(np.int64)
+    w = tiles.reshape(k_tiles, reach, -1).astype(np.float32)
+    # A sum of 128 products below 2^11 is exact.
+    sums = (a.transpose(1, 0, 2).astype(np.float32) @ w).transpose(1, 0, 2).astype(np.int64)
+    scale, offset = (head.reshape(k_tiles, -1).astype(np.int64) for head in heads)
+    return (scale & 255) * sums + OFFSET_UNIT * offset * a.sum(axis=2)[..., None]
 
 
 def _require(last: int, size: int, what: str) -> None:
@@ -63,7 +86,7 @@ def gemm(
     mask: NDArray[np.bool_],
     opcode: Opcode = Opcode.GEMM,
 ) -> None:
-    """Execute one GEMM or SPARSE_GEMM; changes `accumulator` and `row_max` in place.
+    """Execute one matrix command; changes `accumulator` and `row_max` in place.
 
     values: the fields of the command (missing ones are 0).
     activation: [words, R]. weight: [words, max(R, C)]. accumulator: [words, C].
@@ -110,13 +133,18 @@ def gemm(
     # a: [rows, K]
     numbers = np.arange(panels)[:, None] * a_stride + np.arange(of_row * rows)
     words_of_a = activation[a_address + numbers]
-    if wide:
-        high, low = (words_of_a.view(np.int8)[:, part::2].astype(np.int32) for part in range(2))
-        words_of_a = 256 * high + low
-    elif not get("a_unsigned", 0):
+    if not get("a_unsigned", 0):
         words_of_a = words_of_a.view(np.int8)
-    a = words_of_a.transpose(1, 0, 2).reshape(rows, panels * r).astype(exact)
-    product = a @ weight_matrix(form, values, weight).astype(exact)
+    a = words_of_a.transpose(1, 0, 2).reshape(of_row * rows, panels * r)
+    tiles, heads = weight_tiles(form, values, weight)
+    if form.scaled:
+        product = scaled_sums(a, tiles, heads)
+        if wide:
+            product = product[0::2] + round_shift(product[1::2], 8)
+        product = product.sum(axis=1)
+    else:
+        a = 256 * a[0::2].astype(np.int32) + a[1::2] if wide else a
+        product = a.astype(exact) @ tiles.reshape(panels * r, -1).astype(exact)
     product = product.astype(np.int64).astype(np.int32)
 
     slots = slice(slot, slot + rows)

@@ -7,6 +7,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.config import AcceleratorConfig
+from hw.delay import DelayLine
 from hw.interfaces import (
     MatrixState,
     ReadPort,
@@ -14,6 +15,7 @@ from hw.interfaces import (
     UnitStatus,
     command_stream,
 )
+from hw.sparse.unpack import group_scales
 from hw.systolic.accumulator import SHIFT_BITS, Accumulator
 from hw.systolic.array import SystolicArray
 from hw.systolic.mask import MaskReader
@@ -29,7 +31,7 @@ IN_FLIGHT_BITS = 8
 
 
 class MatrixUnit(wiring.Component):
-    """Executes `GEMM` and `SPARSE_GEMM`: loop nests in `hw/isa.py`, and `hw/systolic/golden.py`.
+    """Executes the matrix commands: loop nests in `hw/isa.py`, and `hw/systolic/golden.py`.
 
     ```
     i_weights -> WeightLoader --words--> SystolicArray --psum--> Accumulator --rows--> RowMax
@@ -46,8 +48,8 @@ class MatrixUnit(wiring.Component):
 
     Latency: `latency` cycles from the cycle in which the last row enters to `done`.
     Throughput: a row a cycle; a tile takes max(rows, words of the tile) cycles (one more for INT4
-    multipliers), see `hw/sparse/packing.py`, without a gap between tiles or commands. Those of a
-    wide command have two rows for each word of the accumulator.
+    multipliers, two for scales and offsets), see `hw/sparse/packing.py`, without a gap between
+    tiles or commands. Those of a wide command have two rows for each word of the accumulator.
     Flow control: the same commands come through both streams in the same order, each when its own
     waits are met; weights may run ahead by one tile and the FIFO.
 
@@ -221,6 +223,18 @@ class MatrixUnit(wiring.Component):
         ]
         if self.config.decoder:
             m.d.comb += [array.is_high.eq(enter & head.is_high), array.is_low.eq(head.is_low)]
+        if self.config.scales:
+            # Those of a tile are taken a cycle before the sums of its first row need them.
+            array_scales = Signal(group_scales(self.config), reset_less=True)
+            first = DelayLine(m, swap & head.is_scaled, "first_scaled", reset=True)
+            take = first[array.scales_lead - 1]
+            m.d.comb += [
+                array.is_scaled.eq(head.is_scaled),
+                array.scales.eq(array_scales),
+                weights.o_scales.ready.eq(take),
+            ]
+            with m.If(take):
+                m.d.sync += array_scales.eq(weights.o_scales.payload)
         for c in range(self.config.columns):
             m.d.comb += [
                 accumulator.psum[c].eq(array.psum[c]),

@@ -130,6 +130,8 @@ class RowStreamer(wiring.Component):
         ]
         if config.sparse:
             m.d.comb += request.addr[1].eq(tile.a_address_1)
+        if config.scales:
+            m.d.comb += tag.is_scaled.eq(tile.is_scaled)
         if config.decoder:
             m.d.comb += [
                 tag.by_byte.eq(~tile.accumulate),

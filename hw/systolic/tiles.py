@@ -38,6 +38,7 @@ def tile_layout(config: AcceleratorConfig) -> data.StructLayout:
         "first_n": 1,
         "last": 1,
         "is_sparse": 1,
+        "is_scaled": 1,
         "slots_fit": 1,
         "index": INDEX_BITS,
         **dict.fromkeys(CONSTANTS, 1),
@@ -133,6 +134,7 @@ class TileLoop(wiring.Component):
         with m.If(self.started):
             uses_slots = incoming.row_max | (incoming.accumulate & incoming.rescale)
             is_sparse = (incoming.opcode == Opcode.SPARSE_GEMM) if config.sparse else 0
+            is_scaled = (incoming.opcode == Opcode.SCALED_GEMM) if config.scales else 0
             second_panel = advance(incoming.a_address, incoming.a_stride) if config.sparse else 0
             wide = incoming.wide if config.decoder else Const(0, 1)
             m.d.sync += [
@@ -148,6 +150,7 @@ class TileLoop(wiring.Component):
                 tile.first_k.eq(1),
                 tile.first_n.eq(1),
                 tile.is_sparse.eq(is_sparse),
+                tile.is_scaled.eq(is_scaled),
                 tile.slots_fit.eq(
                     ~uses_slots | (incoming.slot + incoming.rows <= config.row_slots)
                 ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth import Const, Module, Mux, Signal
+from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -19,7 +19,7 @@ from hw.interfaces import (
 from hw.isa import ErrorCode, Memory, Opcode
 from hw.memory.banks import memory_banks
 from hw.sparse.packing import TileFormat
-from hw.sparse.unpack import WeightUnpacker, WordKind, packed_tag, weight_entry
+from hw.sparse.unpack import WeightUnpacker, WordKind, group_scales, packed_tag, weight_entry
 from hw.systolic.prefetch import Prefetch
 
 __all__ = ["WeightLoader"]
@@ -35,14 +35,16 @@ class WeightLoader(wiring.Component):
 
     Latency: 4 cycles and the memory's from the command to its first word in the array, and the
     unpacker's. Throughput: a word a cycle, also from tile to tile and from command to command: a
-    tile every W cycles (and one more for multipliers). Flow control: words enter while the shadow
-    weights are free; `tile_ready` tells that a whole tile has entered, and holds until a swap. Both
-    are known a cycle ahead, so that what depends on them begins with registers.
+    tile every W cycles (and one more for multipliers, two for scales and offsets). Flow control:
+    words enter while the shadow weights are free; `tile_ready` tells that a whole tile has entered,
+    and holds until a swap. Both are known a cycle ahead, so that what depends on them begins with
+    registers.
 
     Members
     -------
     i_command: commands whose weights may be read. weight: the weight memory.
-    o, o_valid: to `SystolicArray`. tile_ready: a whole tile waits in the shadow weights.
+    o, o_valid: to `SystolicArray`. o_scales: scales and offsets of its tiles, if there are some,
+    in front of their last word. tile_ready: a whole tile waits in the shadow weights.
     will_be_ready: it does in the next cycle. will_swap: it becomes active in the next cycle.
     busy: a command is being read, or its words wait. error: a weight address beyond the memory.
     i_halt: take no command any more.
@@ -52,20 +54,21 @@ class WeightLoader(wiring.Component):
         self.config = config
         self.tag = packed_tag(config)
         self.entry = weight_entry(config)
-        super().__init__(
-            {
-                "i_command": In(command_stream()),
-                "weight": Out(ReadPort(8 * config.weight_bytes)),
-                "o": Out(self.entry),
-                "o_valid": Out(1),
-                "tile_ready": Out(1),
-                "will_be_ready": Out(1),
-                "will_swap": In(1),
-                "busy": Out(1),
-                "error": Out(UnitError),
-                "i_halt": In(1),
-            }
-        )
+        members = {
+            "i_command": In(command_stream()),
+            "weight": Out(ReadPort(8 * config.weight_bytes)),
+            "o": Out(self.entry),
+            "o_valid": Out(1),
+            "tile_ready": Out(1),
+            "will_be_ready": Out(1),
+            "will_swap": In(1),
+            "busy": Out(1),
+            "error": Out(UnitError),
+            "i_halt": In(1),
+        }
+        if config.scales:
+            members["o_scales"] = Out(stream.Signature(group_scales(config)))
+        super().__init__(members)
 
     def _tile_words(self, by_column, int4, sparse):
         """Words of a tile, a constant for each format that the configuration has."""
@@ -98,15 +101,18 @@ class WeightLoader(wiring.Component):
         packed = c.sparse or c.int4
 
         # --- read side: the loop nest n, k, word ------------------------------------------------
-        longest = max(c.rows, c.columns, TileFormat(c.rows, c.columns, sparse=True).words) + 1
+        longest = max(c.rows, c.columns, TileFormat(c.rows, c.columns, sparse=True).words) + 2
         active = Signal()
         index = Signal(INDEX_BITS)
-        by_column, int4, sparse = Signal(), Signal(), Signal()
-        group = Signal(4)  # tiles that share multipliers
+        by_column, int4, sparse, scaled = (
+            Signal(name=name) for name in ("by_column", "int4", "sparse", "scaled")
+        )
+        group = Signal(4)  # tiles that share multipliers, or scales and offsets
+        group_heads = Signal(2)  # words of these
         first_values = Signal()
         kind = Signal(WordKind)
         run_left = Signal(2)  # words of values behind this one up to the next indices
-        has_multipliers = Signal()  # this tile has its own
+        heads = Signal(2)  # words of them in front of this tile
         group_place = Signal(4)  # of this tile in its group
         tile_words = Signal(range(longest))
         words_left = Signal(range(longest))  # after this one
@@ -134,29 +140,28 @@ class WeightLoader(wiring.Component):
                 tag.kind.eq(kind),
                 tag.int4.eq(int4),
                 tag.sparse.eq(sparse),
-                tag.scaled.eq(group != 0),
+                tag.multiplied.eq((group != 0) & ~scaled),
             ]
+        if c.scales:
+            m.d.comb += tag.scaled.eq(scaled)
         issue = prefetch.i.valid & prefetch.i.ready
         finish = issue & last_word & last_k & last_n
         next_place = Mux(group_place + 1 == group, 0, group_place + 1)
 
-        def start_tile(start, words, is_sparse, scaled, place):
-            """scaled: its first word is one of multipliers."""
-            statements = [
-                address.eq(start),
-                tile.eq(start),
-                first_values.eq(1),
-                words_left.eq(words - 1 + (scaled if packed else 0)),
-                last_word.eq((words == 1) & ~(scaled if packed else Const(0, 1))),
+        def start_tile(start, words, is_sparse, in_front, place):
+            """in_front: words of multipliers, or of scales and offsets, that it begins with."""
+            statements = [address.eq(start), tile.eq(start), first_values.eq(1)]
+            if not packed:
+                return [*statements, words_left.eq(words - 1), last_word.eq(words == 1)]
+            values = Mux(is_sparse, WordKind.INDICES, WordKind.VALUES)
+            return [
+                *statements,
+                words_left.eq(words - 1 + in_front),
+                last_word.eq((words == 1) & (in_front == 0)),
+                kind.eq(Mux(in_front != 0, WordKind.MULTIPLIERS, values)),
+                heads.eq(in_front),
+                group_place.eq(place),
             ]
-            if packed:
-                values = Mux(is_sparse, WordKind.INDICES, WordKind.VALUES)
-                statements += [
-                    kind.eq(Mux(scaled, WordKind.MULTIPLIERS, values)),
-                    has_multipliers.eq(scaled),
-                    group_place.eq(place),
-                ]
-            return statements
 
         with m.If(issue):
             m.d.sync += [
@@ -169,21 +174,23 @@ class WeightLoader(wiring.Component):
             if packed:
                 with m.Switch(kind):
                     with m.Case(WordKind.MULTIPLIERS):
-                        m.d.sync += kind.eq(Mux(sparse, WordKind.INDICES, WordKind.VALUES))
+                        values = Mux(sparse, WordKind.INDICES, WordKind.VALUES)
+                        m.d.sync += kind.eq(Mux(scaled, WordKind.OFFSETS, values))
+                    with m.Case(WordKind.OFFSETS):
+                        m.d.sync += kind.eq(WordKind.VALUES)
                     with m.Case(WordKind.INDICES):
                         m.d.sync += [kind.eq(WordKind.VALUES), run_left.eq(Mux(int4, 1, 3))]
                     with m.Default():
                         m.d.sync += run_left.eq(run_left - 1)
                         with m.If(sparse & (run_left == 0)):
                             m.d.sync += kind.eq(WordKind.INDICES)
-            scaled = group != 0
             with m.If(last_word & ~last_k):
-                following = advance(tile, k_stride + has_multipliers)
-                starts_group = scaled & (next_place == 0)
-                m.d.sync += start_tile(following, tile_words, sparse, starts_group, next_place)
+                following = advance(tile, k_stride + heads)
+                in_front = Mux(next_place == 0, group_heads, 0)
+                m.d.sync += start_tile(following, tile_words, sparse, in_front, next_place)
                 m.d.sync += [k_left.eq(k_left - 1), last_k.eq(k_left == 2)]
             with m.Elif(last_word):
-                m.d.sync += start_tile(advance(panel, n_stride), tile_words, sparse, scaled, 0)
+                m.d.sync += start_tile(advance(panel, n_stride), tile_words, sparse, group_heads, 0)
                 m.d.sync += [
                     panel.eq(advance(panel, n_stride)),
                     k_left.eq(k_tiles),
@@ -198,7 +205,10 @@ class WeightLoader(wiring.Component):
         with m.If(self.i_command.valid & self.i_command.ready):
             is_sparse = command.opcode == Opcode.SPARSE_GEMM
             words = self._tile_words(command.w_by_column, command.w_int4, is_sparse)
-            m.d.sync += start_tile(command.w_address, words, is_sparse, command.w_group != 0, 0)
+            is_scaled = (command.opcode == Opcode.SCALED_GEMM) if c.scales else Const(0, 1)
+            has_heads = command.w_group != 0
+            in_front = Cat(has_heads & ~is_scaled, has_heads & is_scaled)
+            m.d.sync += start_tile(command.w_address, words, is_sparse, in_front, 0)
             m.d.sync += [
                 active.eq(1),
                 index.eq(self.i_command.payload.index),
@@ -218,7 +228,9 @@ class WeightLoader(wiring.Component):
                 m.d.sync += [
                     int4.eq(command.w_int4),
                     sparse.eq(is_sparse),
+                    scaled.eq(is_scaled),
                     group.eq(command.w_group),
+                    group_heads.eq(in_front),
                 ]
         m.d.comb += [
             self.error.valid.eq(prefetch.out_of_range),
@@ -232,6 +244,8 @@ class WeightLoader(wiring.Component):
             m.submodules.unpack = unpack = WeightUnpacker(c)
             wiring.connect(m, prefetch.o, unpack.i)
             wiring.connect(m, unpack.o, wiring.flipped(source))
+            if c.scales:
+                wiring.connect(m, unpack.o_scales, wiring.flipped(self.o_scales))
         else:
             head = prefetch.o.payload
             m.d.comb += [

@@ -85,7 +85,12 @@ def _cases() -> tuple[Case, ...]:
     }
     options = ((False, False), (True, False), (False, True), (True, True))
     return tuple(
-        Case(size, dataclasses.replace(config, name=size, sparse=sparse, int4=int4, decoder=False))
+        Case(
+            size,
+            dataclasses.replace(
+                config, name=size, sparse=sparse, int4=int4, scales=False, decoder=False
+            ),
+        )
         for size, config in sizes.items()
         for sparse, int4 in options
     )

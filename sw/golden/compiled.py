@@ -50,6 +50,7 @@ SIZES = (
     "mask_pitch",
     "sparse",
     "int4",
+    "scales",
     "decoder",
     "trims",
 )
@@ -144,7 +145,7 @@ def layout_header() -> str:
     lines += [f"    std::int64_t {name}[{REGIONS}];" for name in ("dram_size", "dram_writable")]
     lines += ["};", *_header_struct()]
     for opcode, spec in isa.COMMANDS.items():
-        if opcode != isa.Opcode.SPARSE_GEMM:  # as GEMM
+        if opcode not in isa.MATRIX_OPCODES[1:]:  # as GEMM
             lines += _command_struct(spec)
     return "\n".join(lines) + "\n"
 

@@ -14,6 +14,7 @@ def check_legal(command: Command, config: AcceleratorConfig) -> None:
     options = {
         "sparse": command.opcode == Opcode.SPARSE_GEMM,
         "int4": v.get("w_int4", 0),
+        "scales": command.opcode == Opcode.SCALED_GEMM,
         "decoder": needs_decoder(command),
     }
     for option, used in options.items():

@@ -85,10 +85,12 @@ template <class Transfer> static bool transfer_legal(const Machine& m, const Tra
            v.dram_stride % m.bus_bytes == 0;
 }
 
-static bool gemm_legal(const Machine& m, const Gemm& v, bool sparse) {
+static bool gemm_legal(const Machine& m, const Gemm& v, int opcode) {
+    const bool sparse = opcode == OPCODE_SPARSE_GEMM, scaled = opcode == OPCODE_SCALED_GEMM;
+    if (scaled && !(m.scales && v.w_group)) return false;
     return !(v.w_by_column && (sparse || v.w_int4)) && (v.w_int4 || !v.w_group) &&
            !(v.wide && v.a_unsigned) && (!sparse || m.sparse) && (!v.w_int4 || m.int4) &&
-           (m.decoder || !(v.rescale && !v.accumulate)) && (!v.trim || (m.trims && !sparse));
+           (m.decoder || !(v.rescale && !v.accumulate)) && (!v.trim || (m.trims && opcode == OPCODE_GEMM));
 }
 
 template <class Command> static bool destination_legal(const Machine& m, const Command& v) {
@@ -161,12 +163,12 @@ static Outcome step(const Machine& m, const Registers& registers, const std::uin
             return done(transfer(m, v, registers.value[v.register_], true));
         }
         case OPCODE_SPARSE_GEMM:
+        case OPCODE_SCALED_GEMM:
         case OPCODE_GEMM: {
-            const bool sparse = opcode == OPCODE_SPARSE_GEMM;
-            DECODE(Gemm, gemm_legal(m, v, sparse), last_limit(v))
+            DECODE(Gemm, gemm_legal(m, v, opcode), last_limit(v))
             trim(m, v, registers);
             move_limit(v, registers);
-            return done(gemm(m, v, sparse));
+            return done(gemm(m, v, opcode));
         }
         case OPCODE_VECTOR: {
             DECODE(Vector, vector_legal(m, v), 0)

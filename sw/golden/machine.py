@@ -126,6 +126,7 @@ class GoldenMachine:
             Opcode.STORE: self._store,
             Opcode.GEMM: self._gemm,
             Opcode.SPARSE_GEMM: self._gemm,
+            Opcode.SCALED_GEMM: self._gemm,
             Opcode.VECTOR: self._vector,
             Opcode.NORM: self._norm,
             Opcode.SCALE: self._scale,

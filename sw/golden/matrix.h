@@ -1,4 +1,4 @@
-// GEMM and SPARSE_GEMM: the loop nests of hw/isa.py. Weights of one output tile are unpacked to
+// The matrix commands: the loop nests of hw/isa.py. Weights of one output tile are unpacked to
 // pairs of rows [reach / 2][columns][2], so that one instruction multiplies and adds two of them.
 #pragma once
 #include <cstring>
@@ -17,19 +17,21 @@ using i32 = std::int32_t;
 static constexpr i64 QUAD = 4, QUAD_ROWS = 4, LARGEST_INDEX = 2;
 
 struct TileFormat {
-    bool by_column, sparse, int4;
+    bool by_column, sparse, int4, scaled;
     i64 group, rows, columns;
 
-    TileFormat(const Machine& m, const Gemm& v, bool sparse)
-        : by_column(v.w_by_column), sparse(sparse), int4(v.w_int4), group(v.w_group), rows(m.rows),
-          columns(m.columns) {}
+    TileFormat(const Machine& m, const Gemm& v, int opcode)
+        : by_column(v.w_by_column), sparse(opcode == OPCODE_SPARSE_GEMM), int4(v.w_int4),
+          scaled(opcode == OPCODE_SCALED_GEMM), group(v.w_group), rows(m.rows), columns(m.columns) {}
     i64 reach() const { return sparse ? 2 * rows : rows; }
     i64 panels() const { return sparse ? 2 : 1; }
     i64 words() const {
         if (by_column) return columns;
         return (int4 ? rows / 2 : rows) + (sparse ? (rows + QUAD_ROWS - 1) / QUAD_ROWS : 0);
     }
-    i64 heads(i64 tiles) const { return group ? (tiles + group - 1) / group : 0; }
+    // Words in front of the first tile of a group, and of so many tiles.
+    i64 head() const { return !group ? 0 : scaled ? 2 : 1; }
+    i64 heads(i64 tiles) const { return group ? (tiles + group - 1) / group * head() : 0; }
 };
 
 // --- weights ----------------------------------------------------------------------------------
@@ -56,12 +58,12 @@ static inline i64 nibble(std::int8_t byte, i64 which) {
 }
 
 static void pack_tile(const TileFormat& form, const std::int8_t* words, i64 word_bytes,
-                      const std::int8_t* head, i64 padded, i16* pairs) {
+                      const std::int8_t* multipliers, i64 padded, i16* pairs) {
     if (!form.by_column && !form.sparse && !form.int4)
         return pack_rows(words, word_bytes, form.rows, form.columns, padded, pairs);
     if (form.sparse) std::memset(pairs, 0, sizeof(i16) * form.reach() * padded);
     for (i64 c = 0; c < form.columns; c++) {
-        const i64 multiplier = head ? (head[c] & 15) + 1 : 1;
+        const i64 multiplier = multipliers ? (multipliers[c] & 15) + 1 : 1;
         for (i64 r = 0; r < form.rows; r++) {
             if (form.by_column) {
                 place(pairs, padded, r, c) = words[c * word_bytes + r];
@@ -184,7 +186,9 @@ CLONES static void gather(const Machine& m, const Gemm& v, i64 panels, i64 lines
 }
 
 // One output tile's sums, to the accumulator and the row maxima.
-CLONES static void finish(const Machine& m, const Gemm& v, i64 n, i64 padded, const i32* sums) {
+// joined: the sums of high and low bytes are.
+CLONES static void finish(const Machine& m, const Gemm& v, bool joined, i64 n, i64 padded,
+                          const i32* sums) {
     const i64 columns = m.columns;
     const std::uint8_t* mask = v.mask ? m.mask + (v.mask_address + n) * columns : nullptr;
     for (i64 i = 0; i < v.rows; i++) {
@@ -193,8 +197,9 @@ CLONES static void finish(const Machine& m, const Gemm& v, i64 n, i64 padded, co
         const i32* low = high + padded;
         const i64 shift = v.accumulate ? (v.rescale ? m.shift[v.slot + i] : 0) : 8;
         for (i64 c = 0; c < columns; c++) {
-            const std::uint32_t sum =
-                v.wide ? 256u * std::uint32_t(high[c]) + std::uint32_t(low[c]) : std::uint32_t(high[c]);
+            const std::uint32_t sum = v.wide && !joined
+                                          ? 256u * std::uint32_t(high[c]) + std::uint32_t(low[c])
+                                          : std::uint32_t(high[c]);
             const i64 old = v.accumulate || v.rescale ? scale_by_power(acc[c], shift) : 0;
             acc[c] = i32(sum + std::uint32_t(old));
         }
@@ -209,8 +214,29 @@ CLONES static void finish(const Machine& m, const Gemm& v, i64 n, i64 padded, co
     }
 }
 
-static bool gemm(const Machine& m, const Gemm& v, bool sparse) {
-    const TileFormat form(m, v, sparse);
+static constexpr i64 OFFSET_UNIT = 8;
+
+// Adds to sums[lines][padded] what a tile of scaled weights gives, and to those of the high bytes
+// of wide rows what their low bytes do. a: rows of `stride` bytes. products: the tile's.
+CLONES static void scale(const Gemm& v, i64 lines, i64 rows, i64 columns, i64 padded, const i16* a,
+                         i64 stride, const std::int8_t* head, i64 word_bytes, const i32* products,
+                         i32* sums) {
+    const std::int8_t *scales = head, *offsets = head + word_bytes;
+    for (i64 i = 0; i < lines; i++) {
+        i32 total = 0;
+        for (i64 r = 0; r < rows; r++) total += a[i * stride + r];
+        const bool low = v.wide && i % 2;
+        i32* out = sums + (low ? i - 1 : i) * padded;
+        for (i64 c = 0; c < columns; c++) {
+            const i32 value = std::uint8_t(scales[c]) * products[i * padded + c] +
+                              i32(OFFSET_UNIT) * offsets[c] * total;
+            out[c] += low ? (value + 128) >> 8 : value;
+        }
+    }
+}
+
+static bool gemm(const Machine& m, const Gemm& v, int opcode) {
+    const TileFormat form(m, v, opcode);
     const i64 panels = v.k_tiles * form.panels(), lines = (1 + v.wide) * v.rows;
     const i64 last = (v.k_tiles - 1) * v.w_k_stride + (v.n_tiles - 1) * v.w_n_stride +
                      form.heads(v.k_tiles) + form.words() - 1;
@@ -225,12 +251,12 @@ static bool gemm(const Machine& m, const Gemm& v, bool sparse) {
     if (v.row_max) set_written(m.row_max_written, v);
 
     static thread_local std::vector<i16> a, pairs;
-    static thread_local std::vector<i32> sums;
+    static thread_local std::vector<i32> sums, products;
     const i64 stride = panels * m.rows, padded = (m.columns + 7) / 8 * 8;
     a.resize(lines * stride);
     gather(m, v, panels, lines, a.data());
     // So many tiles are unpacked at once that their weights stay in the nearest cache.
-    const i64 reach = form.reach(), at_once = std::max<i64>(1, 16384 / (2 * reach * padded));
+    const i64 reach = form.reach(), at_once = form.scaled ? 1 : std::max<i64>(1, 16384 / (2 * reach * padded));
     pairs.assign(at_once * reach * padded, 0);
     for (i64 n = 0; n < v.n_tiles; n++) {
         sums.assign(lines * padded, 0);
@@ -241,16 +267,24 @@ static bool gemm(const Machine& m, const Gemm& v, bool sparse) {
                 i64 word = v.w_address + n * v.w_n_stride + k * v.w_k_stride;
                 const std::int8_t* head = nullptr;
                 if (form.group) {
-                    word += k / form.group + 1;
-                    head = m.weight + (word - 1 - k % form.group * v.w_k_stride) * m.weight_bytes;
+                    word += k / form.group * form.head();
+                    head = m.weight + (word - k % form.group * v.w_k_stride) * m.weight_bytes;
+                    word += form.head();
                 }
-                pack_tile(form, m.weight + word * m.weight_bytes, m.weight_bytes, head, padded,
-                          pairs.data() + t * reach * padded);
+                pack_tile(form, m.weight + word * m.weight_bytes, m.weight_bytes,
+                          form.scaled ? nullptr : head, padded, pairs.data() + t * reach * padded);
+                if (!form.scaled) continue;
+                products.assign(lines * padded, 0);
+                const i16* tile = a.data() + start * reach;
+                multiply(lines, reach / 2, padded, tile, stride, pairs.data(), products.data());
+                scale(v, lines, m.rows, m.columns, padded, tile, stride, head, m.weight_bytes,
+                      products.data(), sums.data());
             }
+            if (form.scaled) continue;
             multiply(lines, count * reach / 2, padded, a.data() + start * reach, stride,
                      pairs.data(), sums.data());
         }
-        finish(m, v, n, padded, sums.data());
+        finish(m, v, form.scaled, n, padded, sums.data());
     }
     return true;
 }

@@ -13,7 +13,7 @@ from boards.synthesis import Area, synthesise
 from boards.yosys import SynthesisError, run_yosys
 from hw.config import PRESETS
 
-PLAIN = dataclasses.replace(PRESETS["tiny"], name="plain", sparse=False, int4=False)
+PLAIN = dataclasses.replace(PRESETS["tiny"], name="plain", sparse=False, int4=False, scales=False)
 
 
 def test_cells_count_for_the_unit_of_their_module():

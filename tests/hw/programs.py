@@ -303,9 +303,11 @@ class RandomProgram:
     def _gemm_fields(self, rows: int, k_tiles: int, n_tiles: int) -> tuple[Opcode, dict[str, int]]:
         """Opcode and operands, in any weight format that the machine has."""
         c, rng = self.config, self.rng
-        opcode = rng.choice([Opcode.GEMM, Opcode.SPARSE_GEMM] if c.sparse else [Opcode.GEMM])
-        int4 = rng.randrange(2) if c.int4 else 0
-        group = rng.choice([0, 1, 2, 3, 15]) if int4 else 0
+        has = {Opcode.GEMM: True, Opcode.SPARSE_GEMM: c.sparse, Opcode.SCALED_GEMM: c.scales}
+        opcode = rng.choice([opcode for opcode, exists in has.items() if exists])
+        scaled = opcode == Opcode.SCALED_GEMM
+        int4 = 1 if scaled else rng.randrange(2) if c.int4 else 0
+        group = rng.choice([0, 1, 2, 3, 15][scaled:]) if int4 else 0
         plain = opcode == Opcode.GEMM and not int4
         fields = {
             "w_by_column": rng.randrange(2) if plain else 0,

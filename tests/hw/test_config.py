@@ -33,6 +33,11 @@ from hw.config import PRESETS, AcceleratorConfig, ConfigError, get_config
         ({"rows": True}, "rows must be a positive integer, got True"),
         ({"sparse": 1}, "sparse must be a bool, got 1"),
         ({"int4": "yes"}, "int4 must be a bool, got 'yes'"),
+        ({"scales": True}, "scales=True needs int4=True: they are of INT4 weights"),
+        (
+            {"rows": 80, "columns": 80, "int4": True, "scales": True},
+            "rows=80 must be at most 64 with scales=True",
+        ),
         ({"sparse": True, "activation_words": 1002}, "activation_words=1002 must be a multiple"),
     ],
 )
@@ -59,9 +64,14 @@ def test_fingerprint_depends_on_every_size_but_not_on_the_name():
     }
     changed |= {
         dataclasses.replace(base, **{f: not getattr(base, f)}).fingerprint()
-        for f in ("sparse", "int4")
+        for f in ("sparse", "scales", "decoder")
     }
-    assert len(changed) == 7 and base.fingerprint() not in changed
+    changed.add(dataclasses.replace(base, int4=False, scales=False).fingerprint())
+    assert len(changed) == 9 and base.fingerprint() not in changed
+
+
+def test_option_that_is_off_leaves_the_fingerprint_of_older_machines():
+    assert get_config("ulx3s").fingerprint() == 0x3FF49A70
 
 
 @pytest.mark.parametrize(("rows", "bits"), [(4, 18), (8, 19), (12, 20), (16, 20), (32, 21)])

@@ -27,6 +27,8 @@ def legal_values(draw, opcode: Opcode) -> dict[str, int]:
     if opcode in MATRIX_OPCODES:
         if opcode == Opcode.SPARSE_GEMM or values["w_int4"]:
             values["w_by_column"] = 0
+        if opcode == Opcode.SCALED_GEMM:
+            values |= {"w_int4": 1, "w_by_column": 0, "w_group": draw(st.integers(1, 15))}
         if not values["w_int4"]:
             values["w_group"] = 0
         if values["wide"]:
@@ -99,7 +101,7 @@ def test_unknown_field_is_refused():
         isa.encode(Command(Opcode.HALT, {"rows": 1}))
 
 
-@pytest.mark.parametrize("value", [0, 13, 255])
+@pytest.mark.parametrize("value", [0, 14, 255])
 def test_unknown_opcode_is_refused(value):
     with pytest.raises(IsaError, match=f"unknown opcode {value}"):
         isa.decode(bytes([value]) + bytes(31))
@@ -169,6 +171,7 @@ def test_fields_of_the_header_are_those_of_some_commands(opcode):
     values = {f.name: 1 for f in isa.COMMANDS[opcode].fields if f.nonzero}
     values |= {"memory": 1} if opcode in (Opcode.LOAD, Opcode.STORE) else {}
     values |= {"register": 1} if opcode == Opcode.ADD else {}
+    values |= {"w_int4": 1, "w_group": 1} if opcode == Opcode.SCALED_GEMM else {}
     word = int.from_bytes(isa.encode(Command(opcode, values)), "little")
     for item in isa.HEADER:
         data = (word | 1 << position).to_bytes(isa.COMMAND_BYTES, "little")

@@ -34,7 +34,8 @@ SHAPES = {
     "12x8": AcceleratorConfig(rows=12, columns=8, lanes=4, bus_bytes=8, burst_bytes=32,
                               activation_words=128, weight_words=196, residual_words=128,
                               accumulator_words=96, param_words=24, mask_words=8, row_slots=32,
-                              queue_depth=2, max_outstanding=2, int4=True, decoder=True),
+                              queue_depth=2, max_outstanding=2, int4=True, scales=True,
+                              decoder=True),
     # More columns than rows.
     "4x10": AcceleratorConfig(rows=4, columns=10, lanes=2, bus_bytes=4, burst_bytes=256,
                               activation_words=128, weight_words=148, residual_words=128,

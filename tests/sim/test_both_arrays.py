@@ -19,7 +19,9 @@ CYCLES = 6_000
 @pytest.mark.parametrize(
     ("rows", "columns", "options"),
     [
-        (4, 4, {"sparse": True, "int4": True, "decoder": True}),
+        (4, 4, {"sparse": True, "int4": True, "scales": True, "decoder": True}),
+        (8, 6, {"int4": True, "scales": True, "decoder": True}),
+        (6, 4, {"int4": True, "scales": True}),
         (4, 6, {}),
         (10, 4, {"sparse": True}),
         (6, 10, {"int4": True, "decoder": True}),

@@ -121,16 +121,21 @@ ILLEGAL_FORMATS = [
     ("8x4", Opcode.SPARSE_GEMM, {"w_int4": 1, "w_group": 2}),
     ("8x4", Opcode.SPARSE_GEMM, {"w_by_column": 1}),
     ("8x4", Opcode.SPARSE_GEMM, {"w_group": 1}),
+    ("8x4", Opcode.SCALED_GEMM, {"w_int4": 1, "w_group": 1}),  # without scales
+    ("4x4", Opcode.SCALED_GEMM, {"w_int4": 1}),
+    ("4x4", Opcode.SCALED_GEMM, {"w_group": 1}),
 ]
 
 
-@pytest.mark.parametrize("shape", ["12x8", "8x4"])
+@pytest.mark.parametrize("shape", ["12x8", "8x4", "4x4"])
 def test_weight_formats_that_do_not_exist(shape):
     """Both refuse them at their place, and execute what the machine has."""
     config = CONFIGS[shape]
     good = [Command(Opcode.GEMM, GEMM)]
     good += [Command(Opcode.SPARSE_GEMM, GEMM)] if config.sparse else []
-    good += [Command(Opcode.GEMM, GEMM | {"w_int4": 1, "w_group": 15})] if config.int4 else []
+    grouped = GEMM | {"w_int4": 1, "w_group": 15}
+    good += [Command(Opcode.GEMM, grouped)] if config.int4 else []
+    good += [Command(Opcode.SCALED_GEMM, grouped)] if config.scales else []
     with open_pair(config) as pair:
         for _, opcode, fields in (item for item in ILLEGAL_FORMATS if item[0] == shape):
             bad = Command(opcode, GEMM | fields)

@@ -24,6 +24,7 @@ OPTIONS = (
     {"sparse": True},
     {"int4": True},
     {"sparse": True, "int4": True, "decoder": True},
+    {"int4": True, "scales": True},
     {"rows": 8, "bus_bytes": 8},
     {"rows": 16, "columns": 32, "decoder": True},
 )
@@ -69,5 +70,6 @@ def test_legality_is_that_of_decode(options):
     for opcode in Opcode:
         assert (False, int(opcode)) in seen
         exists = opcode != Opcode.SPARSE_GEMM or config.sparse
+        exists &= opcode != Opcode.SCALED_GEMM or config.scales
         exists &= opcode not in (Opcode.SELECT, Opcode.ADD) or config.decoder
         assert ((True, int(opcode)) in seen) == exists

@@ -31,7 +31,8 @@ class Group:
 
     def __init__(self, rng: random.Random):
         sparse, int4 = rng.choice(PACKED)
-        self.scaled = int4 and rng.randrange(2)
+        self.multiplied = int4 and rng.randrange(2)
+        self.scaled = int(CONFIG.scales and int4 and not sparse and not self.multiplied)
         by_column = bool(not sparse and not int4 and rng.randrange(2))
         self.form = TileFormat(R, C, by_column, bool(sparse), bool(int4))
         numbers = np.random.default_rng(rng.getrandbits(32))
@@ -42,6 +43,7 @@ class Group:
             return np.where(rng.random() < 0.3, numbers.choice(extremes, chosen.shape), chosen)
 
         self.multipliers = words(1)[0]
+        self.scales, self.offsets = words(2)
         self.tiles = [words(self.form.words) for _ in range(rng.choice([1, 1, 2, 4]))]
 
     def kinds(self) -> list[WordKind]:
@@ -58,15 +60,19 @@ class Group:
     def payloads(self) -> list[int]:
         """What goes in."""
         form = {"int4": int(self.form.int4), "sparse": int(self.form.sparse)}
-        form |= {"by_column": int(self.form.by_column), "scaled": self.scaled}
+        form |= {"by_column": int(self.form.by_column), "multiplied": self.multiplied}
+        form |= {"scaled": self.scaled} if CONFIG.scales else {}
         found = []
 
         def put(word: np.ndarray, kind: WordKind, first: bool, last: bool) -> None:
             tag = TAG.const(form | {"kind": kind, "first": int(first), "last": int(last)}).as_bits()
             found.append(int.from_bytes(word.tobytes(), "little") | tag << 8 * WORD)
 
-        if self.scaled:
+        if self.multiplied:
             put(self.multipliers, WordKind.MULTIPLIERS, True, False)
+        if self.scaled:
+            put(self.scales, WordKind.MULTIPLIERS, True, False)
+            put(self.offsets, WordKind.OFFSETS, True, False)
         for words in self.tiles:
             kinds = self.kinds()
             begin = kinds.index(WordKind.VALUES)
@@ -106,7 +112,7 @@ class Group:
                 else:
                     assert not CONFIG.sparse or entry.index[0][c] == entry.index[1][c] == 0
                     matrix[r, c] += int(row[c])
-        multipliers = (self.multipliers[:C] & 15).astype(int) + 1 if self.scaled else None
+        multipliers = (self.multipliers[:C] & 15).astype(int) + 1 if self.multiplied else None
         expected = unpack(self.form, words[:, :C], multipliers)
         np.testing.assert_array_equal(matrix[: self.form.reach], expected)
 
@@ -118,15 +124,26 @@ async def run_groups(dut, rng: random.Random, put_stall: float, get_stall: float
     while sum(len(group.tiles) for group in groups) < TILES:
         groups.append(Group(rng))
     monitor = StreamMonitor(dut, "o")
+    scales = StreamMonitor(dut, "o_scales") if CONFIG.scales else None
+    if CONFIG.scales:
+        cocotb.start_soon(drive_ready(dut, "o_scales", rng, get_stall))
     cocotb.start_soon(drive_ready(dut, "o", rng, get_stall))
     payloads = [payload for group in groups for payload in group.payloads()]
     await with_limit(stream_put_all(dut, "i", payloads, rng, put_stall), 60 * len(payloads))
+    wanted = [
+        int.from_bytes(bytes([*group.scales[:C], *group.offsets[:C]]), "little")
+        for group in groups
+        for _ in group.tiles
+        if group.scaled
+    ]
     values = sum(group.kinds().count(WordKind.VALUES) * len(group.tiles) for group in groups)
     for _ in range(400):  # what waits in the FIFO, with heavy stalls
-        if len(monitor.items) == values:
+        if len(monitor.items) == values and (not scales or len(scales.items) == len(wanted)):
             break
         await cocotb.triggers.RisingEdge(dut.clk)
     assert len(monitor.items) == values
+    if scales is not None:
+        assert scales.payloads == wanted
     entries = [ENTRY.from_bits(payload) for payload in monitor.payloads]
     for group in groups:
         count = group.kinds().count(WordKind.VALUES)

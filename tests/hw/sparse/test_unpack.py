@@ -20,6 +20,7 @@ BOTH = {"sparse": True, "int4": True}
         (10, 4, BOTH),
         (10, 4, {"sparse": True}),
         (6, 8, {"int4": True}),
+        (4, 6, BOTH | {"scales": True}),
     ],
 )
 def test_unpacker(rows, columns, options):

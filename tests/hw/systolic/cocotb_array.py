@@ -20,7 +20,8 @@ KINDS = ["row", "column"]
 KINDS += ["two rows"] if CONFIG.int4 else []
 KINDS += ["sparse row"] if CONFIG.sparse else []
 KINDS += ["sparse two rows"] if CONFIG.sparse and CONFIG.int4 else []
-"""What a word of a tile is."""
+KINDS += ["scaled two rows"] if CONFIG.scales else []
+"""What a word of a tile is; a scaled one is of INT4 values."""
 WIDE = (False, True) if CONFIG.decoder else (False,)
 
 
@@ -40,9 +41,12 @@ class Tile:
         kind = kind or rng.choice(KINDS)
         self.wide = wide
         self.by_column, self.two_rows = kind == "column", kind.endswith("two rows")
-        self.sparse = kind.startswith("sparse")
+        self.sparse, self.scaled = kind.startswith("sparse"), kind.startswith("scaled")
         size = (C, R) if self.by_column else (R, C)
         self.lines = [random_bytes(rng, size[1]) for _ in range(size[0])]
+        if self.scaled:
+            self.lines = [[(byte + 8) % 16 - 8 & 255 for byte in line] for line in self.lines]
+        self.scales, self.offsets = random_bytes(rng, C), random_bytes(rng, C)
         self.index = [[rng.randrange(4) for _ in range(C)] for _ in range(R)]
         self.rows = [
             (0 if wide else rng.randrange(2), random_bytes(rng, PANELS * R))
@@ -91,10 +95,18 @@ class Tile:
     def sums(self, row: int) -> list[int]:
         is_unsigned, values = self.rows[row]
         a = np.array(values, np.int64) if is_unsigned else signed(values)
-        if self.wide:
-            a += 256 * signed(self.rows[row - 1][1])
         matrix = self.matrix
-        return (a[: len(matrix)] @ matrix).tolist()
+
+        def products(a: np.ndarray) -> np.ndarray:
+            a = a[: len(matrix)]
+            if not self.scaled:
+                return a @ matrix
+            return np.array(self.scales) * (a @ matrix) + 8 * signed(self.offsets) * a.sum()
+
+        if not self.wide:
+            return products(a).tolist()
+        high, low = products(signed(self.rows[row - 1][1])), products(a)
+        return (high + (low + 128 >> 8) if self.scaled else 256 * high + low).tolist()
 
 
 def pack(values: list[int]) -> int:
@@ -109,6 +121,8 @@ async def run_tiles(dut, tiles: list[Tile], row_gap: float, word_gap: float, see
     controls = [dut.swap, dut.is_unsigned, dut.entry, dut.entry_valid]
     controls += [dut.is_sparse] if CONFIG.sparse else []  # else nothing reads it
     controls += [dut.is_high, dut.is_low] if CONFIG.decoder else []
+    controls += [dut.is_scaled, dut.scales] if CONFIG.scales else []
+    scales_at: dict[int, int] = {}  # by the cycle in which they begin to be needed
     for port in controls + activations:
         port.value = 0
     await reset(dut)
@@ -134,6 +148,12 @@ async def run_tiles(dut, tiles: list[Tile], row_gap: float, word_gap: float, see
             computing = wants_tile
         if swap:
             computing, row = wants_tile, 0
+            tile = tiles[computing]
+            if tile.scaled:
+                lead = SystolicArray(CONFIG).scales_lead
+                scales_at[cycle + lead] = pack(tile.scales + tile.offsets)
+        if CONFIG.scales and cycle in scales_at:
+            dut.scales.value = scales_at.pop(cycle)
         dut.swap.value = int(swap)
         for port in activations:
             port.value = rng.getrandbits(8 * R)
@@ -143,6 +163,8 @@ async def run_tiles(dut, tiles: list[Tile], row_gap: float, word_gap: float, see
         if CONFIG.decoder:
             is_low = tiles[computing].wide and row % 2 == 1 if enters else rng.getrandbits(1)
             dut.is_high.value, dut.is_low.value = int(is_high), int(is_low)
+        if CONFIG.scales:
+            dut.is_scaled.value = int(tiles[computing].scaled) if enters else rng.getrandbits(1)
         if enters:
             is_unsigned, values = tiles[computing].rows[row]
             dut.is_unsigned.value = is_unsigned
@@ -209,13 +231,14 @@ async def extreme_sums_fit(dut):
     rng = random.Random(8)
     for kind in KINDS:
         tile = Tile(rng, 4, kind)
-        tile.lines = [[128] * len(line) for line in tile.lines]
+        tile.lines = [[248 if tile.scaled else 128] * len(line) for line in tile.lines]
+        tile.scales, tile.offsets = [255] * C, [128] * C
         size = PANELS * R
         tile.rows = [(1, [255] * size), (0, [128] * size), (0, [127] * size), (1, [0] * size)]
         tiles = [tile, Tile(rng, 2)]
         if CONFIG.decoder:
             wide = Tile(rng, 4, kind, wide=True)
-            wide.lines = tile.lines
+            wide.lines, wide.scales, wide.offsets = tile.lines, tile.scales, tile.offsets
             wide.rows = [(0, [byte] * size) for byte in (128, 128, 128, 127, 127, 127, 127, 128)]
             tiles.append(wide)
         await run_tiles(dut, tiles, 0.0, 0.0, 8)

@@ -32,6 +32,8 @@ FORMATS: list[tuple[Opcode, dict[str, int]]] = [
 ]
 if CONFIG.int4:
     FORMATS += [(Opcode.GEMM, {"w_int4": 1, "w_group": group}) for group in (0, 1, 2, 3)]
+if CONFIG.scales:
+    FORMATS += [(Opcode.SCALED_GEMM, {"w_int4": 1, "w_group": group}) for group in (1, 2, 15)]
 if CONFIG.sparse:
     FORMATS += [(Opcode.SPARSE_GEMM, {})]
 if CONFIG.sparse and CONFIG.int4:

@@ -8,6 +8,7 @@ from tests.cocotb_runner import run
 from tests.hw.systolic.bench import config_to_environment
 
 BOTH = {"sparse": True, "int4": True}
+SCALES = {"int4": True, "scales": True}
 DECODER = {"decoder": True}
 
 
@@ -20,6 +21,9 @@ DECODER = {"decoder": True}
         (6, 8, DECODER, "icarus"),
         (10, 4, BOTH, "icarus"),
         (10, 12, BOTH | DECODER, "verilator"),
+        (4, 6, BOTH | SCALES | DECODER, "icarus"),
+        (6, 4, SCALES, "icarus"),
+        (16, 10, SCALES | DECODER, "verilator"),
     ],
 )
 def test_array(rows, columns, options, simulator):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hw.config import AcceleratorConfig
-from hw.isa import MASKED_SCORE, Opcode
+from hw.isa import MASKED_SCORE, MATRIX_OPCODES, Opcode
 from hw.systolic.golden import gemm
 
 SIZES = {
@@ -29,7 +29,7 @@ def signed(value: int, bits: int = 8) -> int:
     return value - (1 << bits) if value >> (bits - 1) else value
 
 
-def tile(config, sparse, v, weight, base, multipliers) -> list[list[tuple[int, int]]]:
+def tile(config, opcode, v, weight, base, multipliers) -> list[list[tuple[int, int]]]:
     """(input, weight) of each row of a tile and column."""
     found = []
     for r in range(config.rows):
@@ -39,7 +39,7 @@ def tile(config, sparse, v, weight, base, multipliers) -> list[list[tuple[int, i
             place = r
             if v["w_by_column"]:
                 byte = weight[base + c][r]
-            elif sparse:
+            elif opcode == Opcode.SPARSE_GEMM:
                 block = base + q * (3 if v["w_int4"] else 5)
                 index = int(weight[block][c]) >> 2 * u & 3
                 byte = weight[block + 1 + (u // 2 if v["w_int4"] else u)][c]
@@ -48,7 +48,7 @@ def tile(config, sparse, v, weight, base, multipliers) -> list[list[tuple[int, i
                 byte = weight[base + (r // 2 if v["w_int4"] else r)][c]
             if v["w_int4"]:
                 value = signed(int(byte) >> 4 * (r % 2), 4)
-                value *= multipliers[c] if v["w_group"] else 1
+                value *= multipliers[c] if multipliers else 1
             else:
                 value = signed(byte)
             line.append((place, value))
@@ -56,25 +56,36 @@ def tile(config, sparse, v, weight, base, multipliers) -> list[list[tuple[int, i
     return found
 
 
-def loops(config, sparse, v, activation, weight, acc, row_max, shift, mask) -> None:
+def scaled(a, line, scale, offset) -> int:
+    """Sum of a row and a column of a SCALED_GEMM, of bytes."""
+    return (int(scale) & 255) * sum(a[place] * w for place, w in line) + 8 * int(offset) * sum(a)
+
+
+def loops(config, opcode, v, activation, weight, acc, row_max, shift, mask) -> None:
     """The loop nest, in Python integers."""
-    panels = 2 if sparse else 1
+    panels = 2 if opcode == Opcode.SPARSE_GEMM else 1
     multipliers: list[int] = []
+    scales = offsets = weight[0]
     for n in range(v["n_tiles"]):
         for k in range(v["k_tiles"]):
             base = v["w_address"] + n * v["w_n_stride"] + k * v["w_k_stride"]
-            if v["w_group"]:
+            if opcode == Opcode.SCALED_GEMM:
+                base += 2 * (k // v["w_group"] + 1)
+                if k % v["w_group"] == 0:
+                    scales, offsets = weight[base - 2], weight[base - 1]
+            elif v["w_group"]:
                 base += k // v["w_group"] + 1
                 if k % v["w_group"] == 0:
                     multipliers = [int(byte) % 16 + 1 for byte in weight[base - 1]]
-            weights = tile(config, sparse, v, weight, base, multipliers)
+            weights = tile(config, opcode, v, weight, base, multipliers)
             for i in range(v["rows"]):
-                a = []
+                a, halves = [], []
                 for panel in range(panels):
                     start = v["a_address"] + (panels * k + panel) * v["a_stride"]
                     if v["wide"]:
                         high, low = activation[start + 2 * i], activation[start + 2 * i + 1]
-                        a += [256 * signed(high[r]) + signed(low[r]) for r in range(config.rows)]
+                        halves = [[signed(byte) for byte in half] for half in (high, low)]
+                        a += [256 * h + b for h, b in zip(*halves, strict=True)]
                     else:
                         word = activation[start + i].tolist()
                         a += [b if v["a_unsigned"] else signed(b) for b in word]
@@ -89,9 +100,14 @@ def loops(config, sparse, v, activation, weight, acc, row_max, shift, mask) -> N
                         elif v["rescale"]:
                             s = int(shift[v["slot"] + i])
                             x = x << -s if s < 0 else (x + (1 << (s - 1) if s else 0)) >> s
-                    for line in weights:
-                        place, w = line[c]
-                        x += a[place] * w
+                    line = [row[c] for row in weights]
+                    if opcode != Opcode.SCALED_GEMM:
+                        x += sum(a[place] * w for place, w in line)
+                    elif v["wide"]:
+                        high, low = (scaled(half, line, scales[c], offsets[c]) for half in halves)
+                        x += high + (low + 128 >> 8)
+                    else:
+                        x += scaled(a, line, scales[c], offsets[c])
                     x = wrap(x)
                     if last:
                         if v["mask"] and not mask[v["mask_address"] + n][c]:
@@ -104,10 +120,10 @@ def loops(config, sparse, v, activation, weight, acc, row_max, shift, mask) -> N
                     row_max[v["slot"] + i] = best
 
 
-def random_values(rng: np.random.Generator, sparse: bool) -> dict[str, int]:
+def random_values(rng: np.random.Generator, opcode: Opcode) -> dict[str, int]:
     flag = lambda: int(rng.integers(2))  # noqa: E731
     rows = int(rng.integers(1, 7))
-    int4, wide = flag(), flag()
+    int4, wide = int(opcode == Opcode.SCALED_GEMM) or flag(), flag()
     return {
         "rows": rows,
         "k_tiles": int(rng.integers(1, 4)),
@@ -116,9 +132,9 @@ def random_values(rng: np.random.Generator, sparse: bool) -> dict[str, int]:
         "a_stride": int(rng.integers(10)),
         "a_unsigned": 0 if wide else flag(),
         "w_address": int(rng.integers(40)),
-        "w_by_column": 0 if int4 or sparse else flag(),
+        "w_by_column": 0 if int4 or opcode == Opcode.SPARSE_GEMM else flag(),
         "w_int4": int4,
-        "w_group": int(rng.integers(4)) if int4 else 0,
+        "w_group": int(rng.integers(opcode == Opcode.SCALED_GEMM, 4)) if int4 else 0,
         "w_k_stride": int(rng.integers(12)),
         "w_n_stride": int(rng.integers(20)),
         "acc_address": int(rng.integers(20)),
@@ -137,11 +153,11 @@ def random_values(rng: np.random.Generator, sparse: bool) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("seed", range(40))
-@pytest.mark.parametrize("sparse", [False, True], ids=["dense", "sparse"])
+@pytest.mark.parametrize("opcode", MATRIX_OPCODES, ids=["dense", "sparse", "scaled"])
 @pytest.mark.parametrize("config", CONFIGS, ids=["4x6", "10x4"])
-def test_golden_is_the_loop_nest(config, sparse, seed):
+def test_golden_is_the_loop_nest(config, opcode, seed):
     rng = np.random.default_rng(seed)
-    v = random_values(rng, sparse)
+    v = random_values(rng, opcode)
     activation = rng.choice(
         np.array([0, 1, 127, 128, 255, 37], dtype=np.uint8), (config.activation_words, config.rows)
     )
@@ -153,8 +169,7 @@ def test_golden_is_the_loop_nest(config, sparse, seed):
     shift = rng.integers(-7, 32, config.row_slots)
     mask = rng.integers(0, 2, (config.mask_words, config.columns)).astype(bool)
     expected_acc, expected_max = acc.copy(), row_max.copy()
-    loops(config, sparse, v, activation, weight, expected_acc, expected_max, shift, mask)
-    opcode = Opcode.SPARSE_GEMM if sparse else Opcode.GEMM
+    loops(config, opcode, v, activation, weight, expected_acc, expected_max, shift, mask)
     gemm(config, v, activation, weight, acc, row_max, shift, mask, opcode)
     np.testing.assert_array_equal(acc, expected_acc)
     np.testing.assert_array_equal(row_max, expected_max)
@@ -196,6 +211,7 @@ def test_float64_is_used_where_float32_is_not_exact(wide, words):
         {"slot": 16, "rescale": 1, "accumulate": 1},
         {"mask_address": 8, "mask": 1, "row_max": 1},
         {"w_address": 126, "w_int4": 1, "w_group": 1},
+        {"w_address": 125, "w_int4": 1, "w_group": 1, "opcode": Opcode.SCALED_GEMM},
         {"w_address": 124, "opcode": Opcode.SPARSE_GEMM},
         {"w_address": 126, "w_int4": 1, "opcode": Opcode.SPARSE_GEMM},
         {"a_address": 63, "a_stride": 1, "opcode": Opcode.SPARSE_GEMM},

@@ -10,6 +10,7 @@ from tests.cocotb_runner import run
 from tests.hw.systolic.bench import config_to_environment
 
 BOTH = {"sparse": True, "int4": True}
+SCALES = {"int4": True, "scales": True}
 DECODER = {"decoder": True}
 SIZES = {"activation_words": 128, "accumulator_words": 96, "row_slots": 48}
 MANY_ROWS = {"activation_words": 288, "accumulator_words": 144, "row_slots": 144}
@@ -31,7 +32,8 @@ def small(rows: int, columns: int, lanes: int, options: dict[str, Any]) -> Accel
 @pytest.mark.parametrize(
     ("rows", "columns", "lanes", "options", "simulator"),
     [
-        (6, 4, 2, BOTH | DECODER, "verilator"),
+        (6, 4, 2, BOTH | SCALES | DECODER, "verilator"),
+        (4, 2, 2, SCALES, "icarus"),
         (8, 4, 4, {}, "icarus"),
         (4, 2, 2, {"sparse": True}, "icarus"),
         (12, 8, 4, {"int4": True} | DECODER, "verilator"),

@@ -37,7 +37,7 @@ STATE = (
 CONFIGS = SHAPES | {name: PRESETS[name] for name in ("base", "ulx3s")}
 # Columns that fill no vector register of the product.
 ODD = AcceleratorConfig(rows=32, columns=20, lanes=4, bus_bytes=8, burst_bytes=32,
-                        sparse=True, int4=True, decoder=True)  # fmt: skip
+                        sparse=True, int4=True, scales=True, decoder=True)  # fmt: skip
 
 
 class Both:
@@ -224,6 +224,8 @@ def test_any_fields_on_any_state(name):
     for opcode, count in taken.items():
         if opcode == Opcode.SPARSE_GEMM and not config.sparse:
             continue
+        if opcode == Opcode.SCALED_GEMM and not config.scales:
+            continue
         if opcode in (Opcode.SELECT, Opcode.ADD) and not config.decoder:
             continue
         assert count >= 3, f"{opcode.name} was taken {count} times"
@@ -252,6 +254,8 @@ LOAD = {"words": 3, "runs": 2, "word_stride": 2, "run_stride": 9, "region": Regi
         (Opcode.GEMM, GEMM | {"wide": 1}, "a_address", "activation", 5 + 6),
         (Opcode.GEMM, GEMM, "w_address", "weight", 4 + 8 + 4),
         (Opcode.GEMM, GEMM | {"w_int4": 1, "w_group": 1}, "w_address", "weight", 4 + 8 + 2 + 2),
+        (Opcode.SCALED_GEMM, GEMM | {"w_int4": 1, "w_group": 1}, "w_address", "weight",
+         4 + 8 + 2 * 2 + 2),
         (Opcode.SPARSE_GEMM, GEMM, "a_address", "activation", 3 * 5 + 3),
         (Opcode.SPARSE_GEMM, GEMM, "w_address", "weight", 4 + 8 + 5),
         (Opcode.GEMM, GEMM, "acc_address", "accumulator", 6 + 3),
