@@ -35,7 +35,7 @@ from hw.config import AcceleratorConfig
 from hw.isa import Opcode
 from hw.sparse.formats import KEPT, QUAD
 
-__all__ = ["QUAD_ROWS", "TileFormat", "pack", "tile_format", "unpack"]
+__all__ = ["QUAD_ROWS", "TileFormat", "opcode_of", "pack", "tile_format", "unpack"]
 
 QUAD_ROWS = 4
 """Rows of a tile whose indices share a word."""
@@ -91,6 +91,11 @@ def tile_format(config: AcceleratorConfig, opcode: Opcode, values: Mapping[str, 
     sparse, scaled = opcode == Opcode.SPARSE_GEMM, opcode == Opcode.SCALED_GEMM
     form = (get("w_by_column", 0) > 0, sparse, get("w_int4", 0) > 0, get("w_group", 0), scaled)
     return _tile_format(config.rows, config.columns, *form)
+
+
+def opcode_of(form: TileFormat) -> Opcode:
+    """The command that multiplies by such tiles."""
+    return Opcode.SPARSE_GEMM if form.sparse else Opcode.SCALED_GEMM if form.scaled else Opcode.GEMM
 
 
 _tile_format = functools.cache(TileFormat)

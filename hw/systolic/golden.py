@@ -15,13 +15,12 @@ from numpy.typing import NDArray
 from hw.config import AcceleratorConfig
 from hw.isa import MASKED_SCORE, Opcode
 from hw.numerics import round_shift, scale_by_power
+from hw.sparse.formats import OFFSET_UNIT
 from hw.sparse.packing import TileFormat, tile_format, unpack
 
 __all__ = ["gemm"]
 
 LARGEST_PRODUCT = 255 * 128
-OFFSET_UNIT = 8
-"""Of SCALED_GEMM: an offset of 1 is as much as a weight of 1 with a scale of 8."""
 
 
 def weight_tiles(

@@ -7,11 +7,12 @@ means something. Cycles do not depend on values, only on shapes and positions.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from hw.isa import Function
+from hw.sparse.formats import DENSE, WeightFormat
 from hw.vector.golden import Affine
 from sw.compiler.graph.inputs import FloatInput
 from sw.compiler.graph.operations import (
@@ -42,7 +43,8 @@ class DecoderShape:
 
     prefix: tokens with which every sequence begins. lead: keys of the first block. gated: else a
     GELU. rms: else layer norms. turns: rotary positions. positions: learned ones. head_norms: of
-    each head of q and k, as Qwen3 has them.
+    each head of q and k, as Qwen3 has them. weights: format of all linears but the head, INT8 where
+    it is behind attentions whose heads are no whole tiles.
     """
 
     hidden: int
@@ -61,6 +63,7 @@ class DecoderShape:
     turns: bool = True
     positions: bool = False
     head_norms: bool = False
+    weights: WeightFormat = DENSE
 
     @property
     def head_size(self) -> int:
@@ -77,6 +80,7 @@ class _Maker:
         prefix = tuple(int(n) for n in rng.integers(0, shape.vocabulary, shape.prefix))
         self.state = DecoderState(context=shape.context, prefix=prefix)
         self.graph.decoder = self.state
+        self.attended: set[str] = set()
 
     def tensor(self, name: str, bits: int, features: int) -> str:
         self.graph.tensors[name] = Tensor(name, bits, features, np.ones(1), np.zeros(1))
@@ -88,6 +92,24 @@ class _Maker:
     def weight(self, outputs: int, inputs: int) -> np.ndarray:
         return self.rng.integers(-127, 128, (outputs, inputs)).astype(np.int8)
 
+    def format(self, x: str) -> WeightFormat:
+        """Format of the linears that read a tensor."""
+        format = self.shape.weights
+        if not format.scaled or x not in self.attended:
+            return format
+        whole = self.shape.head_size % format.tile == 0
+        return replace(format, group=format.tile) if whole else DENSE
+
+    def stored(self, outputs: int, x: str) -> tuple[np.ndarray, np.ndarray | None]:
+        """Weights of `format(x)` and their scales and offsets."""
+        format, inputs = self.format(x), self.features(x)
+        if not format.scaled:
+            return self.weight(outputs, inputs), None
+        values = self.rng.integers(-8, 8, (outputs, inputs)).astype(np.int8)
+        groups = outputs, -(-inputs // format.group)
+        scales, offsets = self.rng.integers(0, 256, groups), self.rng.integers(-40, 41, groups)
+        return values, np.stack([scales, offsets], axis=2)
+
     def affine(self, count: int, reach: float, wanted: float) -> Affine:
         """From values of about `reach` to about `wanted`."""
         shift = np.full(count, 15 + max(0, round(math.log2(reach / wanted))), np.int64)
@@ -96,17 +118,20 @@ class _Maker:
         offset = (1 << (shift - 1)) + self.rng.integers(-99, 99, count) * (1 << (shift - 6))
         return Affine(mul, offset, shift)
 
-    def sums(self, features: int) -> float:
+    def sums(self, x: str) -> float:
         """Reach of the products of 16-bit features and weights."""
-        return 127 * 32768 * SPREAD * math.sqrt(features)
+        largest = 8 if self.format(x).scaled else 127
+        return largest * 32768 * SPREAD * math.sqrt(self.features(x))
 
     def scalar(self, shift: int) -> Affine:
         return Affine(np.ones(1, np.int64), np.array([1 << (shift - 1)]), np.array([shift]))
 
     def linear(self, x: str, outputs: int, wanted: float, **more) -> None:
-        inputs = self.features(x)
-        first = self.affine(outputs, self.sums(inputs), wanted)
-        self.graph.ops.append(QuantLinear(x, self.weight(outputs, inputs), first, **more))
+        first = self.affine(outputs, self.sums(x), wanted)
+        weight, multipliers = self.stored(outputs, x)
+        self.graph.ops.append(
+            QuantLinear(x, weight, first, format=self.format(x), multipliers=multipliers, **more)
+        )
 
     def norm(self, x: str, out: str) -> str:
         features = self.features(x)
@@ -152,6 +177,7 @@ class _Maker:
             self.rng.integers(-128, 128, (s.prefix, features)).astype(np.int8),
         )
         out = self.tensor(f"o{layer}", 16, s.heads * dim)
+        self.attended.add(out)
         # Scores reach some octaves, more or less by head.
         shift = 9 + round(math.log2(math.sqrt(dim)))
         shifts = np.repeat(
@@ -189,17 +215,21 @@ class _Maker:
                 place=place,
             )
             return out
-        inputs = self.features(x)
+        gate, gate_multipliers = self.stored(s.ffn, x)
+        up, up_multipliers = self.stored(s.ffn, x)
         self.graph.ops.append(
             QuantGated(
                 x,
-                self.weight(s.ffn, inputs),
-                self.weight(s.ffn, inputs),
-                self.affine(s.ffn, self.sums(inputs), 3000),
-                self.affine(s.ffn, self.sums(inputs), 20000),
+                gate,
+                up,
+                self.affine(s.ffn, self.sums(x), 3000),
+                self.affine(s.ffn, self.sums(x), 20000),
                 self.scalar(12),
                 out,
                 place=place,
+                format=self.format(x),
+                gate_multipliers=gate_multipliers,
+                up_multipliers=up_multipliers,
             )
         )
         return out

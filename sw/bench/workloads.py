@@ -13,7 +13,14 @@ from typing import Any
 import numpy as np
 
 from hw.isa import SCORE_FRACTION_BITS, Function
-from hw.sparse.formats import DENSE, KEPT, LARGEST_MULTIPLIER, WeightFormat, quads
+from hw.sparse.formats import (
+    DENSE,
+    KEPT,
+    LARGEST_MULTIPLIER,
+    WeightFormat,
+    quads,
+    scaled_weights,
+)
 from hw.vector.golden import MUL_BITS, Affine
 from sw.compiler.graph.operations import (
     FloatInput,
@@ -54,7 +61,8 @@ def requantise(factor: float | np.ndarray, n: int, bias: np.ndarray | float = 0.
 def random_weights(
     rng: np.random.Generator, n: int, k: int, format: WeightFormat
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """INT8 weights [n, k] that the format can hold, and the multipliers of INT4 groups."""
+    """INT8 weights [n, k] that the format can hold, and the multipliers of INT4 groups; of scaled
+    ones values, scales and offsets."""
     values = rng.normal(0, STD_WEIGHT, (n, k))
     if format.sparse:
         size = np.abs(quads(values))
@@ -65,7 +73,11 @@ def random_weights(
     values = np.clip(np.rint(values / STD_WEIGHT * STD_INT4), -8, 7)
     if not format.group:
         return values.astype(np.int8), None
-    multipliers = rng.integers(1, LARGEST_MULTIPLIER + 1, (n, -(-k // format.group)))
+    groups = (n, -(-k // format.group))
+    if format.scaled:
+        scales, offsets = rng.integers(0, 256, groups), rng.integers(-20, 21, groups)
+        return values.astype(np.int8), np.stack([scales, offsets], axis=2)
+    multipliers = rng.integers(1, LARGEST_MULTIPLIER + 1, groups)
     each = np.repeat(multipliers, format.group, axis=1)[:, :k]
     return (values * each).astype(np.int8), multipliers
 
@@ -88,7 +100,10 @@ def _linear(
 ) -> dict[str, Any]:
     """Fields of a linear layer with this standard deviation of its result and its bias."""
     weight, multipliers = random_weights(rng, n, k, format)
-    size = math.sqrt(max(float(np.mean(np.square(weight, dtype=np.float64))), 1e-3))
+    worth = weight
+    if format.scaled and multipliers is not None:
+        worth = scaled_weights(weight, format, multipliers)
+    size = math.sqrt(max(float(np.mean(np.square(worth, dtype=np.float64))), 1e-3))
     first = requantise(std / (math.sqrt(k) * STD8 * size), n, rng.normal(0, bias, n))
     return {"weight": weight, "first": first, "format": format, "multipliers": multipliers}
 

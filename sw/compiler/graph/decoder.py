@@ -15,6 +15,7 @@ import numpy as np
 from hw.isa import MASKED_SCORE, REGISTER_BITS, SELECTED, SUM_FRACTION_BITS
 from hw.numerics import Int, round_shift, saturate, scale_by_power
 from hw.softmax.golden import largest_drop, row_step, weights
+from hw.sparse.formats import WeightFormat
 from hw.vector.golden import (
     Affine,
     activate,
@@ -40,6 +41,7 @@ from sw.compiler.graph.operations import (
     QuantNorm,
     QuantOp,
 )
+from sw.compiler.graph.scaled import scaled_product
 
 __all__ = [
     "HEAD_BLOCK",
@@ -196,7 +198,17 @@ class Pass:
         self.values[op.out] = saturate(total, self._bits(op.out))
 
     def linear(self, op: QuantLinear) -> None:
-        self._finish(middle(_product(self.values[op.x], op.weight), op.first), op)
+        sums = self._product(op.x, op.weight, op.format, op.multipliers)
+        self._finish(middle(sums, op.first), op)
+
+    def _product(
+        self, x: str, weight: np.ndarray, format: WeightFormat, multipliers: np.ndarray | None
+    ) -> Int:
+        if not format.scaled:
+            return _product(self.values[x], weight)
+        assert multipliers is not None
+        wide = self._bits(x) == 16
+        return scaled_product(self.values[x], weight, format, multipliers, wide)
 
     def elementwise(self, op: QuantElementwise) -> None:
         self._finish(middle(self.values[op.x], op.first), op)
@@ -222,9 +234,9 @@ class Pass:
         return rotated(h, np.tile(table, h.shape[1] // table.shape[1]), op.second)
 
     def gated(self, op: QuantGated) -> None:
-        x = self.values[op.x]
-        gate = activate(middle(_product(x, op.gate), op.gate_first), op.function)
-        up = middle(_product(x, op.up), op.up_first)
+        gate = self._product(op.x, op.gate, op.format, op.gate_multipliers)
+        gate = activate(middle(gate, op.gate_first), op.function)
+        up = middle(self._product(op.x, op.up, op.format, op.up_multipliers), op.up_first)
         self.values[op.out8] = _narrow(gated(gate, up, op.second), self._bits(op.out8))
 
     def norm(self, op: QuantNorm) -> None:

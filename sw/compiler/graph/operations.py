@@ -291,6 +291,7 @@ class QuantLinear:
     weight: INT8 [N, K]. `first`, `second`: [N]. The last `copied_outputs` of N and
     `copied_inputs` of K are copies of channels, made for precision; they are not useful work.
     format: how the weights are stored; `multipliers`: of INT4 groups, see `hw/sparse/formats.py`.
+    Of scaled ones, `x @ weight.T` is what `scaled_product` says.
     angles: name of a table of the graph, or None: features 2j and 2j+1 of each head, as wide as the
     table, turn by the angle of their position in place of the second stage (`second` without
     `mul`, see `hw.vector.golden.rotated`).
@@ -382,6 +383,7 @@ class QuantGated:
 
     out8 = sat((g * u + second.offset) >> second.shift), of 16 bits if its tensor says so.
     gate, up: INT8 [N, K]. gate_first, up_first: [N]. second: [1] or [N], without `mul`.
+    format, gate_multipliers, up_multipliers: as of `QuantLinear`, of both.
     """
 
     x: str
@@ -393,6 +395,9 @@ class QuantGated:
     out8: str
     function: Function = Function.SILU
     place: str = ""
+    format: WeightFormat = DENSE
+    gate_multipliers: np.ndarray | None = None
+    up_multipliers: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from sw.compiler.graph.operations import (
     low_stage,
 )
 from sw.compiler.graph.rows import Feeds, Rows, as_array
+from sw.compiler.graph.scaled import scaled_product
 
 __all__ = [
     "encode_input",
@@ -280,7 +281,10 @@ def run_reference_op(op: QuantOp, graph: QuantGraph, values: Feeds, rows: Rows) 
         residual = None if op.residual is None else values[op.residual]
 
         def linear(block: slice) -> Feeds:
-            acc = exact_product(x[block], weight)
+            if op.multipliers is not None and op.format.scaled:
+                acc = scaled_product(x[block], op.weight, op.format, op.multipliers, False)
+            else:
+                acc = exact_product(x[block], weight)
             return _finish(middle(acc, op.first), op, None if residual is None else residual[block])
 
         return _in_blocks(len(x), weight.shape[1], linear)

@@ -79,7 +79,13 @@ def _rows(op: QuantLinear, order: np.ndarray, out8: str, angles: str | None) -> 
         second=None if op.second is None else _affine(op.second, order),
         out8=out8,
         angles=angles,
+        multipliers=_multipliers(op.multipliers, order),
     )
+
+
+def _multipliers(multipliers: np.ndarray | None, order: np.ndarray) -> np.ndarray | None:
+    """Those of some outputs."""
+    return None if multipliers is None else _take(multipliers, order)
 
 
 def _results(op: Projected) -> set[str]:
@@ -102,6 +108,8 @@ def _normed(
         place=norm.place,
         angles=angles,
         norm=of_heads,
+        format=linear.format,
+        multipliers=_multipliers(linear.multipliers, order),
     )
 
 
@@ -186,6 +194,9 @@ class _Rewriter:
             )
         )
         second = op.second if op.second.shift.size == 1 else _affine(op.second, order)
+        multipliers = None
+        if op.gate_multipliers is not None and op.up_multipliers is not None:
+            multipliers = pairs(op.gate_multipliers, op.up_multipliers)
         self.ops.append(
             GatedLinear(
                 op.x,
@@ -195,13 +206,22 @@ class _Rewriter:
                 second=second,
                 out8=op.out8,
                 place=op.place,
+                format=op.format,
+                multipliers=multipliers,
             )
         )
 
     def linear(self, op: QuantLinear) -> None:
         order = self.inputs.get(op.x)
         if order is not None:
-            op = replace(op, x=f"{op.x}.words", weight=_take(op.weight, order, 1))
+            multipliers = op.multipliers
+            if multipliers is not None:
+                # A group is a word, and words move as a whole.
+                first = order[:: op.format.group]
+                of_word = np.where(first < 0, -1, first // op.format.group)
+                multipliers = _take(multipliers, of_word, 1)
+            weight = _take(op.weight, order, 1)
+            op = replace(op, x=f"{op.x}.words", weight=weight, multipliers=multipliers)
         self.ops.append(op)
 
     def rewrite(self) -> None:

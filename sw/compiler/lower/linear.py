@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from hw.isa import Memory, Opcode, Region
 from hw.sparse.formats import WeightFormatError
-from hw.sparse.packing import TileFormat
+from hw.sparse.packing import TileFormat, opcode_of
 from sw.compiler.errors import CompileError
 from sw.compiler.graph.operations import QuantLinear, low_stage
 from sw.compiler.lower.context import WEIGHTS_QUEUE, Context, Value
@@ -313,7 +313,7 @@ def _gemm_part(
                 cold = ramp and context.emitter.matrix_commands < RAMP_PARTS
                 address, stride = tile.get(index, skip, count, cold)
                 context.emitter.emit(
-                    Opcode.SPARSE_GEMM if form.sparse else Opcode.GEMM,
+                    opcode_of(form),
                     rows=rows,
                     k_tiles=packed.tiles_of(count),
                     n_tiles=n[1],

@@ -92,7 +92,7 @@ def careful_rows(rows: int, caution: int) -> int:
 
 def _words(form: TileFormat) -> float:
     """Words of a tile and its share of the multipliers."""
-    return form.words + (1 / form.group if form.group else 0)
+    return form.words + (form.heads / form.group if form.group else 0)
 
 
 def rows_for_bus(c: AcceleratorConfig, forms: Sequence[TileFormat]) -> int:

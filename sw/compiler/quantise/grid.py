@@ -5,6 +5,7 @@ All of them are integers, in units of one step for each output channel:
     INT8          -127 .. 127
     INT4          -8 .. 7
     INT4 groups   (-8 .. 7) * multiplier,  a multiplier of 1..16 for each output and group
+    scaled INT4   (-8 .. 7) * scale + 8 * offset, of each output and group (`scaled.py`)
 
 so a weight of any format is `step * integer`, and the step goes into the requantisation.
 """
@@ -36,25 +37,29 @@ class Grid:
     ----------
     steps: real value of the integer 1, one for each output; negative where -8 is worth more
         on the other side. lowest, highest: of a value. factors: [N, K] multipliers, or None:
-        all are 1.
+        all are 1. offsets: [N, K], what is added to the products, or None.
     """
 
     steps: np.ndarray
     lowest: float = -LEVELS
     highest: float = LEVELS
     factors: np.ndarray | None = None
+    offsets: np.ndarray | None = None
 
     def round(self, x: np.ndarray, columns: int | slice | np.ndarray) -> np.ndarray:
         """Nearest integers of `x`, in steps, for these columns. x: [N], or [N, columns]."""
         if self.factors is None:
             return np.clip(np.rint(x), self.lowest, self.highest)
         factors = self.factors[:, columns]
-        return factors * np.clip(np.rint(x / factors), self.lowest, self.highest)
+        offsets = 0 if self.offsets is None else self.offsets[:, columns]
+        values = np.rint((x - offsets) / np.maximum(factors, 1))
+        return factors * np.clip(values, self.lowest, self.highest) + offsets
 
     def take(self, columns: np.ndarray) -> Grid:
         """The same levels with the columns in this order."""
         factors = None if self.factors is None else self.factors[:, columns]
-        return Grid(self.steps, self.lowest, self.highest, factors)
+        offsets = None if self.offsets is None else self.offsets[:, columns]
+        return Grid(self.steps, self.lowest, self.highest, factors, offsets)
 
 
 def choose_grid(weight: np.ndarray, format: WeightFormat, importance: np.ndarray) -> Grid:

@@ -223,7 +223,8 @@ def weight_form(config: AcceleratorConfig, format: WeightFormat) -> TileFormat:
 
     Dense INT8 goes to the array the way that takes fewer words, all else by row.
     """
-    for option, used in (("sparse", format.sparse), ("int4", format.bits == 4)):
+    options = {"sparse": format.sparse, "int4": format.bits == 4, "scales": format.scaled}
+    for option, used in options.items():
         if used and not getattr(config, option):
             raise WeightFormatError(
                 f"configuration {config.name!r} cannot hold {format.name} weights: it needs "
@@ -239,7 +240,12 @@ def weight_form(config: AcceleratorConfig, format: WeightFormat) -> TileFormat:
                 f"{format.name}: a group must be 1 to {MOST_GROUP_TILES} tiles of {form.reach} "
                 f"inputs in configuration {config.name!r}"
             )
-        form = replace(form, group=group)
+        form = replace(form, group=group, scaled=format.scaled)
+    if format.scaled and format.tile != config.rows:
+        raise WeightFormatError(
+            f"{format.name}: weights are for {format.tile} rows, configuration {config.name!r} has "
+            f"{config.rows}: quantise with q4/{format.group}@{config.rows}"
+        )
     return form
 
 
@@ -283,7 +289,7 @@ def pack_weights(
 ) -> PackedWeights:
     """Tiles of INT8 weights [N, K]. Raises `WeightFormatError` for what the format cannot hold.
 
-    multipliers: of INT4 groups, [N, ceil(K/group)].
+    multipliers: of INT4 groups, [N, ceil(K/group)]; scales and offsets, [N, ceil(K/group), 2].
     """
     form = weight_form(config, format)
     check_weights(weight, format, multipliers)
@@ -295,7 +301,7 @@ def pack_weights(
         padded = np.pad(padded, ((0, 0), (0, k * form.reach - padded.shape[1])))
         return padded.reshape(n, config.columns, k, form.reach).transpose(0, 2, 3, 1)
 
-    heads = np.zeros((n, k, 0, config.columns), np.int8)
+    heads: list[np.ndarray] = []  # [n, group, C] each
     values = weight.astype(np.int8)
     if format.bits == 4:
         values = int4_values(weight, format, multipliers).astype(np.int8)
@@ -304,15 +310,18 @@ def pack_weights(
         _check_order(placed, format)
     if form.group:
         assert multipliers is not None
-        each = np.repeat(multipliers, format.group, axis=1)[:, : weight.shape[1]].astype(np.int8)
-        heads = _group_words(form, tiles(each), format)
+        inside = tiles(np.ones(weight.shape, np.int8))
+        for numbers in np.moveaxis(multipliers, 2, 0) if form.scaled else (multipliers - 1,):
+            each = np.repeat(numbers, format.group, axis=1)[:, : weight.shape[1]]
+            heads.append(_group_words(form, tiles(each.astype(np.int16)), inside, format))
     words = placed.swapaxes(2, 3) if form.by_column else pack(form, placed)
     image = np.zeros((n, form.total_words(k), config.weight_pitch), np.int8)
     for tile in range(k):
         start = form.total_words(tile)
         if form.group and tile % form.group == 0:
-            image[:, start, : config.columns] = heads[:, tile // form.group]
-            start += 1
+            for head in heads:
+                image[:, start, : config.columns] = head[:, tile // form.group]
+                start += 1
         image[:, start : start + form.words, : words.shape[3]] = words[:, tile]
     return PackedWeights(form, k, image.tobytes())
 
@@ -327,19 +336,26 @@ def _check_order(tiles: np.ndarray, format: WeightFormat) -> None:
         )
 
 
-def _group_words(form: TileFormat, each: np.ndarray, format: WeightFormat) -> np.ndarray:
-    """Multiplier words [output tile, group, C] from the multiplier of each weight (0: padding)."""
+def _group_words(
+    form: TileFormat, each: np.ndarray, inside: np.ndarray, format: WeightFormat
+) -> np.ndarray:
+    """Words [output tile, group, C] from the number of each weight; inside: 0 for padding."""
     n, k, _, columns = each.shape
     groups = -(-k // form.group)
-    padded = np.pad(each, ((0, 0), (0, groups * form.group - k), (0, 0), (0, 0)))
-    inside = padded.reshape(n, groups, -1, columns)
-    top = inside.max(axis=2)
-    if ((inside != 0) & (inside != top[:, :, None])).any():
+    ends = ((0, 0), (0, groups * form.group - k), (0, 0), (0, 0))
+    numbers, inside = (
+        np.pad(part, ends).reshape(n, groups, -1, columns) for part in (each, inside != 0)
+    )
+    top, least = (
+        extreme(axis=2, initial=first, where=inside)
+        for extreme, first in ((numbers.max, -128), (numbers.min, 255))
+    )
+    if (top > least).any():
         raise WeightFormatError(
             f"{format.name}: the input is padded head by head, which moves its groups of "
             f"{format.group} inputs: use int4 without groups"
         )
-    return np.maximum(top, 1) - 1
+    return np.where(inside.any(axis=2), top, 0)
 
 
 def pack_affine(p: Affine, order: np.ndarray, features: int, padding: int = 0) -> bytes:

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 
+from hw.sparse.formats import DENSE, WeightFormat
 from sw.bench.decoders import DecoderShape
 
 __all__ = ["random_shape"]
 
 
-def random_shape(rng: np.random.Generator, largest: int = 40) -> DecoderShape:
-    """Sizes that divide nothing, and options, at random."""
+def random_shape(
+    rng: np.random.Generator, largest: int = 40, rows: int = 0, most_tiles: int = 4
+) -> DecoderShape:
+    """Sizes that divide nothing, and options, at random; weights sometimes scaled, for an array of
+    so many `rows`."""
+    weights = DENSE
+    if rows and rng.integers(2):
+        group = rows * int(rng.integers(1, most_tiles))
+        weights = WeightFormat(bits=4, group=group, scaled=True, tile=rows)
     kv_heads, heads = int(rng.integers(1, 4)), int(rng.integers(1, 4))
     return DecoderShape(
         hidden=int(rng.integers(3, largest)),
@@ -29,4 +37,5 @@ def random_shape(rng: np.random.Generator, largest: int = 40) -> DecoderShape:
         turns=bool(rng.integers(4)),
         positions=bool(rng.integers(2)),
         head_norms=bool(rng.integers(2)),
+        weights=weights,
     )

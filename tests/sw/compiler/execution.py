@@ -34,7 +34,7 @@ CONFIGS = {
         _config("4x4", 4, 4, 2, sparse=True, int4=True),
         _config("12x8", 12, 8, 4, int4=True),
         _config("8x4", 8, 4, 4, sparse=True),
-        _config("8x16", 8, 16, 4, sparse=True, int4=True),
+        _config("8x16", 8, 16, 4, sparse=True, int4=True, scales=True),
         _config("16x16", 16, 16, 8),
     )
 }

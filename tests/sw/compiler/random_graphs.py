@@ -38,6 +38,9 @@ def formats_of(config: AcceleratorConfig) -> list[WeightFormat]:
         if config.int4:
             reach = config.rows << sparse
             found += [WeightFormat(sparse, 4, group) for group in (0, reach, 3 * reach)]
+    if config.scales:
+        groups = (config.rows, 3 * config.rows)
+        found += [WeightFormat(False, 4, group, 8, True, config.rows) for group in groups]
     return found
 
 

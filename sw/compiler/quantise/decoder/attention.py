@@ -134,16 +134,26 @@ class _Attention:
         out = state.add_tensor(name, 16, of_feature, np.zeros(len(order)))
         place, x = part.linear.place, part.linear.x
         if part.norm is None:
-            integers, first = rounded_linear(state, part.linear, of_feature, order=order)
+            rounded = rounded_linear(state, part.linear, of_feature, order=order)
             state.emit(
-                QuantLinear(x, integers, first, second=second, out8=out, place=place, angles=angles)
+                QuantLinear(
+                    x,
+                    rounded.weight,
+                    rounded.first,
+                    second=second,
+                    out8=out,
+                    place=place,
+                    angles=angles,
+                    **rounded.stored,
+                )
             )
             return out
         sums_unit = self.sums_unit(part, part.norm)
         of_sums = np.repeat(sums_unit, self.dim)
-        integers, first = rounded_linear(state, part.linear, of_sums, order=order)
+        rounded = rounded_linear(state, part.linear, of_sums, order=order)
         sums = state.add_tensor(f"{name}.sums", 16, of_sums, np.zeros(len(order)))
-        state.emit(QuantLinear(x, integers, first, out16=sums, place=place))
+        weight, first = rounded.weight, rounded.first
+        state.emit(QuantLinear(x, weight, first, out16=sums, place=place, **rounded.stored))
         epsilon = part.norm.epsilon * self.dim**2 / sums_unit**2
         state.emit(
             QuantHeadNorm(
@@ -173,17 +183,23 @@ class _Attention:
         return make_affine(gain * 2.0**-NORM_FRACTION_BITS / unit, bias / unit, norm.place)
 
     def values(self) -> str:
-        """v: 8 bits, a unit and a centre for each feature."""
+        """v: 8 bits, a unit and a centre for each feature; one unit for those that meet the same
+        scale of a linear behind."""
         state, op = self.state, self.op
         v = state.seen_value(op.v)
         before = state.prefix_value(op.v)
         centre = before[0] if len(before) else v.mean(axis=0)
         half = np.abs(v - centre).max(axis=0) * state.options.value_margin
+        shared = state.weight_format(op.name).group or 1
         linear = self.stage.v
         unit = np.maximum(half.astype(np.float64) / LEVELS, finest_units(state, linear))
-        integers, first = rounded_linear(state, linear, unit, centre)
+        unit = np.repeat(unit.reshape(-1, shared).max(axis=1), shared)
+        rounded = rounded_linear(state, linear, unit, centre)
+        weight, first = rounded.weight, rounded.first
         out = state.add_tensor(f"{op.name}.v", 8, unit, centre.astype(np.float64))
-        state.emit(QuantLinear(linear.x, integers, first, out8=out, place=linear.place))
+        state.emit(
+            QuantLinear(linear.x, weight, first, out8=out, place=linear.place, **rounded.stored)
+        )
         return out
 
     def quantise(self) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hw.sparse.formats import DENSE, WeightFormat
+from sw.compiler.errors import CompileError
+
 __all__ = ["DecoderOptions"]
 
 
@@ -23,6 +26,8 @@ class DecoderOptions:
     gptq: round weights one input after another, correcting the others (GPTQ).
     damping: GPTQ's addition to the diagonal, as a fraction of its mean.
     bias_correction: match the mean of every linear's result on the calibration data.
+    weights: format of the linears but the head: INT8, or scaled INT4. Linears behind attentions
+        whose heads are no whole tiles keep INT8.
     """
 
     lead: int = 1
@@ -35,3 +40,11 @@ class DecoderOptions:
     gptq: bool = True
     damping: float = 0.01
     bias_correction: bool = True
+    weights: WeightFormat = DENSE
+
+    def __post_init__(self) -> None:
+        if self.weights != DENSE and not self.weights.scaled:
+            raise CompileError(
+                f"weights {self.weights.name!r}: linears of decoders are int8, or scaled INT4 as "
+                "q4/32"
+            )

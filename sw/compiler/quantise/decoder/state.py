@@ -8,15 +8,17 @@ float values only.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from hw.sparse.formats import DENSE, WeightFormat
 from sw.compiler.errors import CompileError
 from sw.compiler.graph.decoder import Pass, new_state
 from sw.compiler.graph.float_executor import run_float_op
 from sw.compiler.graph.operations import (
     DecoderState,
+    FloatAttention,
     FloatGraph,
     QuantCachedAttention,
     QuantGraph,
@@ -181,6 +183,21 @@ class State:
         return self.add_tensor(
             name, 16, np.broadcast_to(unit, shape), np.broadcast_to(centre, shape)
         )
+
+    # --- formats ----------------------------------------------------------------------------------
+
+    def weight_format(self, operand: str) -> WeightFormat:
+        """Format of the linears that read a value.
+
+        In an attention's result the words of heads take turns: features share scales in a word
+        only, and not even there if heads are no whole tiles.
+        """
+        format, op = self.options.weights, self._by_name[operand]
+        if not (format.scaled and isinstance(op, FloatAttention)):
+            return format
+        dim = self.float_value(operand).shape[1] // op.heads
+        whole = dim % format.tile == 0 and format.group % format.tile == 0
+        return replace(format, group=format.tile) if whole else DENSE
 
     def reach(self, name: str) -> float:
         """Largest magnitude of a value, but for the rarest rows."""

@@ -29,7 +29,7 @@ SHAPES = int(os.environ.get("WEFT_TEST_DECODERS", "60"))
 CONFIGS = {
     "4x4": PRESETS["tiny"],
     "16x16": PRESETS["base"],
-    "8x16": dataclasses.replace(PRESETS["ulx3s"], name="8x16", decoder=True),
+    "8x16": dataclasses.replace(PRESETS["ulx3s"], name="8x16", scales=True, decoder=True),
     "16x8": AcceleratorConfig(name="16x8", columns=8, lanes=4, bus_bytes=8, decoder=True),
 }
 PASSES = (1, 3, 8, 20)
@@ -96,8 +96,8 @@ def test_random_decoders(part: int) -> None:
     """Every byte that a pass selects, to the end of the context, in passes of any sizes."""
     for seed in range(SEED + part, SEED + SHAPES, 4):
         rng = np.random.default_rng(seed)
-        shape = random_shape(rng)
         config = CONFIGS[str(rng.choice(list(CONFIGS)))]
+        shape = random_shape(rng, rows=config.rows if config.scales else 0)
         graph = decoder(shape, seed)
         program = lower_decoder(graph, config, PASSES)
         machine, state = Machine(program), new_state(graph)
@@ -285,7 +285,7 @@ def test_every_command_is_legal() -> None:
     program = lower_decoder(decoder(SHAPE), "tiny", (1, 32))
     for entry in program.entries.values():
         kinds = {decode(word.tobytes()).opcode for word in words(program, entry.tokens)}
-        assert kinds == set(COMMANDS) - {Opcode.SPARSE_GEMM, Opcode.BARRIER}
+        assert kinds == set(COMMANDS) - {Opcode.SPARSE_GEMM, Opcode.SCALED_GEMM, Opcode.BARRIER}
 
 
 def test_tokens_that_are_not_there_are_refused() -> None:

@@ -50,9 +50,11 @@ def outputs(graph: QuantGraph, config: AcceleratorConfig) -> list[np.ndarray]:
 def test_same_bytes_as_dense(config, format, shape):
     graph = gemm(*shape, format=format)
     (found,) = outputs(graph, config)
+    assert len(np.unique(found)) > 3
+    if format.scaled:  # no INT8 weights are worth as much
+        return
     (dense,) = outputs(changed(graph, format=DENSE, multipliers=None), config)
     np.testing.assert_array_equal(found, dense)
-    assert len(np.unique(found)) > 3
 
 
 @pytest.mark.parametrize(("config", "format"), CASES)
@@ -61,7 +63,8 @@ def test_commands_have_the_format(config, format):
     gemms = [command for command in commands_of(program) if command.opcode in MATRIX_OPCODES]
     assert gemms
     for command in gemms:
-        assert command.opcode == (Opcode.SPARSE_GEMM if format.sparse else Opcode.GEMM)
+        kind = "SPARSE_" if format.sparse else "SCALED_" if format.scaled else ""
+        assert command.opcode == Opcode[f"{kind}GEMM"]
         assert command["w_int4"] == (format.bits == 4)
         assert command["w_group"] == format.group // (config.rows << format.sparse)
         if format.sparse:
