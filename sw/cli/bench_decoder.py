@@ -13,11 +13,19 @@ from hw.isa import SELECTED
 from sw.bench.decoders import DecoderShape, decoder
 from sw.bench.measure import STALLS, Step
 from sw.bench.measure_decoder import measure_pass, measure_sequence
-from sw.cli.common import OUTPUT_FILE, config_option, memory_options, steps, write_json
+from sw.cli.common import (
+    OUTPUT_FILE,
+    bits_option,
+    config_option,
+    memory_options,
+    steps,
+    write_json,
+)
 from sw.cli.screen import show
 from sw.compiler.errors import CompileError, InputError
 from sw.compiler.lower.decoder import lower_decoder
 from sw.compiler.program.decoder_program import DecoderProgram
+from sw.compiler.quantise.decoder.options import decoder_weights
 
 __all__ = ["decode", "prefill", "smollm2"]
 
@@ -31,6 +39,7 @@ def _shape_options(command: Callable) -> Callable:
         "layers": (2, "Layers."),
         "vocab": (4096, "Tokens of the vocabulary."),
     }
+    command = bits_option(command)
     command = click.option("--head-norms", is_flag=True, help="Norms of each head of q and k.")(
         command
     )
@@ -106,6 +115,7 @@ def _named(sizes: dict[str, Any]) -> str:
 
 
 def _random(config: str, tokens: int, context: int, **sizes: Any) -> DecoderProgram:
+    machine = get_config(config)
     dim, rest = sizes["dim"], sizes["hidden"] % sizes["heads"]
     if (dim is None and rest) or sizes["heads"] % sizes["kv_heads"]:
         raise CompileError("--heads must divide --hidden, --kv-heads must divide --heads")
@@ -119,8 +129,9 @@ def _random(config: str, tokens: int, context: int, **sizes: Any) -> DecoderProg
         context=context,
         dim=dim or 0,
         head_norms=sizes["head_norms"],
+        weights=decoder_weights(int(sizes["bits"]), machine),
     )
-    return lower_decoder(decoder(shape), get_config(config), (tokens,))
+    return lower_decoder(decoder(shape), machine, (tokens,))
 
 
 @click.command()
@@ -164,14 +175,16 @@ def prefill(seq: int, config: str, json_file: str | None, **options: Any) -> Non
     )
 
 
-def _sequence(config: str, prompt: str, tokens: int, json_file: str | None, **options: Any) -> None:
+def _sequence(
+    config: str, prompt: str, tokens: int, bits: int, json_file: str | None, **options: Any
+) -> None:
     """A prompt and what follows it, each pass on golden and on the RTL."""
     from sw.models.generator import Generator
 
     if not prompt.strip():
         raise InputError("the prompt is empty")
     with steps() as step:
-        generator = Generator(config, step=step)
+        generator = Generator(config, step=step, bits=bits)
         ids = generator.model.tokens(prompt)
         if len(ids) + tokens > generator.context:  # before anything takes minutes
             raise InputError(
@@ -202,7 +215,7 @@ def _sequence(config: str, prompt: str, tokens: int, json_file: str | None, **op
         raise SystemExit(2)
 
 
-SIZES = ("hidden", "heads", "kv_heads", "ffn", "layers", "vocab", "dim", "head_norms")
+SIZES = ("hidden", "heads", "kv_heads", "ffn", "layers", "vocab", "dim", "head_norms", "bits")
 
 
 @click.command()
@@ -212,12 +225,14 @@ SIZES = ("hidden", "heads", "kv_heads", "ffn", "layers", "vocab", "dim", "head_n
 )
 @click.option("--prompt", help="Read this instead, and decode --tokens tokens: every pass.")
 @click.option("--tokens", default=4, type=click.IntRange(min=1), show_default=True)
+@bits_option
 @_measuring
 def smollm2(
     context: int,
     rows: int,
     prompt: str | None,
     tokens: int,
+    bits: str,
     config: str,
     json_file: str | None,
     **options: Any,
@@ -227,13 +242,14 @@ def smollm2(
 
     if prompt is not None:
         options.pop("trace")
-        _sequence(config, prompt, tokens, json_file, **options)
+        _sequence(config, prompt, tokens, int(bits), json_file, **options)
         return
 
-    title = f"SmolLM2-135M-Instruct, {rows} at {context}"
+    stored = f", {bits} bits" if bits != "8" else ""
+    title = f"SmolLM2-135M-Instruct, {rows} at {context}{stored}"
     _measure(
         title,
-        lambda step: Generator(config, step=step).program(passes=(rows,)),
+        lambda step: Generator(config, step=step, bits=int(bits)).program(passes=(rows,)),
         rows,
         context,
         json_file,

@@ -24,6 +24,7 @@ from sw.compiler.errors import CompileError, InputError, first_line
 __all__ = [
     "OUTPUT_FILE",
     "POSITIVE_NUMBER",
+    "bits_option",
     "config_option",
     "device_option",
     "device_options",
@@ -88,6 +89,16 @@ device_option = click.option(
 
 weights_option = click.option(
     "--weights", help="Other weights for all-MiniLM-L6-v2 (.safetensors), as from `weft recover`."
+)
+
+
+bits_option = click.option(
+    "--bits",
+    type=click.Choice(["8", "4"]),
+    default="8",
+    show_default=True,
+    help="Of the linears' weights. 4: with a scale and an offset for each output and 32 inputs, as "
+    "Q4_1 and Q4_0 files have them.",
 )
 
 

@@ -14,6 +14,7 @@ from hw.isa import SELECTED
 from sw.bench.measure import STALLS
 from sw.cli.common import (
     OUTPUT_FILE,
+    bits_option,
     config_option,
     device_option,
     device_options,
@@ -59,6 +60,7 @@ def _options(command):
             help="Tokens to choose from.",
         ),
         click.option("--seed", type=int, help="Of the choice."),
+        bits_option,
         memory_options,
         config_option,
         device_option,
@@ -68,10 +70,11 @@ def _options(command):
 
 
 def _generator(
-    model: str | None, config: str, context: int | None, step: Callable[..., Any]
+    model: str | None, config: str, context: int | None, bits: str, step: Callable[..., Any]
 ) -> Generator:
     """The generator of a checkpoint, or of SmolLM2."""
-    return Generator(config, context, step, LanguageModel(model) if model is not None else None)
+    given = LanguageModel(model) if model is not None else None
+    return Generator(config, context, step, given, int(bits))
 
 
 class _Stream:
@@ -146,6 +149,7 @@ def generate(
     temperature: float,
     top_k: int,
     seed: int | None,
+    bits: str,
     device: str,
     config: str,
     memory_latency: int,
@@ -158,7 +162,7 @@ def generate(
     sampler = Sampler(temperature, top_k, seed)
     with steps() as step:
         options = device_options(device, memory_latency, memory_width, step)
-        generator = _generator(model, config, context, step)
+        generator = _generator(model, config, context, bits, step)
         ids = generator.model.prompt([{"role": "user", "content": prompt}])
         generator.check_room(len(ids), generator.context)  # before anything takes minutes
         opened = generator.open(device, **options)
@@ -206,6 +210,7 @@ def chat(
     temperature: float,
     top_k: int,
     seed: int | None,
+    bits: str,
     device: str,
     config: str,
     memory_latency: int,
@@ -216,7 +221,7 @@ def chat(
     sampler = Sampler(temperature, top_k, seed)
     with steps() as step:
         options = device_options(device, memory_latency, memory_width, step)
-        generator = _generator(model, config, context, step)
+        generator = _generator(model, config, context, bits, step)
         if not generator.model.chats:
             raise InputError(f"{generator.model.name} has no chat template: use weft generate")
         opened = generator.open(device, **options)  # before anything takes minutes

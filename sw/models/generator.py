@@ -19,7 +19,8 @@ from sw.compiler.graph.graph_file import GRAPH_VERSION, graph_bytes, load_graph
 from sw.compiler.graph.operations import FloatGraph, QuantGraph
 from sw.compiler.lower.decoder import PASSES, lower_decoder
 from sw.compiler.program.decoder_program import DecoderProgram
-from sw.compiler.quantise.decoder import Unfinished, quantise_decoder
+from sw.compiler.quantise.decoder import DecoderOptions, Unfinished, quantise_decoder
+from sw.compiler.quantise.decoder.options import decoder_weights
 from sw.compiler.quantise.decoder.plan import plan_decoder
 from sw.driver import Device, open_device
 from sw.driver.decoder import Prediction, Session
@@ -72,7 +73,8 @@ class Generator:
     ----------
     config: preset name or configuration. context: positions of a sequence; None: 2048, or as many
     as the model has. step: announces long steps (quantising takes minutes the first time). model:
-    None is SmolLM2-135M-Instruct.
+    None is SmolLM2-135M-Instruct. bits: of the linears' weights, 8 or 4 (scaled, see
+    `hw/sparse/formats.py`); those of the head have 8.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Generator:
         context: int | None = None,
         step: Step = _silent,
         model: LanguageModel | None = None,
+        bits: int = 8,
     ):
         self.config, self._step = get_config(config), step
         if not self.config.decoder:
@@ -89,7 +92,9 @@ class Generator:
             )
         self.model = model or smollm2.load()
         self.context = self.model.context(context)
-        self._name = f"decoder-{self.model.checkpoint.digest[:16]}-{self.context}"
+        self._options = DecoderOptions(weights=decoder_weights(bits, self.config))
+        stored = "" if bits == 8 else f"-q{bits}-{self.config.rows}"
+        self._name = f"decoder-{self.model.checkpoint.digest[:16]}-{self.context}{stored}"
         self._exact: FloatGraph | None = None
         self._graph: QuantGraph | None = None
 
@@ -134,6 +139,7 @@ class Generator:
             [ids[: self.context] for ids in self.model.calibration],
             context=self.context,
             prefix=self.model.prefix,
+            options=self._options,
             progress=lambda _text, part: update(part, 1.0),
             unfinished=self._unfinished,
         )

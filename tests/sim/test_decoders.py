@@ -32,6 +32,8 @@ CONFIGS = {
         param_words=128,
         row_slots=64,
         queue_depth=2,
+        int4=True,
+        scales=True,
         decoder=True,
     ),
     "16x16": PRESETS["base"],
@@ -48,7 +50,7 @@ def test_passes(name: str) -> None:
         with open_pair(config, **MEMORY[memory]) as pair:
             for seed in range(first + half, first + count, 2):
                 rng = np.random.default_rng(seed)
-                shape = random_shape(rng, largest=16)
+                shape = random_shape(rng, largest=16, rows=config.rows)
                 program = lower_decoder(decoder(shape, seed), config, PASSES)
                 sessions = [device.load_decoder(program).session() for device in pair.devices]
                 for _ in range(2):

@@ -238,7 +238,8 @@ def work_of(graph: QuantGraph) -> Work:
     for op in graph.ops:
         if isinstance(op, QuantLinear | QuantGated):
             size = op.weight.size if isinstance(op, QuantLinear) else op.gate.size + op.up.size
-            weights, products = weights + size, products + 2 * size
+            weights += round(size * op.format.bits_per_weight / 8)
+            products += 2 * size
         elif isinstance(op, QuantCachedAttention):
             dim = graph.tensors[op.q].features // op.heads
             cached += 3 * op.kv_heads * dim

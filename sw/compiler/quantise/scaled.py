@@ -22,6 +22,7 @@ __all__ = ["ScaledWeights", "round_scaled", "scaled_levels", "step_of"]
 LEVELS = 15
 LOWEST, HIGHEST = -8, 7
 LARGEST_SCALE, LARGEST_OFFSET = 255, 127
+TINY = 1e-30
 NOISE = 1e-4
 """Of a level's distance: float32 weights are nearer than that to the levels that made them."""
 
@@ -55,15 +56,18 @@ def _groups(weight: np.ndarray, size: int) -> np.ndarray:
 def scaled_levels(weight: np.ndarray, size: int) -> Levels:
     """Levels of `weight` [N, K] in groups of `size`: those that the weights have, if there are any.
 
-    The distance of levels is a fraction of the least one of two weights; of others, a 15th of the
-    reach.
+    The distance of such levels is a fraction of the least one of two weights, and as small as 16
+    levels allow. Of other weights, it is a 15th of the reach. A group of one value has an offset
+    of 0.
     """
     groups = np.sort(_groups(weight.astype(np.float64), size), axis=2)
     low, reach = groups[..., 0], groups[..., -1] - groups[..., 0]
     apart = np.diff(groups, axis=2)
     apart[apart < reach[..., None] * NOISE] = np.inf
-    least = np.where(reach > 0, apart.min(axis=2), 1.0)
-    unit, found = np.where(reach > 0, reach / LEVELS, 1.0), reach == 0
+    one = reach == 0
+    of_one = np.maximum(np.abs(low), TINY) / np.where(low < 0, -LOWEST, HIGHEST)
+    least = np.where(one, TINY, apart.min(axis=2))
+    unit, found = np.where(one, of_one, reach / LEVELS), one
     for parts in range(1, LEVELS + 1):
         tried = np.where(found, unit, least / parts)
         steps = np.rint(reach / tried)
@@ -71,7 +75,9 @@ def scaled_levels(weight: np.ndarray, size: int) -> Levels:
         place = (groups - low[..., None]) / tried[..., None]
         off = np.abs(place - np.rint(place)).max(axis=2)
         hits = ~found & (steps <= LEVELS) & (off < LEVELS * NOISE)
-        unit, found = np.where(hits, tried, unit), found | hits
+        finer = tried / np.maximum(LEVELS // np.maximum(steps, 1), 1)
+        unit, found = np.where(hits, finer, unit), found | hits
+    low = np.where(one & (low > 0), low - LEVELS * unit, low)
     return Levels(unit, low, found.all(axis=1))
 
 
@@ -79,7 +85,7 @@ def step_of(levels: Levels) -> np.ndarray:
     """The least step with which scales and offsets have 8 bits, [N]."""
     offset = np.abs(levels.low + -LOWEST * levels.unit)
     needed = np.maximum(levels.unit / LARGEST_SCALE, offset / (OFFSET_UNIT * LARGEST_OFFSET))
-    return np.maximum(needed.max(axis=1), 1e-30)
+    return np.maximum(needed.max(axis=1), TINY)
 
 
 def round_scaled(
@@ -98,9 +104,10 @@ def round_scaled(
     groups = _groups(weight / steps[:, None], format.group)
     values = np.rint((groups - levels.low[..., None] / steps[:, None, None]) / unit[..., None])
     values = np.clip(values + LOWEST, LOWEST, HIGHEST)
-    # The offset takes up what rounding the scale does to the group's mean.
-    rest = (groups - scale[..., None] * values).mean(axis=2) / OFFSET_UNIT
-    offset = np.clip(np.rint(rest), -LARGEST_OFFSET - 1, LARGEST_OFFSET)
+    # The offset takes up what rounding the scale does to the middle of the group.
+    rest = groups - scale[..., None] * values
+    middle = (rest.max(axis=2) + rest.min(axis=2)) / 2
+    offset = np.clip(np.rint(middle / OFFSET_UNIT), -LARGEST_OFFSET - 1, LARGEST_OFFSET)
     values = values.reshape(len(weight), -1)[:, :inputs]
     multipliers = np.stack([scale, offset], axis=2).astype(np.int64)
     inexact = np.flatnonzero(~levels.exact)

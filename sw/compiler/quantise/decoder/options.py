@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hw.config import AcceleratorConfig
 from hw.sparse.formats import DENSE, WeightFormat
 from sw.compiler.errors import CompileError
 
-__all__ = ["DecoderOptions"]
+__all__ = ["DecoderOptions", "decoder_weights"]
+
+GROUP = 32
+"""Inputs that share a scale and an offset, as in GGUF's Q4_0 and Q4_1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,3 +52,20 @@ class DecoderOptions:
                 f"weights {self.weights.name!r}: linears of decoders are int8, or scaled INT4 as "
                 "q4/32"
             )
+
+
+def decoder_weights(bits: int, config: AcceleratorConfig) -> WeightFormat:
+    """Format of 8-bit or 4-bit weights of a decoder's linears on this machine.
+
+    Raises `CompileError`.
+    """
+    if bits == 8:
+        return DENSE
+    if bits != 4:
+        raise CompileError(f"weights of {bits} bits: linears of language models have 8 or 4")
+    if not config.scales:
+        raise CompileError(
+            f"configuration {config.name!r} has no 4-bit weights with scales and offsets: it needs "
+            "scales=True"
+        )
+    return WeightFormat(bits=4, group=GROUP, scaled=True, tile=config.rows)
