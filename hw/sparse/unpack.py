@@ -112,9 +112,9 @@ class WeightUnpacker(wiring.Component):
         m.submodules.entries = entries = CountedFifo(layout.size, self.depth)
         room = Signal()
         # As it was a cycle ago: then three may have come, and one does now.
-        scales = CountedFifo(group_scales(c).size, self.scales_depth)
+        scales = CountedFifo(group_scales(c).size, self.scales_depth) if c.scales else None
         has_room = entries.level < self.depth - 3
-        if c.scales:
+        if scales is not None:
             m.submodules.scales = scales
             has_room &= scales.level < self.scales_depth - 3
         m.d.sync += room.eq(has_room)
@@ -161,7 +161,7 @@ class WeightUnpacker(wiring.Component):
                 self._multiply(m, i, near[i // GROUP], entry, byte[i])
             if c.sparse:
                 self._index(m, i, near[i // GROUP], entry, byte[i])
-        if c.scales:
+        if scales is not None:
             self._scales(m, scales, byte, near, values & tag.first & tag.scaled)
         made = register(m, entry, "made")
         m.d.sync += entries.w_en.eq(values)
