@@ -9,7 +9,7 @@ import numpy as np
 from rich.table import Table
 
 from sw.cli.accuracy_of_text import language_model
-from sw.cli.common import OUTPUT_FILE, steps, weights_option, write_json
+from sw.cli.common import OUTPUT_FILE, bits_option, steps, weights_option, write_json
 from sw.cli.screen import console, show
 from sw.compiler.errors import CompileError, InputError
 
@@ -28,10 +28,16 @@ __all__ = ["accuracy"]
     help="Also measure ONNX Runtime's dynamic INT8, as it is best on this processor.",
 )
 @weights_option
+@bits_option
 @click.option("--file", "text_file", help="smollm2: a text to measure on, in place of its own.")
 @click.option("--json", "json_file", type=OUTPUT_FILE, help="Write the figures to this file.")
 def accuracy(
-    model: str, onnx: bool, weights: str | None, text_file: str | None, json_file: str | None
+    model: str,
+    onnx: bool,
+    weights: str | None,
+    bits: str,
+    text_file: str | None,
+    json_file: str | None,
 ) -> None:
     """Measure how close MODEL in integers comes to float32.
 
@@ -40,10 +46,12 @@ def accuracy(
     that golden model and RTL give, bit for bit.
     """
     if model == "smollm2":
-        language_model(text_file, json_file)
+        language_model(text_file, json_file, int(bits))
         return
     if text_file is not None:
         raise InputError("--file is for smollm2")
+    if bits != "8":
+        raise InputError("--bits is for smollm2")
     from sw.bench import onnx_peer
     from sw.bench.accuracy import KINDS, Accuracy, compare, integer_embeddings
     from sw.models import minilm

@@ -42,8 +42,11 @@ def _arithmetics(module: Any, graph: Any) -> dict[str, Arithmetic]:
     }
 
 
-def language_model(text_file: str | None, json_file: str | None) -> None:
-    """Show and write KL, agreement and perplexities, on a file's text or the model's own kinds."""
+def language_model(text_file: str | None, json_file: str | None, bits: int) -> None:
+    """Show and write KL, agreement and perplexities, on a file's text or the model's own kinds.
+
+    bits: of the weights in integers.
+    """
     from sw.bench.perplexity import INTEGERS, compare
     from sw.models import smollm2
     from sw.models.generator import Generator
@@ -57,7 +60,7 @@ def language_model(text_file: str | None, json_file: str | None) -> None:
         kinds = {kind: smollm2.evaluation(kind) for kind in ("prose", "code")}
     found = []
     with steps() as step:
-        graph = Generator(step=step).graph  # what weft generate runs
+        graph = Generator(step=step, bits=bits).graph  # what weft generate runs
         module = smollm2.load().checkpoint.module
         arithmetics, first = _arithmetics(module, graph), len(smollm2.load().prefix)
         for kind, sequences in kinds.items():

@@ -44,11 +44,12 @@ def board_config(board: Board, name: str | None, left_out: tuple[str, ...]) -> A
 
 
 def leave_out(config: AcceleratorConfig, options: tuple[str, ...]) -> AcceleratorConfig:
-    """A configuration without some options."""
+    """A configuration without some options, and what needs them."""
     if not options:
         return config
     name = f"{config.name} without {' and '.join(options)}"
-    return dataclasses.replace(config, name=name, **dict.fromkeys(options, False))
+    gone = {*options, "scales"} if "int4" in options else {*options}
+    return dataclasses.replace(config, name=name, **dict.fromkeys(gone, False))
 
 
 def timing_lines(result: Result) -> list[str]:
