@@ -59,10 +59,13 @@ ROWS = (
     DecoderRow(WHOLE, "bandwidth_share", 0.97),
     DecoderRow(f"{WHOLE} --rows 4", against=WHOLE, most=1.03),
     DecoderRow(f"{WHOLE} --rows 8", against=WHOLE, most=1.10),
+    DecoderRow(f"{WHOLE} --bits 4", "bandwidth_share", 0.95, against=WHOLE),
+    DecoderRow(f"{WHOLE} --bits 4 --rows 4", against=WHOLE),
     DecoderRow("decode --context 2048", "bandwidth_share", 0.965),
     DecoderRow("decode --context 512"),
     DecoderRow("decode --context 512 --rows 4", against="decode --context 512"),
     DecoderRow("decode --context 512 --rows 8", against="decode --context 512"),
+    DecoderRow("decode --context 512 --bits 4", "bandwidth_share", 0.95, "decode --context 512"),
     DecoderRow("prefill --seq 128 --reading", "array_share", 0.98),
     DecoderRow("prefill --seq 128"),
 )
