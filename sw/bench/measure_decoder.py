@@ -86,7 +86,7 @@ def measure_pass(
             places = [entry.places[index] for index in entry.command_place]
             write_chrome_trace(trace, rtl.events(), entry.commands, places)
     config, cycles = program.config, int(counters["cycles"])
-    needed = program.work.bytes_of(entry, position, reading)
+    needed = program.needed_bytes(entry.tokens, position, reading)
     products = program.work.products_of(entry, position, reading)
     traffic = counters["dram_read_bytes"] + counters["dram_write_bytes"]
     return {
@@ -154,7 +154,7 @@ def measure_sequence(
             for session in sessions:
                 session.position += size
             cycles = int(rtl.raw_counters()["cycles"])
-            needed = program.work.bytes_of(program.entries[size], position, reading)
+            needed = program.needed_bytes(size, position, reading)
             same = np.array_equal(_written(golden, program), _written(rtl, program))
             best = [-1 if prediction is None else prediction.best for prediction in found]
             yield {

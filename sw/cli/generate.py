@@ -60,6 +60,13 @@ def _options(command):
             help="Tokens to choose from.",
         ),
         click.option("--seed", type=int, help="Of the choice."),
+        click.option(
+            "--window",
+            default=0,
+            type=click.IntRange(min=0),
+            help="Keys and values that stay, besides the first 4: the cache does not fill, and texts "
+            "go on to --context.  [default: all]",
+        ),
         bits_option,
         memory_options,
         config_option,
@@ -70,11 +77,16 @@ def _options(command):
 
 
 def _generator(
-    model: str | None, config: str, context: int | None, bits: str, step: Callable[..., Any]
+    model: str | None,
+    config: str,
+    context: int | None,
+    bits: str,
+    window: int,
+    step: Callable[..., Any],
 ) -> Generator:
     """The generator of a checkpoint, or of SmolLM2."""
     given = LanguageModel(model) if model is not None else None
-    return Generator(config, context, step, given, int(bits))
+    return Generator(config, context, step, given, int(bits), window)
 
 
 class _Stream:
@@ -150,6 +162,7 @@ def generate(
     top_k: int,
     seed: int | None,
     bits: str,
+    window: int,
     device: str,
     config: str,
     memory_latency: int,
@@ -162,7 +175,7 @@ def generate(
     sampler = Sampler(temperature, top_k, seed)
     with steps() as step:
         options = device_options(device, memory_latency, memory_width, step)
-        generator = _generator(model, config, context, bits, step)
+        generator = _generator(model, config, context, bits, window, step)
         ids = generator.model.prompt([{"role": "user", "content": prompt}])
         generator.check_room(len(ids), generator.context)  # before anything takes minutes
         opened = generator.open(device, **options)
@@ -211,6 +224,7 @@ def chat(
     top_k: int,
     seed: int | None,
     bits: str,
+    window: int,
     device: str,
     config: str,
     memory_latency: int,
@@ -221,7 +235,7 @@ def chat(
     sampler = Sampler(temperature, top_k, seed)
     with steps() as step:
         options = device_options(device, memory_latency, memory_width, step)
-        generator = _generator(model, config, context, bits, step)
+        generator = _generator(model, config, context, bits, window, step)
         if not generator.model.chats:
             raise InputError(f"{generator.model.name} has no chat template: use weft generate")
         opened = generator.open(device, **options)  # before anything takes minutes

@@ -239,7 +239,7 @@ def _passes(program: DecoderProgram) -> Table:
     for entry in program.entries.values():
         positions = _positions(program, entry)
         cycles = [entry.estimated_cycles(position) for position in positions]
-        moved = program.work.bytes_of(entry, positions[-1]) / config.memory_rate
+        moved = program.needed_bytes(entry.tokens, positions[-1]) / config.memory_rate
         products = program.work.products_of(entry, positions[-1]) / (config.rows * config.columns)
         table.add_row(
             f"{entry.tokens}",

@@ -161,7 +161,7 @@ class LoadedDecoder:
         except KeyboardInterrupt:
             device.reset()
             raise
-        needed = program.work.bytes_of(entry, position, reading)
+        needed = program.needed_bytes(entry.tokens, position, reading)
         self.counters.update({"passes": 1, "tokens": entry.tokens, "needed_bytes": needed})
         if device.has_cycles:
             self.counters.update(device.raw_counters())
@@ -172,7 +172,7 @@ class LoadedDecoder:
         valid = (selection.indices >= 0) & (selection.indices < len(program.order))
         found = np.where(valid, program.order[np.where(valid, selection.indices, 0)], -1)
         prediction = Prediction(found, selection.log_probabilities())
-        if entry.by_token:
+        if entry.by_token and position + len(ids) < program.state.slots:
             self._ready = session, position + len(ids), prediction.best
         return prediction
 
@@ -241,6 +241,12 @@ class Session:
                 f"a session of {self.position} tokens, {first} of them its prefix, cannot go back "
                 f"to {position}"
             )
+        state = self.model.program.state
+        if self.position > state.slots and position > state.sink:
+            raise SessionError(
+                f"a session of {self.position} tokens with room for {state.slots} keys cannot go "
+                f"back to {position}: what stood there is gone"
+            )
         self.position = position
 
     def reset(self) -> None:
@@ -273,11 +279,12 @@ class Session:
         self.slot = None
 
     def sizes(self, tokens: int) -> list[int]:
-        """Passes for so many tokens, the largest first."""
-        result = []
+        """Passes for so many tokens, the largest first; behind a window of one token each."""
+        result, room = [], max(self.model.program.state.slots - self.position, 0)
         for size in sorted(self.model.program.entries, reverse=True):
-            count, tokens = divmod(tokens, size)
+            count = tokens if size == 1 else min(tokens, room) // size
             result += count * [size]
+            tokens, room = tokens - count * size, room - count * size
         return result
 
     def _check_open(self) -> None:

@@ -15,6 +15,7 @@ from hw.isa import SELECTED
 from sim.cache import find, kept, source_digest
 from sw.compiler.capture.decoder import capture_decoder
 from sw.compiler.errors import CompileError, InputError
+from sw.compiler.graph.decoder import check_window, with_window
 from sw.compiler.graph.graph_file import GRAPH_VERSION, graph_bytes, load_graph
 from sw.compiler.graph.operations import FloatGraph, QuantGraph
 from sw.compiler.lower.decoder import PASSES, lower_decoder
@@ -27,7 +28,11 @@ from sw.driver.decoder import Prediction, Session
 from sw.models import smollm2
 from sw.models.language_model import LanguageModel
 
-__all__ = ["Generator", "Sampler"]
+__all__ = ["SINK", "Generator", "Sampler"]
+
+SINK = 4
+"""First positions whose keys stay when a window moves on; attention falls back on them (Xiao et al.,
+arXiv 2309.17453)."""
 
 Step = Callable[[str], Callable[[float, float], None]]
 """`step(text)` announces a long step and returns `update(done, total)`."""
@@ -74,7 +79,8 @@ class Generator:
     config: preset name or configuration. context: positions of a sequence; None: 2048, or as many
     as the model has. step: announces long steps (quantising takes minutes the first time). model:
     None is SmolLM2-135M-Instruct. bits: of the linears' weights, 8 or 4 (scaled, see
-    `hw/sparse/formats.py`); those of the head have 8.
+    `hw/sparse/formats.py`); those of the head have 8. window: keys that stay in a cache besides
+    the first `SINK`; 0: all.
     """
 
     def __init__(
@@ -84,6 +90,7 @@ class Generator:
         step: Step = _silent,
         model: LanguageModel | None = None,
         bits: int = 8,
+        window: int = 0,
     ):
         self.config, self._step = get_config(config), step
         if not self.config.decoder:
@@ -95,6 +102,8 @@ class Generator:
         self._options = DecoderOptions(weights=decoder_weights(bits, self.config))
         stored = "" if bits == 8 else f"-q{bits}-{self.config.rows}"
         self._name = f"decoder-{self.model.checkpoint.digest[:16]}-{self.context}{stored}"
+        self.window = window
+        check_window(self.context, len(self.model.prefix), window, SINK)
         self._exact: FloatGraph | None = None
         self._graph: QuantGraph | None = None
 
@@ -150,10 +159,13 @@ class Generator:
         key = source_digest("hw", "sw/compiler", "sw/models")
         sizes = "-".join(map(str, passes))
         machine = f"{self.config.fingerprint():08x}-{self.config.memory_rate}"
-        name = f"{self._name}-{sizes}-{machine}-{key}.safetensors"
+        stays = f"-w{self.window}" if self.window else ""
+        name = f"{self._name}{stays}-{sizes}-{machine}-{key}.safetensors"
 
         def make(_work: Path) -> bytes:
             graph = self.graph
+            if self.window:
+                graph = with_window(graph, self.window, SINK)
             self._step(f"Compiling the model for {self.config.name}")
             return lower_decoder(graph, self.config, passes).to_bytes()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -28,7 +28,7 @@ from hw.vector.golden import (
     selected,
     to_bytes,
 )
-from sw.compiler.errors import InputError
+from sw.compiler.errors import CompileError, InputError
 from sw.compiler.graph.operations import (
     QuantCachedAttention,
     QuantElementwise,
@@ -50,11 +50,13 @@ __all__ = [
     "Pass",
     "Selection",
     "SequenceState",
+    "check_window",
     "head_blocks",
     "head_order",
     "key_blocks",
     "new_state",
     "run_pass",
+    "with_window",
 ]
 
 VALUE_FRACTION_BITS = 14
@@ -127,8 +129,8 @@ def new_state(graph: QuantGraph) -> SequenceState:
     state = SequenceState(len(decoder.prefix))
     for name, cache in decoder.caches.items():
         features = cache.kv_heads * cache.dim
-        keys = state.keys[name] = np.zeros((decoder.context, features), np.int16)
-        values = state.values[name] = np.zeros((decoder.context, features), np.int8)
+        keys = state.keys[name] = np.zeros((decoder.slots, features), np.int16)
+        values = state.values[name] = np.zeros((decoder.slots, features), np.int8)
         keys[: len(cache.keys)], values[: len(cache.values)] = cache.keys, cache.values
     return state
 
@@ -160,7 +162,7 @@ class Selection:
 
 def _product(x: Int, weight: np.ndarray) -> Int:
     """`x @ weight.T` of 16-bit and 8-bit integers: sums below 2^53 are exact."""
-    return (x.astype(np.float64) @ weight.T.astype(np.float64)).astype(np.int64)
+    return (x.astype(np.float64) @ weight.T.astype(np.float64, copy=False)).astype(np.int64)
 
 
 def _narrow(values: Int, bits: int) -> Int:
@@ -261,16 +263,17 @@ class Pass:
 
     def attention(self, op: QuantCachedAttention) -> None:
         """Online softmax over the key blocks, rows [kv heads, queries of one, tokens]."""
-        tokens, end = len(self.ids), int(self.positions[-1]) + 1
+        tokens, end = len(self.ids), min(int(self.positions[-1]) + 1, self.decoder.slots)
         keys, values = self.state.keys[op.cache], self.state.values[op.cache]
-        keys[self.positions], values[self.positions] = self.values[op.k], self.values[op.v]
+        slots = self.decoder.slots_of(self.positions)
+        keys[slots], values[slots] = self.values[op.k], self.values[op.v]
         shape = (tokens, op.kv_heads, op.heads // op.kv_heads, -1)
         q = self.values[op.q].reshape(shape).transpose(1, 2, 0, 3)
         groups, dim = q.shape[1], q.shape[3]
         shift = np.array(op.score_shift, np.int64).reshape(op.kv_heads, groups, 1)
         octave = largest = total = np.zeros(q.shape[:3], np.int64)
         output = np.zeros(q.shape, np.int64)
-        drop = largest_drop(self.decoder.context)
+        drop = largest_drop(self.decoder.slots)
         for start, size in key_blocks(op, end):
             block = slice(start, min(start + size, end))
 
@@ -342,6 +345,31 @@ class Pass:
             raise TypeError(f"a decoder has no {type(op).__name__}")
 
 
+def with_window(graph: QuantGraph, keep: int, sink: int) -> QuantGraph:
+    """The same decoder with caches that do not fill: of the first `sink` positions and the last
+    `keep` ones. Positions go on, so texts may be as long as the context; behind `sink + keep`
+    passes have one token.
+
+    Raises `CompileError`.
+    """
+    decoder = graph.decoder
+    assert decoder is not None
+    if keep < 1:
+        raise CompileError(f"a window of {keep} keys")
+    check_window(decoder.context, len(decoder.prefix), keep, sink)
+    return replace(graph, decoder=replace(decoder, window=sink + keep, sink=sink))
+
+
+def check_window(context: int, prefix: int, keep: int, sink: int) -> None:
+    """Raises `CompileError` for a window that sequences cannot have; of 0 keys: there is none."""
+    if keep and sink < max(prefix, 1):
+        raise CompileError(f"a sink of {sink} keys: the first {max(prefix, 1)} are needed")
+    if keep and sink + keep > context:
+        raise CompileError(
+            f"a window of {keep} keys behind the first {sink}: the context has {context}"
+        )
+
+
 def check_tokens(
     ids: Sequence[int] | np.ndarray, vocabulary: int, position: int, context: int
 ) -> np.ndarray:
@@ -369,6 +397,8 @@ def run_pass(
     assert graph.decoder is not None
     table = next(op for op in graph.ops if isinstance(op, QuantInput)).tables[0]
     tokens = check_tokens(ids, len(table), state.position, graph.decoder.context)
+    if len(tokens) > 1 and state.position + len(tokens) > graph.decoder.slots:
+        raise InputError(f"a pass of {len(tokens)} tokens does not end inside the window")
     work = Pass(graph, state, tokens)
     for op in graph.ops:
         work.execute(op)

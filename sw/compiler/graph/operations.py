@@ -508,13 +508,26 @@ class DecoderState:
 
     context: positions that a sequence may have. prefix: token numbers at positions 0.. with which
     every sequence begins, never computed on the accelerator. caches: by name. angles: INT16
-    [context, dim] by name, cosine and sine of each pair next to each other.
+    [context, dim] by name, cosine and sine of each pair next to each other. window: 0, or keys that
+    stay in a cache: those of the first `sink` positions and of the last ones (`with_window`).
     """
 
     context: int
     prefix: tuple[int, ...] = ()
     caches: dict[str, Cache] = field(default_factory=dict)
     angles: dict[str, np.ndarray] = field(default_factory=dict)
+    window: int = 0
+    sink: int = 0
+
+    @property
+    def slots(self) -> int:
+        """Keys that a cache holds at most."""
+        return self.window or self.context
+
+    def slots_of(self, positions: np.ndarray) -> np.ndarray:
+        """Where keys of these positions are kept: behind the sink a new one replaces the oldest."""
+        around = self.sink + (positions - self.sink) % max(self.slots - self.sink, 1)
+        return np.where(positions < self.slots, positions, around)
 
 
 @dataclass

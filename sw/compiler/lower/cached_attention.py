@@ -19,7 +19,7 @@ from sw.compiler.lower.shared import Shared
 from sw.compiler.lower.steps import HeadsAttention, Step
 from sw.compiler.lower.streams import Stream, take_turns
 from sw.compiler.lower.tile import plan_cached_attention
-from sw.compiler.program.decoder_program import Register
+from sw.compiler.program.decoder_program import of_caches
 from sw.compiler.stream.layout import Form, align, layout_of
 
 __all__ = ["lower_cached_attention"]
@@ -58,7 +58,8 @@ class _Attention:
         self.positions = self.planes[0].positions
         self.blocks = key_blocks(op, context.graph.decoder.context)
         self.out = context.define(lowered.out8)
-        self.drop = largest_drop(context.graph.decoder.context)
+        self.drop = largest_drop(context.graph.decoder.slots)
+        _, self.register = of_caches(context.graph.decoder)
         size = max(size for _, size in self.blocks)
         self.key_words = align(align(size, c.rows), c.columns)
         self.score_panels = self.key_words // c.columns
@@ -89,10 +90,10 @@ class _Attention:
     def condition(self, job: Job, block: int) -> Mapping[str, int]:
         """Fields that cut the keys behind each row, and drop a block without any."""
         start = self.blocks[block][0]
-        fields = {"limit": 1 - start + job.start, "causal": 1, "register": Register.POSITION}
+        fields = {"limit": 1 - start + job.start, "causal": 1, "register": self.register}
         if job.heads > 1:
             fields["period"] = job.tokens
-        return fields if start == 0 else fields | {"predicate": Register.POSITION}
+        return fields if start == 0 else fields | {"predicate": self.register}
 
     def trim(self, block: int) -> dict[str, int]:
         """The field with which a product leaves out what no row sees of a block."""
@@ -103,7 +104,7 @@ class _Attention:
         start = self.blocks[block][0]
         if start == 0:
             return {}
-        return {"limit": job.start + job.tokens - start, "predicate": Register.POSITION}
+        return {"limit": job.start + job.tokens - start, "predicate": self.register}
 
     def key_of(self, kind: str, job: Job, block: int) -> Hashable:
         return kind, job.number // self.plan.lanes, job.kv_head, job.start, block

@@ -16,7 +16,7 @@ from hw.isa import Memory, Opcode, Region
 from hw.vector.golden import to_bytes
 from sw.compiler.graph.operations import Cache, DecoderState
 from sw.compiler.lower.context import WEIGHTS_QUEUE, Context, Value
-from sw.compiler.program.decoder_program import Register
+from sw.compiler.program.decoder_program import of_caches
 from sw.compiler.stream.allocate import RegionSpace
 from sw.compiler.stream.layout import Form, layout_of, pack_tensor, words_per_row
 
@@ -34,7 +34,7 @@ class Planes:
 
 def capacity(decoder: DecoderState, lead: int, key_block: int) -> int:
     """Positions that a plane has room for: whole key blocks."""
-    return lead + -(-(decoder.context - lead) // key_block) * key_block
+    return lead + -(-(decoder.slots - lead) // key_block) * key_block
 
 
 def place_caches(
@@ -99,7 +99,7 @@ def append(
             address=address + part,
             word_stride=step,
             run_stride=stride,
-            register=Register.POSITION,
+            register=of_caches(context.graph.decoder)[0],
             reach=place.positions - sum(rows),
         )
 

@@ -36,6 +36,7 @@ from sw.compiler.program.decoder_program import (
     Entry,
     Register,
     graph_of_host,
+    of_caches,
     work_of,
 )
 from sw.compiler.stream.allocate import Constants, DoesNotFit, Pool
@@ -205,7 +206,8 @@ def _attempt(
         else:
             _lower(context, step)
         context.release_after(index)
-    context.emitter.emit(Opcode.ADD, register=Register.POSITION, value=context.graph.tokens)
+    for register in dict.fromkeys((Register.POSITION, *of_caches(context.graph.decoder))):
+        context.emitter.emit(Opcode.ADD, register=register, value=context.graph.tokens)
     stream, _ = merge(context.emitter)
     return Entry(
         tokens=context.graph.tokens,
@@ -224,10 +226,19 @@ def _estimates(context: Context, stream: Sequence[Item]) -> dict[str, np.ndarray
     """Cycles from the first position of a sequence to the last, with the head and without."""
     decoder, costs = context.graph.decoder, Costs(stream, context.config)
     assert decoder is not None
-    last = decoder.context - context.graph.tokens
+    last = decoder.slots - context.graph.tokens  # with a window, behind it all is the same
     positions = np.linspace(min(len(decoder.prefix), last), last, ESTIMATES).astype(np.int64)
     cycles = [
-        [costs.cycles({Register.POSITION: int(p), Register.READING: reading}) for p in positions]
+        [
+            costs.cycles(
+                {
+                    Register.POSITION: int(p),
+                    of_caches(decoder)[1]: int(p),
+                    Register.READING: reading,
+                }
+            )
+            for p in positions
+        ]
         for reading in (0, 1)
     ]
     return {"positions": positions, "estimates": np.array(cycles)}

@@ -24,6 +24,7 @@ from hw.numerics import saturate
 from sim.files import write_atomically
 from sw.compiler.graph.decoder import HEAD_BLOCK, Selection, check_tokens
 from sw.compiler.graph.operations import (
+    DecoderState,
     QuantCachedAttention,
     QuantGated,
     QuantGraph,
@@ -35,19 +36,38 @@ from sw.compiler.program.decoder_file import decoder_bytes, read_decoder
 from sw.compiler.stream.access import selection_words
 from sw.compiler.stream.layout import Form, layout_of, pack_tensor
 
-__all__ = ["DecoderProgram", "Entry", "Register", "Work", "graph_of_host", "work_of"]
+__all__ = [
+    "DecoderProgram",
+    "Entry",
+    "Register",
+    "Work",
+    "graph_of_host",
+    "of_caches",
+    "work_of",
+]
 
 
 class Register(enum.IntEnum):
     """What the registers of these programs hold.
 
     POSITION: tokens before the pass. TOKEN: machine index of the token of a pass of one, if the
-    program has an `embedding`. READING: not 0, the pass ends in front of the head.
+    program has an `embedding`. READING: not 0, the pass ends in front of the head. With a window,
+    SLOT: where the caches take the keys of the pass; KEYS: how many of them the first token sees
+    before its own, at most all but the tokens of the pass.
     """
 
     POSITION = 1
     TOKEN = 2
     READING = 3
+    SLOT = 4
+    KEYS = 5
+
+
+def of_caches(decoder: DecoderState | None) -> tuple[Register, Register]:
+    """The registers of where keys go, and of how many are seen: the position without a window."""
+    if decoder is not None and decoder.window:
+        return Register.SLOT, Register.KEYS
+    return Register.POSITION, Register.POSITION
 
 
 @dataclass(frozen=True)
@@ -164,6 +184,12 @@ class DecoderProgram:
         return self.graph.decoder.context
 
     @property
+    def state(self) -> DecoderState:
+        """What sequences are."""
+        assert self.graph.decoder is not None
+        return self.graph.decoder
+
+    @property
     def prefix(self) -> tuple[int, ...]:
         """Tokens with which every sequence begins."""
         assert self.graph.decoder is not None
@@ -210,7 +236,16 @@ class DecoderProgram:
         found = {Register.POSITION: position, Register.READING: int(reading)}
         if self.embedding is not None:
             found[Register.TOKEN] = int(self._index[ids[0]])
+        if self.state.window:
+            found[Register.SLOT] = int(self.state.slots_of(np.array(position)))
+            found[Register.KEYS] = min(position, self.state.slots - len(ids))
         return found
+
+    def needed_bytes(self, tokens: int, position: int, reading: bool = False) -> int:
+        """Bytes of weights, keys and values that a pass at a position must read. reading: without
+        the head."""
+        seen = min(position, self.state.slots - tokens)
+        return self.work.bytes_of(self.entries[tokens], seen, reading)
 
     @property
     def output_bytes(self) -> int:

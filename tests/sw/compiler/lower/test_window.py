@@ -1,0 +1,149 @@
+"""Caches that do not fill: golden, the integer reference, and what a session may do."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+
+import numpy as np
+import pytest
+
+from hw.config import PRESETS
+from sw.bench.decoders import decoder
+from sw.compiler.errors import CompileError, InputError
+from sw.compiler.graph.decoder import new_state, run_pass, with_window
+from sw.compiler.graph.operations import QuantCachedAttention, QuantGraph
+from sw.compiler.lower.decoder import lower_decoder
+from sw.driver import open_device
+from sw.driver.decoder import SessionError
+from tests.sw.compiler.decoder_shapes import random_shape
+from tests.sw.compiler.lower.test_decoder import CONFIGS, Machine, assert_same
+
+SEED = int(os.environ.get("WEFT_TEST_SEED", "1"))
+SHAPES = int(os.environ.get("WEFT_TEST_DECODERS", "60")) // 4
+
+
+def random_window(seed: int, config: str) -> tuple[QuantGraph, np.random.Generator]:
+    """A random decoder whose window is some keys smaller than its context."""
+    rng = np.random.default_rng(seed)
+    shape = dataclasses.replace(random_shape(rng), context=int(rng.integers(40, 70)))
+    graph = decoder(shape, seed)
+    sink = max(len(graph.decoder.prefix), shape.lead, 1) + int(rng.integers(3))  # pyright: ignore
+    return with_window(graph, int(rng.integers(1, 30)), sink), rng
+
+
+@pytest.mark.parametrize("part", range(3))
+def test_to_the_end_of_the_context(part):
+    """Every byte selected, in passes of any size up to the window and of one token behind it."""
+    for seed in range(SEED + part, SEED + SHAPES, 3):
+        name = list(CONFIGS)[seed % len(CONFIGS)]
+        graph, rng = random_window(seed, name)
+        assert graph.decoder is not None
+        program = lower_decoder(graph, CONFIGS[name], (1, 3, 8))
+        machine, state, slots = Machine(program), new_state(graph), graph.decoder.slots
+        wraps = 0
+        while state.position < graph.decoder.context:
+            room = slots - state.position
+            size = int(rng.choice([n for n in program.entries if n == 1 or n <= room]))
+            ids = rng.integers(0, program.vocabulary, size)
+            text = f"seed {seed}, {name}: {size} at {state.position}, {slots} slots"
+            found = machine.run(state.position, ids)
+            wanted, _ = run_pass(graph, state, ids)
+            assert_same(found, wanted, text)
+            wraps += state.position > slots
+        assert wraps > 3
+
+
+def test_keys_that_are_kept():
+    """Of attention as a list of positions: the first ones and the last ones."""
+    state = random_window(SEED + 5, "4x4")[0].decoder
+    assert state is not None
+    slots, sink = state.slots, state.sink
+    for position in range(state.context):
+        before = np.arange(position + 1)
+        kept = dict(zip(state.slots_of(before).tolist(), before.tolist(), strict=True))
+        keep = slots - sink
+        wanted = [p for p in before if p < sink or p > position - keep]
+        assert sorted(kept.values()) == wanted and max(kept) < slots
+
+
+def test_values_of_the_window_decide():
+    """What was replaced has no influence any more; what is in the sink or the window has."""
+    graph, rng = random_window(SEED + 7, "4x4")
+    assert graph.decoder is not None
+    slots, first = graph.decoder.slots, len(graph.decoder.prefix)
+    name = next(op.cache for op in graph.ops if isinstance(op, QuantCachedAttention))
+    ids = rng.integers(0, 90, slots + 3 - first)
+
+    def after(spoil: int | None) -> np.ndarray:
+        state = new_state(graph)
+        for token in ids[:-1]:
+            run_pass(graph, state, [token])
+        if spoil is not None:
+            state.values[name][spoil] = 127
+        return run_pass(graph, state, ids[-1:])[1]
+
+    plain = after(None)
+    replaced = int(graph.decoder.slots_of(np.array(slots + 2)))
+    assert (after(replaced) == plain).all()
+    assert (after(0) != plain).any()
+    assert (after(replaced + 1 if replaced + 1 < slots else graph.decoder.sink) != plain).any()
+
+
+def test_sessions():
+    """Prompts longer than the window, rewinding, forks; greedy decoding without the host's help."""
+    graph, rng = random_window(SEED + 11, "4x4")
+    assert graph.decoder is not None
+    slots, sink, first = graph.decoder.slots, graph.decoder.sink, len(graph.decoder.prefix)
+    program = lower_decoder(graph, "tiny", (1, 4, 8))
+    ids = rng.integers(0, program.vocabulary, program.context - first - 6).tolist()
+    with open_device("golden", "tiny") as device:
+        model = device.load_decoder(program)
+        session, other = model.session(), model.session()
+        found = session.prefill(ids)
+        for token in ids[:-1]:
+            other.step(token)
+        assert (found.tokens == other.step(ids[-1]).tokens[-1:]).all()
+        with pytest.raises(SessionError, match=rf"room for {slots} keys cannot go back to {slots}"):
+            session.rewind(slots)
+        fork, state = session.fork(), new_state(graph)
+        for token in ids:
+            run_pass(graph, state, [token])
+        token = found.best
+        for _ in range(5):  # each is the likeliest one of the pass before
+            wanted, _ = run_pass(graph, state, [token])
+            got, copy = session.step(token), fork.step(token)
+            assert (got.tokens == copy.tokens).all()
+            assert got.best == program.order[wanted.indices[-1, 0]]
+            token = got.best
+        session.rewind(min(sink, first))
+        assert (session.prefill(ids).tokens == found.tokens).all()
+
+
+@pytest.mark.parametrize(
+    ("keep", "sink", "text"),
+    [
+        (8, 0, "a sink of 0 keys: the first 1 are needed"),
+        (0, 1, "a window of 0 keys"),
+        (500, 4, "a window of 500 keys behind the first 4: the context has"),
+    ],
+)
+def test_refused(keep, sink, text):
+    shape = dataclasses.replace(random_shape(np.random.default_rng(1)), prefix=1, lead=1)
+    graph = decoder(shape)
+    with pytest.raises(CompileError, match=text):
+        with_window(graph, keep, sink)
+    graph = with_window(graph, 5, 1)
+    state = new_state(graph)
+    with pytest.raises(InputError, match="a pass of 8 tokens does not end inside the window"):
+        run_pass(graph, state, [3] * 8)
+
+
+def test_programs_without_a_window_are_as_they_were():
+    """They use one register for all, and a pass ends with one addition."""
+    shape = random_shape(np.random.default_rng(2))
+    graph = decoder(shape)
+    plain = lower_decoder(graph, PRESETS["tiny"], (1,))
+    assert set(plain.registers(2, np.array([1]), False)) <= {1, 2, 3}
+    moved = lower_decoder(with_window(graph, 6, 3), PRESETS["tiny"], (1,))
+    assert {4, 5} < set(moved.registers(2, np.array([1]), False))
