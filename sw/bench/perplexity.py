@@ -82,10 +82,12 @@ def float_log_probabilities(module: nn.Module, ids: Sequence[int]) -> torch.Tens
 
 def integer_log_probabilities(graph: QuantGraph, ids: Sequence[int]) -> torch.Tensor:
     """[tokens behind the prefix, vocabulary]."""
-    state = new_state(graph)
-    begin, parts = state.position, []
-    for start in range(begin, len(ids), ROWS):
-        _, octaves = run_pass(graph, state, ids[start : start + ROWS])
+    state, parts = new_state(graph), []
+    assert graph.decoder is not None
+    while state.position < len(ids):
+        start, inside = state.position, graph.decoder.slots - state.position
+        rows = max(1, min(ROWS, inside))  # behind a window, tokens come one by one
+        _, octaves = run_pass(graph, state, ids[start : start + rows])
         parts.append(torch.log_softmax(torch.from_numpy(octaves * math.log(2)), dim=-1))
     return torch.cat(parts)
 

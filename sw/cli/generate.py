@@ -64,8 +64,8 @@ def _options(command):
             "--window",
             default=0,
             type=click.IntRange(min=0),
-            help="Keys and values that stay, besides the first 4: the cache does not fill, and texts "
-            "go on to --context.  [default: all]",
+            help="Keys and values that stay, besides the first 4: the cache does not fill, and "
+            "texts go on to --context.  [default: all]",
         ),
         bits_option,
         memory_options,

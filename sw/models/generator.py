@@ -31,8 +31,8 @@ from sw.models.language_model import LanguageModel
 __all__ = ["SINK", "Generator", "Sampler"]
 
 SINK = 4
-"""First positions whose keys stay when a window moves on; attention falls back on them (Xiao et al.,
-arXiv 2309.17453)."""
+"""First positions whose keys stay when a window moves on; attention falls back on them (Xiao et
+al., arXiv 2309.17453)."""
 
 Step = Callable[[str], Callable[[float, float], None]]
 """`step(text)` announces a long step and returns `update(done, total)`."""

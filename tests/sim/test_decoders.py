@@ -13,6 +13,7 @@ import pytest
 
 from hw.config import PRESETS, AcceleratorConfig
 from sw.bench.decoders import DecoderShape, decoder
+from sw.compiler.graph.decoder import with_window
 from sw.compiler.lower.decoder import lower_decoder
 from tests.sim.rtl import MEMORY, SEED, open_pair
 from tests.sw.compiler.decoder_shapes import random_shape
@@ -86,5 +87,35 @@ def test_norms_of_heads(name: str) -> None:
         for size in (4, 1, 32, 8):
             text = f"{name}: {size} at {sessions[0].position}"
             golden, rtl = (session.prefill(ids[:size]) for session in sessions)
+            np.testing.assert_array_equal(golden.tokens, rtl.tokens, text)
+            pair.assert_same_memory(text)
+
+
+@pytest.mark.parametrize("memory", ["plain", "stalls"])
+def test_window(memory: str) -> None:
+    """A cache that does not fill: passes up to the window, and tokens far behind it."""
+    rng = np.random.default_rng(SEED)
+    shape = DecoderShape(
+        hidden=12,
+        heads=4,
+        kv_heads=2,
+        dim=6,
+        ffn=9,
+        layers=1,
+        vocabulary=50,
+        context=80,
+        key_block=16,
+    )
+    config = CONFIGS["4x4"]
+    program = lower_decoder(with_window(decoder(shape, SEED), 21, 3), config, (1, 4, 8))
+    with open_pair(config, **MEMORY[memory]) as pair:
+        sessions = [device.load_decoder(program).session() for device in pair.devices]
+        ids = rng.integers(0, shape.vocabulary, 40)
+        golden, rtl = (session.prefill(ids) for session in sessions)
+        np.testing.assert_array_equal(golden.tokens, rtl.tokens)
+        pair.assert_same_memory("prefill")
+        for _ in range(30):  # around the window more than once
+            token, text = golden.best, f"{memory} at {sessions[0].position}"
+            golden, rtl = (session.step(token) for session in sessions)
             np.testing.assert_array_equal(golden.tokens, rtl.tokens, text)
             pair.assert_same_memory(text)
