@@ -97,6 +97,7 @@ class Inputs:
 def _fitted(
     weight: np.ndarray,
     scaled: np.ndarray,
+    hessian: np.ndarray,
     inputs: Inputs,
     residual_error: np.ndarray | None,
     damping: float,
@@ -110,8 +111,8 @@ def _fitted(
     if residual_error is not None:
         mean = weighted_mean(residual_error, inputs.row_weight)
         wanted = wanted + inputs.centred(residual_error, mean).T @ inputs.data
-    whole = damped(inputs.hessian, damping)
-    added = whole[0, 0] - inputs.hessian[0, 0]
+    whole = damped(hessian, damping)
+    added = whole[0, 0] - hessian[0, 0]
     return np.linalg.solve(whole, (wanted + added * scaled).T).T
 
 
@@ -133,7 +134,7 @@ def quantise_weight(
     hessian = inputs.hessian if options.gptq else np.eye(len(inputs.mean))
     goal = scaled
     if options.compresses and options.least_squares:
-        goal = _fitted(weight, scaled, inputs, residual_error, options.fit_damping)
+        goal = _fitted(weight, scaled, hessian, inputs, residual_error, options.fit_damping)
     multipliers = None
     if format == DENSE:
         grid = choose_grid(goal, DENSE, np.ones(len(inputs.mean)))
