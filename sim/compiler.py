@@ -10,12 +10,17 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
-__all__ = ["Compiler", "NoCompilerError", "find_compiler"]
+__all__ = ["BuildError", "Compiler", "NoCompilerError", "check_command", "find_compiler"]
 
 
 class NoCompilerError(RuntimeError):
     """There is no C++ compiler; the text says how to get one."""
+
+
+class BuildError(RuntimeError):
+    """A tool failed, Verilator or the C++ compiler; the text has the end of its output."""
 
 
 @dataclass(frozen=True)
@@ -66,3 +71,16 @@ def _probe(name: str) -> Compiler | None:
     if result.returncode:
         return None
     return Compiler(name, command, result.stdout.splitlines()[0])
+
+
+def check_command(command: list[str], folder: Path, env: dict[str, str] | None = None) -> None:
+    """Run a tool. Raises `BuildError` with the end of what it printed."""
+    try:
+        result = subprocess.run(
+            command, cwd=folder, env=env, capture_output=True, text=True, check=False
+        )
+    except OSError as error:
+        raise BuildError(f"cannot run {command[0]}: {error.strerror}; install it again") from None
+    if result.returncode:
+        tail = "\n".join((result.stdout + result.stderr).splitlines()[-30:])
+        raise BuildError(f"{Path(command[0]).name} failed ({result.returncode}):\n{tail}")

@@ -22,11 +22,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import amaranth
-from amaranth.back import verilog
-from amaranth.hdl import ValueCastable
-from amaranth.lib import wiring
-
 from hw.cells.technology import Technology, technology_of
 from hw.config import AcceleratorConfig
 from sim.cache import kept
@@ -55,6 +50,12 @@ def component_verilog(component: Any, name: str = TOP, platform: Any = None) -> 
 
     platform: a `Technology`, or what else Amaranth hands to `elaborate`.
     """
+    # Here, as most who import this module only want what is in the cache.
+    import amaranth
+    from amaranth.back import verilog
+    from amaranth.hdl import ValueCastable
+    from amaranth.lib import wiring
+
     ports = {}
     for path, member, value in component.signature.flatten(component):
         if isinstance(value, ValueCastable):

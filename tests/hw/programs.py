@@ -19,7 +19,7 @@ from hw.isa import NO_LIMIT, SELECTED, Command, Function, Memory, Opcode, Region
 from hw.sparse.packing import tile_format
 from hw.vector.golden import Affine, pack_params
 from sw.compiler.stream.access import pitch_of, selection_words
-from sw.compiler.stream.emit import UNITS, Emitter, Item
+from sw.compiler.stream.emit import UNITS, Emitter, Stream
 from sw.compiler.stream.order import finish
 from tests.hw.random_registers import SELECTING, RandomRegisters
 
@@ -76,25 +76,24 @@ def program_image(program: bytes, rng: random.Random) -> Image:
     return image
 
 
-def interleave(emitter: Emitter, rng: random.Random) -> list[Item]:
-    """The commands of all units in one stream, in any order that waits and registers allow."""
+def interleave(stream: Stream, rng: random.Random) -> np.ndarray:
+    """The numbers of all commands, in any order that waits and registers allow."""
     heads = dict.fromkeys(Unit, 0)
-    stream: list[Item] = []
+    order: list[int] = []
     favourite = UNITS[0]
-    while len(stream) < emitter.commands:
+    while len(order) < len(stream.commands):
         ready = []
         for unit in Unit:
-            if heads[unit] < len(emitter.items[unit]):
-                item = emitter.items[unit][heads[unit]]
-                before = [*item.order, *item.waits]
-                before += [item.weight_wait] if item.weight_wait else []
-                if all(n <= heads[u] for u, n in before):
+            if heads[unit] < len(stream.queues[unit]):
+                number = int(stream.queues[unit][heads[unit]])
+                before = [*stream.order.get(number, ()), *stream.waits[number].tolist()]
+                if all(n <= heads[Unit(u)] for u, n in before):
                     ready.append(unit)
         if rng.random() < 0.2 or favourite not in ready:
             favourite = rng.choice(ready)
-        stream.append(emitter.items[favourite][heads[favourite]])
+        order.append(int(stream.queues[favourite][heads[favourite]]))
         heads[favourite] += 1
-    return stream
+    return np.array(order, np.int64)
 
 
 @dataclass
@@ -140,7 +139,8 @@ class RandomProgram:
         for _ in range(steps):
             rng.choice(makers)()
         self._dump()
-        code = finish(interleave(self.emitter, rng))
+        stream = self.emitter.stream()
+        code = finish(stream, interleave(stream, rng)).tobytes()
         size = isa.COMMAND_BYTES
         self.commands = [isa.decode(code[i : i + size]) for i in range(0, len(code), size)]
 

@@ -166,7 +166,8 @@ def check_program(pair: Pair, seed: int) -> None:
         fields = {"region": Region.IO, "memory": memory, "offset": offset, "runs": 1}
         emitter.emit(Opcode.STORE, words=words, word_stride=1, **fields)
         offset += words * pitch_of(c, memory)
-    stream = finish(interleave(emitter, rng))
+    commands = emitter.stream()
+    stream = finish(commands, interleave(commands, rng)).tobytes()
     place(pair, program_image(stream, rng), rng)
     for device in pair.devices:
         stop = run(device, len(stream) // isa.COMMAND_BYTES)

@@ -78,7 +78,8 @@ class Mutant:
                 break
             if command.opcode != Opcode.BARRIER:
                 self._emit(emitter, held, command)
-        return finish(interleave(emitter, random.Random(self.seed)))
+        stream = emitter.stream()
+        return finish(stream, interleave(stream, random.Random(self.seed))).tobytes()
 
     def _emit(self, emitter: Emitter, registers: dict[int, int], command: Command) -> None:
         """Raises `AssertionError` for a transfer beyond its window: nobody has checked those that

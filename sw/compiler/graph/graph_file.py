@@ -54,24 +54,13 @@ _CLASSES: dict[str, type] = {
 }
 
 
-def _smallest(array: np.ndarray) -> np.ndarray:
-    """INT64 arrays of small values take the least bytes that hold them."""
-    if array.dtype != np.int64 or array.size == 0:
-        return array
-    for kind in (np.int8, np.int16, np.int32):
-        bounds = np.iinfo(kind)
-        if bounds.min <= array.min() and array.max() <= bounds.max:
-            return array.astype(kind)
-    return array
-
-
 def flatten(value: Any, arrays: dict[str, np.ndarray]) -> Any:
     """JSON of a value; arrays move to `arrays` and leave their key and type behind."""
     if isinstance(value, Function):
         return {"function": int(value)}
     if isinstance(value, (np.ndarray, np.generic)):
         array = np.asarray(value)
-        small = np.ascontiguousarray(_smallest(array)).reshape(array.shape)
+        small = np.ascontiguousarray(ir.smallest(array)).reshape(array.shape)
         # By content: what layers share is kept once.
         key = hashlib.sha256(f"{small.dtype} {small.shape}".encode() + small.tobytes()).hexdigest()
         arrays[key] = small
@@ -97,7 +86,7 @@ def restore(value: Any, arrays: dict[str, np.ndarray]) -> Any:
     if "function" in value:
         return Function(value["function"])
     if "array" in value:
-        return arrays[value["array"]].astype(value["dtype"])
+        return arrays[value["array"]].astype(value["dtype"], copy=False)
     if "class" in value:
         fields = {k: restore(v, arrays) for k, v in value["fields"].items()}
         return _CLASSES[value["class"]](**fields)

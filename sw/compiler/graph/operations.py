@@ -49,6 +49,7 @@ __all__ = [
     "Tensor",
     "low_stage",
     "operands",
+    "smallest",
 ]
 
 
@@ -258,11 +259,22 @@ class Tensor:
     tokens: int = 0
 
 
+def smallest(array: np.ndarray) -> np.ndarray:
+    """INT64 arrays of small values take the least bytes that hold them."""
+    if array.dtype != np.int64 or array.size == 0:
+        return array
+    for kind in (np.int8, np.int16, np.int32):
+        bounds = np.iinfo(kind)
+        if bounds.min <= array.min() and array.max() <= bounds.max:
+            return array.astype(kind)
+    return array
+
+
 @dataclass(frozen=True)
 class QuantInput:
     """What the host computes, in integers, before the program starts.
 
-    kind "embedding": out = saturate16(sum_i tables[i][index_i] + constant), INT16 tables;
+    kind "embedding": out = saturate16(sum_i tables[i][index_i] + constant), tables of INT16 values;
     kind "float": out = saturate(rint((x - centre) / scale)) of a float input (+ constant, INT16
     units), kind "mask": key mask, batch x tokens.
     """
@@ -272,6 +284,10 @@ class QuantInput:
     source: tuple[str | np.ndarray, ...]
     tables: tuple[np.ndarray, ...] = ()
     constant: np.ndarray | None = None
+
+    def __post_init__(self):
+        # They are by far the largest arrays beside the weights.
+        object.__setattr__(self, "tables", tuple(map(smallest, self.tables)))
 
 
 def low_stage(second: Affine) -> Affine:

@@ -57,6 +57,9 @@ CHUNK_SCORES = 1 << 21
 BLOCK_VALUES = 1 << 15
 """Values of some rows worked on at once, so that what comes and goes stays in a cache."""
 
+PRODUCT_VALUES = 1 << 19
+"""Results of one product: each call of BLAS brings the weights into an order of its own first."""
+
 
 def exact_product(a: np.ndarray, b: np.ndarray, terms: int = EXACT_TERMS) -> Int:
     """`a @ b` of integers, exactly; `terms` products may be summed in float32."""
@@ -172,9 +175,12 @@ def _results_of(function: Function) -> Int:
     return activate(np.arange(-FIRST_STAGE_REACH, FIRST_STAGE_REACH), function)
 
 
-def _in_blocks(rows: int, width: int, work: Callable[[slice], Feeds]) -> Feeds:
-    """Results of all rows, a block at a time. work: those of some rows, `width` values each."""
-    step = max(1, BLOCK_VALUES // width)
+def _in_blocks(
+    rows: int, width: int, work: Callable[[slice], Feeds], values: int = BLOCK_VALUES
+) -> Feeds:
+    """Results of all rows, a block at a time. work: those of some rows, `width` values each.
+    values: of a block."""
+    step = max(1, values // width)
     results: Feeds = {}
     for start in range(0, rows, step):
         block = slice(start, min(start + step, rows))
@@ -280,14 +286,20 @@ def run_reference_op(op: QuantOp, graph: QuantGraph, values: Feeds, rows: Rows) 
         x, weight = values[op.x], op.weight.T.astype(np.float32)
         residual = None if op.residual is None else values[op.residual]
 
-        def linear(block: slice) -> Feeds:
+        def products(rows: slice) -> Feeds:
             if op.multipliers is not None and op.format.scaled:
-                acc = scaled_product(x[block], op.weight, op.format, op.multipliers, False)
+                acc = scaled_product(x[rows], op.weight, op.format, op.multipliers, False)
             else:
-                acc = exact_product(x[block], weight)
-            return _finish(middle(acc, op.first), op, None if residual is None else residual[block])
+                acc = exact_product(x[rows], weight)
+            added = None if residual is None else residual[rows]
 
-        return _in_blocks(len(x), weight.shape[1], linear)
+            def results(block: slice) -> Feeds:
+                h = middle(acc[block], op.first)
+                return _finish(h, op, None if added is None else added[block])
+
+            return _in_blocks(len(acc), weight.shape[1], results)
+
+        return _in_blocks(len(x), weight.shape[1], products, PRODUCT_VALUES)
     if isinstance(op, QuantElementwise):
         x = values[op.x]
         return _in_blocks(len(x), x.shape[1], lambda b: _finish(middle(x[b], op.first), op, None))

@@ -40,7 +40,6 @@ from sw.compiler.program.decoder_program import (
     work_of,
 )
 from sw.compiler.stream.allocate import Constants, DoesNotFit, Pool
-from sw.compiler.stream.emit import Item
 from sw.compiler.stream.layout import Form, layout_of, pack_tensor
 from sw.compiler.stream.order import finish, merge
 from sw.compiler.stream.timing import Costs
@@ -208,23 +207,24 @@ def _attempt(
         context.release_after(index)
     for register in dict.fromkeys((Register.POSITION, *of_caches(context.graph.decoder))):
         context.emitter.emit(Opcode.ADD, register=register, value=context.graph.tokens)
-    stream, _ = merge(context.emitter)
+    stream = context.emitter.stream()
+    order = merge(stream).order
     return Entry(
         tokens=context.graph.tokens,
         selected=selected,
-        commands=np.frombuffer(finish(stream), np.uint8).copy(),
+        commands=finish(stream, order),
         input=value.dram[Form.S][1],
         by_token=embedding is not None and context.graph.tokens == 1,
         output=output,
-        **_estimates(context, stream),
+        **_estimates(context, Costs(stream, order)),
         places=tuple(context.emitter.places),
-        command_place=np.array([item.place for item in stream] + [0], np.uint16),
+        command_place=np.append(stream.commands.place[order], np.uint16(0)),
     )
 
 
-def _estimates(context: Context, stream: Sequence[Item]) -> dict[str, np.ndarray]:
+def _estimates(context: Context, costs: Costs) -> dict[str, np.ndarray]:
     """Cycles from the first position of a sequence to the last, with the head and without."""
-    decoder, costs = context.graph.decoder, Costs(stream, context.config)
+    decoder = context.graph.decoder
     assert decoder is not None
     last = decoder.slots - context.graph.tokens  # with a window, behind it all is the same
     positions = np.linspace(min(len(decoder.prefix), last), last, ESTIMATES).astype(np.int64)

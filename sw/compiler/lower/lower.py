@@ -32,7 +32,6 @@ from sw.compiler.lower.resident import choose_resident
 from sw.compiler.lower.steps import Step, make_steps
 from sw.compiler.program.program import InputPlace, OutputPlace, Program, mask_block_words
 from sw.compiler.stream.allocate import DoesNotFit
-from sw.compiler.stream.emit import Item
 from sw.compiler.stream.layout import Form
 from sw.compiler.stream.order import finish, merge
 
@@ -174,8 +173,9 @@ def _attempt(context: Context) -> Program:
             source = None
         context.release_after(index)
     context.catch_up()
-    timeline: list[tuple[Item, float, int]] = []
-    stream, estimate = merge(context.emitter, timeline=timeline)
+    stream = context.emitter.stream()
+    schedule = merge(stream)
+    cycles, places = schedule.estimate.cycles, stream.commands.place[schedule.order]
     outputs = []
     for output in graph.outputs:
         form = Form.A if steps.tensors[output.name].bits == 8 else Form.S
@@ -185,7 +185,7 @@ def _attempt(context: Context) -> Program:
     names |= {output.name for output in graph.outputs}
     return Program(
         config=config,
-        commands=np.frombuffer(finish(stream), np.uint8).copy(),
+        commands=finish(stream, schedule.order),
         constants=context.constants.image(),
         workspace_bytes=context.workspace.size,
         io_bytes=context.io.size,
@@ -202,8 +202,8 @@ def _attempt(context: Context) -> Program:
         outputs=tuple(outputs),
         useful_macs=graph.useful_macs,
         places=tuple(context.emitter.places),
-        command_place=np.array([item.place for item in stream] + [0], np.uint16),
-        command_start=np.array([start for _, start, _ in timeline] + [estimate.cycles], np.uint32),
-        command_work=np.array([work for _, _, work in timeline] + [0], np.uint32),
-        estimated_cycles=estimate.cycles,
+        command_place=np.append(places, np.uint16(0)),
+        command_start=np.append(schedule.start, cycles).astype(np.uint32),
+        command_work=np.append(schedule.work, 0).astype(np.uint32),
+        estimated_cycles=cycles,
     )

@@ -44,7 +44,9 @@ def declare_operand(state: State, stage: LinearStage) -> None:
         half = np.maximum(np.maximum(high - centre, centre - low), 1e-6)
         chosen = Range(half / LEVELS, centre)
     else:
-        chosen = _query_key(state, op)[stage.role]
+        if op.name not in state.operands:
+            state.operands[op.name] = _query_key(state, op)
+        chosen = state.operands[op.name][stage.role]
     state.add_narrow(stage.out, chosen, op.heads)
 
 

@@ -77,21 +77,23 @@ def gptq_round(
     kept = np.ones(weight.shape, dtype=bool) if mask is None else mask[:, order]
     for start in range(0, size, BLOCK):
         stop = min(start + BLOCK, size)
-        errors = np.empty((weight.shape[0], stop - start))
-        block = remaining[:, start:stop]
+        # Inputs first, so that what is done with one of them is done in one piece of memory.
+        block = np.ascontiguousarray(remaining[:, start:stop].T)
+        errors = np.empty_like(block)
         corner = upper[start:stop, start:stop]
         for i in range(stop - start):
             if sparse and mask is None and i % QUAD == 0:
                 quad = slice(i, i + QUAD)
                 inverse = corner[quad, quad].T @ corner[quad, quad]
-                kept[:, start + i : start + i + QUAD] = cheapest_pairs(block[:, quad], inverse)
-            rounded = grid.round(block[:, i], start + i) if grid else block[:, i]
+                pairs = cheapest_pairs(np.ascontiguousarray(block[quad].T), inverse)
+                kept[:, start + i : start + i + QUAD] = pairs
+            rounded = grid.round(block[i], start + i) if grid else block[i]
             if sparse:
                 rounded = rounded * kept[:, start + i]
             result[:, start + i] = rounded
-            errors[:, i] = (block[:, i] - rounded) / corner[i, i]
-            block[:, i + 1 :] -= errors[:, i : i + 1] * corner[i, i + 1 :]
-        remaining[:, stop:] -= errors @ upper[start:stop, stop:]
+            errors[i] = (block[i] - rounded) / corner[i, i]
+            block[i + 1 :] -= corner[i, i + 1 :, None] * errors[i]
+        remaining[:, stop:] -= np.ascontiguousarray(errors.T) @ upper[start:stop, stop:]
     restored = np.empty_like(result)
     restored[:, order] = result
     return restored

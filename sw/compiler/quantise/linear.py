@@ -8,36 +8,42 @@ import numpy as np
 
 from hw.isa import Function
 from sw.compiler.errors import CompileError
-from sw.compiler.graph.operations import QuantLinear
+from sw.compiler.graph.operations import FloatLinear, QuantLinear
 from sw.compiler.graph.reference import from_integers
 from sw.compiler.quantise.affines import make_affine
 from sw.compiler.quantise.attention import declare_operand
+from sw.compiler.quantise.given import given_weight
 from sw.compiler.quantise.names import narrow_name, wide_name
 from sw.compiler.quantise.passes import emit_passes, input_integers
 from sw.compiler.quantise.result_tensors import declare_results, function_unit, row_weight
 from sw.compiler.quantise.stages import LinearStage
 from sw.compiler.quantise.state import State
-from sw.compiler.quantise.weights import QuantisedWeight, quantise_weight
+from sw.compiler.quantise.weights import Inputs, QuantisedWeight, quantise_weight
 
 __all__ = ["quantise_linear"]
 
 
+def _inputs(state: State, linear: FloatLinear) -> Inputs:
+    """What a linear reads; one object for all that read it and count all rows alike."""
+    alike = state.stage_of[linear.name].residual is None
+    if alike and state.shared is not None and state.shared[0] == linear.x:
+        return state.shared[1]
+    x = input_integers(state, linear.x)[state.seen]
+    found = Inputs(x, state.visible(linear.x), row_weight(state, linear))
+    state.shared = (linear.x, found) if alike else None
+    return found
+
+
 def _weight(state: State, stage: LinearStage) -> QuantisedWeight:
     linear, error = stage.linear, None
+    format, chosen = state.format_of(linear), state.ranges[linear.x]
+    if linear.steps is not None:
+        return QuantisedWeight(*given_weight(linear, format, chosen))
     if stage.residual is not None:
         wide = wide_name(stage.residual)
         now = from_integers(state.integers[wide], state.graph.tensors[wide])
         error = (state.float_value(stage.residual) - now)[state.seen]
-    return quantise_weight(
-        linear,
-        state.format_of(linear),
-        state.ranges[linear.x],
-        input_integers(state, linear.x)[state.seen],
-        state.visible(linear.x),
-        error,
-        row_weight(state, linear),
-        state.options,
-    )
+    return quantise_weight(linear, format, chosen, _inputs(state, linear), error, state.options)
 
 
 def _unit(state: State, stage: LinearStage) -> tuple[float | None, int]:

@@ -18,7 +18,7 @@ the next one begins, so their sum is the value, in finer steps than one window h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +33,7 @@ LEVELS_INT4 = 7.5
 STEPS = 255.0
 FOLDS = 4
 """Runs of rows, alternately of the two halves: calibration data of one kind stay together."""
+BLOCK_ROWS = 128
 NEARLY = 1.1
 """Errors within this factor count as equal."""
 
@@ -73,11 +74,19 @@ def sample(count: int, most: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
 
 
+def row_blocks(count: int) -> Iterator[slice]:
+    """All rows, in parts that stay in a cache while something is computed from them."""
+    return (slice(start, start + BLOCK_ROWS) for start in range(0, count, BLOCK_ROWS))
+
+
 def weighted_mean(x: np.ndarray, row_weight: np.ndarray) -> np.ndarray:
     """Mean of each column in float64, rows counting as `row_weight` says."""
-    if (row_weight == 1).all():
-        return x.mean(axis=0, dtype=np.float64)
-    return np.average(x, axis=0, weights=row_weight)
+    even = bool((row_weight == 1).all())
+    total = np.zeros((1, x.shape[1]))
+    for block in row_blocks(len(x)):
+        part = x[block].astype(np.float64) if even else x[block] * row_weight[block, None]
+        total[0] = np.concatenate([total, part]).sum(axis=0)  # in the order of the rows
+    return total[0] / (len(x) if even else row_weight.sum())
 
 
 def windows(
@@ -114,16 +123,29 @@ def windows(
     for seen, other in ((fold, ~fold), (~fold, fold)):
         if not seen.any() or not other.any():
             continue
+        values, counts = part[other], weight[other]
+        least, most = part[seen].min(axis=0), part[seen].max(axis=0)
         for number, fraction in enumerate(options.clips):
-            bottom, top = window(part[seen].min(axis=0), part[seen].max(axis=0), fraction)
+            bottom, top = window(least, most, fraction)
             step = (top - bottom) / STEPS
-            lost = np.clip(part[other], bottom, top)
-            lost -= part[other]  # what saturation loses; the rest rounds evenly
-            errors[number] += (lost * lost * weight[other]).mean(axis=0) / 2 + step * step / 24
+            lost = _saturation(values, bottom, top, counts)
+            errors[number] += lost / 2 + step * step / 24
     total = errors @ column
     chosen = int(np.flatnonzero(total <= NEARLY * total.min())[0])  # widest first
     bottom, top = window(low, high, options.clips[chosen])
     return bottom.astype(np.float64), top.astype(np.float64), errors[chosen]
+
+
+def _saturation(
+    x: np.ndarray, bottom: np.ndarray, top: np.ndarray, row_weight: np.ndarray
+) -> np.ndarray:
+    """Mean square of what windows cut off each channel; the rest rounds evenly."""
+    total = np.zeros((1, x.shape[1]), np.result_type(x, row_weight))
+    for block in row_blocks(len(x)):
+        lost = np.clip(x[block], bottom, top)
+        lost -= x[block]
+        total[0] = np.concatenate([total, lost * lost * row_weight[block]]).sum(axis=0)
+    return total[0] / len(x)
 
 
 def _copies(span: np.ndarray, error: np.ndarray, column: np.ndarray, extra: int) -> np.ndarray:

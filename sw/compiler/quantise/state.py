@@ -32,6 +32,7 @@ from sw.compiler.quantise.names import narrow_name, value_name, wide_name
 from sw.compiler.quantise.options import QuantOptions
 from sw.compiler.quantise.ranges import Range
 from sw.compiler.quantise.stages import LinearStage, legalise, plan_stages
+from sw.compiler.quantise.weights import Inputs
 
 __all__ = ["State"]
 
@@ -47,7 +48,8 @@ class State:
     linear, by its name. levels: given ones, by value. halved: values read as two bytes.
     floats, integers: values on the calibration rows, [rows, features]; `rows` says what they are,
     `seen` which of them no mask hides. graph: the quantised one. ranges: of the INT8 tensors, by
-    value.
+    value. operands: of the queries and keys of each attention. shared: a value, and what the
+    linears behind it see of it.
     """
 
     def __init__(
@@ -66,6 +68,8 @@ class State:
         self.graph = QuantGraph(graph.batch, graph.tokens, graph.inputs, host=graph.host)
         self.seen = self._visible_rows(feeds)
         self.ranges: dict[str, Range] = {}
+        self.operands: dict[str, dict[str, Range]] = {}
+        self.shared: tuple[str, Inputs] | None = None
         self.stage_of = {s.linear.name: s for s in self.plan.stages if isinstance(s, LinearStage)}
         self._last_use = self._last_uses()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,13 +10,12 @@ import numpy as np
 from hw.sparse.formats import DENSE, WeightFormat
 from sw.compiler.graph.operations import FloatLinear
 from sw.compiler.quantise.compress import compress
-from sw.compiler.quantise.given import given_weight
 from sw.compiler.quantise.gptq import Factor, damped, gptq_round
 from sw.compiler.quantise.grid import choose_grid
 from sw.compiler.quantise.options import QuantOptions
-from sw.compiler.quantise.ranges import Range, round_weight, weighted_mean
+from sw.compiler.quantise.ranges import Range, round_weight, row_blocks, weighted_mean
 
-__all__ = ["QuantisedWeight", "quantise_weight"]
+__all__ = ["Inputs", "QuantisedWeight", "quantise_weight"]
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,67 @@ class QuantisedWeight:
         )
 
 
+class Inputs:
+    """What linears read of one value on the calibration data, and what they share of it.
+
+    Parameters
+    ----------
+    x: integers as executed [rows, K]. target: the float values. row_weight: how much the errors of
+    each row count.
+
+    Members
+    -------
+    mean, target_mean: of the columns. data: deviations from the mean, weighted [rows, K]: the bias
+    takes up the mean, so they alone count. hessian: `data^T data`.
+    """
+
+    def __init__(self, x: np.ndarray, target: np.ndarray, row_weight: np.ndarray):
+        self.target, self.row_weight = target, row_weight
+        self.mean = weighted_mean(x, row_weight)
+        self.target_mean = weighted_mean(target, row_weight)
+        self.data = self.centred(x, self.mean)
+        self._factors: dict[float, Factor] = {}
+
+    def centred(self, values: np.ndarray, mean: np.ndarray) -> np.ndarray:
+        """Weighted deviations of columns from their means."""
+        result = np.empty(values.shape, np.float32)
+        root = np.sqrt(self.row_weight, dtype=np.float32)[:, None]
+        for block in row_blocks(len(values)):
+            result[block] = values[block] - mean
+            result[block] *= root[block]
+        return result
+
+    @functools.cached_property
+    def hessian(self) -> np.ndarray:
+        return self.data.T @ self.data
+
+    @functools.cached_property
+    def correlation(self) -> np.ndarray:
+        """Of the float values with `data` [K of float, K]."""
+        return self._goals.T @ self.data
+
+    @functools.cached_property
+    def _goals(self) -> np.ndarray:
+        return self.centred(self.target, self.target_mean)
+
+    def results(self, weight: np.ndarray) -> np.ndarray:
+        """Correlation of the results of float weights [N, K of float] with `data`, [N, K]."""
+        if len(weight) < weight.shape[1]:
+            return (self._goals @ weight.T.astype(np.float32)).T @ self.data
+        return weight @ self.correlation
+
+    def factor(self, damping: float) -> Factor:
+        """`Factor.of` the Hessian."""
+        if damping not in self._factors:
+            self._factors[damping] = Factor.of(self.hessian, damping)
+        return self._factors[damping]
+
+
 def _fitted(
     weight: np.ndarray,
     scaled: np.ndarray,
     hessian: np.ndarray,
-    data: np.ndarray,
-    target: np.ndarray,
+    inputs: Inputs,
     residual_error: np.ndarray | None,
     damping: float,
 ) -> np.ndarray:
@@ -52,12 +107,10 @@ def _fitted(
     Minimises `||data V^T - target W^T - residual_error||^2 + d |V - scaled|^2`; all of them
     weighted by rows and free of their means.
     """
-    if len(weight) < weight.shape[1]:
-        wanted = (target @ weight.T.astype(np.float32)).T @ data
-    else:
-        wanted = weight @ (target.T @ data)
+    wanted = inputs.results(weight)
     if residual_error is not None:
-        wanted = wanted + residual_error.T @ data
+        mean = weighted_mean(residual_error, inputs.row_weight)
+        wanted = wanted + inputs.centred(residual_error, mean).T @ inputs.data
     whole = damped(hessian, damping)
     added = whole[0, 0] - hessian[0, 0]
     return np.linalg.solve(whole, (wanted + added * scaled).T).T
@@ -67,53 +120,37 @@ def quantise_weight(
     linear: FloatLinear,
     format: WeightFormat,
     chosen: Range,
-    x: np.ndarray,
-    target: np.ndarray,
+    inputs: Inputs,
     residual_error: np.ndarray | None,
-    row_weight: np.ndarray,
     options: QuantOptions,
 ) -> QuantisedWeight:
     """Weights of this format for the input range `chosen`.
 
-    x: integers of the input on the calibration data, as executed. target: the float input.
     residual_error: error (float - executed) of what is added to the result.
-    row_weight: how much the errors of each row count.
     """
-    if linear.steps is not None:
-        return QuantisedWeight(*given_weight(linear, format, chosen))
     weight = linear.weight.astype(np.float64)
     wide = weight if chosen.source is None else weight[:, chosen.source]
     scaled = wide * chosen.scale
-    mean = weighted_mean(x, row_weight)
-    root = np.sqrt(row_weight, dtype=np.float32)[:, None]
-
-    def centred(values: np.ndarray) -> np.ndarray:
-        average = weighted_mean(values, row_weight)
-        return (values - average).astype(np.float32) * root
-
-    # The bias takes up the mean, so only deviations from it count.
-    data = (x - mean).astype(np.float32) * root
-    hessian = data.T @ data if options.gptq else np.eye(len(mean))
+    hessian = inputs.hessian if options.gptq else np.eye(len(inputs.mean))
     goal = scaled
     if options.compresses and options.least_squares:
-        error = None if residual_error is None else centred(residual_error)
-        goal = _fitted(weight, scaled, hessian, data, centred(target), error, options.fit_damping)
+        goal = _fitted(weight, scaled, hessian, inputs, residual_error, options.fit_damping)
     multipliers = None
     if format == DENSE:
-        grid = choose_grid(goal, DENSE, np.ones(len(mean)))
+        grid = choose_grid(goal, DENSE, np.ones(len(inputs.mean)))
         steps = grid.steps
         if options.gptq:
-            integers = gptq_round(goal, grid, Factor.of(hessian, options.damping))
+            integers = gptq_round(goal, grid, inputs.factor(options.damping))
         else:
             integers = round_weight(goal, steps)
     else:
         integers, steps, multipliers = compress(wide, scaled, goal, hessian, format, options)
     bias = np.zeros(len(steps)) if linear.bias is None else linear.bias.astype(np.float64)
     if options.bias_correction:
-        bias = bias + weight @ weighted_mean(target, row_weight)
-        bias = bias - steps * (integers @ mean)
+        bias = bias + weight @ inputs.target_mean
+        bias = bias - steps * (integers @ inputs.mean)
         if residual_error is not None:
-            bias = bias + weighted_mean(residual_error, row_weight)
+            bias = bias + weighted_mean(residual_error, inputs.row_weight)
     else:
         bias = bias + wide @ chosen.centre
     return QuantisedWeight(integers.astype(np.int8), steps, bias, multipliers)

@@ -1,1 +1,1 @@
-"""The command stream: words in memory, allocation, waits and the merged order."""
+"""The command stream: words in memory, allocation, commands and their accesses, waits and order."""

@@ -1,11 +1,12 @@
 """Memory allocation: on-chip pools, DRAM regions, and the constants.
 
 On-chip buffers are given out where the last one was given back longest ago, so that the waits
-that reuse needs (see emit.py) are long met.
+that reuse needs (see waits.py) are long met.
 """
 
 from __future__ import annotations
 
+import hashlib
 from bisect import bisect_left, bisect_right, insort
 
 import numpy as np
@@ -153,23 +154,18 @@ class Constants:
 
     def __init__(self, align: int):
         self.align = align
-        self._parts: list[bytes] = []
-        self._known: dict[bytes, int] = {}
-        self.size = 0
+        self._data = bytearray()
+        self._known: dict[bytes, int] = {}  # by SHA-256
 
     def add(self, data: bytes) -> int:
         """Offset of these bytes; equal data is kept once."""
-        if data in self._known:
-            return self._known[data]
-        offset = self.size
-        padding = -len(data) % self.align
-        self._parts.append(data)
-        if padding:
-            self._parts.append(bytes(padding))
-        self.size += len(data) + padding
-        self._known[data] = offset
-        return offset
+        digest = hashlib.sha256(data).digest()
+        if digest not in self._known:
+            self._known[digest] = len(self._data)
+            self._data += data
+            self._data += bytes(-len(data) % self.align)
+        return self._known[digest]
 
     def image(self) -> np.ndarray:
-        """All bytes."""
-        return np.frombuffer(b"".join(self._parts), dtype=np.uint8).copy()
+        """All bytes; there can be no more then."""
+        return np.frombuffer(self._data, np.uint8)

@@ -24,6 +24,7 @@ from hw.isa import (
 )
 from hw.softmax.golden import MIN_OCTAVE
 from hw.vector.golden import Affine, pack_params
+from sim import library
 from sw.golden import compiled
 from sw.golden.machine import GoldenMachine, MachineStop, UndefinedCommand
 from tests.hw.programs import WRITABLE, Image, RandomProgram, window
@@ -360,10 +361,10 @@ def test_without_a_compiler(monkeypatch):
     """NumPy executes everything where there is no compiler."""
 
     def none():
-        raise compiled.NoCompilerError("none")
+        raise library.NoCompilerError("none")
 
     compiled._library.cache_clear()
-    monkeypatch.setattr(compiled, "find_compiler", none)
+    monkeypatch.setattr(library, "find_compiler", none)
     try:
         machine = GoldenMachine(PRESETS["tiny"])
         assert machine._compiled is None

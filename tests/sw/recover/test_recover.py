@@ -217,7 +217,7 @@ def test_no_evaluation_text_is_trained_on(monkeypatch):
     """One package stands for all: reading every docstring takes minutes."""
     monkeypatch.setattr(corpus, "TRAINING_FOLDERS", {"numpy": ("",)})
     corpus._docstrings.cache_clear()
-    corpus._technical.cache_clear()
+    corpus._read_technical.cache_clear()
     corpus.training_texts.cache_clear()
     texts = corpus.training_texts()
     held_out = {s for kind in ("technical", "everyday") for s in corpus.evaluation_texts(kind)}
@@ -229,4 +229,4 @@ def test_no_evaluation_text_is_trained_on(monkeypatch):
     assert not [t for t in texts if t in passages]
     corpus.training_texts.cache_clear()
     corpus._docstrings.cache_clear()
-    corpus._technical.cache_clear()
+    corpus._read_technical.cache_clear()

@@ -26,7 +26,7 @@ from sw.compiler.quantise.named import place_name
 from sw.compiler.quantise.options import PRUNING
 from sw.compiler.quantise.ranges import Range
 from sw.compiler.quantise.sparse import cheapest_pairs, keep_largest
-from sw.compiler.quantise.weights import quantise_weight
+from sw.compiler.quantise.weights import Inputs, quantise_weight
 from sw.compiler.tune.assign import average_bits, sparse_share, weight_bytes
 from tests.sw.compiler.execution import CONFIGS, run_golden
 
@@ -268,7 +268,8 @@ def test_later_weights_make_up_for_earlier_ones() -> None:
     linear = FloatLinear("l", "x", weight.astype(np.float32), None)
     scale = Range(np.ones(16), np.zeros(16))
     options = QuantOptions(formats={"l": WeightFormat(bits=4)}, fit_damping=1e-4)
-    found = quantise_weight(linear, WeightFormat(), scale, x, x, lost, np.ones(300), options)
+    inputs = Inputs(x, x, np.ones(300))
+    found = quantise_weight(linear, WeightFormat(), scale, inputs, lost, options)
     result = x @ (found.integers * found.gain[:, None]).T + found.bias
     assert np.square(result - x @ weight.T - lost).mean() < 0.05 * np.square(lost).mean()
 

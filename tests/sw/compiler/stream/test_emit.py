@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hw.config import PRESETS
-from hw.isa import Opcode
+from hw.isa import IsaError, Opcode
 from sw.compiler.stream.emit import Emitter
 
 CONFIG = PRESETS["tiny"]
@@ -22,6 +22,23 @@ def test_a_norm_in_place_or_on_other_words():
 
 def test_words_beyond_a_memory():
     last = CONFIG.residual_words - 6
-    Emitter(CONFIG).emit(Opcode.NORM, **NORM, res_dst_address=last)
-    with pytest.raises(AssertionError, match="outside its memory"):
-        Emitter(CONFIG).emit(Opcode.NORM, **NORM, res_dst_address=last + 1)
+    for target in (last, last + 1):
+        emitter = Emitter(CONFIG)
+        emitter.place("encoder.norm")
+        emitter.emit(Opcode.NORM, **NORM, res_dst_address=target)
+        if target == last:
+            emitter.stream()
+            continue
+        end = CONFIG.residual_words
+        text = rf"encoder.norm: NORM .*: words {target} to {end} of RESIDUAL are outside its memory"
+        with pytest.raises(AssertionError, match=text):
+            emitter.stream()
+
+
+def test_fields_that_a_command_does_not_have_or_hold():
+    with pytest.raises(AssertionError, match="NORM has no such field"):
+        Emitter(CONFIG).emit(Opcode.NORM, **NORM, accumulate=1)
+    emitter = Emitter(CONFIG)
+    emitter.emit(Opcode.NORM, **NORM | {"rows": 4096})
+    with pytest.raises(IsaError, match=r"NORM.rows = 4096 is not in 1..4095"):
+        emitter.stream()

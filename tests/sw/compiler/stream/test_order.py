@@ -49,11 +49,11 @@ def test_estimated_utilisation(graph, least):
 
 
 def test_lowering_is_fast():
-    """Six layers at 128 tokens, about 10,000 commands: a second of processor time or two."""
+    """Six layers at 128 tokens, about 10,000 commands: a third of a second of processor time."""
     graph = workloads.encoder(384, 12, 1536, 128, layers=6)
     start = time.process_time()
     program = lower(graph, "base")
-    assert time.process_time() - start < 4
+    assert time.process_time() - start < 2
     assert 5_000 < program.command_count < 20_000
 
 
@@ -91,7 +91,7 @@ def test_a_wide_row_enters_the_array_twice(rows, wide, tile):
     """A tile takes its rows or its 16 words, whichever are more."""
     emitter = Emitter(get_config("base"))
     emitter.emit(isa.Opcode.GEMM, rows=rows, k_tiles=3, n_tiles=2, wide=wide)
-    assert merge(emitter)[1].matrix_busy == 6 * tile
+    assert merge(emitter.stream()).estimate.matrix_busy == 6 * tile
 
 
 def test_norm_rows_take_what_the_model_says():

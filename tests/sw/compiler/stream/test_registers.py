@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 
+import numpy as np
 import pytest
 
 from hw import isa
@@ -88,8 +89,8 @@ def _few_words(rng: random.Random) -> tuple[Emitter, bytes]:
                 fields |= {"queue": rng.randrange(2)}
             if rng.randrange(2):
                 fields["register"], reach = 3, 60
-        item = emitter.emit(opcode, reach=reach, **fields)
-        order.append(isa.encode(Command(opcode, item.values)))
+        emitter.emit(opcode, reach=reach, **fields)
+        order.append(isa.encode(Command(opcode, fields)))
     return emitter, b"".join(order)
 
 
@@ -97,11 +98,19 @@ def _few_words(rng: random.Random) -> tuple[Emitter, bytes]:
 def test_waits_hold_whatever_is_dropped(seed):
     rng = random.Random(seed)
     emitter, order = _few_words(rng)
-    stream = finish(rng.choice([interleave(emitter, rng), merge(emitter)[0]]))
+    commands = emitter.stream()
+    chosen = interleave(commands, rng) if rng.randrange(2) else merge(commands).order
+    stream = finish(commands, chosen).tobytes()
     image = program_image(stream, rng)
     order += isa.encode(Command(Opcode.HALT))
     for values in itertools.product((0, 1, 3), repeat=2):
         check(image, decoded(stream), dict(enumerate((*values, 0), 1)), 3, order)
+
+
+def _as_emitted(emitter: Emitter) -> list[Command]:
+    """The stream in the order of its commands."""
+    stream = emitter.stream()
+    return decoded(finish(stream, np.arange(len(stream.commands))).tobytes())
 
 
 LOAD, STORE, ADD = Opcode.LOAD, Opcode.STORE, Opcode.ADD
@@ -129,26 +138,24 @@ LOAD, STORE, ADD = Opcode.LOAD, Opcode.STORE, Opcode.ADD
 def test_distances_count_on_what_is_certain(between, waiting, distance):
     """A STORE waits for a LOAD with others behind it; None: an ADD to register 1."""
     emitter = Emitter(CONFIG)
-    stream = [emitter.emit(LOAD, **copy(LOAD, 0))]
+    emitter.emit(LOAD, **copy(LOAD, 0))
     for i, fields in enumerate(between, 1):
         if fields is None:
-            stream.append(emitter.emit(ADD, register=1, value=1))
+            emitter.emit(ADD, register=1, value=1)
         else:
-            stream.append(emitter.emit(LOAD, **copy(LOAD, i), **fields))
-    stream.append(emitter.emit(STORE, **copy(STORE, 0), **waiting))
-    *_, store = decoded(finish(stream))
-    assert store.waits == (Wait(Unit.LOAD_WEIGHTS, distance), None, None)
+            emitter.emit(LOAD, **copy(LOAD, i), **fields)
+    emitter.emit(STORE, **copy(STORE, 0), **waiting)
+    assert _as_emitted(emitter)[-1].waits == (Wait(Unit.LOAD_WEIGHTS, distance), None, None)
 
 
 def test_whoever_waits_for_a_dropped_command_waits_for_those_before_it():
     """Both LOADs write a word that is stored; a third one has the second one's predicate."""
     emitter = Emitter(CONFIG)
-    stream = [emitter.emit(LOAD, **copy(LOAD, 0, 2))]
-    stream.append(emitter.emit(LOAD, **copy(LOAD, 1, 2), predicate=1))
-    stream.append(emitter.emit(LOAD, **copy(LOAD, 5, 1), predicate=1))
-    stream.append(emitter.emit(STORE, **copy(STORE, 0, 3)))
-    *_, store = decoded(finish(stream))
-    assert store.waits == (Wait(Unit.LOAD_WEIGHTS, 0), None, None)
+    emitter.emit(LOAD, **copy(LOAD, 0, 2))
+    emitter.emit(LOAD, **copy(LOAD, 1, 2), predicate=1)
+    emitter.emit(LOAD, **copy(LOAD, 5, 1), predicate=1)
+    emitter.emit(STORE, **copy(STORE, 0, 3))
+    assert _as_emitted(emitter)[-1].waits == (Wait(Unit.LOAD_WEIGHTS, 0), None, None)
 
 
 def test_commands_keep_their_order_with_those_that_write_their_registers():
@@ -157,14 +164,15 @@ def test_commands_keep_their_order_with_those_that_write_their_registers():
         emitter.emit(LOAD, **copy(LOAD, i), register=1, queue=i % 2, reach=6)
         emitter.emit(STORE, **copy(STORE, i + 8), predicate=2)
         emitter.emit(ADD, register=1 + i % 2, value=1)
+    stream = emitter.stream()
     for seed in range(20):
-        stream = interleave(emitter, random.Random(seed)) if seed else merge(emitter)[0]
+        order = interleave(stream, random.Random(seed)) if seed else merge(stream).order
         values = {1: 0, 2: 0}
-        for item in stream:
-            v = item.values
-            if item.opcode == ADD:
+        for number in order.tolist():
+            opcode, v = stream.commands.opcode[number], stream.commands.values(number)
+            if opcode == ADD:
                 values[v["register"]] += 1
-            elif item.opcode == LOAD:
+            elif opcode == LOAD:
                 assert values[1] == (v["address"] + 1) // 2
             else:
                 assert values[2] == (v["address"] - 8) // 2
@@ -174,8 +182,9 @@ def test_what_a_select_writes_is_for_later_programs():
     emitter = Emitter(CONFIG)
     emitter.emit(LOAD, **copy(LOAD, 0), predicate=1)
     first, second = (emitter.emit(Opcode.SELECT, **VECTOR, first=1, register=1) for _ in range(2))
-    assert first.order == [(Unit.LOAD_WEIGHTS, 1)]
-    assert second.order == [(Unit.VECTOR, 1)]
     for fields in ({"predicate": 1}, {"register": 1}):
         with pytest.raises(AssertionError, match="LOAD uses register 1 of a SELECT"):
             emitter.emit(LOAD, **copy(LOAD, 0), **fields)
+    order = emitter.stream().order
+    assert order[first] == [(Unit.LOAD_WEIGHTS, 1)]
+    assert order[second] == [(Unit.VECTOR, 1)]
