@@ -19,7 +19,7 @@ from hw.cells.technology import Technology, technology_of
 
 __all__ = ["GATED", "gated"]
 
-GATED = ("lanes",)
+GATED = ("lanes", "unpacker")
 """Clock domains of such units, beside `sync`."""
 
 
@@ -37,7 +37,7 @@ def gated(m: Module, platform: Any, part: Any, domain: str, *, busy: Value, ling
         m.d.sync += left.eq(linger)
     with m.Elif(left != 0):
         m.d.sync += left.eq(left - 1)
-    clock = ClockDomain(domain)
+    clock = ClockDomain(domain, local=True)
     m.domains += clock
     m.submodules[f"{domain}_clock"] = Instance(
         "weft_clock_gate", i_clk=ClockSignal(), i_enable=busy | (left != 0), o_gated=clock.clk
