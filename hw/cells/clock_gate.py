@@ -20,7 +20,7 @@ from hw.cells.technology import Technology, technology_of
 __all__ = ["GATED", "gated"]
 
 GATED = ("lanes", "unpacker")
-"""Clock domains of such units, beside `sync`."""
+"""Clock domains of such parts of units, beside `sync`: what resets a unit resets these."""
 
 
 def gated(m: Module, platform: Any, part: Any, domain: str, *, busy: Value, linger: int) -> Any:
