@@ -155,16 +155,19 @@ class Core(wiring.Component):
             "store": store,
             "stalls": stalls,
         }
-        # Of units that rest most of the time: whether they have something to do.
+        # Of units that rest most of the time: whether they have something to do, and how long
+        # what they do may go on behind that.
         works = {
-            name: unit.i_command.valid | unit.status.busy | unit.status.error.valid
+            name: (unit.i_command.valid | unit.status.busy | unit.status.error.valid, SETTLING)
             for name, unit in (
                 ("load_weights", load_weights),
                 ("load_activations", load_activations),
                 ("store", store),
             )
         }
-        works["load_writer"] = Cat(i.valid for i in load_writer.i).any() | load_writer.waiting.any()
+        arriving = Cat(i.valid for i in load_writer.i).any()
+        works["load_writer"] = (arriving | load_writer.waiting.any(), SETTLING)
+        works["front_end"] = (front_end.moves, 2 * SETTLING)
         for name, part in parts.items():
             # `keep`: else synthesis would merge the registers again.
             reset = Signal(name=f"reset_{name}", attrs={"keep": 1})
@@ -172,8 +175,10 @@ class Core(wiring.Component):
             m.d.sync += [reset.eq(self.i_reset), halt.eq(self.i_halt)]
             unit = ResetInserter(dict.fromkeys(("sync", *GATED), reset))(part)
             if name in works:
-                busy = works[name] | reset | halt
-                unit = gated(m, platform, unit, name, busy=busy, linger=SETTLING)
+                busy, linger = works[name]
+                watched = self.registers.number if name == "front_end" and c.decoder else None
+                busy = busy | reset | halt
+                unit = gated(m, platform, unit, name, busy=busy, linger=linger, watched=watched)
             m.submodules[name] = unit
             if part is not stalls:
                 m.d.comb += part.i_halt.eq(halt)

@@ -23,15 +23,29 @@ GATED = ("lanes", "unpacker")
 """Clock domains of such parts of units, beside `sync`: what resets a unit resets these."""
 
 
-def gated(m: Module, platform: Any, part: Any, domain: str, *, busy: Value, linger: int) -> Any:
-    """`part`, which gets a clock in cycles that end with `busy`, in `linger` more, and in as many
-    after a reset. The rest must not notice: without a clock its registers keep what they hold.
+def gated(
+    m: Module,
+    platform: Any,
+    part: Any,
+    domain: str,
+    *,
+    busy: Value,
+    linger: int,
+    watched: Value | None = None,
+) -> Any:
+    """`part`, which gets a clock in cycles that end with `busy` or with another value of `watched`
+    than the cycle before, in `linger` more, and in as many after a reset. The rest must not
+    notice: without a clock its registers keep what they hold.
 
     With `Technology.SIMULATION`, which then evaluates nothing that is in it; anywhere else it is
     the part itself. Whoever resets it resets `domain` too.
     """
     if technology_of(platform) is not Technology.SIMULATION:
         return part
+    if watched is not None:
+        seen = Signal.like(watched, name=f"{domain}_seen")
+        m.d.sync += seen.eq(watched)
+        busy = busy | (watched != seen)
     left = Signal(range(linger + 1), name=f"{domain}_left", init=linger)
     with m.If(busy):
         m.d.sync += left.eq(linger)
