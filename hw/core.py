@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from amaranth import Module, ResetInserter, Signal
+from amaranth import Cat, Module, ResetInserter, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.cells.clock_gate import GATED
+from hw.cells.clock_gate import GATED, gated
 from hw.config import AcceleratorConfig
 from hw.control.front_end import FrontEnd
 from hw.control.scoreboard import UNITS
@@ -28,6 +28,9 @@ __all__ = ["ERROR_SOURCES", "Core", "CoreEvents", "TraceSignature"]
 
 ERROR_SOURCES = len(UNITS) + 1
 """The units, then dispatch."""
+
+SETTLING = 8
+"""Cycles after which a unit without work stands still; an error, the slowest, is known in four."""
 
 
 class TraceSignature(wiring.Signature):
@@ -152,12 +155,31 @@ class Core(wiring.Component):
             "store": store,
             "stalls": stalls,
         }
+        # Of units that rest most of the time: whether they have something to do, and how long
+        # what they do may go on behind that.
+        works = {
+            name: (unit.i_command.valid | unit.status.busy | unit.status.error.valid, SETTLING)
+            for name, unit in (
+                ("load_weights", load_weights),
+                ("load_activations", load_activations),
+                ("store", store),
+            )
+        }
+        arriving = Cat(i.valid for i in load_writer.i).any()
+        works["load_writer"] = (arriving | load_writer.waiting.any(), SETTLING)
+        works["front_end"] = (front_end.moves, 2 * SETTLING)
         for name, part in parts.items():
             # `keep`: else synthesis would merge the registers again.
             reset = Signal(name=f"reset_{name}", attrs={"keep": 1})
             halt = Signal(name=f"halt_{name}", attrs={"keep": 1}, init=1)
             m.d.sync += [reset.eq(self.i_reset), halt.eq(self.i_halt)]
-            m.submodules[name] = ResetInserter(dict.fromkeys(("sync", *GATED), reset))(part)
+            unit = ResetInserter(dict.fromkeys(("sync", *GATED), reset))(part)
+            if name in works:
+                busy, linger = works[name]
+                watched = self.registers.number if name == "front_end" and c.decoder else None
+                busy = busy | reset | halt
+                unit = gated(m, platform, unit, name, busy=busy, linger=linger, watched=watched)
+            m.submodules[name] = unit
             if part is not stalls:
                 m.d.comb += part.i_halt.eq(halt)
 

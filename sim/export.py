@@ -24,7 +24,9 @@ from typing import Any
 
 from hw.cells.technology import Technology, technology_of
 from hw.config import AcceleratorConfig
+from sim import simulated
 from sim.cache import kept
+from sim.simulated import fast_to_simulate
 
 __all__ = ["TOP", "ExportError", "component_verilog", "exported", "to_verilog"]
 
@@ -68,6 +70,7 @@ def component_verilog(component: Any, name: str = TOP, platform: Any = None) -> 
     text = verilog.convert(component, name=name, platform=platform, ports=ports, emit_src=False)
     text = _starting_at_time_0(text)
     if technology_of(platform) is Technology.SIMULATION:
+        text = fast_to_simulate(text)
         text += "".join("\n" + path.read_text() for path in SIMULATED)
     return text
 
@@ -127,7 +130,7 @@ def exported(
 def _source_hash(folders: list[str], call: str) -> str:
     digest = hashlib.sha256(importlib.metadata.version("amaranth").encode())
     sources = [path for folder in folders for path in sorted((_ROOT / folder).rglob("*.py"))]
-    for path in [*sources, *SIMULATED, Path(__file__)]:
+    for path in [*sources, *SIMULATED, Path(simulated.__file__), Path(__file__)]:
         digest.update(str(path.relative_to(_ROOT)).encode() + b"\0" + path.read_bytes())
     digest.update(call.encode())
     return digest.hexdigest()[:32]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth import Cat, Module
+from amaranth import Cat, Module, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -76,6 +76,17 @@ class FrontEnd(wiring.Component):
             members |= {"registers": In(RegisterPort()), "i_select": In(RegisterWrite)}
         super().__init__(members)
         self._decoder = config.decoder
+
+    @property
+    def moves(self) -> Value:
+        """A command, a part of one or a completion goes from one place to another. What else
+        happens follows within as many cycles as a command takes through fetch and dispatch."""
+        streams = (self.fetch.o, *self.o, self.o_matrix_weights)
+        gone = Cat(item.valid & item.ready for item in streams)
+        events = [self.request.valid, self.data.valid, self.i_done.any(), gone.any()]
+        if self._decoder:
+            events += [self.registers.write.valid, self.i_select.valid]
+        return Cat(events).any()
 
     def elaborate(self, platform):
         m = Module()

@@ -6,6 +6,7 @@ from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.cells.clock_gate import gated
 from hw.config import AcceleratorConfig
 from hw.interfaces import (
     ADDRESS_BITS,
@@ -241,7 +242,12 @@ class WeightLoader(wiring.Component):
         # --- array side -------------------------------------------------------------------------
         source = stream.Signature(self.entry).create()
         if packed:
-            m.submodules.unpack = unpack = WeightUnpacker(c)
+            unpack = WeightUnpacker(c)
+            # Each word that comes or goes sets it in motion; `room` is the last to follow.
+            moves = prefetch.o.valid & prefetch.o.ready | source.valid & source.ready
+            m.submodules.unpack = gated(
+                m, platform, unpack, "unpacker", busy=moves, linger=unpack.latency + 3
+            )
             wiring.connect(m, prefetch.o, unpack.i)
             wiring.connect(m, unpack.o, wiring.flipped(source))
             if c.scales:

@@ -6,7 +6,7 @@ from amaranth import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.cells.clock_gate import gated
+from hw.cells.clock_gate import gated, gated_clock
 from hw.config import AcceleratorConfig
 from hw.interfaces import (
     ReadPort,
@@ -126,21 +126,30 @@ class VectorUnit(wiring.Component):
         decoder, rows, words = self.decoder, self.rows, self.words
         sequencer, pipeline = self.sequencer, self.pipeline
         statistics, softmax = self.statistics, self.softmax
-        m.submodules.decoder = decoder
-        m.submodules.rows = rows
-        m.submodules.words = words
-        m.submodules.sequencer = sequencer
+        halt = Signal()
+        in_flight = Signal(IN_FLIGHT_BITS)
+        # Between commands these rest. Not `softmax`: the matrix unit reads it.
+        resting = gated_clock(
+            m,
+            platform,
+            "rows",
+            busy=self.i_command.valid | (in_flight != 0) | halt,
+            linger=pipeline.latency + 16,
+        )
+        m.submodules.decoder = resting(decoder)
+        m.submodules.rows = resting(rows)
+        m.submodules.words = resting(words)
+        m.submodules.sequencer = resting(sequencer)
         # A few cycles more than a group takes: what follows from its end ends too.
         m.submodules.pipeline = gated(
             m, platform, pipeline, "lanes", busy=sequencer.o_valid, linger=pipeline.latency + 7
         )
-        m.submodules.statistics = statistics
+        m.submodules.statistics = resting(statistics)
         m.submodules.softmax = softmax
         connect, flipped = wiring.connect, wiring.flipped
 
         # --- commands -----------------------------------------------------------------------------
         stopped = Signal()  # after an error of this unit, at once
-        halt = Signal()
         halted = Signal()  # a cycle later: nothing is written any more, whatever still begins
         started = Signal()
         connect(m, decoder.o, rows.i)
@@ -163,7 +172,8 @@ class VectorUnit(wiring.Component):
         if self.selector is None:
             connect(m, pipeline.residual_write, flipped(self.residual_write))
         else:
-            m.submodules.selector = selector = self.selector
+            selector = self.selector
+            m.submodules.selector = resting(selector)
             last, done, error = last | selector.done, done | selector.done, error | selector.error
             write, first, second = (
                 unit.residual_write for unit in (self, pipeline, selector)
@@ -236,7 +246,6 @@ class VectorUnit(wiring.Component):
         ]
 
         # --- status -------------------------------------------------------------------------------
-        in_flight = Signal(IN_FLIGHT_BITS)
         m.d.sync += in_flight.eq(in_flight + started - done)
         with m.If(error):
             m.d.sync += stopped.eq(1)
