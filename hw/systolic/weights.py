@@ -245,6 +245,8 @@ class WeightLoader(wiring.Component):
             unpack = WeightUnpacker(c)
             # Each word that comes or goes sets it in motion; `room` is the last to follow.
             moves = prefetch.o.valid & prefetch.o.ready | source.valid & source.ready
+            if c.scales:
+                moves |= self.o_scales.ready
             m.submodules.unpack = gated(
                 m, platform, unpack, "unpacker", busy=moves, linger=unpack.latency + 3
             )
