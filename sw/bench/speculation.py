@@ -1,0 +1,153 @@
+"""What drafts save: a fixed set of prompts, decoded with and without them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sw.bench.measure_decoder import measure_pass
+from sw.compiler.program.decoder_program import DecoderProgram
+from sw.decoding.decoding import Decoding, Step
+from sw.decoding.drafts import Lookup
+from sw.decoding.policy import Auto, Policy
+from sw.decoding.sampler import Sampler
+from sw.driver.decoder import LoadedDecoder
+from sw.models.language_model import LanguageModel
+
+__all__ = ["KINDS", "PassCycles", "measure_prompt", "measure_rtl", "prompts_of", "summary"]
+
+KINDS = ("chat", "code", "rewriting", "summaries")
+"""Of prompts: questions; functions to change a little; texts to correct or change; texts to
+summarise. Each has a file in `prompts/`."""
+_SEPARATOR = "\n----\n"
+
+POSITIONS = (64, 192, 320)
+"""Where passes are measured on the RTL; between them their distance from the cost model is taken to
+change evenly."""
+CHECKED = 256
+"""Where that is checked."""
+
+
+def prompts_of(kind: str) -> list[str]:
+    """The prompts of a kind."""
+    text = (Path(__file__).parent / "prompts" / f"{kind}.txt").read_text(encoding="utf-8")
+    return text.strip().split(_SEPARATOR)
+
+
+@dataclass(frozen=True)
+class PassCycles:
+    """Cycles of a pass at any position: the cost model's, corrected by what the RTL took.
+
+    measured: passes by number of tokens, as `measure_pass` gives them; without any of them it is
+    the cost model alone.
+    """
+
+    program: DecoderProgram
+    measured: Mapping[int, Sequence[Mapping[str, Any]]]
+
+    def __call__(self, rows: int, position: int) -> float:
+        estimate = self.program.entries[rows].estimated_cycles(position)
+        passes = self.measured.get(rows, ())
+        if not passes:
+            return estimate
+        places = [item["context"] - item["tokens"] for item in passes]
+        ratios = [item["cycles"] / item["estimated_cycles"] for item in passes]
+        return estimate * float(np.interp(position, places, ratios))
+
+
+def measure_rtl(
+    program: DecoderProgram, step: Callable[[str], Any], positions: Sequence[int] = POSITIONS
+) -> tuple[PassCycles, list[dict[str, Any]]]:
+    """Passes of each size that verifies, on the RTL: what cycles they take anywhere, and for each
+    size how far that is from one more pass, at `CHECKED`."""
+    sizes = [entry.tokens for entry in program.entries.values() if entry.selected == entry.tokens]
+    measured, checks = {}, []
+    for rows in sizes:
+        passes = []
+        for position in positions:
+            step(f"RTL: {rows} tokens at {position}")
+            passes.append(measure_pass(program, rows, position))
+        measured[rows] = passes
+    cycles = PassCycles(program, measured)
+    for rows in sizes:
+        step(f"RTL: {rows} tokens at {CHECKED}")
+        found = measure_pass(program, rows, CHECKED)
+        checks.append({**found, "interpolated": cycles(rows, CHECKED)})
+    return cycles, checks
+
+
+def measure_prompt(
+    decoder: LoadedDecoder,
+    model: LanguageModel,
+    prompt: str,
+    tokens: int,
+    cycles: PassCycles,
+    policy: Callable[[], Policy] = Auto,
+) -> dict[str, Any]:
+    """Answer a prompt with and without drafts copied from the text: both texts, and their passes.
+
+    `tokens_per_step`: tokens a pass, the first token of an answer left out, which comes from
+    reading the prompt. `speedup`: cycles of decoding without drafts / with.
+    """
+    ids = model.prompt([{"role": "user", "content": prompt}])
+    ends = model.checkpoint.ends
+    decodings = Decoding(Sampler(), ends), Decoding(Sampler(), ends, Lookup(), policy())
+    texts = []
+    for decoding in decodings:
+        session = decoder.session()
+        texts.append(list(decoding.answer(session, ids, tokens)))
+        session.close()
+    plain, drafting = (decoding.steps for decoding in decodings)
+    return {
+        "prompt": prompt,
+        "prompt_tokens": len(ids),
+        "text": model.tokenizer.decode(texts[1]),
+        "tokens": texts[1],
+        "identical": texts[0] == texts[1],
+        **account(drafting, plain, cycles),
+    }
+
+
+def account(drafting: Sequence[Step], plain: Sequence[Step], cycles: PassCycles) -> dict[str, Any]:
+    """Passes of the same text with and without drafts, in numbers."""
+    tokens = sum(step.tokens for step in drafting)
+    with_drafts = sum(cycles(step.rows, step.position) for step in drafting)
+    without = sum(cycles(step.rows, step.position) for step in plain)
+    return {
+        "decoded": tokens,
+        "passes": len(drafting),
+        "rows": {str(n): count for n, count in sorted(Counter(s.rows for s in drafting).items())},
+        "drafted": sum(step.drafted for step in drafting),
+        "accepted": sum(step.accepted for step in drafting),
+        "cycles": round(with_drafts),
+        "plain_cycles": round(without),
+        "tokens_per_step": tokens / max(len(drafting), 1),
+        "speedup": without / with_drafts if drafting else 1.0,
+    }
+
+
+def summary(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Prompts of one kind together. `speedup`: of all their cycles; `mean_speedup`: mean of the
+    prompts'; `least_speedup`: of the one that gains least."""
+
+    def total(name: str) -> int:
+        return sum(result[name] for result in results)
+
+    speedups = [result["speedup"] for result in results]
+    return {
+        "prompts": len(results),
+        "decoded": total("decoded"),
+        "passes": total("passes"),
+        "cycles_a_token": total("cycles") / max(total("decoded"), 1),
+        "plain_cycles_a_token": total("plain_cycles") / max(total("decoded"), 1),
+        "tokens_per_step": total("decoded") / max(total("passes"), 1),
+        "speedup": total("plain_cycles") / max(total("cycles"), 1),
+        "mean_speedup": float(np.mean(speedups)),
+        "least_speedup": min(speedups),
+        "identical": all(result["identical"] for result in results),
+    }

@@ -1,0 +1,118 @@
+"""`weft bench speculation`: decoding with drafts against decoding without, on fixed prompts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from rich.table import Table
+
+from sw.bench.speculation import (
+    KINDS,
+    PassCycles,
+    measure_prompt,
+    measure_rtl,
+    prompts_of,
+    summary,
+)
+from sw.cli.common import OUTPUT_FILE, config_option, steps, write_json
+from sw.cli.screen import show
+
+__all__ = ["speculation"]
+
+
+@click.command()
+@click.option("--kind", multiple=True, type=click.Choice(KINDS), help="These only.")
+@click.option(
+    "--tokens", default=128, type=click.IntRange(min=2), show_default=True, help="Of an answer."
+)
+@click.option("--model", help="Another model, as for `weft generate`.")
+@click.option(
+    "--device",
+    default="golden",
+    type=click.Choice(["golden", "verilator"]),
+    show_default=True,
+    help="Where cycles come from: the cost model, or passes of each size on the RTL (ten minutes), "
+    "and the cost model between their positions. Texts are the golden model's.",
+)
+@click.option("--prompts", "only_prompts", is_flag=True, help="Print the prompts, and that is all.")
+@config_option
+@click.option("--json", "json_file", type=OUTPUT_FILE, help="Write the measurement there.")
+def speculation(
+    kind: tuple[str, ...],
+    tokens: int,
+    model: str | None,
+    device: str,
+    only_prompts: bool,
+    config: str,
+    json_file: str | None,
+) -> None:
+    """Drafts copied from the text: tokens a pass and cycles, on a fixed set of prompts."""
+    from sw.models.generator import Generator
+    from sw.models.language_model import LanguageModel
+
+    kinds = kind or KINDS
+    if only_prompts:
+        for name in kinds:
+            for prompt in prompts_of(name):
+                click.echo(f"--- {name}\n{prompt}\n")
+        return
+    with steps() as step:
+        generator = Generator(config, step=step, model=LanguageModel(model) if model else None)
+        opened = generator.open("golden")
+        program = generator.program()
+        cycles, checks = PassCycles(program, {}), []
+        if device == "verilator":
+            cycles, checks = measure_rtl(program, step)
+        found: list[dict[str, Any]] = []
+        with opened:
+            decoder = opened.load_decoder(program)
+            for name in kinds:
+                update = step(f"Prompts: {name}")
+                prompts = prompts_of(name)
+                for number, prompt in enumerate(prompts):
+                    result = measure_prompt(decoder, generator.model, prompt, tokens, cycles)
+                    found.append({"kind": name, "number": number + 1, **result})
+                    update(number + 1, len(prompts))
+    by_kind = {name: summary([r for r in found if r["kind"] == name]) for name in kinds}
+    _show(found, by_kind, "RTL" if device == "verilator" else "cost model")
+    passes = [item for items in cycles.measured.values() for item in items]
+    write_json(
+        json_file,
+        {
+            "workload": "speculation",
+            "model": generator.model.name,
+            "config": generator.config.name,
+            "cycles_of": device,
+            "tokens": tokens,
+            "kinds": by_kind,
+            "prompts": found,
+            "rtl_passes": passes,
+            "rtl_checks": checks,
+        },
+    )
+    if not all(result["identical"] for result in found):
+        raise SystemExit(2)
+
+
+def _show(found: list[dict[str, Any]], kinds: dict[str, dict[str, Any]], source: str) -> None:
+    table = Table(title=f"Drafts copied from the text; cycles: {source}")
+    names = ("kind", "prompt", "tokens", "passes", "tokens a pass", "speedup", "same tokens")
+    for name in names:
+        table.add_column(name, justify="left" if name == "kind" else "right")
+    for name, total in kinds.items():
+        for result in found:
+            if result["kind"] == name:
+                table.add_row(name, str(result["number"]), *_cells(result))
+        table.add_row(f"[bold]{name}[/]", "all", *_cells(total), end_section=True)
+    show(table)
+
+
+def _cells(result: dict[str, Any]) -> list[str]:
+    return [
+        str(result["decoded"]),
+        str(result["passes"]),
+        f"{result['tokens_per_step']:.2f}",
+        f"{result['speedup']:.3f}x",
+        "yes" if result["identical"] else "[red]NO[/]",
+    ]
