@@ -26,10 +26,10 @@ KINDS = ("chat", "code", "rewriting", "summaries")
 summarise. Each has a file in `prompts/`."""
 _SEPARATOR = "\n----\n"
 
-POSITIONS = (64, 192, 320)
-"""Where passes are measured on the RTL; between them their distance from the cost model is taken to
-change evenly."""
-CHECKED = 256
+POSITIONS = (48, 144, 272)
+"""Where passes are measured on the RTL. Between them their quotient to the cost model's number is
+taken to change evenly."""
+CHECKED = (96, 208)
 """Where that is checked."""
 
 
@@ -61,23 +61,22 @@ class PassCycles:
 
 
 def measure_rtl(
-    program: DecoderProgram, step: Callable[[str], Any], positions: Sequence[int] = POSITIONS
+    program: DecoderProgram, step: Callable[[str], Any]
 ) -> tuple[PassCycles, list[dict[str, Any]]]:
-    """Passes of each size that verifies, on the RTL: what cycles they take anywhere, and for each
-    size how far that is from one more pass, at `CHECKED`."""
+    """Passes of each size that verifies, on the RTL: what cycles they take anywhere, and the passes
+    that this was checked against, with what was expected of them as `interpolated_cycles`."""
+
+    def measured(rows: int, position: int) -> dict[str, Any]:
+        step(f"RTL: {rows} tokens at {position}")
+        return measure_pass(program, rows, position)
+
     sizes = [entry.tokens for entry in program.entries.values() if entry.selected == entry.tokens]
-    measured, checks = {}, []
+    known = {rows: [measured(rows, position) for position in POSITIONS] for rows in sizes}
+    cycles, checks = PassCycles(program, known), []
     for rows in sizes:
-        passes = []
-        for position in positions:
-            step(f"RTL: {rows} tokens at {position}")
-            passes.append(measure_pass(program, rows, position))
-        measured[rows] = passes
-    cycles = PassCycles(program, measured)
-    for rows in sizes:
-        step(f"RTL: {rows} tokens at {CHECKED}")
-        found = measure_pass(program, rows, CHECKED)
-        checks.append({**found, "interpolated": cycles(rows, CHECKED)})
+        for position in CHECKED:
+            expected = round(cycles(rows, position))
+            checks.append({**measured(rows, position), "interpolated_cycles": expected})
     return cycles, checks
 
 

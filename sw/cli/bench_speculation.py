@@ -76,6 +76,7 @@ def speculation(
                     update(number + 1, len(prompts))
     by_kind = {name: summary([r for r in found if r["kind"] == name]) for name in kinds}
     _show(found, by_kind, "RTL" if device == "verilator" else "cost model")
+    _show_checks(checks)
     passes = [item for items in cycles.measured.values() for item in items]
     write_json(
         json_file,
@@ -105,6 +106,25 @@ def _show(found: list[dict[str, Any]], kinds: dict[str, dict[str, Any]], source:
             if result["kind"] == name:
                 table.add_row(name, str(result["number"]), *_cells(result))
         table.add_row(f"[bold]{name}[/]", "all", *_cells(total), end_section=True)
+    show(table)
+
+
+def _show_checks(checks: list[dict[str, Any]]) -> None:
+    """How well cycles of passes that were not measured are known."""
+    if not checks:
+        return
+    table = Table(title="Passes at other positions than those that were measured")
+    for name in ("tokens", "at", "cycles", "expected from those measured", "from the cost model"):
+        table.add_column(name, justify="right")
+    for item in checks:
+        cycles = item["cycles"]
+        table.add_row(
+            str(item["tokens"]),
+            str(item["context"] - item["tokens"]),
+            f"{cycles:,}" + ("" if item["bit_exact"] else " [red]WRONG BYTES[/]"),
+            f"{item['interpolated_cycles'] / cycles - 1:+.2%}",
+            f"{item['estimated_cycles'] / cycles - 1:+.2%}",
+        )
     show(table)
 
 
