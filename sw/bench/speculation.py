@@ -10,16 +10,27 @@ from typing import Any
 
 import numpy as np
 
+from hw.isa import SELECTED
 from sw.bench.measure_decoder import measure_pass
+from sw.bench.replay import Replay
 from sw.compiler.program.decoder_program import DecoderProgram
 from sw.decoding.decoding import Decoding, Step
 from sw.decoding.drafts import Lookup
-from sw.decoding.policy import Auto, Policy
+from sw.decoding.policy import Auto, Fixed
 from sw.decoding.sampler import Sampler
 from sw.driver.decoder import LoadedDecoder
 from sw.models.language_model import LanguageModel
 
-__all__ = ["KINDS", "PassCycles", "measure_prompt", "measure_rtl", "prompts_of", "summary"]
+__all__ = [
+    "KINDS",
+    "PassCycles",
+    "by_drafts",
+    "host_bytes",
+    "measure_prompt",
+    "measure_rtl",
+    "prompts_of",
+    "summary",
+]
 
 KINDS = ("chat", "code", "rewriting", "summaries")
 """Of prompts: questions; functions to change a little; texts to correct or change; texts to
@@ -86,7 +97,6 @@ def measure_prompt(
     prompt: str,
     tokens: int,
     cycles: PassCycles,
-    policy: Callable[[], Policy] = Auto,
 ) -> dict[str, Any]:
     """Answer a prompt with and without drafts copied from the text: both texts, and their passes.
 
@@ -95,7 +105,7 @@ def measure_prompt(
     """
     ids = model.prompt([{"role": "user", "content": prompt}])
     ends = model.checkpoint.ends
-    decodings = Decoding(Sampler(), ends), Decoding(Sampler(), ends, Lookup(), policy())
+    decodings = Decoding(Sampler(), ends), Decoding(Sampler(), ends, Lookup(), Auto())
     texts = []
     for decoding in decodings:
         session = decoder.session()
@@ -104,7 +114,7 @@ def measure_prompt(
     plain, drafting = (decoding.steps for decoding in decodings)
     return {
         "prompt": prompt,
-        "prompt_tokens": len(ids),
+        "ids": ids,
         "text": model.tokenizer.decode(texts[1]),
         "tokens": texts[1],
         "identical": texts[0] == texts[1],
@@ -128,6 +138,36 @@ def account(drafting: Sequence[Step], plain: Sequence[Step], cycles: PassCycles)
         "tokens_per_step": tokens / max(len(drafting), 1),
         "speedup": without / with_drafts if drafting else 1.0,
     }
+
+
+def by_drafts(
+    program: DecoderProgram, results: Sequence[Mapping[str, Any]], cycles: PassCycles
+) -> dict[str, float]:
+    """Speedup of texts that are known by number of drafts in a pass, without running them again."""
+    end, found = -1, {}
+    for most in range(1, SELECTED):
+        with_drafts = without = 0.0
+        for result in results:
+            begin, text = list(result["ids"]), result["tokens"]
+            session = Replay(program, begin + text, end)
+            decoding = Decoding(Sampler(), {end}, Lookup(), Fixed(most))
+            assert list(decoding.answer(session, begin, len(text))) == text
+            with_drafts += sum(cycles(step.rows, step.position) for step in decoding.steps)
+            places = range(len(begin), len(begin) + len(text) - 1)
+            without += sum(cycles(1, position) for position in places)
+        found[str(most)] = without / with_drafts
+    return found
+
+
+def host_bytes(program: DecoderProgram) -> dict[str, dict[str, int]]:
+    """Bytes that a pass with other tokens than the likeliest one needs of the host, and gives it,
+    by number of tokens. Registers are not counted."""
+    found = {}
+    for tokens, entry in program.entries.items():
+        rows = 0 if entry.by_token else len(program.encode(0, np.zeros(tokens, np.int64)))
+        selected = 2 * entry.selected * program.output_bytes
+        found[str(tokens)] = {"to_the_machine": rows, "from_the_machine": selected}
+    return found
 
 
 def summary(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

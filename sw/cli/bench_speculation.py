@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -10,11 +11,14 @@ from rich.table import Table
 from sw.bench.speculation import (
     KINDS,
     PassCycles,
+    by_drafts,
+    host_bytes,
     measure_prompt,
     measure_rtl,
     prompts_of,
     summary,
 )
+from sw.bench.speculation_picture import draw_speculation
 from sw.cli.common import OUTPUT_FILE, config_option, steps, write_json
 from sw.cli.screen import show
 
@@ -37,6 +41,7 @@ __all__ = ["speculation"]
 )
 @click.option("--prompts", "only_prompts", is_flag=True, help="Print the prompts, and that is all.")
 @config_option
+@click.option("--picture", type=OUTPUT_FILE, help="Draw it there (.png).")
 @click.option("--json", "json_file", type=OUTPUT_FILE, help="Write the measurement there.")
 def speculation(
     kind: tuple[str, ...],
@@ -46,6 +51,7 @@ def speculation(
     only_prompts: bool,
     config: str,
     json_file: str | None,
+    picture: str | None,
 ) -> None:
     """Drafts copied from the text: tokens a pass and cycles, on a fixed set of prompts."""
     from sw.models.generator import Generator
@@ -74,7 +80,11 @@ def speculation(
                     result = measure_prompt(decoder, generator.model, prompt, tokens, cycles)
                     found.append({"kind": name, "number": number + 1, **result})
                     update(number + 1, len(prompts))
-    by_kind = {name: summary([r for r in found if r["kind"] == name]) for name in kinds}
+    by_kind = {}
+    for name in kinds:
+        results = [result for result in found if result["kind"] == name]
+        drafts = {"by_drafts": by_drafts(program, results, cycles)}
+        by_kind[name] = summary(results) | drafts
     _show(found, by_kind, "RTL" if device == "verilator" else "cost model")
     _show_checks(checks)
     passes = [item for items in cycles.measured.values() for item in items]
@@ -90,8 +100,11 @@ def speculation(
             "prompts": found,
             "rtl_passes": passes,
             "rtl_checks": checks,
+            "host_bytes": host_bytes(program),
         },
     )
+    if picture is not None:
+        draw_speculation(Path(picture), by_kind, found)
     if not all(result["identical"] for result in found):
         raise SystemExit(2)
 

@@ -39,6 +39,12 @@ def _policy(draft: str | None, tokens: str | None) -> Policy:
     return Fixed(int(tokens))
 
 
+def _tokens(model: LanguageModel) -> dict[int, str]:
+    """Text of each token that the tokenizer knows; `transformers` adds some of its own to GGUF
+    files, so numbers that only one has say nothing."""
+    return {number: text for text, number in model.tokenizer.get_vocab().items()}
+
+
 class Drafting:
     """What the user wants, checked in two steps: `prepare` before anything takes minutes, `load`
     when there is a device.
@@ -65,12 +71,15 @@ class Drafting:
                 raise ConfigMismatchError(self._program.config, generator.config)
             return
         model, larger = LanguageModel(self.draft), generator.model
-        mine, others = model.tokenizer.get_vocab(), larger.tokenizer.get_vocab()
-        if mine != others:
-            different = len(dict(mine.items() ^ others.items()))
+        mine, others = _tokens(model), _tokens(larger)
+        different = [
+            number for number in mine.keys() & others.keys() if mine[number] != others[number]
+        ]
+        if different:
             raise InputError(
-                f"--draft {self.draft}: drafts need the vocabulary of {larger.name}, {different} "
-                f"tokens differ"
+                f"--draft {self.draft}: drafts need the vocabulary of {larger.name}, "
+                f"{len(different)} tokens differ: {min(different)} is {mine[min(different)]!r} "
+                f"instead of {others[min(different)]!r}"
             )
         context = min(generator.context, model.context(None))
         self._generator = Generator(generator.config, context, step, model)
