@@ -8,6 +8,7 @@ from typing import Any
 import click
 from rich.table import Table
 
+from hw.isa import SELECTED
 from sw.bench.speculation import (
     KINDS,
     PassCycles,
@@ -21,6 +22,7 @@ from sw.bench.speculation import (
 from sw.bench.speculation_picture import draw_speculation
 from sw.cli.common import OUTPUT_FILE, config_option, steps, write_json
 from sw.cli.screen import show
+from sw.compiler.lower.decoder import PASSES
 
 __all__ = ["speculation"]
 
@@ -39,6 +41,12 @@ __all__ = ["speculation"]
     help="Where cycles come from: the cost model, or passes of each size on the RTL (ten minutes), "
     "and the cost model between their positions. Texts are the golden model's.",
 )
+@click.option(
+    "--pass-of",
+    multiple=True,
+    type=click.IntRange(2, SELECTED),
+    help="A program with a pass of so many tokens, too; may be given again.",
+)
 @click.option("--prompts", "only_prompts", is_flag=True, help="Print the prompts, and that is all.")
 @config_option
 @click.option("--picture", type=OUTPUT_FILE, help="Draw it there (.png).")
@@ -48,6 +56,7 @@ def speculation(
     tokens: int,
     model: str | None,
     device: str,
+    pass_of: tuple[int, ...],
     only_prompts: bool,
     config: str,
     json_file: str | None,
@@ -66,7 +75,7 @@ def speculation(
     with steps() as step:
         generator = Generator(config, step=step, model=LanguageModel(model) if model else None)
         opened = generator.open("golden")
-        program = generator.program()
+        program = generator.program(sorted({*PASSES, *pass_of}))
         cycles, checks = PassCycles(program, {}), []
         if device == "verilator":
             cycles, checks = measure_rtl(program, step)
@@ -96,6 +105,7 @@ def speculation(
             "config": generator.config.name,
             "cycles_of": device,
             "tokens": tokens,
+            "pass_sizes": list(program.entries),
             "kinds": by_kind,
             "prompts": found,
             "rtl_passes": passes,

@@ -3,20 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hw.isa import Region
 from sw.driver.errors import DeviceError, MemorySizeError
 from sw.driver.machine import Machine
 
-if TYPE_CHECKING:
-    from sw.driver.decoder import LoadedDecoder, Session
-
 __all__ = ["DecoderMemory"]
 
 _ALIGNMENT = 4096
+
+
+class Model(Protocol):
+    """What the memory holds of a `LoadedDecoder`."""
+
+    @property
+    def program(self) -> Any: ...
+
+    @property
+    def commands(self) -> NDArray[np.uint8]: ...
+
+    @property
+    def sessions(self) -> Sequence[Workspace]: ...
+
+
+class Workspace(Protocol):
+    """What it holds of a `Session`."""
+
+    slot: int | None
+    image: NDArray[np.uint8] | None
+
+    @property
+    def model(self) -> Model: ...
+
+    def keep(self) -> None: ...
 
 
 class DecoderMemory:
@@ -31,11 +54,11 @@ class DecoderMemory:
 
     def __init__(self, device: Machine):
         self.device = device
-        self.models: list[LoadedDecoder] = []
-        self.ready: tuple[Session, int, int] | None = None
+        self.models: list[Model] = []
+        self.ready: tuple[Workspace, int, int] | None = None
         self._slots: list[int] = []  # of each model, while it is loaded
         self._begins: dict[Region, list[int]] = {}  # of each model's part of a region
-        self._shown: LoadedDecoder | None = None  # whose constants the machine sees
+        self._shown: Model | None = None  # whose constants the machine sees
 
     def displaced(self) -> None:
         """Something else takes the device's memory: keep what the sessions have there."""
@@ -44,7 +67,7 @@ class DecoderMemory:
                 session.keep()
         self._slots, self.ready, self._shown = [], None, None
 
-    def place(self, session: Session) -> None:
+    def place(self, session: Workspace) -> None:
         """Put everything that is not there into the device's memory: weights, this session."""
         if self.device.loaded is not self or session.slot is None:
             free = self._free(session.model)
@@ -56,7 +79,7 @@ class DecoderMemory:
             self.device.write(Region.WORKSPACE, self.offset(session), session.image)
             session.image = None
 
-    def show(self, session: Session, begin: int, size: int) -> None:
+    def show(self, session: Workspace, begin: int, size: int) -> None:
         """Let the machine see a session, its program's constants, and `size` bytes of commands
         from `begin` on."""
         model = session.model
@@ -69,13 +92,13 @@ class DecoderMemory:
         workspace = model.program.workspace_bytes
         self.device.set_window(Region.WORKSPACE, self.offset(session), workspace)
 
-    def offset(self, session: Session) -> int:
+    def offset(self, session: Workspace) -> int:
         """Of a session's workspace in its region."""
         assert session.slot is not None
         begin = self._begins[Region.WORKSPACE][self.models.index(session.model)]
         return begin + session.slot * session.model.program.workspace_bytes
 
-    def _free(self, model: LoadedDecoder) -> set[int]:
+    def _free(self, model: Model) -> set[int]:
         slots = self._slots[self.models.index(model)] if self._slots else 0
         return set(range(slots)) - {session.slot for session in model.sessions}
 
