@@ -97,8 +97,7 @@ class Decoding:
         plain = sum(entries[1].estimated_cycles(position + n) for n in range(len(found)))
         self.policy.account(cycles, plain)
         if self.source is not None:
-            judged = min(len(found), len(drafts))
-            self.source.take(found, accepted, judged)
+            self.source.take(found, accepted, judged=min(len(found), len(drafts)))
         step = Step(position, rows, len(drafts), accepted, len(found), cycles, plain)
         self.steps.append(step)
         return found

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from sim.cache import find
 from sw.bench.decoders import DecoderShape, decoder
+from sw.cli.bench_speculation import speculation
 from sw.cli.generate import chat, generate
 from sw.compiler.errors import CompileError, InputError
 from sw.compiler.lower.decoder import lower_decoder
@@ -173,6 +174,26 @@ def test_drafts_change_no_token(files, tmp_path, monkeypatch):
                 drafts = found["decoding"]["drafts"]
                 assert drafts["accepted"] == drafts["drafted"] == 8 and drafts["steps"] == 3
                 assert "tokens a step" in found["output"] and "3.67" in found["output"]
+
+
+def test_the_bench_of_drafts(tmp_path, monkeypatch):
+    """On a tiny model with room for the prompts: every text twice, and what its passes cost."""
+    monkeypatch.chdir(tmp_path)
+    module = tiny_module(max_position_embeddings=256)
+    folder = write_folder(tmp_path / "roomy", module, tiny_tokenizer())
+    given = ["--model", str(folder), "--config", "tiny", "--tokens", "9", "--kind", "chat"]
+    given += ["--pass-of", "2", "--json", "found.json", "--picture", "found.png"]
+    result = CliRunner().invoke(speculation, given, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    found = json.loads(Path("found.json").read_text())
+    assert found["pass_sizes"] == [1, 2, 4, 8, 32, 128] and Path("found.png").exists()
+    prompts, total = found["prompts"], found["kinds"]["chat"]
+    assert len(prompts) == total["prompts"] == 10 and total["identical"]
+    assert total["least_speedup"] > 0.99
+    for prompt in prompts:
+        assert prompt["decoded"] == len(prompt["tokens"]) - 1 or len(prompt["tokens"]) < 9
+        assert sum(prompt["rows"].values()) == prompt["passes"]
+    assert CliRunner().invoke(speculation, ["--prompts"]).output.count("--- chat") == 10
 
 
 def test_chat_with_drafts(files):
