@@ -25,9 +25,7 @@ def draw_speculation(
             steps.plot(spread, each, "o", color=colour, markersize=4)
             steps.annotate(
                 f"{total['tokens_per_step']:.2f}",
-                (place, total["tokens_per_step"]),
-                xytext=(0, 3),
-                textcoords="offset points",
+                (place, 0.3),
                 ha="center",
             )
             drafts = {int(count): speedup for count, speedup in total["by_drafts"].items()}
