@@ -74,7 +74,7 @@ def measure_pass(
         session = _session(rtl, program, position, seed)
         run = step("Running the RTL")
         total = max(entry.estimated_cycles(position, reading), 1)
-        session.model.place(session)
+        session.model.memory.place(session)
         started = time.perf_counter()
         session.model.run(
             session, ids, lambda cycles: run(min(cycles, total), total), reading=reading

@@ -16,7 +16,7 @@ from sw.bench.suite import BANDWIDTH, SWEEPS, Sweep
 from sw.bench.tables import losses, measured_rows
 from sw.compiler.errors import CompileError
 
-__all__ = ["draw", "pyplot"]
+__all__ = ["draw", "pyplot", "save_figure"]
 
 # Okabe and Ito's colours: told apart with any colour vision, and in grey.
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
@@ -281,7 +281,7 @@ def _size(size: int) -> str:
     return f"{size >> 20} MiB" if size >= 1 << 20 else f"{size >> 10} KiB"
 
 
-def _save(figure: Any, path: Path) -> None:
+def save_figure(figure: Any, path: Path) -> None:
     """PNG with 64 colours: a third of the bytes, and a picture is committed many times."""
     from PIL import Image
 
@@ -319,7 +319,7 @@ def draw(results: Results, folder: Path) -> list[Path]:
                 figures[sweep.name] = maker(plt, sweep, results)
         for name, figure in figures.items():
             path = folder / f"{name}.png"
-            _save(figure, path)
+            save_figure(figure, path)
             plt.close(figure)
             written.append(path)
     return written

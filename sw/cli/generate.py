@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import click
@@ -22,10 +22,12 @@ from sw.cli.common import (
     steps,
     write_json,
 )
+from sw.cli.drafting import Drafting
 from sw.cli.screen import show
 from sw.compiler.errors import InputError
-from sw.driver.decoder import LoadedDecoder
-from sw.models.generator import Generator, Sampler
+from sw.decoding.decoding import Step, check_room
+from sw.decoding.sampler import Sampler
+from sw.models.generator import Generator
 from sw.models.language_model import LanguageModel
 
 __all__ = ["chat", "generate"]
@@ -68,6 +70,17 @@ def _options(command):
             "texts go on to --context.  [default: all]",
         ),
         bits_option,
+        click.option(
+            "--draft",
+            metavar="lookup|MODEL|PROGRAM",
+            help="Draft tokens, and verify several in a pass: copies of the text so far, or what a "
+            "smaller model with the same vocabulary says.  [default: no drafts]",
+        ),
+        click.option(
+            "--draft-tokens",
+            metavar="auto|1..8",
+            help="Drafts in a pass; auto: as many as pay.  [default: auto]",
+        ),
         memory_options,
         config_option,
         device_option,
@@ -109,44 +122,59 @@ class _Stream:
         sys.stdout.write("\n")
 
 
-def _account(counters: Counter[str], bus_bytes: int) -> dict[str, Any]:
-    """What passes cost, from their counters; empty for a device without cycles."""
+def _account(counters: Counter[str], steps: Sequence[Step], bus_bytes: int) -> dict[str, Any]:
+    """What decoding cost, from counters of passes; of a device without cycles, what it counts."""
+    tokens, drafted = sum(s.tokens for s in steps), sum(s.drafted for s in steps)
+    found: dict[str, Any] = {}
+    if drafted:
+        found["drafts"] = {
+            "drafted": drafted,
+            "accepted": sum(s.accepted for s in steps),
+            "steps": len(steps),
+            "tokens_per_step": tokens / len(steps),
+            "expected_speedup": sum(s.plain for s in steps) / sum(s.cycles for s in steps),
+        }
     cycles = counters["cycles"]
     if not cycles:
-        return {}
+        return found
     return {
         "passes": counters["passes"],
         "cycles": cycles,
         "cycles_per_pass": cycles / counters["passes"],
+        "cycles_per_token": cycles / tokens,
         "bandwidth_share": counters["needed_bytes"] / (bus_bytes * cycles),
         "matrix_busy": counters["matrix_busy"],
         "stalls": {name: counters[name] for name in STALLS},
-        "predicted_seconds_per_pass_at_100_mhz": cycles / counters["passes"] / (MHZ * 1e6),
+        "predicted_seconds_per_token_at_100_mhz": cycles / tokens / (MHZ * 1e6),
+        **found,
     }
 
 
 def _show(account: dict[str, Any]) -> None:
-    """Where the cycles of decoding went."""
+    """Where the cycles of decoding went, and what drafts were worth."""
     if not account:
         return
-    cycles, table = account["cycles"], Table(title="Decoding, one token after the other")
+    table = Table(title="Decoding")
     table.add_column("what")
     table.add_column("value", justify="right")
     table.add_column("share", justify="right")
-    seconds = account["predicted_seconds_per_pass_at_100_mhz"]
-    table.add_row("cycles a token", f"{account['cycles_per_pass']:,.0f}", "")
-    table.add_row("weights, keys and values to read", "", f"{account['bandwidth_share']:.1%}")
-    table.add_row(
-        "multiplying", f"{account['matrix_busy']:,}", f"{account['matrix_busy'] / cycles:.1%}"
-    )
-    for name, count in account["stalls"].items():
-        table.add_row(STALLS[name], f"{count:,}", f"{count / cycles:.1%}")
-    table.add_row(f"tokens a second at {MHZ} MHz (predicted)", f"{1 / seconds:.1f}", "")
+    if "cycles" in account:
+        cycles, seconds = account["cycles"], account["predicted_seconds_per_token_at_100_mhz"]
+        table.add_row("cycles a token", f"{account['cycles_per_token']:,.0f}", "")
+        table.add_row("weights, keys and values to read", "", f"{account['bandwidth_share']:.1%}")
+        busy = account["matrix_busy"]
+        table.add_row("multiplying", f"{busy:,}", f"{busy / cycles:.1%}")
+        for name, count in account["stalls"].items():
+            table.add_row(STALLS[name], f"{count:,}", f"{count / cycles:.1%}")
+        table.add_row(f"tokens a second at {MHZ} MHz (predicted)", f"{1 / seconds:.1f}", "")
+    if "drafts" in account:
+        drafts = account["drafts"]
+        right = drafts["accepted"] / drafts["drafted"]
+        table.add_row("drafts, and how many were right", f"{drafts['drafted']:,}", f"{right:.1%}")
+        table.add_row("tokens a step", f"{drafts['tokens_per_step']:.2f}", "")
+        speedup = drafts["expected_speedup"]
+        table.add_row("cycles without drafts, of those with (expected)", f"{speedup:.2f}x", "")
     show(table)
-
-
-def _passes(model: LoadedDecoder, before: Counter[str]) -> Counter[str]:
-    return Counter({name: count - before[name] for name, count in model.counters.items()})
 
 
 @click.command()
@@ -163,6 +191,8 @@ def generate(
     seed: int | None,
     bits: str,
     window: int,
+    draft: str | None,
+    draft_tokens: str | None,
     device: str,
     config: str,
     memory_latency: int,
@@ -173,26 +203,28 @@ def generate(
     if not prompt.strip():
         raise InputError("the prompt is empty")
     sampler = Sampler(temperature, top_k, seed)
+    drafting = Drafting(draft, draft_tokens)
     with steps() as step:
         options = device_options(device, memory_latency, memory_width, step)
         generator = _generator(model, config, context, bits, window, step)
         ids = generator.model.prompt([{"role": "user", "content": prompt}])
-        generator.check_room(len(ids), generator.context)  # before anything takes minutes
+        check_room(len(ids), generator.context)  # before anything takes minutes
+        drafting.prepare(generator, step)
         opened = generator.open(device, **options)
-        program = generator.program()
-        step("Reading the prompt")
-        decoder = opened.load_decoder(program)
+        decoder, decoding = drafting.load(opened, generator, sampler)
         session = decoder.session()
-        ids = ids[session.position :]
-        answer = generator.answer(session, ids, tokens, sampler)
+        step("Reading the prompt")
+        answer = decoding.answer(session, ids, tokens)
         first = next(answer, None)
     with opened:
-        read, stream = Counter(decoder.counters), _Stream(generator.model.tokenizer)
+        read, stream = drafting.counters(), _Stream(generator.model.tokenizer)
         try:
             stream.write([] if first is None else _chain(first, answer))
         except KeyboardInterrupt:
             sys.stdout.write("\n")
-        account = _account(_passes(decoder, read), generator.config.bus_bytes)
+        counters = drafting.counters()
+        counters.subtract(read)
+        account = _account(counters, decoding.steps, generator.config.bus_bytes)
     if not session.room:
         click.echo("The context is full.", err=True)
     _show(account)
@@ -200,7 +232,7 @@ def generate(
         json_file,
         {
             "prompt": prompt,
-            "prompt_tokens": len(ids),
+            "prompt_tokens": len(ids) - len(decoder.program.prefix),
             "text": stream.shown,
             "tokens": stream.tokens,
             "decoding": account,
@@ -225,6 +257,8 @@ def chat(
     seed: int | None,
     bits: str,
     window: int,
+    draft: str | None,
+    draft_tokens: str | None,
     device: str,
     config: str,
     memory_latency: int,
@@ -232,17 +266,18 @@ def chat(
 ) -> None:
     """Talk with a language model; what was said stays in its cache. An empty line ends, or the end
     of the input."""
-    sampler = Sampler(temperature, top_k, seed)
+    sampler, drafting = Sampler(temperature, top_k, seed), Drafting(draft, draft_tokens)
     with steps() as step:
         options = device_options(device, memory_latency, memory_width, step)
         generator = _generator(model, config, context, bits, window, step)
         if not generator.model.chats:
             raise InputError(f"{generator.model.name} has no chat template: use weft generate")
+        drafting.prepare(generator, step)
         opened = generator.open(device, **options)  # before anything takes minutes
-        program = generator.program()
-        decoder = opened.load_decoder(program)
+        decoder, decoding = drafting.load(opened, generator, sampler)
     with opened:
-        session, messages, held = decoder.session(), [], list(program.prefix)
+        prefix = list(decoder.program.prefix)
+        session, messages, held = decoder.session(), [], prefix
         while True:
             try:
                 text = click.prompt(">", default="", show_default=False, prompt_suffix=" ")
@@ -257,11 +292,11 @@ def chat(
             common = 0
             while common < min(len(held), len(ids)) and held[common] == ids[common]:
                 common += 1
-            session.rewind(max(common, len(program.prefix)))
+            begin = max(common, len(prefix))
+            session.rewind(begin if session.keeps(begin) else len(prefix))
             stream = _Stream(generator.model.tokenizer)
             try:
-                rest = ids[session.position :]
-                stream.write(generator.answer(session, rest, tokens, sampler))
+                stream.write(decoding.answer(session, ids, tokens))
             except KeyboardInterrupt:
                 sys.stdout.write("\n")
             held = [*ids, *stream.tokens][: session.position]

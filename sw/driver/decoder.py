@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hw.isa import COMMAND_BYTES, Region
+from hw.isa import COMMAND_BYTES, SELECTED, Region
+from sw.driver.decoder_memory import DecoderMemory
 from sw.driver.errors import DeviceError
 from sw.driver.machine import Machine
 
@@ -44,88 +45,50 @@ class LoadedDecoder:
     """A decoder's program on a device. Sessions share its weights; each has a workspace.
 
     Their caches survive other programs on the same device: they are read back before one takes
-    their place, and written again with the next pass.
+    their place, and written again with the next pass. Decoders with the same `memory` lie in the
+    device's memory together.
 
     Attributes
     ----------
     counters: the device's, summed up over all passes so far, with `passes`, `tokens` and
-    `needed_bytes`: of weights, keys and values, once for each pass.
+    `needed_bytes`: of weights, keys and values, once for each pass. commands: of all entries.
+    sessions: those that were not closed.
     """
 
-    def __init__(self, device: Machine, program: Any):
+    def __init__(self, device: Machine, program: Any, memory: DecoderMemory | None = None):
         self.device, self.program = device, program
+        self.memory = memory or DecoderMemory(device)
+        self.memory.models.append(self)
         self.counters: Counter[str] = Counter()
-        self._sessions: list[Session] = []
-        self._slots = 0
+        self.sessions: list[Session] = []
         self._begins: dict[int, int] = {}  # of each entry's commands, in bytes
         parts, begin = [], 0
         for tokens, entry in program.entries.items():
             self._begins[tokens] = begin
             parts.append(entry.commands)
             begin += len(entry.commands)
-        self._commands = np.concatenate(parts)
-        # What the machine has in its registers for the next pass: session, position, token.
-        self._ready: tuple[Session, int, int] | None = None
+        self.commands: NDArray[np.uint8] = np.concatenate(parts)
 
     def session(self) -> Session:
         """A new sequence, which holds the program's prefix."""
         image = np.zeros(self.program.workspace_bytes, np.uint8)
         for offset, data in self.program.prefix_image:
             image[offset : offset + len(data)] = data
-        return self._add(Session(self, len(self.program.prefix), image))
+        return self.add(Session(self, len(self.program.prefix), image))
 
-    def _add(self, session: Session) -> Session:
-        self._sessions.append(session)
+    def add(self, session: Session) -> Session:
+        """Take a session among those that are open."""
+        self.sessions.append(session)
         return session
-
-    # --- memory ---------------------------------------------------------------------------------
-
-    def displaced(self) -> None:
-        """Something else takes the device's memory: keep what the sessions have there."""
-        for session in self._sessions:
-            session.keep()
-        self._slots, self._ready = 0, None
-
-    def place(self, session: Session) -> None:
-        """Put everything that is not there into the device's memory: weights, this session."""
-        if self.device.loaded is not self or session.slot is None:
-            free = set(range(self._slots)) - {other.slot for other in self._sessions}
-            if self.device.loaded is not self or not free:
-                self._load()
-                free = set(range(self._slots)) - {other.slot for other in self._sessions}
-            session.slot = min(free)
-        if session.image is not None:
-            self.device.write(Region.WORKSPACE, self._offset(session), session.image)
-            session.image = None
-
-    def _load(self) -> None:
-        """Program and constants, with room for all sessions."""
-        if self.device.loaded is self:
-            self.displaced()
-            self.device.loaded = None
-        slots = 1
-        while slots < len(self._sessions):
-            slots *= 2
-        self.device.load_commands(
-            self._commands,
-            self.program.constants,
-            workspace_bytes=slots * self.program.workspace_bytes,
-            io_bytes=self.program.io_bytes,
-        )
-        self._slots, self.device.loaded = slots, self
-
-    def _offset(self, session: Session) -> int:
-        assert session.slot is not None
-        return session.slot * self.program.workspace_bytes
 
     def read_back(self, session: Session) -> NDArray[np.uint8]:
         """A session's workspace, from the device."""
         size = self.program.workspace_bytes
-        return self.device.read(Region.WORKSPACE, self._offset(session), size)
+        return self.device.read(Region.WORKSPACE, self.memory.offset(session), size)
 
     def forget(self, session: Session) -> None:
         """A session ends."""
-        self._sessions.remove(session)
+        self.sessions.remove(session)
 
     # --- passes ---------------------------------------------------------------------------------
 
@@ -136,25 +99,26 @@ class LoadedDecoder:
         progress: Callable[[int], None] | None = None,
         *,
         reading: bool = False,
+        rows: int | None = None,
     ) -> Prediction | None:
         """One pass of as many tokens as an entry has, which `program.check` has found good: what
-        follows them, or None if `reading`, without the head.
+        follows them, or None if `reading`, without the head. rows: of an entry with more of them,
+        which the last token fills; there must be room.
 
         Whatever goes wrong, the session stays at its position, with its cache. A pass of the token
         that the pass before found the likeliest needs nothing but to be started.
         """
         program, device, position = self.program, self.device, session.position
-        entry = program.entries[len(ids)]
-        self.place(session)
-        if not (entry.by_token and not reading and self._ready == (session, position, ids[0])):
-            device.set_window(Region.PROGRAM, self._begins[entry.tokens], len(entry.commands))
-            size = program.workspace_bytes
-            device.set_window(Region.WORKSPACE, self._offset(session), size)
+        entry, count, memory = program.entries[rows or len(ids)], len(ids), self.memory
+        ids = np.pad(ids, (0, entry.tokens - count), mode="edge")
+        memory.place(session)
+        if not (entry.by_token and not reading and memory.ready == (session, position, ids[0])):
+            memory.show(session, self._begins[entry.tokens], len(entry.commands))
             for number, value in program.registers(position, ids, reading).items():
                 device.set_register(number, value)
             if not entry.by_token:
                 device.write(Region.IO, entry.input, program.encode(position, ids))
-        self._ready = None
+        memory.ready = None
         limit = _LIMIT_CYCLES + _LIMIT_FACTOR * entry.estimated_cycles(position, reading)
         try:
             device.run(len(entry.commands) // COMMAND_BYTES, max_cycles=limit, progress=progress)
@@ -162,18 +126,18 @@ class LoadedDecoder:
             device.reset()
             raise
         needed = program.needed_bytes(entry.tokens, position, reading)
-        self.counters.update({"passes": 1, "tokens": entry.tokens, "needed_bytes": needed})
+        self.counters.update({"passes": 1, "tokens": count, "needed_bytes": needed})
         if device.has_cycles:
             self.counters.update(device.raw_counters())
         if reading:
             return None
-        count = 2 * entry.selected * program.output_bytes
-        selection = program.decode(entry, device.read(Region.IO, entry.output, count))
+        size = 2 * entry.selected * program.output_bytes
+        selection = program.decode(entry, device.read(Region.IO, entry.output, size))
         valid = (selection.indices >= 0) & (selection.indices < len(program.order))
         found = np.where(valid, program.order[np.where(valid, selection.indices, 0)], -1)
-        prediction = Prediction(found, selection.log_probabilities())
-        if entry.by_token and position + len(ids) < program.state.slots:
-            self._ready = session, position + len(ids), prediction.best
+        prediction = Prediction(found[:count], selection.log_probabilities()[:count])
+        if entry.by_token and position + 1 < program.state.slots:
+            memory.ready = session, position + 1, prediction.best
         return prediction
 
 
@@ -220,10 +184,19 @@ class Session:
         return self._predict(self._checked([token]))
 
     def verify(self, ids: Sequence[int]) -> Prediction:
-        """Take up to 8 tokens at once: what follows each of them."""
+        """Take up to 8 tokens at once: what follows each of them.
+
+        In the smallest pass that holds them, whose other rows leave nothing that is ever seen; in
+        several passes where there is none, or no room for it.
+        """
         tokens = self._checked(ids)
-        if len(tokens) > 8:
-            raise SessionError(f"verify takes at most 8 tokens, got {len(tokens)}: use prefill")
+        if len(tokens) > SELECTED:
+            raise SessionError(
+                f"verify takes at most {SELECTED} tokens, got {len(tokens)}: use prefill"
+            )
+        entry = self.verifying(len(tokens))
+        if entry is not None:
+            return self._predict(tokens, entry.tokens)
         parts, done = [], 0
         for size in self.sizes(len(tokens)):
             parts.append(self._predict(tokens[done : done + size]))
@@ -233,6 +206,14 @@ class Session:
             np.concatenate([part.log_probabilities for part in parts]),
         )
 
+    def verifying(self, tokens: int) -> Any | None:
+        """The entry of the smallest pass that predicts behind each of so many tokens and fits into
+        the context, if there is one."""
+        entries = self.model.program.entries.values()
+        inside = max(self.model.program.state.slots - self.position, min(self.room, 1))
+        fitting = [e for e in entries if tokens <= e.tokens <= inside and e.selected == e.tokens]
+        return min(fitting, key=lambda entry: entry.tokens, default=None)
+
     def rewind(self, position: int) -> None:
         """Forget all tokens from a position on, but for those of the prefix."""
         first = len(self.model.program.prefix)
@@ -241,13 +222,18 @@ class Session:
                 f"a session of {self.position} tokens, {first} of them its prefix, cannot go back "
                 f"to {position}"
             )
-        state = self.model.program.state
-        if self.position > state.slots and position > state.sink:
+        if not self.keeps(position):
             raise SessionError(
-                f"a session of {self.position} tokens with room for {state.slots} keys cannot go "
-                f"back to {position}: what stood there is gone"
+                f"a session of {self.position} tokens with room for "
+                f"{self.model.program.state.slots} keys cannot go back to {position}: what stood "
+                "there is gone"
             )
         self.position = position
+
+    def keeps(self, position: int) -> bool:
+        """Whether all keys in front of a position are there: a window has not moved beyond it."""
+        state = self.model.program.state
+        return self.position <= state.slots or position in (*range(state.sink + 1), self.position)
 
     def reset(self) -> None:
         """Forget everything but the prefix."""
@@ -257,7 +243,7 @@ class Session:
         """Another session that holds the same tokens."""
         self._check_open()
         image = self.model.read_back(self) if self.image is None else self.image.copy()
-        return self.model._add(Session(self.model, self.position, image))
+        return self.model.add(Session(self.model, self.position, image))
 
     @property
     def room(self) -> int:
@@ -295,8 +281,8 @@ class Session:
         self._check_open()
         return self.model.program.check(self.position, ids)
 
-    def _predict(self, tokens: NDArray[np.int64]) -> Prediction:
-        prediction = self.model.run(self, tokens)
+    def _predict(self, tokens: NDArray[np.int64], rows: int | None = None) -> Prediction:
+        prediction = self.model.run(self, tokens, rows=rows)
         self.position += len(tokens)
         assert prediction is not None
         return prediction

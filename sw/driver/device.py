@@ -6,6 +6,7 @@ from typing import Any
 
 from hw.registers import Register
 from sw.driver.decoder import LoadedDecoder
+from sw.driver.decoder_memory import DecoderMemory
 from sw.driver.errors import ConfigMismatchError
 from sw.driver.executable import Executable
 from sw.driver.machine import Machine
@@ -32,6 +33,13 @@ class Device(Machine):
 
         Raises `ConfigMismatchError` as `load` does.
         """
-        if program.config.fingerprint() != self.read_register(Register.FINGERPRINT):
-            raise ConfigMismatchError(program.config, self.config)
-        return LoadedDecoder(self, program)
+        return self.load_decoders(program)[0]
+
+    def load_decoders(self, *programs: Any) -> list[LoadedDecoder]:
+        """Several decoders that lie in the device's memory together, so that their passes may take
+        turns."""
+        for program in programs:
+            if program.config.fingerprint() != self.read_register(Register.FINGERPRINT):
+                raise ConfigMismatchError(program.config, self.config)
+        memory = DecoderMemory(self)
+        return [LoadedDecoder(self, program, memory) for program in programs]

@@ -90,9 +90,10 @@ class BusError(LinkError):
 
 
 class MemorySizeError(DeviceError):
-    """The program does not fit into the board's memory."""
+    """The program does not fit into the board's memory. needed, available: bytes."""
 
     def __init__(self, sizes: Mapping[isa.Region, int], needed: int, available: int):
+        self.needed, self.available = needed, available
         parts = ", ".join(f"{region.name.lower()} {size:,}" for region, size in sizes.items())
         super().__init__(
             f"the program needs {needed:,} bytes of memory ({parts}), the board has "

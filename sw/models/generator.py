@@ -1,20 +1,16 @@
-"""Text from a language model on a device: quantised once, compiled once, both cached."""
+"""A language model for a device: quantised once, compiled once, both cached."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hw.config import AcceleratorConfig, get_config
-from hw.isa import SELECTED
 from sim.cache import find, kept, source_digest
 from sw.compiler.capture.decoder import capture_decoder
-from sw.compiler.errors import CompileError, InputError
+from sw.compiler.errors import CompileError
 from sw.compiler.graph.decoder import check_window, with_window
 from sw.compiler.graph.graph_file import GRAPH_VERSION, graph_bytes, load_graph
 from sw.compiler.graph.operations import FloatGraph, QuantGraph
@@ -24,11 +20,10 @@ from sw.compiler.quantise.decoder import DecoderOptions, Unfinished, quantise_de
 from sw.compiler.quantise.decoder.options import decoder_weights
 from sw.compiler.quantise.decoder.plan import plan_decoder
 from sw.driver import Device, open_device
-from sw.driver.decoder import Prediction, Session
 from sw.models import smollm2
 from sw.models.language_model import LanguageModel
 
-__all__ = ["SINK", "Generator", "Sampler"]
+__all__ = ["SINK", "Generator"]
 
 SINK = 4
 """First positions whose keys stay when a window moves on; attention falls back on them (Xiao et
@@ -40,35 +35,6 @@ Step = Callable[[str], Callable[[float, float], None]]
 
 def _silent(_text: str) -> Callable[[float, float], None]:
     return lambda _done, _total: None
-
-
-@dataclass
-class Sampler:
-    """Chooses the next token among the likeliest ones.
-
-    temperature: 0 takes the likeliest; else probabilities are raised to 1 / temperature. top_k: how
-    many are looked at, at most 8. seed: of the choice.
-    """
-
-    temperature: float = 0.0
-    top_k: int = SELECTED
-    seed: int | None = None
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.top_k <= SELECTED:
-            raise InputError(f"top-k {self.top_k}: the machine selects 1 to {SELECTED} tokens")
-        if not 0 <= self.temperature < float("inf"):
-            raise InputError(f"temperature {self.temperature} is no number from 0 on")
-        self._rng = np.random.default_rng(self.seed)
-
-    def choose(self, prediction: Prediction) -> int:
-        """A token that follows the last one of `prediction`."""
-        tokens = prediction.tokens[-1, : self.top_k]
-        if self.temperature == 0:
-            return int(tokens[0])
-        logits = prediction.log_probabilities[-1, : self.top_k] / self.temperature
-        weights = np.where(tokens >= 0, np.exp(logits - logits.max()), 0)
-        return int(self._rng.choice(tokens, p=weights / weights.sum()))
 
 
 class Generator:
@@ -186,32 +152,3 @@ class Generator:
             opened.close()
             raise
         return opened
-
-    # --- text -----------------------------------------------------------------------------------
-
-    def check_room(self, tokens: int, room: int) -> None:
-        """Raises `InputError` for a prompt of so many tokens that leaves no room for an answer."""
-        if tokens >= room:
-            raise InputError(
-                f"the prompt has {tokens} tokens, the context has room for {room - 1} and an "
-                f"answer: shorten it or make --context larger"
-            )
-
-    def answer(
-        self, session: Session, ids: Sequence[int], tokens: int, sampler: Sampler
-    ) -> Iterator[int]:
-        """Up to `tokens` tokens that follow the prompt `ids`, which the session takes first.
-
-        Ends at an end token of the model, which is not given, and where the context is full. Raises
-        `InputError`, before anything runs, for a prompt that leaves no room.
-        """
-        self.check_room(len(ids), session.room)
-        prediction, ends = session.prefill(ids), self.model.checkpoint.ends
-        for number in range(tokens):
-            token = sampler.choose(prediction)
-            if token in ends:
-                return
-            yield token
-            if number + 1 == tokens or not session.room:
-                return
-            prediction = session.step(token)

@@ -28,6 +28,7 @@ from sw.driver import (
     BoardDevice,
     BusError,
     CycleLimitError,
+    DeviceError,
     IdMismatchError,
     LinkError,
     MemorySizeError,
@@ -181,6 +182,22 @@ def test_a_program_that_does_not_fit(device):
         device.load_commands(bytes(32), io_bytes=40_000_000)
     with pytest.raises(ValueError, match="not open"):
         device.read(Region.IO, 0, 1)
+
+
+def test_two_programs_that_do_not_fit(device, monkeypatch):
+    """Each of them would."""
+    shape = DecoderShape(
+        hidden=16, heads=4, kv_heads=2, dim=6, ffn=20, layers=1, vocabulary=90, context=24
+    )
+    program = lower_decoder(decoder(shape), CONFIG, (1,))
+    identity = device.link.identity._replace(memory_bytes=30_000)
+    monkeypatch.setattr(device.link, "identity", identity)
+    device.load_decoder(program).session().step(5)
+    both = device.load_decoders(program, program)
+    sessions = [model.session() for model in both]
+    with pytest.raises(DeviceError, match=r"2 programs together need .* bytes of memory, the boa"):
+        sessions[0].step(5)
+    device.load_decoder(program).session().step(5)
 
 
 def test_a_board_with_on_chip_memory():

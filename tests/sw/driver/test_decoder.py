@@ -54,6 +54,50 @@ def test_prefill_step_and_verify_agree(model: LoadedDecoder) -> None:
     assert model.counters["tokens"] == 33
 
 
+def test_verification_is_one_pass(model: LoadedDecoder) -> None:
+    """Of the smallest size that holds the tokens; what its other rows write is never seen."""
+    session, alone = model.session(), model.session()
+    session.prefill(IDS[:3])
+    for token in IDS[:3]:
+        alone.step(token)
+    before = model.counters["passes"]
+    for begin, count in ((3, 7), (10, 3), (13, 5), (18, 1)):
+        found = session.verify(IDS[begin : begin + count])
+        expected = [alone.step(token) for token in IDS[begin : begin + count]]
+        for row, one in enumerate(expected):
+            np.testing.assert_array_equal(found.log_probabilities[row], one.log_probabilities[0])
+    assert model.counters["passes"] - before == 4 + 16
+    same(session.prefill(IDS[19:31]), alone.prefill(IDS[19:31]))
+    caches = [model.read_back(s)[: PROGRAM.cache_bytes] for s in (session, alone)]
+    np.testing.assert_array_equal(*caches)
+    assert session.verifying(5).tokens == 8 and session.room == 8
+    before = model.counters["passes"]
+    session.step(IDS[31])
+    assert session.verifying(5) is None and session.verifying(3).tokens == 4
+    found, expected = session.verify(IDS[32:39]), alone.verify(IDS[31:39])  # 4 + 2 + 1 rows
+    assert model.counters["passes"] - before == 1 + 3 + 1 and not session.room
+    np.testing.assert_array_equal(found.log_probabilities, expected.log_probabilities[1:])
+
+
+def test_programs_side_by_side(device: Device) -> None:
+    """Two programs in one memory: each loaded once, whoever takes turns, however many sessions."""
+    other = lower_decoder(decoder(SHAPE, 5), "tiny", (1, 4))
+    alone = [device.load_decoder(p).session().prefill(IDS[:9]) for p in (PROGRAM, other)]
+    models = device.load_decoders(PROGRAM, other)
+    sessions = [model.session() for model in models]
+    for session in sessions:
+        session.prefill(IDS[:2])
+    loaded = device.loaded
+    for n in range(2, 8):
+        for session in sessions:
+            session.step(IDS[n])
+    assert device.loaded is loaded
+    forks = [session.fork() for session in sessions]
+    for session, fork, expected in zip(sessions, forks, alone, strict=True):
+        same(session.step(IDS[8]), expected)
+        same(fork.step(IDS[8]), expected)
+
+
 def test_the_likeliest_token_needs_nothing_of_the_host(
     device: Device, model: LoadedDecoder, monkeypatch
 ) -> None:

@@ -10,10 +10,10 @@ from transformers.generation.streamers import BaseStreamer
 
 from sw.compiler import compile_decoder
 from sw.compiler.errors import CompileError, InputError
+from sw.decoding.sampler import Sampler
 from sw.driver import open_device
 from sw.driver.decoder import Prediction
 from sw.models.causal_lm import SessionForCausalLM
-from sw.models.generator import Sampler
 
 VOCABULARY = 120
 CONFIG = LlamaConfig(

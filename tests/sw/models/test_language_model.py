@@ -12,12 +12,17 @@ import torch
 from click.testing import CliRunner
 
 from sim.cache import find
+from sw.bench.decoders import DecoderShape, decoder
+from sw.cli.bench_speculation import speculation
 from sw.cli.generate import chat, generate
 from sw.compiler.errors import CompileError, InputError
+from sw.compiler.lower.decoder import lower_decoder
 from sw.compiler.quantise.decoder import resume
+from sw.decoding.decoding import Decoding
+from sw.decoding.sampler import Sampler
 from sw.driver import DeviceError, GoldenDevice
 from sw.models import language_model
-from sw.models.generator import Generator, Sampler
+from sw.models.generator import Generator
 from sw.models.language_model import TOKENS, LanguageModel
 from tests.sw.models.checkpoints import tiny_module, tiny_tokenizer, write_folder, write_gguf
 
@@ -134,12 +139,122 @@ def test_answers_end_at_any_end_token(files, tmp_path):
 
         def answer() -> list[int]:
             session = decoder.session()
-            return list(generator.answer(session, ids[session.position :], 4, Sampler()))
+            decoding = Decoding(Sampler(), generator.model.checkpoint.ends)
+            return list(decoding.answer(session, ids, 4))
 
         found = answer()
         assert len(found) == 4
         generator.model.checkpoint.__dict__["ends"] = frozenset({found[2]})
         assert answer() == found[: found.index(found[2])]
+
+
+def answered(*given: object) -> dict:
+    """What `weft generate` writes as JSON."""
+    result = CliRunner().invoke(
+        generate, [*map(str, given), "--json", "found.json"], catch_exceptions=False
+    )
+    assert result.exit_code == 0, result.output
+    return json.loads(Path("found.json").read_text()) | {"output": result.output}
+
+
+def test_drafts_change_no_token(files, tmp_path, monkeypatch):
+    """From the text, from the same model in another file, and from a program."""
+    monkeypatch.chdir(tmp_path)
+    given = [PROMPT, "--model", files["folder"], *ON, "--tokens", 12]
+    expected = answered(*given)
+    assert "drafts" not in expected["decoding"]
+    LanguageModel(files["gguf"])
+    generator = Generator("tiny", 64, model=LanguageModel(files["folder"]))
+    generator.program((1, 4, 8)).save("draft.weft")
+    for draft in ("lookup", files["gguf"], "draft.weft"):
+        for more in ([], ["--draft-tokens", 3], ["--draft-tokens", "auto"]):
+            found = answered(*given, "--draft", draft, *more)
+            assert found["tokens"] == expected["tokens"], (draft, more)
+            if 3 in more and draft != "lookup":
+                drafts = found["decoding"]["drafts"]
+                assert drafts["accepted"] == drafts["drafted"] == 8 and drafts["steps"] == 3
+                assert "tokens a step" in found["output"] and "3.67" in found["output"]
+
+
+def test_the_bench_of_drafts(tmp_path, monkeypatch):
+    """On a tiny model with room for the prompts: every text twice, and what its passes cost."""
+    monkeypatch.chdir(tmp_path)
+    module = tiny_module(max_position_embeddings=256)
+    folder = write_folder(tmp_path / "roomy", module, tiny_tokenizer())
+    given = ["--model", str(folder), "--config", "tiny", "--tokens", "9", "--kind", "chat"]
+    given += ["--pass-of", "2", "--json", "found.json", "--picture", "found.png"]
+    result = CliRunner().invoke(speculation, given, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    found = json.loads(Path("found.json").read_text())
+    assert found["pass_sizes"] == [1, 2, 4, 8, 32, 128] and Path("found.png").exists()
+    prompts, total = found["prompts"], found["kinds"]["chat"]
+    assert len(prompts) == total["prompts"] == 10 and total["identical"]
+    assert total["least_speedup"] > 0.99
+    for prompt in prompts:
+        assert prompt["decoded"] == len(prompt["tokens"]) - 1 or len(prompt["tokens"]) < 9
+        assert sum(prompt["rows"].values()) == prompt["passes"]
+    assert CliRunner().invoke(speculation, ["--prompts"]).output.count("--- chat") == 10
+
+
+def test_chat_with_drafts(files):
+    given = ["--model", str(files["folder"]), *ON, "--tokens", "6"]
+    plain, drafting = (
+        CliRunner().invoke(chat, [*given, *more], input="the array\nand\n", catch_exceptions=False)
+        for more in ([], ["--draft", "lookup", "--draft-tokens", "3"])
+    )
+    assert plain.exit_code == drafting.exit_code == 0 and plain.output == drafting.output
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--draft-tokens", "3"], "--draft-tokens needs --draft: where drafts come from"),
+        (
+            ["--draft", "lookup", "--draft-tokens", "0"],
+            "--draft-tokens 0: auto, or a number",
+        ),
+        (
+            ["--draft", "lookup", "--draft-tokens", "9"],
+            "--draft-tokens 9: auto, or a number",
+        ),
+        (
+            ["--draft", "lookup", "--draft-tokens", "x"],
+            "--draft-tokens x: auto, or a number",
+        ),
+        (
+            ["--draft", "lookup", "--draft-tokens", "8"],
+            "--draft-tokens 8: the machine predicts behind 8 tokens of a pass, one of which is no "
+            "draft: 7 at most",
+        ),
+        (["--draft", "Lookup"], "--draft Lookup: neither lookup nor a file or folder"),
+        (
+            ["--draft", "OTHER"],
+            "other: drafts need the vocabulary of tiny, 2 tokens differ: 3 is '\"' instead of '!'",
+        ),
+        (["--draft", "PROGRAM"], "the draft model has 90 tokens, the model 272: drafts need the"),
+        (["--draft", "MACHINE"], "the program was compiled for configuration 'base', the machine"),
+    ],
+)
+def test_bad_drafts(files, tmp_path, options, text):
+    """One line each, and for all but programs before a device is opened."""
+    shape = DecoderShape(
+        hidden=16, heads=2, kv_heads=1, ffn=16, layers=1, vocabulary=90, context=40
+    )
+    for name, machine in (("PROGRAM", "tiny"), ("MACHINE", "base")):
+        lower_decoder(decoder(shape), machine, (1, 4)).save(tmp_path / name)
+    if "OTHER" in options:
+        folder = shutil.copytree(files["folder"], tmp_path / "other")
+        tokenizer = json.loads((folder / "tokenizer.json").read_text())
+        vocabulary = tokenizer["model"]["vocab"]
+        vocabulary["!"], vocabulary['"'] = vocabulary['"'], vocabulary["!"]
+        (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    places = {"OTHER": tmp_path / "other", "PROGRAM": tmp_path / "PROGRAM"}
+    places["MACHINE"] = tmp_path / "MACHINE"
+    options = [str(places.get(option, option)) for option in options]
+    given = [PROMPT, "--model", str(files["folder"]), *ON, *options]
+    with pytest.raises((InputError, DeviceError)) as caught:
+        CliRunner().invoke(generate, given, catch_exceptions=False)
+    assert text in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_an_interrupted_quantisation_goes_on(files, monkeypatch):

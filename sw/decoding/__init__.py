@@ -1,0 +1,1 @@
+"""Texts from sessions: choosing tokens, drafting them, and checking several drafts in a pass."""
