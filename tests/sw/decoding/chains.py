@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from sw.compiler.graph.operations import DecoderState
 from sw.driver.decoder import Prediction, Session
 
 __all__ = ["Chain", "chances_of", "random_table"]
@@ -15,7 +16,11 @@ _ENTRIES = {n: SimpleNamespace(tokens=n, selected=n) for n in (1, 4, 8)}
 for entry in _ENTRIES.values():
     entry.estimated_cycles = lambda position, entry=entry: 1000 + entry.tokens
 _PROGRAM = SimpleNamespace(
-    entries=_ENTRIES, prefix=(0,), context=1000, check=lambda position, ids: np.asarray(ids)
+    entries=_ENTRIES,
+    prefix=(0,),
+    context=1000,
+    state=DecoderState(1000, (0,)),
+    check=lambda position, ids: np.asarray(ids),
 )
 
 

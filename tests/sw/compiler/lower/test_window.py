@@ -14,6 +14,10 @@ from sw.compiler.errors import CompileError, InputError
 from sw.compiler.graph.decoder import new_state, run_pass, with_window
 from sw.compiler.graph.operations import QuantCachedAttention, QuantGraph
 from sw.compiler.lower.decoder import lower_decoder
+from sw.decoding.decoding import Decoding
+from sw.decoding.drafts import Lookup
+from sw.decoding.policy import Fixed
+from sw.decoding.sampler import Sampler
 from sw.driver import open_device
 from sw.driver.decoder import SessionError
 from tests.sw.compiler.decoder_shapes import random_shape
@@ -147,3 +151,22 @@ def test_programs_without_a_window_are_as_they_were():
     assert set(plain.registers(2, np.array([1]), False)) <= {1, 2, 3}
     moved = lower_decoder(with_window(graph, 6, 3), PRESETS["tiny"], (1,))
     assert {4, 5} < set(moved.registers(2, np.array([1]), False))
+
+
+def test_drafts_up_to_the_window_and_behind_it():
+    """The text is that without drafts; behind the window nothing is drafted."""
+    graph, rng = random_window(SEED + 13, "4x4")
+    assert graph.decoder is not None
+    program = lower_decoder(graph, "tiny", (1, 4, 8))
+    slots = graph.decoder.slots
+    prompt = [*program.prefix, *rng.integers(0, program.vocabulary, 4).tolist()]
+    count = program.context - len(prompt)
+    with open_device("golden", "tiny") as device:
+        model, texts = device.load_decoder(program), []
+        for source in (None, Lookup()):
+            decoding = Decoding(Sampler(), source=source, policy=Fixed(3))
+            texts.append(list(decoding.answer(model.session(), prompt, count)))
+            drafted = [step for step in decoding.steps if step.drafted]
+            assert bool(drafted) == (source is not None)
+            assert all(step.position + step.rows <= slots for step in drafted)
+        assert texts[0] == texts[1] and len(texts[0]) > slots - len(prompt) + 3
