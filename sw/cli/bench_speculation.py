@@ -20,7 +20,7 @@ from sw.bench.speculation import (
     summary,
 )
 from sw.bench.speculation_picture import draw_speculation
-from sw.cli.common import OUTPUT_FILE, config_option, steps, write_json
+from sw.cli.common import OUTPUT_FILE, bits_option, config_option, steps, write_json
 from sw.cli.screen import show
 from sw.compiler.lower.decoder import PASSES
 
@@ -47,6 +47,7 @@ __all__ = ["speculation"]
     type=click.IntRange(2, SELECTED),
     help="A program with a pass of so many tokens, too; may be given again.",
 )
+@bits_option
 @click.option("--prompts", "only_prompts", is_flag=True, help="Print the prompts, and that is all.")
 @config_option
 @click.option("--picture", type=OUTPUT_FILE, help="Draw it there (.png).")
@@ -57,6 +58,7 @@ def speculation(
     model: str | None,
     device: str,
     pass_of: tuple[int, ...],
+    bits: str,
     only_prompts: bool,
     config: str,
     json_file: str | None,
@@ -73,7 +75,8 @@ def speculation(
                 click.echo(f"--- {name}\n{prompt}\n")
         return
     with steps() as step:
-        generator = Generator(config, step=step, model=LanguageModel(model) if model else None)
+        given = LanguageModel(model) if model else None
+        generator = Generator(config, step=step, model=given, bits=int(bits))
         opened = generator.open("golden")
         program = generator.program(sorted({*PASSES, *pass_of}))
         cycles, checks = PassCycles(program, {}), []
@@ -103,6 +106,7 @@ def speculation(
             "workload": "speculation",
             "model": generator.model.name,
             "config": generator.config.name,
+            "bits": int(bits),
             "cycles_of": device,
             "tokens": tokens,
             "pass_sizes": list(program.entries),
