@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from boards.memory.sdram_part import SdramPart
 from boards.system import System
+from hw.cells.technology import Technology
 from hw.config import AcceleratorConfig
 from sim.export import TOP, exported
 from sim.sdram import SOURCE, SdramModel, Violation
@@ -304,6 +305,7 @@ def simulated_board(
         },
         ["hw", "boards", "sim"],
         progress,
+        Technology.SIMULATION,
     )
     text += SOURCE.read_text()
     ratio = Fraction(1) if ram_bytes else Fraction(memory_hz) / Fraction(hz)
