@@ -55,21 +55,25 @@ def measure_program(
     trace: str | None = None,
     vcd: str | None = None,
     device: str = "verilator",
+    plain_rtl: bool = False,
     step: Step = silent,
 ) -> dict[str, Any]:
     """Run a program on golden and on a device, from cold, and compare all they write.
 
     memory_latency, memory_width: of the memory in Verilator; a board has its own, and its bus
     counts for the use of bandwidth. trace, vcd: files for a timeline of every command and a
-    waveform. device: "verilator" or "board:PORT". Raises `sw.driver.DeviceOptionError`.
+    waveform. device: "verilator" or "board:PORT". plain_rtl: what is synthesised, see
+    `sw.driver.VerilatorDevice`. Raises `sw.driver.DeviceOptionError`.
     """
     simulated = device == "verilator"
     if not simulated and not device.startswith("board:"):
         raise DeviceOptionError(
             f"cycles are counted by the devices verilator and board:PORT, not by {device!r}"
         )
-    if not simulated and (trace or vcd):
-        raise DeviceOptionError(f"--trace and --vcd are for --device verilator, not for {device!r}")
+    if not simulated and (trace or vcd or plain_rtl):
+        raise DeviceOptionError(
+            f"--trace, --vcd and --plain-rtl are for --device verilator, not for {device!r}"
+        )
     io = program.prepare_inputs(*inputs)
     step("Golden model")
     with open_device("golden", config=program.config) as golden:
@@ -82,7 +86,7 @@ def measure_program(
     options: dict[str, Any] = {"progress": lambda _text, done, total: build(done, total)}
     if simulated:
         options |= {"memory_latency": memory_latency, "memory_width": memory_width}
-        options["trace"] = bool(trace)
+        options |= {"trace": bool(trace), "plain_rtl": plain_rtl}
     if vcd:  # a slow model anyway: one that is built sooner
         options |= {"vcd": vcd, "optimise": False}
     with open_device(device, config=program.config, **options) as rtl:
@@ -129,7 +133,8 @@ def measure_program(
 
 
 def measure(case: Case, *, seed: int = 0, step: Step = silent, **files: Any) -> dict[str, Any]:
-    """Compile a case, run it on random inputs, and measure. files: `trace` and `vcd`."""
+    """Compile a case, run it on random inputs, and measure. files: `trace` and `vcd`;
+    or `plain_rtl`."""
     step("Building the graph")
     graph = case.workload.graph()
     step("Compiling")

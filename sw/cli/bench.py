@@ -21,7 +21,14 @@ from sw.cli.bench_simulator import simulator
 from sw.cli.bench_speculation import speculation
 from sw.cli.bench_suite import all_rows, baseline, sparsity, table
 from sw.cli.bench_window import window
-from sw.cli.common import OUTPUT_FILE, config_option, memory_options, steps, write_json
+from sw.cli.common import (
+    OUTPUT_FILE,
+    config_option,
+    memory_options,
+    plain_rtl_option,
+    steps,
+    write_json,
+)
 from sw.cli.screen import show
 from sw.cli.sections import Sections
 from sw.compiler.errors import CompileError
@@ -52,6 +59,7 @@ def _measuring(command: Callable) -> Callable:
             show_default=True,
             help="Where to run: verilator or board:PORT, whose memory is what it is.",
         ),
+        plain_rtl_option,
         memory_options,
     ):
         command = option(command)

@@ -18,7 +18,7 @@ from sw.bench.report import PAGE, write_report
 from sw.bench.results import RESULTS, Measurement, Results, measure_once
 from sw.bench.suite import BANDWIDTH, MODEL_ERROR, ROWS, SPARSE_UTILIZATION, cases
 from sw.bench.tables import measured_savings, readme_table
-from sw.cli.common import OUTPUT_FILE, progress_display, steps
+from sw.cli.common import OUTPUT_FILE, plain_rtl_option, progress_display, steps
 from sw.cli.screen import console, show
 from sw.compiler.errors import CompileError
 
@@ -153,14 +153,20 @@ def all_rows(only: str, quick: bool, fresh: bool, output: str, page: str) -> Non
 
 @click.command()
 @click.option("--check", is_flag=True, help="Compare only, write nothing.")
-def baseline(check: bool) -> None:
-    """Measure the short list and write benchmarks/baseline.json, which `make test` checks."""
+@plain_rtl_option
+def baseline(check: bool, plain_rtl: bool) -> None:
+    """Measure the short list and write benchmarks/baseline.json, which `make test` checks.
+
+    `--check --plain-rtl` is for every night: cycles and bytes of what is synthesised.
+    """
+    if plain_rtl and not check:
+        raise click.UsageError("--plain-rtl has the same cycles: it is for --check")
     before = {} if not check and not regression.BASELINE.exists() else regression.read_baseline()
     cycles: dict[str, int] = {}
     complaints = []
     with _measuring(regression.CASES) as measuring:
         for case, step in measuring:
-            result = measure(case, step=step)
+            result = measure(case, step=step, plain_rtl=plain_rtl)
             if not result["bit_exact"]:
                 raise CompileError(f"{case.name} is not equal to golden: no baseline from it")
             cycles[case.name] = result["cycles"]

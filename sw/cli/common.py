@@ -30,6 +30,7 @@ __all__ = [
     "device_options",
     "load_exported",
     "memory_options",
+    "plain_rtl_option",
     "progress_display",
     "read_lines",
     "reporter",
@@ -99,6 +100,13 @@ bits_option = click.option(
     show_default=True,
     help="Of the linears' weights. 4: with a scale and an offset for each output and 32 inputs, as "
     "Q4_1 and Q4_0 files have them.",
+)
+
+
+plain_rtl_option = click.option(
+    "--plain-rtl",
+    is_flag=True,
+    help="Simulate what is synthesised, not the description of it that simulates fast.",
 )
 
 
