@@ -243,8 +243,9 @@ class WeightLoader(wiring.Component):
         source = stream.Signature(self.entry).create()
         if packed:
             unpack = WeightUnpacker(c)
-            # Each word that comes or goes sets it in motion; `room` is the last to follow.
-            moves = prefetch.o.valid & prefetch.o.ready | source.valid & source.ready
+            # Each word that comes or goes sets it in motion; `room` is the last to follow. A reset
+            # comes while all is halted, and must not be missed.
+            moves = prefetch.o.valid & prefetch.o.ready | source.valid & source.ready | self.i_halt
             if c.scales:
                 moves |= self.o_scales.ready
             m.submodules.unpack = gated(
