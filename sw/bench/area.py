@@ -128,8 +128,8 @@ def measure(
 
 
 def guarded_areas(progress: Progress | None = None) -> dict[str, dict[str, int]]:
-    """Cells of the guarded units of `tiny`, synthesised without the others."""
-    plain = dataclasses.replace(PRESETS["tiny"], decoder=False)
+    """Cells of the guarded units of `tiny` without what decoders need, by themselves."""
+    plain = dataclasses.replace(PRESETS["tiny"], scales=False, decoder=False)
     report = synthesise(plain, progress, only=GUARDED)
     return {unit: dict(vars(area)) for unit, area in report.units.items()}
 

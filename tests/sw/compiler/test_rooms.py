@@ -73,7 +73,7 @@ def upward(edges: dict[str, set[str]]) -> list[str]:
         allowed = {room(module)} | (BELOW | FILES)[room(module)]
         for other in sorted(edges[module]):
             inside = f"{other}.".startswith("sw.compiler.")
-            outside = other.startswith("hw.") or other in ("sim.cache", "sim.files")
+            outside = other.startswith("hw.") or other in ("sim.cache", "sim.files", "sim.library")
             if not (room(other) in allowed if inside else outside):
                 wrong.append(f"{module} imports {other}")
     return wrong

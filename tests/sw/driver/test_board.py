@@ -134,7 +134,9 @@ def test_weft_bench_on_a_board_of_its_own(interruptible):
             assert result.exit_code == 0, result.output
             assert re.search("equal to golden, every byte.*yes", result.output)
             refused = CliRunner().invoke(cli, [*arguments, "--vcd", "x.vcd"])
-            assert "--trace, --vcd and --plain-rtl are for --device verilator" in str(refused.exception)
+            assert "--trace, --vcd and --plain-rtl are for --device verilator" in str(
+                refused.exception
+            )
             process.send_signal(signal.SIGINT)
             assert process.wait(60) == 0
         finally:

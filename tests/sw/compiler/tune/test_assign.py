@@ -178,7 +178,7 @@ def test_formats_that_the_machine_lacks(monkeypatch, tmp_path) -> None:
     subject = Subject("uneven", graph, [(d,) for d in data])
 
     def formats(names: tuple[str, ...], **options: bool) -> list[str]:
-        config = replace(BASE, name="mine", **options)
+        config = replace(BASE, name="mine", scales=False, **options)
         chosen = [WeightFormat.parse(name) for name in names]
         return [format.name for format in Tuner(subject, config, chosen).formats]
 
