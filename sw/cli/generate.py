@@ -78,7 +78,7 @@ def _options(command):
         ),
         click.option(
             "--draft-tokens",
-            metavar="auto|1..8",
+            metavar="auto|1..7",
             help="Drafts in a pass; auto: as many as pay.  [default: auto]",
         ),
         memory_options,

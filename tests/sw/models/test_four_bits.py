@@ -86,3 +86,16 @@ def test_a_machine_without_scales(file):
     given = [PROMPT, "--model", file, "--config", "ulx3s", "--device", "golden", "--bits", 4]
     result = CliRunner().invoke(generate, list(map(str, given)))
     assert "configuration 'ulx3s' has no language models" in str(result.exception)
+
+
+def test_a_window_and_drafts(file, tmp_path, monkeypatch):
+    """Texts go on behind the window, and drafts change none of them."""
+    monkeypatch.chdir(tmp_path)
+    found = []
+    for more in ([], ["--draft", "lookup"]):
+        given = [PROMPT, "--model", file, *ON, "--bits", 4, "--window", 20, "--tokens", 60, *more]
+        given += ["--json", "found.json"]
+        result = CliRunner().invoke(generate, list(map(str, given)), catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        found.append(json.loads(Path("found.json").read_text())["tokens"])
+    assert found[0] == found[1] and len(found[0]) > 30

@@ -310,6 +310,9 @@ def test_refusals_come_before_anything_slow(files, tmp_path, monkeypatch, comman
     assert "'blk.2.attn_k.weight' of a LlamaForCausalLM is missing" in refused(bad)
     assert f"{tmp_path / 'no'} does not exist" in refused(tmp_path / "no")
     assert "tiny has 96 positions: --context 100" in refused(files["gguf"], "--context", 100)
+    assert "a window of 93 keys behind the first 4: the context has 96" in refused(
+        files["gguf"], "--window", 93
+    )
     if command is chat:
         assert refused(files["base"]) == "base has no chat template: use weft generate"
 
