@@ -57,10 +57,31 @@ static inline i64 nibble(std::int8_t byte, i64 which) {
     return which ? byte >> 4 : i64(std::int8_t(byte << 4)) >> 4;
 }
 
+// INT4 words by row: a byte has rows 2p (low nibble) and 2p + 1 of its column, as a pair has them.
+CLONES static void pack_nibbles(const std::int8_t* words, i64 word_bytes, i64 rows, i64 columns,
+                                i64 padded, const std::int8_t* multipliers, i16* pairs) {
+    for (i64 r = 0; r < rows; r += 2) {
+        const std::int8_t* word = words + r / 2 * word_bytes;
+        i16* out = pairs + r * padded;
+        for (i64 c = 0; c < columns; c++) {
+            out[2 * c] = i16(std::int8_t(word[c] << 4) >> 4);
+            out[2 * c + 1] = i16(word[c] >> 4);
+        }
+        if (!multipliers) continue;
+        for (i64 c = 0; c < columns; c++) {
+            const i16 multiplier = i16((multipliers[c] & 15) + 1);
+            out[2 * c] = i16(out[2 * c] * multiplier);
+            out[2 * c + 1] = i16(out[2 * c + 1] * multiplier);
+        }
+    }
+}
+
 static void pack_tile(const TileFormat& form, const std::int8_t* words, i64 word_bytes,
                       const std::int8_t* multipliers, i64 padded, i16* pairs) {
     if (!form.by_column && !form.sparse && !form.int4)
         return pack_rows(words, word_bytes, form.rows, form.columns, padded, pairs);
+    if (form.int4 && !form.sparse)
+        return pack_nibbles(words, word_bytes, form.rows, form.columns, padded, multipliers, pairs);
     if (form.sparse) std::memset(pairs, 0, sizeof(i16) * form.reach() * padded);
     for (i64 c = 0; c < form.columns; c++) {
         const i64 multiplier = multipliers ? (multipliers[c] & 15) + 1 : 1;
