@@ -144,21 +144,22 @@ def measure_sequence(
         sessions = [device.load_decoder(program).session() for device in (golden, rtl)]
         ids = list(prompt)
         while tokens >= 0:
-            size = sessions[0].sizes(len(ids))[0]
-            step(f"{size} tokens at {sessions[0].position}")
             position = sessions[0].position
-            reading = size < len(ids)
-            taken = np.array(ids[:size])
-            found = [session.model.run(session, taken, reading=reading) for session in sessions]
-            ids = ids[size:]
+            first = sessions[0].passes(len(ids))[0]
+            step(f"{first.tokens} tokens at {position}")
+            taken, ids = np.array(ids[: first.tokens]), ids[first.tokens :]
+            found = [
+                session.model.run(session, taken, reading=first.reading, rows=first.rows)
+                for session in sessions
+            ]
             for session in sessions:
-                session.position += size
+                session.position += first.tokens
             cycles = int(rtl.raw_counters()["cycles"])
-            needed = program.needed_bytes(size, position, reading)
+            needed = program.needed_bytes(first.rows, position, first.reading)
             same = np.array_equal(_written(golden, program), _written(rtl, program))
             best = [-1 if prediction is None else prediction.best for prediction in found]
             yield {
-                "tokens": size,
+                "tokens": first.tokens,
                 "position": position,
                 "cycles": cycles,
                 "bandwidth_share": needed / (memory_width * cycles),

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hw.isa import SELECTED
 from sw.compiler.errors import InputError
 from sw.compiler.program.decoder_program import DecoderProgram
 from sw.decoding.drafts import Acceptance
 from sw.decoding.sampler import Choices, Sampler
-from sw.driver.decoder import Prediction, Session
+from sw.driver.decoder import Session
 
 __all__ = ["DraftModel"]
 
@@ -57,16 +56,16 @@ class DraftModel:
     def cost(self, count: int) -> float:
         position, entries = self.session.position, self.session.model.program.entries
         total = 0.0
-        for size in self._passes(len(self._behind())):
-            total += entries[size].estimated_cycles(position)
-            position += size
+        for taken in self.session.passes(len(self._behind())):
+            total += entries[taken.rows].estimated_cycles(position, taken.reading)
+            position += taken.tokens
         last = len(self._text)
         return total + sum(entries[1].estimated_cycles(last + n) for n in range(count - 1))
 
     def draft(self, count: int) -> tuple[list[int], list[Choices]]:
         tokens: list[int] = []
         drawn: list[Choices] = []
-        prediction = self._read(self._behind())
+        prediction = self.session.prefill(self._behind())
         while True:
             drawn.append(self.sampler.choices(prediction))
             tokens.append(self.sampler.draw(drawn[-1]))
@@ -84,10 +83,3 @@ class DraftModel:
     def _behind(self) -> list[int]:
         """Tokens of the text that the session does not hold."""
         return self._text[self.session.position :]
-
-    def _passes(self, tokens: int) -> list[int]:
-        entry = self.session.verifying(tokens) if tokens <= SELECTED else None
-        return self.session.sizes(tokens) if entry is None else [entry.tokens]
-
-    def _read(self, tokens: Sequence[int]) -> Prediction:
-        return (self.session.verify if len(tokens) <= SELECTED else self.session.prefill)(tokens)

@@ -14,6 +14,7 @@ from hw.isa import COMMAND_BYTES, SELECTED, Region
 from sw.driver.decoder_memory import DecoderMemory
 from sw.driver.errors import DeviceError
 from sw.driver.machine import Machine
+from sw.driver.passes import Pass, cheapest
 
 __all__ = ["LoadedDecoder", "Prediction", "Session", "SessionError"]
 
@@ -168,13 +169,15 @@ class Session:
         """
         tokens = self._checked(ids)
         done = 0
-        for size in self.sizes(len(tokens))[:-1]:
-            self.model.run(self, tokens[done : done + size], reading=True)
-            self.position += size
-            done += size
+        *others, last = self.passes(len(tokens))
+        for taken in others:
+            part = tokens[done : done + taken.tokens]
+            self.model.run(self, part, reading=True, rows=taken.rows)
+            self.position += taken.tokens
+            done += taken.tokens
             if progress is not None:
                 progress(done, len(tokens))
-        prediction = self._predict(tokens[done:])
+        prediction = self._predict(tokens[done:], last.rows)
         if progress is not None:
             progress(len(tokens), len(tokens))
         return Prediction(prediction.tokens[-1:], prediction.log_probabilities[-1:])
@@ -198,9 +201,9 @@ class Session:
         if entry is not None:
             return self._predict(tokens, entry.tokens)
         parts, done = [], 0
-        for size in self.sizes(len(tokens)):
-            parts.append(self._predict(tokens[done : done + size]))
-            done += size
+        for taken in self.passes(len(tokens), every=True):
+            parts.append(self._predict(tokens[done : done + taken.tokens], taken.rows))
+            done += taken.tokens
         return Prediction(
             np.concatenate([part.tokens for part in parts]),
             np.concatenate([part.log_probabilities for part in parts]),
@@ -264,14 +267,9 @@ class Session:
             self.image = self.model.read_back(self)
         self.slot = None
 
-    def sizes(self, tokens: int) -> list[int]:
-        """Passes for so many tokens, the largest first; behind a window of one token each."""
-        result, room = [], max(self.model.program.state.slots - self.position, 0)
-        for size in sorted(self.model.program.entries, reverse=True):
-            count = tokens if size == 1 else min(tokens, room) // size
-            result += count * [size]
-            tokens, room = tokens - count * size, room - count * size
-        return result
+    def passes(self, tokens: int, *, every: bool = False) -> list[Pass]:
+        """Those that take so many tokens in the fewest cycles (see `cheapest`)."""
+        return cheapest(self.model.program, self.position, tokens, every=every)
 
     def _check_open(self) -> None:
         if self.closed:

@@ -14,7 +14,7 @@ __all__ = ["Chain", "chances_of", "random_table"]
 
 _ENTRIES = {n: SimpleNamespace(tokens=n, selected=n) for n in (1, 4, 8)}
 for entry in _ENTRIES.values():
-    entry.estimated_cycles = lambda position, entry=entry: 1000 + entry.tokens
+    entry.estimated_cycles = lambda position, reading=False, rows=entry.tokens: 1000 + rows
 _PROGRAM = SimpleNamespace(
     entries=_ENTRIES,
     prefix=(0,),
