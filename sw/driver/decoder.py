@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,10 +70,19 @@ class LoadedDecoder:
             begin += len(entry.commands)
         self.commands: NDArray[np.uint8] = np.concatenate(parts)
 
-    def session(self) -> Session:
-        """A new sequence, which holds the program's prefix."""
+    def session(
+        self, memories: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None
+    ) -> Session:
+        """A new sequence, which holds the program's prefix.
+
+        memories: real keys and values of those caches that hold something else than the text, see
+        `DecoderProgram.memory_image`.
+        """
         image = np.zeros(self.program.workspace_bytes, np.uint8)
-        for offset, data in self.program.prefix_image:
+        for offset, data in (
+            *self.program.prefix_image,
+            *self.program.memory_image(memories or {}),
+        ):
             image[offset : offset + len(data)] = data
         return self.add(Session(self, len(self.program.prefix), image))
 

@@ -95,14 +95,17 @@ def _attend(c: Capture, node, q, k, v, scale, masks, causal):
         raise refuse(node, f"scores are multiplied by {scale}: give a scale that is not 0")
     if q.index.dim() >= 2:
         builder.settle(q.index.shape[-2])
+    memory = c.memory_of(k.name)
+    keys = c.builder.tokens if memory is None else memory.shape[-2]
     found_columns, heads = [], 0
     for role, item in zip("qkv", (q, k, v), strict=True):
-        found = head_columns(item, builder.batch, builder.tokens)
-        if found is None:
+        tokens = builder.tokens if role == "q" else keys
+        found = head_columns(item, builder.batch, tokens)
+        if found is None or (role == "v" and c.memory_of(v.name) != memory):
             raise refuse(
                 node,
                 f"{role} is not [batch, heads, tokens, dim] of {builder.batch} x "
-                f"{builder.tokens} rows, one sequence after another",
+                f"{tokens} rows, one sequence after another",
             )
         if heads and found[0] != heads:
             raise refuse(node, f"{role} has {found[0]} heads, not {heads}")
@@ -117,8 +120,11 @@ def _attend(c: Capture, node, q, k, v, scale, masks, causal):
         if name is None:
             raise refuse(node, f"{role} must be whole, or part of a linear's result")
         names.append(name)
-    if not q.index.shape == k.index.shape == v.index.shape:
+    expected = (*q.index.shape[:-2], keys, q.index.shape[-1])
+    if not k.index.shape == v.index.shape == expected:
         raise refuse(node, "q, k and v must have the same shape")
+    if memory is not None and (masks or causal):
+        raise refuse(node, f"some of the rows of {memory.name!r} are hidden")
     masks, bias = _split_bias(node, masks, heads, builder.tokens)
     seen = interpret_mask(c, masks, (builder.batch, builder.tokens))
     if isinstance(seen, str):
@@ -128,8 +134,9 @@ def _attend(c: Capture, node, q, k, v, scale, masks, causal):
     q_name, k_name, v_name = names
     masked, source = causal or seen.causal, seen.source
     op = FloatAttention(
-        node.name, q_name, k_name, v_name, heads, scale, masked, source, place, bias, kv_heads
-    )
+        node.name, q_name, k_name, v_name, heads, scale, masked, source, place, bias, kv_heads,
+        "" if memory is None else memory.name,
+    )  # fmt: skip
     c.check_attention(node, op, masks)
     name, features = builder.put(op), q.index.numel() // (builder.batch * builder.tokens)
     index = torch.arange(builder.batch * builder.tokens * features)

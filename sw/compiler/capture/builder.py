@@ -171,13 +171,22 @@ class GraphBuilder:
             before = 0.0 if op.constant is None else op.constant
             return replace(value, name=self.put(replace(op, constant=before + table)))
         if (table != table[:1]).any():
-            return None
+            return self._add_by_token(value, op, table, place)
         if isinstance(op, FloatLinear):
             bias = table[0] if op.bias is None else op.bias + table[0]
             return replace(value, name=self.put(replace(op, bias=bias)))
         if isinstance(op, FloatLayerNorm) and not op.rms:
             return replace(value, name=self.put(replace(op, bias=op.bias + table[0])))
         return None
+
+    def _add_by_token(
+        self, value: Activation, op: FloatOp, table: np.ndarray, place: str
+    ) -> Activation | None:
+        """A constant for each token, added to a function of a linear: it is a value of its own."""
+        if not isinstance(op, FloatActivation):
+            return None
+        constant = self.put(FloatEmbedding(f"{op.name}_constant", (), (), table, None, place))
+        return replace(value, name=self.put(FloatAdd(f"{op.name}_sum", op.name, constant, place)))
 
     def _add_behind(
         self, value: Activation, op: FloatAdd, constant: Tensor, place: str

@@ -23,6 +23,8 @@ __all__ = ["capture_decoder", "check_configuration"]
 
 TOKENS = 7
 """Of the imported graph: few, and no size that a module has by chance in proportion."""
+MEMORY_ROWS = 11
+"""Of the imported graph; it does not depend on how many there are."""
 SHORTEST = 3
 """Positions of a context; of fewer, one token would be all there is to export."""
 ROTARY = {"dynamic", "longrope"}
@@ -31,7 +33,7 @@ EXPERTS = "num_local_experts", "num_experts", "n_routed_experts", "moe_num_exper
 WINDOWS = {"sliding_attention", "chunked_attention"}
 
 
-def capture_decoder(module: nn.Module, *, context: int) -> FloatGraph:
+def capture_decoder(module: nn.Module, *, context: int, memory: int = 0) -> FloatGraph:
     """Float graph of a causal language model: one sequence of a few tokens.
 
     Its input is token numbers [1, tokens], its output the logits of every token [1, tokens,
@@ -44,6 +46,8 @@ def capture_decoder(module: nn.Module, *, context: int) -> FloatGraph:
     module: its forward takes token numbers [batch, tokens] and gives logits, alone or as `logits`.
         It stays as it is.
     context: positions that a sequence may have.
+    memory: features of a second input [batch, rows, features], rows of something else that every
+        token sees: what an encoder gives. Then the graph has it as well.
 
     Raises
     ------
@@ -56,9 +60,9 @@ def capture_decoder(module: nn.Module, *, context: int) -> FloatGraph:
         raise CompileError(f"a context of {context} positions is too short")
     check_configuration(module, context)
     private = private_copy(module)
-    short = _exported(private, min(TOKENS, context - 1))
+    short = _exported(private, min(TOKENS, context - 1), memory)
     try:
-        long = _exported(private, context)
+        long = _exported(private, context, memory)
     except CompileError as error:
         raise CompileError(f"for {context} tokens, {error}") from error
     lengths = Lengths(short, long)
@@ -110,12 +114,15 @@ def check_configuration(module: nn.Module, context: int) -> None:
         raise CompileError(f"{name} has {what} whose state is not keys and values")
 
 
-def _exported(module: nn.Module, tokens: int) -> Exported:
+def _exported(module: nn.Module, tokens: int, memory: int) -> Exported:
     """The module at so many tokens of one sequence."""
     ids = torch.zeros(1, tokens, dtype=torch.int64)
     names = inspect.signature(module.forward).parameters
     named: dict[str, Any] = {"use_cache": False} if "use_cache" in names else {}
-    if "input_ids" in names:
+    if memory:
+        given = ids, torch.zeros(1, MEMORY_ROWS, memory)
+        program, _ = functional_program(module, given, named)
+    elif "input_ids" in names:
         program, _ = functional_program(module, (), {"input_ids": ids, **named})
     else:
         program, _ = functional_program(module, (ids,), named)
@@ -149,6 +156,9 @@ def _placeholder(capture: DecoderCapture, node: torch.fx.Node) -> object:
     if not isinstance(value, torch.Tensor):
         return value
     shape = tuple(value.shape)
+    if value.dtype.is_floating_point:
+        name = capture.builder.put(FloatInput(node.name, "float", shape))
+        return Activation.whole(name, shape)
     capture.inputs[node] = shape
     capture.examples[node] = torch.zeros(shape, dtype=value.dtype)
     return Derived(node)
@@ -175,7 +185,13 @@ def _finish(capture: DecoderCapture) -> FloatGraph:
         raise refuse(node, "the result must be the logits [1, tokens, vocabulary] of a linear")
     graph = builder.finish([(value.name, (1, tokens, value.features))])
     inputs = [op for op in graph.ops if isinstance(op, FloatInput)]
-    if [item.kind for item in inputs] != ["tokens"] or inputs[0].shape != (1, tokens):
-        raise CompileError("a decoder has one input: token numbers [batch, tokens]")
+    inputs.sort(key=lambda item: item.kind != "tokens")
+    if [item.kind for item in inputs] not in (["tokens"], ["tokens", "float"]) or (
+        inputs[0].shape != (1, tokens)
+    ):
+        raise CompileError(
+            "a decoder has one input, token numbers [batch, tokens], and maybe a second one, rows "
+            "that all tokens see"
+        )
     graph.ops[:] = [*inputs, *(op for op in graph.ops if not isinstance(op, FloatInput))]
     return graph

@@ -32,7 +32,13 @@ from sw.compiler.capture.symbolic import (
 )
 from sw.compiler.errors import UnsupportedOperation
 from sw.compiler.graph.host import key_mask, seen
-from sw.compiler.graph.operations import FloatAttention, FloatEmbedding, FloatMultiply
+from sw.compiler.graph.operations import (
+    FloatAttention,
+    FloatEmbedding,
+    FloatInput,
+    FloatLinear,
+    FloatMultiply,
+)
 
 __all__ = ["DecoderCapture", "run_decoder_node"]
 
@@ -83,7 +89,15 @@ class DecoderCapture(Capture):
                     return kept
         return 0
 
+    def memory_of(self, name: str) -> FloatInput | None:
+        op = self.builder.ops[name]
+        while isinstance(op, FloatLinear):
+            op = self.builder.ops[op.x]
+        return op if isinstance(op, FloatInput) and op.kind == "float" else None
+
     def check_attention(self, node: torch.fx.Node, op: FloatAttention, masks: tuple) -> None:
+        if op.memory:
+            return
         if op.bias is not None:
             raise refuse(node, "constants are added to the scores")
         if op.mask is not None:

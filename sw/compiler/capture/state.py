@@ -14,7 +14,7 @@ from sw.compiler.capture.fake_quantise import FakeQuantisation
 from sw.compiler.capture.host_part import HostPart
 from sw.compiler.capture.nodes import refuse
 from sw.compiler.capture.symbolic import Activation, Hosted, Pointwise
-from sw.compiler.graph.operations import FloatAttention
+from sw.compiler.graph.operations import FloatAttention, FloatInput
 
 __all__ = ["Capture"]
 
@@ -55,6 +55,10 @@ class Capture:
     def kv_heads(self, keys: Tensor, values: Tensor) -> int:
         """How many heads of keys and values [heads, dim], given as columns, to keep; 0 for all."""
         return 0
+
+    def memory_of(self, name: str) -> FloatInput | None:
+        """The input of other rows than the text's that a value is computed from, if it is."""
+        return None
 
     def check_attention(self, node: torch.fx.Node, op: FloatAttention, masks: tuple) -> None:
         """Refuse an attention that may not be in this graph. masks: as given, see `masks.py`."""

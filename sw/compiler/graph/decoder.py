@@ -30,6 +30,7 @@ from hw.vector.golden import (
 )
 from sw.compiler.errors import CompileError, InputError
 from sw.compiler.graph.operations import (
+    Memory,
     QuantCachedAttention,
     QuantElementwise,
     QuantGated,
@@ -54,6 +55,7 @@ __all__ = [
     "head_blocks",
     "head_order",
     "key_blocks",
+    "memory_integers",
     "new_state",
     "run_pass",
     "with_window",
@@ -83,7 +85,7 @@ class HeadBlock:
 def head_blocks(op: QuantHead) -> list[HeadBlock]:
     """The outputs of a head by shift, then by number, in blocks of at most `HEAD_BLOCK`."""
     blocks: list[HeadBlock] = []
-    for shift in np.unique(op.shift):
+    for shift in np.unique(op.shift[op.shift > 0]):
         tokens = np.flatnonzero(op.shift == shift)
         for start in range(0, len(tokens), HEAD_BLOCK):
             part = tokens[start : start + HEAD_BLOCK]
@@ -101,11 +103,13 @@ def head_order(op: QuantHead) -> np.ndarray:
 
 
 def key_blocks(op: QuantCachedAttention, keys: int) -> list[tuple[int, int]]:
-    """Key blocks (start, size) that hold `keys` keys, each of full size."""
+    """Key blocks (start, size) that hold `keys` keys; each of full size, but for the last one of a
+    memory, of which there are never more."""
     blocks = [(0, op.lead)] if op.lead else []
     start = op.lead
     while start < keys:
-        blocks.append((start, op.key_block))
+        size = op.key_block if op.k is not None else min(op.key_block, keys - start)
+        blocks.append((start, size))
         start += op.key_block
     return blocks
 
@@ -115,11 +119,30 @@ def key_blocks(op: QuantCachedAttention, keys: int) -> list[tuple[int, int]]:
 
 @dataclass
 class SequenceState:
-    """One sequence: `position` tokens, their keys (INT16) and values (INT8) by cache."""
+    """One sequence: `position` tokens, their keys (INT16) and values (INT8) by cache; and those of
+    its memories, zeros until `remember`."""
 
     position: int
     keys: dict[str, np.ndarray] = field(default_factory=dict)
     values: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def remember(self, cache: str, keys: np.ndarray, values: np.ndarray) -> None:
+        """Take the integers of a memory, see `memory_integers`."""
+        self.keys[cache], self.values[cache] = keys, values
+
+
+def memory_integers(
+    memory: Memory, keys: np.ndarray, values: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """INT16 keys and INT8 values of real ones [rows, kv_heads*dim]."""
+    if keys.shape != values.shape or keys.shape != (memory.rows, len(memory.key_unit)):
+        raise InputError(
+            f"keys and values of a memory are [{memory.rows}, {len(memory.key_unit)}], got "
+            f"{list(keys.shape)} and {list(values.shape)}"
+        )
+    scaled = np.rint(keys / memory.key_unit).astype(np.int64)
+    low = np.rint((values - memory.value_centre) / memory.value_unit).astype(np.int64)
+    return _narrow(scaled, 16).astype(np.int16), saturate(low, 8).astype(np.int8)
 
 
 def new_state(graph: QuantGraph) -> SequenceState:
@@ -129,8 +152,8 @@ def new_state(graph: QuantGraph) -> SequenceState:
     state = SequenceState(len(decoder.prefix))
     for name, cache in decoder.caches.items():
         features = cache.kv_heads * cache.dim
-        keys = state.keys[name] = np.zeros((decoder.slots, features), np.int16)
-        values = state.values[name] = np.zeros((decoder.slots, features), np.int8)
+        keys = state.keys[name] = np.zeros((decoder.keys_of(name), features), np.int16)
+        values = state.values[name] = np.zeros((decoder.keys_of(name), features), np.int8)
         keys[: len(cache.keys)], values[: len(cache.values)] = cache.keys, cache.values
     return state
 
@@ -263,17 +286,19 @@ class Pass:
 
     def attention(self, op: QuantCachedAttention) -> None:
         """Online softmax over the key blocks, rows [kv heads, queries of one, tokens]."""
-        tokens, end = len(self.ids), min(int(self.positions[-1]) + 1, self.decoder.slots)
+        tokens, end = len(self.ids), self.decoder.keys_of(op.cache)
         keys, values = self.state.keys[op.cache], self.state.values[op.cache]
-        slots = self.decoder.slots_of(self.positions)
-        keys[slots], values[slots] = self.values[op.k], self.values[op.v]
+        drop, last = largest_drop(end), np.full(tokens, end - 1)
+        if op.k is not None and op.v is not None:
+            slots = self.decoder.slots_of(self.positions)
+            keys[slots], values[slots] = self.values[op.k], self.values[op.v]
+            last, end = self.positions, min(int(self.positions[-1]) + 1, end)
         shape = (tokens, op.kv_heads, op.heads // op.kv_heads, -1)
         q = self.values[op.q].reshape(shape).transpose(1, 2, 0, 3)
         groups, dim = q.shape[1], q.shape[3]
         shift = np.array(op.score_shift, np.int64).reshape(op.kv_heads, groups, 1)
         octave = largest = total = np.zeros(q.shape[:3], np.int64)
         output = np.zeros(q.shape, np.int64)
-        drop = largest_drop(self.decoder.slots)
         for start, size in key_blocks(op, end):
             block = slice(start, min(start + size, end))
 
@@ -285,9 +310,7 @@ class Pass:
             for part, places in zip(to_bytes(rows_of(keys)), (0, 8), strict=True):
                 product = (q.astype(np.float64) @ part.astype(np.float64)).astype(np.int64)
                 scores += round_shift(product, places)
-            valid = np.broadcast_to(
-                np.arange(start, block.stop) <= self.positions[:, None], scores.shape
-            )
+            valid = np.broadcast_to(np.arange(start, block.stop) <= last[:, None], scores.shape)
             top = np.where(valid, scores, MASKED_SCORE).max(axis=-1)
             octave, largest, rescale = row_step(top, octave, largest, start == 0, shift, drop)
             p, fine = weights(scores, octave[..., None], shift[..., None], valid)  # pyright: ignore
@@ -404,7 +427,8 @@ def run_pass(
         work.execute(op)
     state.position += len(work.ids)
     head = next(op for op in graph.ops if isinstance(op, QuantHead))
-    return work.selections[head.out], work.sums[head.out] * 2.0**-head.shift
+    logits = np.where(head.shift > 0, work.sums[head.out] * 2.0**-head.shift, -np.inf)
+    return work.selections[head.out], logits
 
 
 def passes(tokens: int, sizes: Sequence[int]) -> Iterator[int]:

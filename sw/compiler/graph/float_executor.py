@@ -46,6 +46,8 @@ def _attention(op: FloatAttention, values: Feeds, rows: Rows) -> np.ndarray:
     q, k, v = (torch.from_numpy(values[name]) for name in (op.q, op.k, op.v))
     result = torch.empty_like(q)
     dim = q.shape[1] // op.heads
+    if op.memory:
+        return _memory_attention(op, q, k, v, rows)
     for length, numbers in rows.groups:
         index = torch.from_numpy(numbers.reshape(-1))
 
@@ -69,6 +71,20 @@ def _attention(op: FloatAttention, values: Feeds, rows: Rows) -> np.ndarray:
         out = torch.where(seen.any(-1, keepdim=True), out, 0.0)
         result[index] = out.transpose(1, 2).reshape(len(index), -1)
     return result.numpy()
+
+
+def _memory_attention(
+    op: FloatAttention, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rows: Rows
+) -> np.ndarray:
+    """Each sequence sees all rows of its own memory, which are as many for all."""
+    dim, parts = q.shape[1] // op.heads, []
+    memories = zip(k.chunk(len(rows.lengths)), v.chunk(len(rows.lengths)), strict=True)
+    for text, both in zip(q.split(rows.lengths), memories, strict=True):
+        queries, *seen = (x.reshape(len(x), -1, dim).transpose(0, 1) for x in (text, *both))
+        keys, values = (x.repeat_interleave(op.heads // len(x), 0) for x in seen)
+        out = functional.scaled_dot_product_attention(queries, keys, values, scale=op.scale)
+        parts.append(out.transpose(0, 1).reshape(len(text), -1))
+    return torch.cat(parts).numpy()
 
 
 def _layer_norm(op: FloatLayerNorm, values: Feeds) -> np.ndarray:

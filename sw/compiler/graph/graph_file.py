@@ -37,6 +37,7 @@ _CLASSES: dict[str, type] = {
         ir.Cache,
         ir.DecoderState,
         ir.FloatInput,
+        ir.Memory,
         ir.QuantAttention,
         ir.QuantCachedAttention,
         ir.QuantElementwise,

@@ -173,7 +173,8 @@ class FloatAttention:
 
     q, k, v: [batch*tokens, heads*dim]. kv_heads > 0: k and v have so many heads, each for
     heads / kv_heads of q's that follow each other. bias: constant [heads or 1, tokens of q, tokens
-    of k] or None; shorter sequences take its first rows and columns.
+    of k] or None; shorter sequences take its first rows and columns. memory: the input that k and v
+    come from, if that is not the one of q; each sequence sees all rows of its own.
     """
 
     name: str
@@ -187,6 +188,7 @@ class FloatAttention:
     place: str = ""
     bias: np.ndarray | None = None
     kv_heads: int = 0
+    memory: str = ""
 
 
 FloatOp = (
@@ -422,7 +424,8 @@ class QuantCachedAttention:
 
     q: 16 bits [tokens, heads*dim]. k: 16 bits, v: INT8, [tokens, kv_heads*dim]; query head h meets
     head `h // (heads / kv_heads)` of them. They are appended to `cache` at the pass' position
-    first. With the two signed bytes of k (`hw.vector.golden.to_bytes`), scores are `sum(q * high)
+    first. Of a cache with a `Memory` they are none, and every token sees all of the memory.
+    With the two signed bytes of k (`hw.vector.golden.to_bytes`), scores are `sum(q * high)
     + round(sum(q * low), 8)`: units of k are 256 times coarser in a score. score_shift: one per
     head. second: [1] or [heads*dim], from units of 2^-9 of v's integers, to 16 bits.
 
@@ -431,8 +434,8 @@ class QuantCachedAttention:
     """
 
     q: str
-    k: str
-    v: str
+    k: str | None
+    v: str | None
     cache: str
     heads: int
     kv_heads: int
@@ -449,7 +452,8 @@ class QuantHead:
     """The last linear of a language model: the 8 largest outputs of each row, and log-sum-exp.
 
     weight: INT8 [N, K]. shift: [N], `acc * 2^-shift` is in octaves (log2): 14 or more, as values
-    have units of 2^-14 octaves. out: names the result, see `Selection` in `decoder.py`.
+    have units of 2^-14 octaves; 0: the output is left out, as if its logit were minus infinity.
+    out: names the result, see `Selection` in `decoder.py`.
     """
 
     x: str
@@ -505,17 +509,34 @@ QuantOp = (
 
 
 @dataclass(frozen=True)
+class Memory:
+    """Keys and values of something else than the text, that a sequence has from its beginning on
+    and that never change: of what was heard, say.
+
+    rows: how many. key_unit, value_unit, value_centre: [kv_heads*dim], real values of the integers
+    1, and of a value's 0.
+    """
+
+    rows: int
+    key_unit: np.ndarray
+    value_unit: np.ndarray
+    value_centre: np.ndarray
+
+
+@dataclass(frozen=True)
 class Cache:
     """Keys and values that stay from pass to pass, and those of the prefix with which every
     sequence begins.
 
-    kv_heads, dim: of both. keys: INT16, values: INT8, [prefix tokens, kv_heads*dim].
+    kv_heads, dim: of both. keys: INT16, values: INT8, [prefix tokens, kv_heads*dim]. memory: what
+    it holds instead, if it does not grow with the text.
     """
 
     kv_heads: int
     dim: int
     keys: np.ndarray
     values: np.ndarray
+    memory: Memory | None = None
 
 
 @dataclass
@@ -536,8 +557,18 @@ class DecoderState:
     sink: int = 0
 
     @property
-    def slots(self) -> int:
+    def memories(self) -> dict[str, Memory]:
+        """Those of the caches that have one."""
+        return {n: c.memory for n, c in self.caches.items() if c.memory is not None}
+
+    def keys_of(self, cache: str) -> int:
         """Keys that a cache holds at most."""
+        memory = self.caches[cache].memory
+        return self.slots if memory is None else memory.rows
+
+    @property
+    def slots(self) -> int:
+        """Keys that a cache of the text holds at most."""
         return self.window or self.context
 
     def slots_of(self, positions: np.ndarray) -> np.ndarray:

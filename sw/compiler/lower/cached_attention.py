@@ -1,7 +1,8 @@
-"""Lower causal attention over a cache: online softmax over key blocks, several streams in turn.
+"""Lower attention over a cache: online softmax over key blocks, several streams in turn.
 
 A stream works through jobs: some tokens of the pass, of all query heads that share keys or of one
-of them. Where the position of the pass makes a key block empty, its commands are dropped.
+of them. Where the position of the pass makes a key block empty, its commands are dropped; of a
+memory all keys are seen.
 """
 
 from __future__ import annotations
@@ -56,9 +57,12 @@ class _Attention:
         self.planes = [context.caches[name] for name in lowered.k]
         self.value_planes = [context.caches[name] for name in lowered.v]
         self.positions = self.planes[0].positions
-        self.blocks = key_blocks(op, context.graph.decoder.context)
+        # A text's cache has blocks for all positions; those of a memory are always full.
+        self.fixed = cache.memory is not None
+        keys = context.graph.decoder.context if cache.memory is None else cache.memory.rows
+        self.blocks = key_blocks(op, keys)
         self.out = context.define(lowered.out8)
-        self.drop = largest_drop(context.graph.decoder.slots)
+        self.drop = largest_drop(context.graph.decoder.keys_of(op.cache))
         _, self.register = of_caches(context.graph.decoder)
         size = max(size for _, size in self.blocks)
         self.key_words = align(align(size, c.rows), c.columns)
@@ -89,7 +93,9 @@ class _Attention:
 
     def condition(self, job: Job, block: int) -> Mapping[str, int]:
         """Fields that cut the keys behind each row, and drop a block without any."""
-        start = self.blocks[block][0]
+        start, size = self.blocks[block]
+        if self.fixed:
+            return {"limit": size}
         fields = {"limit": 1 - start + job.start, "causal": 1, "register": self.register}
         if job.heads > 1:
             fields["period"] = job.tokens
@@ -97,12 +103,13 @@ class _Attention:
 
     def trim(self, block: int) -> dict[str, int]:
         """The field with which a product leaves out what no row sees of a block."""
-        return {"trim": 1} if self.c.trims and self.blocks[block][0] else {}
+        moves = not self.fixed and self.blocks[block][0]
+        return {"trim": 1} if self.c.trims and moves else {}
 
     def load_condition(self, job: Job, block: int) -> Mapping[str, int]:
         """The same for the loads of the block."""
         start = self.blocks[block][0]
-        if start == 0:
+        if start == 0 or self.fixed:
             return {}
         return {"limit": job.start + job.tokens - start, "predicate": self.register}
 

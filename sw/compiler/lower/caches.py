@@ -1,77 +1,46 @@
 """Where a decoder keeps keys and values of a sequence in its workspace, and how they get there.
 
-A cache has a plane of words (panel, position) for each of: the high bytes of the keys, their low
-bytes, the values, for each key/value head. A pass appends at its position, which a register holds.
+Planes are as in `program/planes.py`. A pass appends at its position, which a register holds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-
-import numpy as np
 
 from hw.config import AcceleratorConfig
 from hw.isa import Memory, Opcode, Region
-from hw.vector.golden import to_bytes
-from sw.compiler.graph.operations import Cache, DecoderState
+from sw.compiler.graph.decoder import key_blocks
+from sw.compiler.graph.operations import Cache, DecoderState, QuantCachedAttention
 from sw.compiler.lower.context import WEIGHTS_QUEUE, Context, Value
 from sw.compiler.program.decoder_program import of_caches
+from sw.compiler.program.planes import Planes
 from sw.compiler.stream.allocate import RegionSpace
-from sw.compiler.stream.layout import Form, layout_of, pack_tensor, words_per_row
+from sw.compiler.stream.layout import Form, layout_of, words_per_row
 
-__all__ = ["append", "cache_image", "load_block", "place_caches"]
-
-
-@dataclass(frozen=True)
-class Planes:
-    """Offsets in the workspace of one key/value head's planes."""
-
-    high: int
-    low: int
-    values: int
+__all__ = ["append", "capacity", "load_block", "place_caches"]
 
 
-def capacity(decoder: DecoderState, lead: int, key_block: int) -> int:
-    """Positions that a plane has room for: whole key blocks."""
-    return lead + -(-(decoder.slots - lead) // key_block) * key_block
+def capacity(decoder: DecoderState, op: QuantCachedAttention) -> int:
+    """Keys that the planes of an attention have room for: whole key blocks."""
+    start, size = key_blocks(op, decoder.keys_of(op.cache))[-1]
+    return start + size
 
 
 def place_caches(
-    config: AcceleratorConfig, space: RegionSpace, caches: dict[str, Cache], positions: int
+    config: AcceleratorConfig, space: RegionSpace, caches: dict[str, Cache], room: Mapping[str, int]
 ) -> dict[str, list[Planes]]:
-    """A place for each head of each cache, in the same order whatever the pass."""
+    """A place for each head of each cache, in the same order whatever the pass. room: keys that
+    each has room for."""
     pitch = config.weight_pitch
     places: dict[str, list[Planes]] = {}
     for name, cache in caches.items():
-        layout = layout_of(config, cache.dim)
+        layout, positions = layout_of(config, cache.dim), room[name]
         sizes = [words_per_row(layout, form) * positions * pitch for form in (Form.K, Form.V)]
         places[name] = [
-            Planes(space.take(sizes[0]), space.take(sizes[0]), space.take(sizes[1]))
+            Planes(space.take(sizes[0]), space.take(sizes[0]), space.take(sizes[1]), positions)
             for _ in range(cache.kv_heads)
         ]
     return places
-
-
-def cache_image(
-    config: AcceleratorConfig, cache: Cache, planes: list[Planes], positions: int
-) -> list[tuple[int, np.ndarray]]:
-    """What the workspace holds of a cache's prefix: (offset, bytes)."""
-    layout = layout_of(config, cache.dim)
-    image: list[tuple[int, np.ndarray]] = []
-    if not len(cache.keys):
-        return image
-    for head, place in enumerate(planes):
-        part = slice(head * cache.dim, (head + 1) * cache.dim)
-        high, low = to_bytes(cache.keys[:, part].astype(np.int64))
-        of_plane = ((place.high, high, Form.K), (place.low, low, Form.K))
-        values = (place.values, cache.values[:, part].astype(np.int64), Form.V)
-        for offset, integers, form in (*of_plane, values):
-            words = pack_tensor(config, integers, layout, form)
-            panels = words.reshape(words_per_row(layout, form), -1)
-            stride = positions * config.weight_pitch
-            image += [(offset + n * stride, panel) for n, panel in enumerate(panels)]
-    return image
 
 
 def append(

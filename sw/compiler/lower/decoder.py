@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,7 +20,7 @@ from sw.compiler.graph.operations import (
     QuantLinear,
 )
 from sw.compiler.lower.cached_attention import lower_cached_attention
-from sw.compiler.lower.caches import cache_image, capacity, place_caches
+from sw.compiler.lower.caches import capacity, place_caches
 from sw.compiler.lower.caution import Caution
 from sw.compiler.lower.collector import without_collector
 from sw.compiler.lower.context import Angles, CachePlace, Context
@@ -39,6 +39,7 @@ from sw.compiler.program.decoder_program import (
     of_caches,
     work_of,
 )
+from sw.compiler.program.planes import plane_images
 from sw.compiler.stream.allocate import Constants, DoesNotFit, Pool
 from sw.compiler.stream.layout import Form, layout_of, pack_tensor
 from sw.compiler.stream.order import finish, merge
@@ -68,7 +69,7 @@ def lower_decoder(
     head = _check(graph, config)
     assert graph.decoder is not None
     attentions = [op for op in graph.ops if isinstance(op, QuantCachedAttention)]
-    positions = max(capacity(graph.decoder, op.lead, op.key_block) for op in attentions)
+    room = {op.cache: capacity(graph.decoder, op) for op in attentions}
     constants = Constants(max(config.bus_bytes, 64))
     order = head_order(head)
     embedding = add_embedding(constants, graph, config, order)
@@ -77,15 +78,15 @@ def lower_decoder(
     for tokens in sorted({1, *passes}):
         if tokens > graph.decoder.context - len(graph.decoder.prefix):
             continue
-        entry, context = _entry(graph, config, tokens, positions, constants, embedding)
+        entry, context = _entry(graph, config, tokens, room, constants, embedding)
         entries[tokens] = entry
         workspace, io = max(workspace, context.workspace.size), max(io, context.io.size)
     caches = Context.workspace_of(config)
-    planes = place_caches(config, caches, graph.decoder.caches, positions)
+    planes = place_caches(config, caches, graph.decoder.caches, room)
     image = [
         part
         for name, cache in graph.decoder.caches.items()
-        for part in cache_image(config, cache, planes[name], positions)
+        for part in plane_images(config, planes[name], cache.keys, cache.values)
     ]
     return DecoderProgram(
         config=config,
@@ -98,6 +99,7 @@ def lower_decoder(
         order=order,
         embedding=None if embedding is None else embedding.offset,
         prefix_image=tuple(image),
+        memories={name: tuple(planes[name]) for name in graph.decoder.memories},
         work=work_of(graph),
     )
 
@@ -135,7 +137,7 @@ def _entry(
     graph: QuantGraph,
     config: AcceleratorConfig,
     tokens: int,
-    positions: int,
+    room: Mapping[str, int],
     constants: Constants,
     embedding: Embedding | None,
 ) -> tuple[Entry, Context]:
@@ -147,31 +149,32 @@ def _entry(
         context = Context(graph, config, steps, cautions)
         context.constants = constants
         try:
-            return _attempt(context, tables, positions, embedding), context
+            return _attempt(context, tables, room, embedding), context
         except DoesNotFit:
             if context.step is None or not cautions.grow(context.step):
                 raise
 
 
-def _place_state(context: Context, tables: dict[str, AngleTable], positions: int) -> None:
+def _place_state(context: Context, tables: dict[str, AngleTable], room: Mapping[str, int]) -> None:
     """Caches, angles, and the row state that the head needs for itself."""
     c, decoder = context.config, context.graph.decoder
     assert decoder is not None
-    planes = place_caches(c, context.workspace, decoder.caches, positions)
+    planes = place_caches(c, context.workspace, decoder.caches, room)
     for step in context.steps.steps:
         for op in step.ops:
             if isinstance(op, HeadsAttention):
                 for head, place in enumerate(planes[op.op.cache]):
-                    context.caches[op.k[head]] = CachePlace((place.high, place.low), positions)
-                    context.caches[op.v[head]] = CachePlace((place.values,), positions)
-    room = int(RESIDENT_ANGLES * c.residual_words)
+                    keys = CachePlace((place.high, place.low), place.positions)
+                    context.caches[op.k[head]] = keys
+                    context.caches[op.v[head]] = CachePlace((place.values,), place.positions)
+    for_angles = int(RESIDENT_ANGLES * c.residual_words)
     for name, table in tables.items():
         angles = decoder.angles[table.table]
         rows = np.where(table.order >= 0, angles[:, np.maximum(table.order, 0)], 0)
         layout = layout_of(c, rows.shape[1])
         words = pack_tensor(c, rows.astype(np.int64), layout, Form.S)
         by_group = words.reshape(len(rows), layout.groups, -1).swapaxes(0, 1)
-        stays = layout.groups * context.graph.tokens <= room
+        stays = layout.groups * context.graph.tokens <= for_angles
         context.angles[name] = Angles(
             context.constants.add(by_group.tobytes()), layout.groups, len(rows), stays
         )
@@ -182,11 +185,11 @@ def _place_state(context: Context, tables: dict[str, AngleTable], positions: int
 def _attempt(
     context: Context,
     tables: dict[str, AngleTable],
-    positions: int,
+    room: Mapping[str, int],
     embedding: Embedding | None,
 ) -> Entry:
     steps: Steps = context.steps
-    _place_state(context, tables, positions)
+    _place_state(context, tables, room)
     value = context.define_input(steps.inputs[0].out)
     if embedding is not None and context.graph.tokens == 1:
         take_embedding(context, value, embedding)

@@ -137,6 +137,9 @@ class _Rewriter:
 
     def attention(self, op: QuantCachedAttention, writers: dict[str, Projected]) -> None:
         """q, k and v of each head, keys and values first: they are stored while q is computed."""
+        if op.k is None or op.v is None:
+            self.memory(op, writers[op.q])
+            return
         q, k, v = (writers[name] for name in (op.q, op.k, op.v))
         heads, dim = op.heads // op.kv_heads, self.tensors[op.q].features // op.heads
         order = query_order(self.config, dim, heads)
@@ -165,6 +168,30 @@ class _Rewriter:
                 else:
                     linears[kind].append(_rows(writer, rows, name, angles))
         self.ops += [*linears["k"], *linears["v"], *linears["q"]]
+        self._attend(op, parts, order)
+
+    def memory(self, op: QuantCachedAttention, q: Projected) -> None:
+        """q of each head that keys and values have; those are there."""
+        assert isinstance(q, QuantLinear)
+        heads, dim = op.heads // op.kv_heads, self.tensors[op.q].features // op.heads
+        order = query_order(self.config, dim, heads)
+        parts: dict[str, list[str]] = {"q": [], "k": [], "v": []}
+        for head in range(op.kv_heads):
+            rows = np.where(order >= 0, order + head * heads * dim, -1)
+            name = self._tensor(f"{op.q}.{head}", op.q, len(rows))
+            self.ops.append(_rows(q, rows, name, None))
+            parts["q"].append(name)
+            for kind, bits in (("k", 16), ("v", 8)):
+                name, nothing = f"{op.cache}.{kind}.{head}", np.zeros(dim)
+                self.tensors[name] = Tensor(name, bits, dim, nothing, nothing)
+                parts[kind].append(name)
+        self._attend(op, parts, order)
+
+    def _attend(
+        self, op: QuantCachedAttention, parts: dict[str, list[str]], order: np.ndarray
+    ) -> None:
+        """The attention itself. order: of the features of the query heads that share keys."""
+        heads, dim = op.heads // op.kv_heads, self.tensors[op.q].features // op.heads
         result = np.concatenate(
             [np.where(order >= 0, order + h * heads * dim, -1) for h in range(op.kv_heads)]
         )
@@ -226,7 +253,7 @@ class _Rewriter:
 
     def rewrite(self) -> None:
         attentions = [op for op in self.graph.ops if isinstance(op, QuantCachedAttention)]
-        operands = {name for op in attentions for name in (op.q, op.k, op.v)}
+        operands = {name for op in attentions for name in (op.q, op.k, op.v) if name}
         operands |= {op.x for op in self.graph.ops if isinstance(op, QuantHeadNorm)}
         writers = {
             name: op

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ from hw.config import AcceleratorConfig
 from hw.isa import COMMAND_BYTES, SELECTED
 from hw.numerics import saturate
 from sim.files import write_atomically
-from sw.compiler.graph.decoder import HEAD_BLOCK, Selection, check_tokens
+from sw.compiler.errors import InputError
+from sw.compiler.graph.decoder import HEAD_BLOCK, Selection, check_tokens, memory_integers
 from sw.compiler.graph.operations import (
     DecoderState,
     QuantCachedAttention,
@@ -33,6 +34,7 @@ from sw.compiler.graph.operations import (
     QuantLinear,
 )
 from sw.compiler.program.decoder_file import decoder_bytes, read_decoder
+from sw.compiler.program.planes import Planes, plane_images
 from sw.compiler.stream.access import selection_words
 from sw.compiler.stream.layout import Form, layout_of, pack_tensor
 
@@ -104,9 +106,10 @@ class Entry:
 class Work:
     """What passes must do, without padding: bytes to read and products of two bytes.
 
-    weight_bytes, head_bytes: once a pass, the latter if it does not only read. cache_bytes: for
-    each position that a pass sees. token_products, head_products, pair_products: for each token,
-    each token that goes through the head, and each pair of a token and a position that it sees.
+    weight_bytes, head_bytes: once a pass, the latter if it does not only read; keys and values of
+    memories are among the former. cache_bytes: for each position that a pass sees. token_products,
+    head_products, pair_products: for each token, each token that goes through the head, and each
+    pair of a token and a position that it sees.
     Numbers of 16 bits count as two bytes.
     """
 
@@ -142,7 +145,8 @@ class DecoderProgram:
     order: token of each machine index; embedding: offset of their embedding rows in the constants,
     words (word of a row, machine index), None if rows depend on the position: then the graph has
     the tables. prefix_image: what a new
-    sequence's workspace holds, (offset, bytes). work: what its passes must do.
+    sequence's workspace holds, (offset, bytes). work: what its passes must do. memories: where
+    caches that hold a memory have it.
     """
 
     config: AcceleratorConfig
@@ -156,12 +160,15 @@ class DecoderProgram:
     embedding: int | None
     prefix_image: tuple[tuple[int, np.ndarray], ...]
     work: Work
+    memories: dict[str, tuple[Planes, ...]] = dataclasses.field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """Content of a program file."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         entries = [dict(_fields(entry)) for entry in self.entries.values()]
-        return decoder_bytes({**fields, "entries": entries, "work": dict(_fields(self.work))})
+        memories = {n: [dict(_fields(p)) for p in planes] for n, planes in self.memories.items()}
+        fields |= {"entries": entries, "work": dict(_fields(self.work)), "memories": memories}
+        return decoder_bytes(fields)
 
     def save(self, path: str | Path) -> None:
         """Write a program file; it appears whole or not at all. Raises `OSError`."""
@@ -175,7 +182,31 @@ class DecoderProgram:
         fields = read_decoder(Path(path))
         entries = [Entry(**entry) for entry in fields.pop("entries")]
         work = Work(**fields.pop("work"))
-        return cls(**fields, entries={entry.tokens: entry for entry in entries}, work=work)
+        places = fields.pop("memories", {})
+        memories = {n: tuple(Planes(**p) for p in planes) for n, planes in places.items()}
+        return cls(
+            **fields,
+            entries={entry.tokens: entry for entry in entries},
+            work=work,
+            memories=memories,
+        )
+
+    def memory_image(
+        self, given: Mapping[str, tuple[np.ndarray, np.ndarray]]
+    ) -> list[tuple[int, np.ndarray]]:
+        """What a sequence's workspace holds of its memories, (offset, bytes): of real keys and
+        values [rows, kv_heads*dim], by cache. Raises `InputError` for others."""
+        wanted = self.state.memories
+        if set(given) != set(wanted):
+            raise InputError(
+                f"memories are needed for {', '.join(wanted) or 'no cache'}, got "
+                f"{', '.join(given) or 'none'}"
+            )
+        parts: list[tuple[int, np.ndarray]] = []
+        for name, memory in wanted.items():
+            integers = memory_integers(memory, *given[name])
+            parts += plane_images(self.config, self.memories[name], *integers)
+        return parts
 
     @property
     def context(self) -> int:
@@ -263,7 +294,7 @@ class DecoderProgram:
         return Selection(places[..., 0], places[..., 1], octave.T, (low | high << 32).T)
 
 
-def _fields(value: Entry | Work) -> Iterator[tuple[str, Any]]:
+def _fields(value: Entry | Work | Planes) -> Iterator[tuple[str, Any]]:
     return ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
 
 
@@ -277,10 +308,14 @@ def work_of(graph: QuantGraph) -> Work:
             products += 2 * size
         elif isinstance(op, QuantCachedAttention):
             dim = graph.tensors[op.q].features // op.heads
-            cached += 3 * op.kv_heads * dim
-            pairs += (4 + 1) * op.heads * dim
+            of_key, of_pair = 3 * op.kv_heads * dim, (4 + 1) * op.heads * dim
+            memory = graph.decoder.caches[op.cache].memory if graph.decoder else None
+            if memory is None:
+                cached, pairs = cached + of_key, pairs + of_pair
+            else:
+                weights, products = weights + memory.rows * of_key, products + memory.rows * of_pair
         elif isinstance(op, QuantHead):
-            head = op.weight.size
+            head = op.weight.shape[1] * int((op.shift > 0).sum())
     return Work(weights, head, cached, products, 2 * head, pairs)
 
 

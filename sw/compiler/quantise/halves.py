@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from hw.isa import Function
 from hw.sparse.formats import WeightFormat
 from sw.compiler.errors import CompileError
 from sw.compiler.graph.operations import FloatGraph, FloatLinear
@@ -28,6 +29,8 @@ def refusal(plan: Plan, linear: FloatLinear, wide: Collection[str], levels: Coll
     stages = [s for s in plan.stages if isinstance(s, LinearStage) and s.linear.name == linear.name]
     if any(stage.residual is None for stage in stages):
         return "its result is not added to a residual stream"
+    if any(stage.function != Function.NONE for stage in stages):
+        return "a function stands between its result and the residual stream"
     (writer,) = (stage for stage in plan.stages if stage.out == linear.x)
     if not isinstance(writer, LinearStage | ElementStage):
         return "its input is not the result of a linear or an activation"

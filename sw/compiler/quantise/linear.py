@@ -39,7 +39,7 @@ def _weight(state: State, stage: LinearStage) -> QuantisedWeight:
     format, chosen = state.format_of(linear), state.ranges[linear.x]
     if linear.steps is not None:
         return QuantisedWeight(*given_weight(linear, format, chosen))
-    if stage.residual is not None:
+    if stage.residual is not None and stage.function == Function.NONE:
         wide = wide_name(stage.residual)
         now = from_integers(state.integers[wide], state.graph.tensors[wide])
         error = (state.float_value(stage.residual) - now)[state.seen]
@@ -50,13 +50,16 @@ def _unit(state: State, stage: LinearStage) -> tuple[float | None, int]:
     """Real value of 1 behind the first stage, whose INT16 tensor is declared if there is one, and
     the shift of the residual to it; None: the first stage gives the bytes."""
     value = stage.out
-    if stage.function != Function.NONE:
+    if stage.function != Function.NONE and stage.residual is None:
         return function_unit(state, stage, stage.function), 0
     if stage.residual is not None:
         before = round(np.log2(state.wide_scale(stage.residual)))
-        unit = state.add_wide(value, at_least=before)
+        if stage.function == Function.NONE:
+            unit = state.add_wide(value, at_least=before)
+        else:
+            unit = function_unit(state, stage, stage.function)
         shift = round(np.log2(unit)) - before
-        if shift > 15:
+        if not 0 <= shift <= 15:
             place = stage.linear.place
             raise CompileError(f"residual operands differ by more than 2^15 at {place}")
         return unit, shift

@@ -100,9 +100,30 @@ def _consumers(ops: list[FloatOp]) -> dict[str, list[FloatOp]]:
     return found
 
 
-def _addend(op: FloatOp) -> bool:
-    """Whether a residual can be added to this operation's result in one stage."""
-    return isinstance(op, FloatLinear)
+def _constant(op: FloatOp) -> bool:
+    """Whether it is only a constant for each token."""
+    return isinstance(op, FloatEmbedding) and op.source is None and not op.tables
+
+
+class _Addends:
+    """Which operands of sums are computed together with the sum."""
+
+    def __init__(self, graph: FloatGraph):
+        self.by_name: dict[str, FloatOp] = {op.name: op for op in graph.ops}
+        self.consumers = _consumers(graph.ops)
+        self.outputs = {name for name, _ in graph.outputs}
+
+    def take(self, name: str, other: str) -> bool:
+        """Whether `other` can be added to this operand's result in one stage.
+
+        It is a linear's; or a function of a linear's, to which a constant for each token is added.
+        """
+        op = self.by_name[name]
+        if not isinstance(op, FloatActivation):
+            return isinstance(op, FloatLinear)
+        alone = len(self.consumers[name]) == 1 and name not in self.outputs
+        linear = isinstance(self.by_name[op.x], FloatLinear)
+        return alone and linear and _constant(self.by_name[other])
 
 
 def legalise(graph: FloatGraph) -> FloatGraph:
@@ -112,9 +133,8 @@ def legalise(graph: FloatGraph) -> FloatGraph:
     - of an addition, at least one operand is a linear's result;
     - an attention's result is read by linears only.
     """
-    by_name: dict[str, FloatOp] = {op.name: op for op in graph.ops}
-    consumers = _consumers(graph.ops)
-    outputs = {name for name, _ in graph.outputs}
+    addends = _Addends(graph)
+    by_name, consumers, outputs = addends.by_name, addends.consumers, addends.outputs
     result: list[FloatOp] = []
     features = _feature_counts(graph)
 
@@ -142,12 +162,12 @@ def legalise(graph: FloatGraph) -> FloatGraph:
                 names.append(name)
             op = replace(op, q=names[0], k=names[1], v=names[2])
         elif isinstance(op, FloatAdd):
-            if not _addend(by_name[op.x]) and not _addend(by_name[op.y]):
+            if not addends.take(op.x, op.y) and not addends.take(op.y, op.x):
                 # The operand that is not an attention's result stays in 16 bits.
                 wide = isinstance(by_name[op.x], FloatAttention | FloatActivation)
                 moved = identity(op.x if wide else op.y, f"{op.name}.identity", op.place)
                 op = replace(op, x=moved) if wide else replace(op, y=moved)
-            other = op.y if _addend(by_name[op.x]) else op.x
+            other = op.y if addends.take(op.x, op.y) else op.x
             if isinstance(by_name[other], FloatAttention):
                 moved = identity(other, f"{op.name}.identity2", op.place)
                 op = replace(op, x=moved if op.x == other else op.x,
@@ -184,8 +204,8 @@ def _feature_counts(graph: FloatGraph) -> dict[str, int]:
 
 def plan_stages(graph: FloatGraph) -> Plan:
     """Stages of a legalised graph, from what its outputs need."""
-    by_name = {op.name: op for op in graph.ops}
-    consumers = _consumers(graph.ops)
+    addends = _Addends(graph)
+    by_name, consumers = addends.by_name, addends.consumers
     plan = Plan(outputs={name for name, _ in graph.outputs})
     roles = {
         name: role
@@ -226,12 +246,14 @@ def plan_stages(graph: FloatGraph) -> Plan:
                 plan.wide.add(op.x)
         elif isinstance(op, FloatAdd):
             sides = [(op.x, op.y), (op.y, op.x)]
-            sides = [s for s in sides if _addend(by_name[s[0]])]
+            sides = [s for s in sides if addends.take(*s)]
             # Fuse the linear that nobody else needs.
             fused, other = min(sides, key=lambda s: len(consumers[s[0]]) + (s[0] in needed))
-            linear = by_name[fused]
+            linear, function = by_name[fused], Function.NONE
+            if isinstance(linear, FloatActivation):
+                linear, function = by_name[linear.x], linear.function
             assert isinstance(linear, FloatLinear)
-            plan.stages.append(LinearStage(name, linear, residual=other))
+            plan.stages.append(LinearStage(name, linear, function, other))
             read(linear)
             plan.wide.add(other)
         elif isinstance(op, FloatAttention):

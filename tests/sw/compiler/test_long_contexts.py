@@ -14,9 +14,10 @@ from sw.bench.decoders import DecoderShape, decoder
 from sw.compiler.capture.decoder import capture_decoder
 from sw.compiler.graph.decoder import head_order, new_state, run_pass
 from sw.compiler.graph.operations import Cache, FloatRotate, QuantCachedAttention, QuantHead
-from sw.compiler.lower.caches import cache_image, capacity, place_caches
+from sw.compiler.lower.caches import capacity, place_caches
 from sw.compiler.lower.context import Context
 from sw.compiler.lower.decoder import lower_decoder
+from sw.compiler.program.planes import plane_images
 from sw.compiler.quantise.decoder import quantise_decoder
 from sw.compiler.stream.allocate import Pool
 from sw.driver import open_device
@@ -96,15 +97,15 @@ def test_the_last_positions() -> None:
     state.keys[op.cache][: state.position] = keys
     state.values[op.cache][: state.position] = values
     cache = Cache(SHAPE.kv_heads, SHAPE.head_size, keys, values)
-    positions = capacity(decoding, op.lead, op.key_block)
+    room = {op.cache: capacity(decoding, op)}
     space = Context.workspace_of(program.config)
-    planes = place_caches(program.config, space, {op.cache: cache}, positions)[op.cache]
+    planes = place_caches(program.config, space, {op.cache: cache}, room)[op.cache]
     order = head_order(next(op for op in graph.ops if isinstance(op, QuantHead)))
     with open_device("golden", program.config) as device:
         session = device.load_decoder(program).session()
         session.position = state.position
         assert session.image is not None
-        for offset, data in cache_image(program.config, cache, planes, positions):
+        for offset, data in plane_images(program.config, planes, keys, values):
             session.image[offset : offset + len(data)] = data
         for size in (1, 8, 1):
             ids = rng.integers(0, SHAPE.vocabulary, size)

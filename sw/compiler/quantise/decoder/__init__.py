@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from sw.compiler.graph.operations import FloatGraph, QuantGraph
-from sw.compiler.quantise.decoder.attention import quantise_attention
+from sw.compiler.quantise.decoder.attention import quantise_attention, quantise_memory
 from sw.compiler.quantise.decoder.head import quantise_head
 from sw.compiler.quantise.decoder.linear import (
     quantise_activated,
@@ -24,6 +26,7 @@ from sw.compiler.quantise.decoder.plan import (
     AttentionStage,
     EmbeddingStage,
     GatedStage,
+    MemoryStage,
     NormStage,
     Stage,
 )
@@ -42,6 +45,8 @@ def _quantise_stage(state: State, stage: Stage) -> None:
         quantise_norm(state, stage)
     elif isinstance(stage, AttentionStage):
         quantise_attention(state, stage)
+    elif isinstance(stage, MemoryStage):
+        quantise_memory(state, stage)
     elif isinstance(stage, GatedStage):
         quantise_gated(state, stage)
     elif isinstance(stage, ActivatedStage):
@@ -57,6 +62,7 @@ def quantise_decoder(
     calibration: Sequence[Sequence[int]],
     *,
     context: int,
+    memories: Sequence[np.ndarray] = (),
     prefix: Sequence[int] = (),
     options: DecoderOptions | None = None,
     progress: Progress | None = None,
@@ -66,11 +72,13 @@ def quantise_decoder(
 
     graph: causal, with angles and position embeddings for `context` positions. calibration: token
     numbers of sequences, each beginning with `prefix`, the tokens that every sequence begins with.
+    memories: what each sequence sees besides, [rows, features], if the graph has such an input.
     unfinished: where an interrupted run goes on; the result is the same, to the bit.
 
     Raises `CompileError` for modules that are no decoder, by the place where they are not.
     """
-    state = State(graph, calibration, context, tuple(prefix), options or DecoderOptions())
+    options = options or DecoderOptions()
+    state = State(graph, calibration, context, tuple(prefix), options, memories)
     done = 0 if unfinished is None else unfinished.load(state)
     for number, stage in enumerate(state.stages[done:], done):
         if progress is not None:

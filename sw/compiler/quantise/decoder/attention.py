@@ -21,19 +21,21 @@ from sw.compiler.graph.operations import (
     Cache,
     FloatAttention,
     FloatLayerNorm,
+    FloatLinear,
     FloatRotate,
+    Memory,
     QuantCachedAttention,
     QuantHeadNorm,
     QuantLinear,
 )
 from sw.compiler.quantise.affines import make_affine
 from sw.compiler.quantise.decoder.linear import finest_units, rounded_linear
-from sw.compiler.quantise.decoder.plan import AttentionStage, Projection
+from sw.compiler.quantise.decoder.plan import AttentionStage, MemoryStage, Projection
 from sw.compiler.quantise.decoder.state import OPERAND_LEVELS, STREAM_LEVELS, State
 from sw.compiler.quantise.decoder.stream import EPSILON_LIMIT
 from sw.compiler.quantise.ranges import LEVELS
 
-__all__ = ["quantise_attention"]
+__all__ = ["quantise_attention", "quantise_memory"]
 
 BYTE = 256
 ANGLE_BITS = 14
@@ -91,9 +93,10 @@ class _Attention:
     kv_heads, dim: of it. order_q, order_k: features in the order of their tensors.
     """
 
-    def __init__(self, state: State, stage: AttentionStage):
-        self.state, self.stage, self.op = state, stage, stage.op
-        op: FloatAttention = stage.op
+    def __init__(
+        self, state: State, op: FloatAttention, q_part: Projection, k_part: Projection | None
+    ):
+        self.state, self.op, self.q_part, self.k_part = state, op, q_part, k_part
         q, k = state.float_value(op.q).shape[1], state.float_value(op.k).shape[1]
         self.kv_heads = op.kv_heads or op.heads
         self.dim = q // op.heads
@@ -102,8 +105,9 @@ class _Attention:
                 f"heads of the attention at {op.place} have {self.dim} features: the accumulator "
                 f"holds scores of up to {MOST_DIM}"
             )
-        self.order_q = _order(stage.q.rotate, q, op.heads)
-        self.order_k = _order(stage.k.rotate, k, self.kv_heads)
+        rotate_k = None if k_part is None else k_part.rotate
+        self.order_q = _order(q_part.rotate, q, op.heads)
+        self.order_k = _order(rotate_k, k, self.kv_heads)
 
     def units(self) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
         """Units of q and k for each of their heads, and the shift of each head's scores, which is
@@ -111,8 +115,9 @@ class _Attention:
         op, margin = self.op, self.state.options.margin / OPERAND_LEVELS
         q = self.state.seen_value(op.q)[:, self.order_q]
         k = self.state.float_value(op.k)[:, self.order_k]  # the prefix is in the cache
-        q_unit = _reach(q, op.heads, self.stage.q.rotate is not None) * margin
-        k_unit = _reach(k, self.kv_heads, self.stage.k.rotate is not None) * margin
+        rotated = self.q_part.rotate is not None
+        q_unit = _reach(q, op.heads, rotated) * margin
+        k_unit = _reach(k, self.kv_heads, rotated) * margin
         octaves = np.repeat(k_unit, op.heads // self.kv_heads)
         octaves = octaves * BYTE * abs(op.scale) * math.log2(math.e)
         exponent = np.floor(-np.log2(q_unit * octaves)).reshape(self.kv_heads, -1).min(axis=1)
@@ -182,7 +187,7 @@ class _Attention:
         gain, bias = (a.astype(np.float64)[order % self.dim] for a in (norm.gain, norm.bias))
         return make_affine(gain * 2.0**-NORM_FRACTION_BITS / unit, bias / unit, norm.place)
 
-    def values(self) -> str:
+    def values(self, linear: FloatLinear) -> str:
         """v: 8 bits, a unit and a centre for each feature; one unit for those that meet the same
         scale of a linear behind."""
         state, op = self.state, self.op
@@ -191,7 +196,6 @@ class _Attention:
         centre = before[0] if len(before) else v.mean(axis=0)
         half = np.abs(v - centre).max(axis=0) * state.options.value_margin
         shared = state.weight_format(op.name).group or 1
-        linear = self.stage.v
         unit = np.maximum(half.astype(np.float64) / LEVELS, finest_units(state, linear))
         unit = np.repeat(unit.reshape(-1, shared).max(axis=1), shared)
         rounded = rounded_linear(state, linear, unit, centre)
@@ -202,14 +206,14 @@ class _Attention:
         )
         return out
 
-    def quantise(self) -> None:
+    def quantise(self, k_part: Projection, v_part: FloatLinear) -> None:
         state, op, tensors = self.state, self.op, self.state.graph.tensors
         decoder = state.graph.decoder
         assert decoder is not None
         q_unit, k_unit, shifts = self.units()
-        k = self.project("k", self.stage.k, self.order_k, k_unit)
-        v = self.values()
-        q = self.project("q", self.stage.q, self.order_q, q_unit)
+        k = self.project("k", k_part, self.order_k, k_unit)
+        v = self.values(v_part)
+        q = self.project("q", self.q_part, self.order_q, q_unit)
 
         def prefix(value: str, tensor: str, order: np.ndarray | slice, limit: float) -> np.ndarray:
             real = (state.prefix_value(value)[:, order] - tensors[tensor].centre).astype(np.float64)
@@ -219,6 +223,37 @@ class _Attention:
         values = prefix(op.v, v, slice(None), LEVELS).astype(np.int8)
         cache = f"{op.name}.cache"
         decoder.caches[cache] = Cache(self.kv_heads, self.dim, keys, values)
+        lead = min(state.options.lead, max(1, len(decoder.prefix)))
+        self.attend((q, k, v), cache, shifts, (tensors[v].scale, tensors[v].centre), lead)
+
+    def quantise_memory(self) -> None:
+        """Over keys and values that are there before the text is."""
+        state, op, decoder = self.state, self.op, self.state.graph.decoder
+        assert decoder is not None
+        q_unit, k_unit, shifts = self.units()
+        q = self.project("q", self.q_part, self.order_q, q_unit)
+        keys, values = state.float_value(op.k), state.float_value(op.v)
+        low, high = values.min(axis=0).astype(np.float64), values.max(axis=0).astype(np.float64)
+        reach = np.maximum((high - low) / 2, 1e-6) * state.options.value_margin
+        unit, centre = reach / LEVELS, (low + high) / 2
+        memory = Memory(state.memory_rows, np.repeat(k_unit, self.dim), unit, centre)
+        cache, none = f"{op.name}.memory", np.zeros((0, keys.shape[1]))
+        decoder.caches[cache] = Cache(
+            self.kv_heads, self.dim, none.astype(np.int16), none.astype(np.int8), memory
+        )
+        state.remember(cache, keys, values)
+        self.attend((q, None, None), cache, shifts, (unit, centre), 0)
+
+    def attend(
+        self,
+        operands: tuple[str, str | None, str | None],
+        cache: str,
+        shifts: tuple[int, ...],
+        values: tuple[np.ndarray, np.ndarray],
+        lead: int,
+    ) -> None:
+        """The operation. values: units and centres of v."""
+        state, op = self.state, self.op
 
         def for_queries(x: np.ndarray) -> np.ndarray:
             """Features of v as each query head has them."""
@@ -226,20 +261,18 @@ class _Attention:
             return np.repeat(by_head, op.heads // self.kv_heads, axis=0).ravel()
 
         # O / l is at most 127 * 2^9: half of it fits 16 bits.
-        unit = for_queries(tensors[v].scale) * 2.0 ** (1 - SCALE_FRACTION_BITS)
+        unit = for_queries(values[0]) * 2.0 ** (1 - SCALE_FRACTION_BITS)
         half = Affine(*(np.array([1], np.int64) for _ in range(3)))
         state.emit(
             QuantCachedAttention(
-                q,
-                k,
-                v,
+                *operands,
                 cache,
                 op.heads,
                 self.kv_heads,
                 shifts,
                 half,
-                state.add_operand(op.name, unit, for_queries(tensors[v].centre)),
-                min(state.options.lead, max(1, len(decoder.prefix))),
+                state.add_operand(op.name, unit, for_queries(values[1])),
+                lead,
                 state.options.key_block,
                 op.place,
             )
@@ -247,4 +280,8 @@ class _Attention:
 
 
 def quantise_attention(state: State, stage: AttentionStage) -> None:
-    _Attention(state, stage).quantise()
+    _Attention(state, stage.op, stage.q, stage.k).quantise(stage.k, stage.v)
+
+
+def quantise_memory(state: State, stage: MemoryStage) -> None:
+    _Attention(state, stage.op, stage.q, None).quantise_memory()

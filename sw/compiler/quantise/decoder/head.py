@@ -46,7 +46,8 @@ def quantise_head(state: State, stage: HeadStage) -> None:
             shift[coarser] -= 1
             rounded[coarser] = round_weight(scaled[coarser], 2.0 ** -shift[coarser], operand)
         integers[part], shifts[part] = rounded, shift
-    if shifts.min() < VALUE_FRACTION_BITS:
+    shifts[list(state.options.without)] = 0
+    if shifts[shifts > 0].min(initial=VALUE_FRACTION_BITS) < VALUE_FRACTION_BITS:
         raise CompileError(
             f"logits of the head at {linear.place} are too large: sums of 32 bits would have less "
             f"than {VALUE_FRACTION_BITS} fraction bits"

@@ -32,6 +32,7 @@ class DecoderOptions:
     bias_correction: match the mean of every linear's result on the calibration data.
     weights: format of the linears but the head: INT8, or scaled INT4. Linears behind attentions
         whose heads are no whole tiles keep INT8.
+    without: tokens that no text has; the head leaves them out.
     """
 
     lead: int = 1
@@ -45,6 +46,7 @@ class DecoderOptions:
     damping: float = 0.01
     bias_correction: bool = True
     weights: WeightFormat = DENSE
+    without: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.weights != DENSE and not self.weights.scaled:

@@ -36,6 +36,7 @@ __all__ = [
     "EmbeddingStage",
     "GatedStage",
     "HeadStage",
+    "MemoryStage",
     "NormStage",
     "Projection",
     "Stage",
@@ -83,6 +84,15 @@ class AttentionStage:
 
 
 @dataclass(frozen=True)
+class MemoryStage:
+    """Attention over a memory; k and v are computed before the text begins."""
+
+    op: FloatAttention
+    q: Projection
+    ops: tuple[FloatOp, ...]
+
+
+@dataclass(frozen=True)
 class GatedStage:
     """`function(gate) * up`."""
 
@@ -117,7 +127,14 @@ class HeadStage:
 
 
 Stage = (
-    EmbeddingStage | NormStage | AttentionStage | GatedStage | ActivatedStage | AddStage | HeadStage
+    EmbeddingStage
+    | NormStage
+    | AttentionStage
+    | MemoryStage
+    | GatedStage
+    | ActivatedStage
+    | AddStage
+    | HeadStage
 )
 """`ops` of each: the float operations that it stands for, in order; the last one is its result."""
 
@@ -140,7 +157,8 @@ class _Planner:
             )
         self.output = graph.outputs[0][0]
         self.stream: set[str] = set()
-        self.operands: set[str] = set()
+        inputs = (op for op in graph.ops if isinstance(op, FloatInput))
+        self.operands = {item.name for item in inputs if item.kind == "float"}
 
     def linear(self, name: str, reader: FloatOp, what: str) -> FloatLinear:
         """The linear `name`, which `reader` alone reads."""
@@ -188,7 +206,13 @@ class _Planner:
         if self.readers[op.name] != 1 or op.name == self.output:
             raise CompileError(f"the result of the {kind_of(op)} at {op.place} is read twice")
 
-    def attention(self, op: FloatAttention) -> AttentionStage:
+    def attention(self, op: FloatAttention) -> AttentionStage | MemoryStage:
+        if op.memory:
+            k, v = self.linear(op.k, op, "k"), self.linear(op.v, op, "v")
+            q = self.projection(op.q, op.heads, op, "q")
+            if q.rotate is not None:
+                raise CompileError(f"q of the attention at {op.place} is rotated, k is not")
+            return MemoryStage(op, q, (*q.ops, k, v, op))
         if not op.causal or op.mask is not None or op.bias is not None:
             kind = "a mask" if op.mask is not None else "a bias" if op.bias is not None else "all"
             reason = "looks at keys behind its queries" if kind == "all" else f"has {kind}"

@@ -14,7 +14,7 @@ import numpy as np
 
 from hw.sparse.formats import DENSE, WeightFormat
 from sw.compiler.errors import CompileError
-from sw.compiler.graph.decoder import Pass, new_state
+from sw.compiler.graph.decoder import Pass, memory_integers, new_state
 from sw.compiler.graph.float_executor import run_float_op
 from sw.compiler.graph.operations import (
     DecoderState,
@@ -71,6 +71,7 @@ class State:
         context: int,
         prefix: tuple[int, ...],
         options: DecoderOptions,
+        memories: Sequence[np.ndarray] = (),
     ) -> None:
         self.float_graph, self.options = graph, options
         self.stages: list[Stage] = plan_decoder(graph, context)
@@ -81,6 +82,9 @@ class State:
         self.graph = QuantGraph(1, 1, graph.inputs, decoder=DecoderState(context, prefix))
         self.decoder = self.graph.decoder
         self._floats = {graph.inputs[0].name: np.concatenate(sequences)}
+        self._floats |= _memory(graph, memories, len(sequences))
+        self.memory_rows = len(memories[0]) if memories else 0
+        self._remembered: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
         self._by_name = {op.name: op for op in graph.ops}
         begin = new_state(self.graph)
         self._passes = [Pass(self.graph, begin, ids[len(prefix) :]) for ids in sequences]
@@ -124,10 +128,18 @@ class State:
         self.graph.ops.append(op)
         if isinstance(op, QuantHead):
             return  # nothing is calibrated on logits
-        for work in self._passes:
+        for number, work in enumerate(self._passes):
             if isinstance(op, QuantCachedAttention):
                 work.state = new_state(self.graph)
+                if op.cache in self._remembered:
+                    work.state.remember(op.cache, *self._remembered[op.cache][number])
             work.execute(op)
+
+    def remember(self, cache: str, keys: np.ndarray, values: np.ndarray) -> None:
+        """Give all sequences the real keys and values of their memories, one after another."""
+        memory, count = self.graph.decoder.memories[cache], len(self._passes)  # pyright: ignore
+        parts = zip(np.split(keys, count), np.split(values, count), strict=True)
+        self._remembered = {cache: [memory_integers(memory, k, v) for k, v in parts]}
 
     def forget(self, number: int) -> None:
         """Drop what no stage after this one looks at."""
@@ -239,6 +251,25 @@ class State:
                 factor,
             )
         return self._operands[name]
+
+
+def _memory(
+    graph: FloatGraph, memories: Sequence[np.ndarray], sequences: int
+) -> dict[str, np.ndarray]:
+    """The value of the graph's second input, if it has one. Raises `CompileError`."""
+    wanted = graph.inputs[1:]
+    if len(memories) != (sequences if wanted else 0):
+        raise CompileError(
+            f"{sequences} calibration sequences need "
+            f"{'a memory each' if wanted else 'no memories'}, got {len(memories)}"
+        )
+    if not wanted:
+        return {}
+    features = wanted[0].shape[-1]
+    shapes = {memory.shape for memory in memories}
+    if len(shapes) != 1 or any(len(s) != 2 or s[1] != features for s in shapes):
+        raise CompileError(f"memories are [rows, {features}], all alike; got {sorted(shapes)}")
+    return {wanted[0].name: np.concatenate(memories).astype(np.float32)}
 
 
 def _check(sequences: list[np.ndarray], context: int, prefix: tuple[int, ...]) -> None:

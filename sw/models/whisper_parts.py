@@ -1,0 +1,98 @@
+"""The parts of a Whisper that are compiled: its encoder over windows, and its decoder.
+
+Both run the layers of the unmodified module. The two convolutions are linears here. The second
+one moves by two frames, so frames go in pairs, and a row of the accelerator sees all that its
+result depends on: five frames of the spectrogram, from which the first convolution is computed at
+three places.
+
+    row t:  frames 2t-2 .. 2t+2  ->  first convolution at 2t-1, 2t, 2t+1  ->  second one at t
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+__all__ = ["SpeechEncoder", "TextDecoder", "windows"]
+
+FRAMES = 5
+"""Of the spectrogram in a row."""
+SHIFTS = 3
+"""Places of the first convolution that the second one sees."""
+OUTSIDE = -16.0
+"""In front of the first convolution where there is no frame: its GELU is 0."""
+
+
+def windows(features: np.ndarray) -> np.ndarray:
+    """Rows of the encoder for a spectrogram [bins, 2*rows]: [rows, 5*bins + 1].
+
+    The last feature says that the row is the first one: there the place in front is none.
+    """
+    frames = features.shape[1]
+    padded = np.pad(features.T, ((2, 1), (0, 0)))
+    rows = [padded[n : n + frames : 2] for n in range(FRAMES)]
+    first = np.zeros((frames // 2, 1), features.dtype)
+    first[0] = 1
+    return np.concatenate([*rows, first], axis=1)
+
+
+def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    linear = nn.Linear(weight.shape[1], weight.shape[0])
+    linear.weight.data, linear.bias.data = weight, bias
+    return linear
+
+
+class SpeechEncoder(nn.Module):
+    """From `windows` [1, rows, 5*bins + 1] to the keys and values of each layer of the decoder.
+
+    Results: (k, v) of the first layer, then of the next ones, each [1, rows, hidden].
+    """
+
+    def __init__(self, module: Any) -> None:
+        super().__init__()
+        encoder = module.model.encoder
+        conv1, conv2 = encoder.conv1, encoder.conv2
+        hidden, bins, taps = conv1.weight.shape
+        weight = torch.zeros(SHIFTS * hidden, FRAMES * bins + 1)
+        for place in range(SHIFTS):
+            rows = slice(place * hidden, (place + 1) * hidden)
+            columns = slice(place * bins, (place + taps) * bins)
+            weight[rows, columns] = conv1.weight.detach().permute(0, 2, 1).reshape(hidden, -1)
+        weight[:hidden, -1] = OUTSIDE
+        self.first = _linear(weight, conv1.bias.detach().repeat(SHIFTS))
+        second = conv2.weight.detach().permute(0, 2, 1).reshape(hidden, -1)
+        self.second = _linear(second, conv2.bias.detach())
+        self.positions = encoder.embed_positions.weight
+        self.layers, self.layer_norm = encoder.layers, encoder.layer_norm
+        attentions = [layer.encoder_attn for layer in module.model.decoder.layers]
+        self.keys = nn.ModuleList(attention.k_proj for attention in attentions)
+        self.values = nn.ModuleList(attention.v_proj for attention in attentions)
+
+    def forward(self, rows: Tensor) -> tuple[Tensor, ...]:
+        x = functional.gelu(self.first(rows))
+        x = functional.gelu(self.second(x)) + self.positions
+        for layer in self.layers:
+            x = layer(x, None)
+        x = self.layer_norm(x)
+        results: list[Tensor] = []
+        for key, value in zip(self.keys, self.values, strict=True):
+            results += [key(x), value(x)]
+        return tuple(results)
+
+
+class TextDecoder(nn.Module):
+    """From token numbers [1, tokens] and what the encoder found [1, rows, hidden] to logits."""
+
+    def __init__(self, module: Any) -> None:
+        super().__init__()
+        self.decoder, self.head = module.model.decoder, module.proj_out
+
+    def forward(self, input_ids: Tensor, encoder_hidden_states: Tensor) -> Tensor:
+        found = self.decoder(
+            input_ids=input_ids, encoder_hidden_states=encoder_hidden_states, use_cache=False
+        )
+        return self.head(found.last_hidden_state)
