@@ -50,8 +50,9 @@ class LoadedDecoder:
 
     Attributes
     ----------
-    counters: the device's, summed up over all passes so far, with `passes`, `tokens` and
-    `needed_bytes`: of weights, keys and values, once for each pass. commands: of all entries.
+    counters: the device's, summed up over all passes so far, with `passes`, `tokens`,
+    `needed_bytes`: of weights, keys and values, once for each pass, and `expected_cycles`: of the
+    cost model. commands: of all entries.
     sessions: those that were not closed.
     """
 
@@ -119,7 +120,8 @@ class LoadedDecoder:
             if not entry.by_token:
                 device.write(Region.IO, entry.input, program.encode(position, ids))
         memory.ready = None
-        limit = _LIMIT_CYCLES + _LIMIT_FACTOR * entry.estimated_cycles(position, reading)
+        expected = entry.estimated_cycles(position, reading)
+        limit = _LIMIT_CYCLES + _LIMIT_FACTOR * expected
         try:
             device.run(len(entry.commands) // COMMAND_BYTES, max_cycles=limit, progress=progress)
         except KeyboardInterrupt:
@@ -127,6 +129,7 @@ class LoadedDecoder:
             raise
         needed = program.needed_bytes(entry.tokens, position, reading)
         self.counters.update({"passes": 1, "tokens": count, "needed_bytes": needed})
+        self.counters["expected_cycles"] += expected
         if device.has_cycles:
             self.counters.update(device.raw_counters())
         if reading:
@@ -167,17 +170,17 @@ class Session:
         the context has room for.
         """
         tokens = self._checked(ids)
-        done = 0
-        for size in self.sizes(len(tokens))[:-1]:
-            self.model.run(self, tokens[done : done + size], reading=True)
-            self.position += size
-            done += size
-            if progress is not None:
-                progress(done, len(tokens))
-        prediction = self._predict(tokens[done:])
+        sizes, total = self.sizes(len(tokens)), len(tokens)
+        self._read(tokens, sizes[:-1], progress)
+        prediction = self._predict(tokens[total - sizes[-1] :])
         if progress is not None:
-            progress(len(tokens), len(tokens))
+            progress(total, total)
         return Prediction(prediction.tokens[-1:], prediction.log_probabilities[-1:])
+
+    def read(self, ids: Sequence[int]) -> None:
+        """Take any number of tokens, whatever follows them: as `prefill`, without the head."""
+        tokens = self._checked(ids)
+        self._read(tokens, self.sizes(len(tokens)))
 
     def step(self, token: int) -> Prediction:
         """Take one token: what follows it."""
@@ -280,6 +283,21 @@ class Session:
     def _checked(self, ids: Sequence[int]) -> NDArray[np.int64]:
         self._check_open()
         return self.model.program.check(self.position, ids)
+
+    def _read(
+        self,
+        tokens: NDArray[np.int64],
+        sizes: Sequence[int],
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """The first tokens, in passes of these sizes that predict nothing."""
+        done = 0
+        for size in sizes:
+            self.model.run(self, tokens[done : done + size], reading=True)
+            self.position += size
+            done += size
+            if progress is not None:
+                progress(done, len(tokens))
 
     def _predict(self, tokens: NDArray[np.int64], rows: int | None = None) -> Prediction:
         prediction = self.model.run(self, tokens, rows=rows)
