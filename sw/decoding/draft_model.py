@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sw.compiler.errors import InputError
 from sw.compiler.program.decoder_program import DecoderProgram
 from sw.decoding.drafts import Acceptance
 from sw.decoding.sampler import Choices, Sampler
+from sw.decoding.vocabulary import check_same_tokens
 from sw.driver.decoder import Session
 
 __all__ = ["DraftModel"]
@@ -28,16 +28,7 @@ class DraftModel:
     def check(self, other: DecoderProgram) -> None:
         """Raises `InputError` unless the tokens of the larger model are the same."""
         mine = self.session.model.program
-        if mine.vocabulary != other.vocabulary:
-            raise InputError(
-                f"the draft model has {mine.vocabulary} tokens, the model {other.vocabulary}: "
-                f"drafts need the same vocabulary"
-            )
-        if mine.prefix != other.prefix:
-            raise InputError(
-                f"sequences of the draft model begin with the tokens {list(mine.prefix)}, those of "
-                f"the model with {list(other.prefix)}: drafts need the same"
-            )
+        check_same_tokens(mine, other, ("draft model", "model"), "drafts need")
 
     def begin(self, text: Sequence[int]) -> None:
         common, most = 0, min(self.session.position, len(text) - 1)

@@ -14,7 +14,7 @@ from hw.isa import COMMAND_BYTES, SELECTED, Region
 from sw.driver.decoder_memory import DecoderMemory
 from sw.driver.errors import DeviceError
 from sw.driver.machine import Machine
-from sw.driver.passes import Pass, cheapest
+from sw.driver.passes import Pass, Predicting, cheapest
 
 __all__ = ["LoadedDecoder", "Prediction", "Session", "SessionError"]
 
@@ -51,8 +51,9 @@ class LoadedDecoder:
 
     Attributes
     ----------
-    counters: the device's, summed up over all passes so far, with `passes`, `tokens` and
-    `needed_bytes`: of weights, keys and values, once for each pass. commands: of all entries.
+    counters: the device's, summed up over all passes so far, with `passes`, `tokens`,
+    `needed_bytes`: of weights, keys and values, once for each pass, and `expected_cycles`: of the
+    cost model. commands: of all entries.
     sessions: those that were not closed.
     """
 
@@ -129,7 +130,8 @@ class LoadedDecoder:
             if not entry.by_token:
                 device.write(Region.IO, entry.input, program.encode(position, ids))
         memory.ready = None
-        limit = _LIMIT_CYCLES + _LIMIT_FACTOR * entry.estimated_cycles(position, reading)
+        expected = entry.estimated_cycles(position, reading)
+        limit = _LIMIT_CYCLES + _LIMIT_FACTOR * expected
         try:
             device.run(len(entry.commands) // COMMAND_BYTES, max_cycles=limit, progress=progress)
         except KeyboardInterrupt:
@@ -137,6 +139,7 @@ class LoadedDecoder:
             raise
         needed = program.needed_bytes(entry.tokens, position, reading)
         self.counters.update({"passes": 1, "tokens": count, "needed_bytes": needed})
+        self.counters["expected_cycles"] += expected
         if device.has_cycles:
             self.counters.update(device.raw_counters())
         if reading:
@@ -177,19 +180,17 @@ class Session:
         the context has room for.
         """
         tokens = self._checked(ids)
-        done = 0
         *others, last = self.passes(len(tokens))
-        for taken in others:
-            part = tokens[done : done + taken.tokens]
-            self.model.run(self, part, reading=True, rows=taken.rows)
-            self.position += taken.tokens
-            done += taken.tokens
-            if progress is not None:
-                progress(done, len(tokens))
+        done = self._read(tokens, others, progress)
         prediction = self._predict(tokens[done:], last.rows)
         if progress is not None:
             progress(len(tokens), len(tokens))
         return Prediction(prediction.tokens[-1:], prediction.log_probabilities[-1:])
+
+    def read(self, ids: Sequence[int]) -> None:
+        """Take any number of tokens, whatever follows them: as `prefill`, without the head."""
+        tokens = self._checked(ids)
+        self._read(tokens, self.passes(len(tokens), predicting="none"))
 
     def step(self, token: int) -> Prediction:
         """Take one token: what follows it."""
@@ -210,7 +211,7 @@ class Session:
         if entry is not None:
             return self._predict(tokens, entry.tokens)
         parts, done = [], 0
-        for taken in self.passes(len(tokens), every=True):
+        for taken in self.passes(len(tokens), predicting="every"):
             parts.append(self._predict(tokens[done : done + taken.tokens], taken.rows))
             done += taken.tokens
         return Prediction(
@@ -276,9 +277,9 @@ class Session:
             self.image = self.model.read_back(self)
         self.slot = None
 
-    def passes(self, tokens: int, *, every: bool = False) -> list[Pass]:
+    def passes(self, tokens: int, *, predicting: Predicting = "last") -> list[Pass]:
         """Those that take so many tokens in the fewest cycles (see `cheapest`)."""
-        return cheapest(self.model.program, self.position, tokens, every=every)
+        return cheapest(self.model.program, self.position, tokens, predicting=predicting)
 
     def _check_open(self) -> None:
         if self.closed:
@@ -287,6 +288,23 @@ class Session:
     def _checked(self, ids: Sequence[int]) -> NDArray[np.int64]:
         self._check_open()
         return self.model.program.check(self.position, ids)
+
+    def _read(
+        self,
+        tokens: NDArray[np.int64],
+        passes: Sequence[Pass],
+        progress: Callable[[int, int], None] | None = None,
+    ) -> int:
+        """The first tokens, in passes that predict nothing: how many."""
+        done = 0
+        for taken in passes:
+            part = tokens[done : done + taken.tokens]
+            self.model.run(self, part, reading=True, rows=taken.rows)
+            self.position += taken.tokens
+            done += taken.tokens
+            if progress is not None:
+                progress(done, len(tokens))
+        return done
 
     def _predict(self, tokens: NDArray[np.int64], rows: int | None = None) -> Prediction:
         prediction = self.model.run(self, tokens, rows=rows)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-__all__ = ["Pass", "cheapest"]
+__all__ = ["Pass", "Predicting", "cheapest"]
+
+Predicting = Literal["none", "last", "every"]
+"""Behind which of the tokens a prediction is wanted."""
 
 
 @dataclass(frozen=True)
@@ -18,13 +21,14 @@ class Pass:
     reading: bool = False
 
 
-def cheapest(program: Any, position: int, tokens: int, *, every: bool = False) -> list[Pass]:
+def cheapest(
+    program: Any, position: int, tokens: int, *, predicting: Predicting = "last"
+) -> list[Pass]:
     """Passes of a decoder's program over `tokens` tokens, from a position on.
 
-    The last one predicts what follows the last token, all others only read. every: all predict
-    behind each of their tokens. A pass is padded where that costs less than another pass; all of
-    its rows need room in the cache. Behind a window (where the cache is full) tokens come one by
-    one. Found by the shortest path over numbers of tokens, from the end on.
+    Those that need not predict only read. A pass is padded where that costs less than another
+    pass; all of its rows need room in the cache. Behind a window (where the cache is full) tokens
+    come one by one. Found by the shortest path over numbers of tokens, from the end on.
     """
     entries, slots = sorted(program.entries.values(), key=lambda e: -e.tokens), program.state.slots
     best: list[tuple[int, Pass | None]] = [(0, None)]  # for the last n tokens: cycles, first pass
@@ -33,8 +37,8 @@ def cheapest(program: Any, position: int, tokens: int, *, every: bool = False) -
         options = []
         for entry in entries:
             count = min(entry.tokens, left)
-            reading = count < left and not every
-            whole = count == entry.tokens and not every  # its last row is the last token
+            reading = predicting == "none" or (predicting == "last" and count < left)
+            whole = count == entry.tokens and predicting == "last"  # its last row is the last token
             if entry.tokens > max(slots - at, 1):
                 continue
             if not (reading or whole or entry.selected == entry.tokens):

@@ -25,18 +25,18 @@ class Entry:
         return self.cost * (100 + position) - 50 * reading
 
 
-def least(program: Any, position: int, left: int, every: bool) -> int | None:
+def least(program: Any, position: int, left: int, predicting: str) -> int | None:
     """Cycles of the cheapest way, by trying all."""
     if not left:
         return 0
     found = []
     for entry in program.entries.values():
         count = min(left, entry.tokens)
-        reading = count < left and not every
-        exact = count == entry.tokens and not every
+        reading = predicting == "none" or (predicting == "last" and count < left)
+        exact = count == entry.tokens and predicting == "last"
         inside = position + entry.tokens <= program.state.slots or entry.tokens == 1
         if inside and (reading or exact or entry.selected == entry.tokens):
-            rest = least(program, position + count, left - count, every)
+            rest = least(program, position + count, left - count, predicting)
             if rest is not None:
                 found.append(entry.estimated_cycles(position, reading) + rest)
     return min(found, default=None)
@@ -50,19 +50,19 @@ def test_no_way_costs_less(seed: int) -> None:
         entries = {n: Entry(n, s, int(rng.integers(1, 5)) * 5 + n) for n, s in sizes.items()}
         program: Any = SimpleNamespace(entries=entries, state=SimpleNamespace(slots=20))
         position, tokens = int(rng.integers(0, 12)), int(rng.integers(1, 14))
-        every = bool(rng.integers(2))
-        passes = cheapest(program, position, tokens, every=every)
+        predicting: Any = rng.choice(["none", "last", "every"])
+        passes = cheapest(program, position, tokens, predicting=predicting)
         assert sum(p.tokens for p in passes) == tokens
         cycles, at = 0, position
         for n, taken in enumerate(passes):
             last = n == len(passes) - 1
-            assert taken.reading == (not last and not every)
+            assert taken.reading == (predicting == "none" or (predicting == "last" and not last))
             assert taken.rows == 1 or at + taken.rows <= 20, "a row behind the cache"
-            whole = taken.tokens == taken.rows and not every
+            whole = taken.tokens == taken.rows and predicting == "last"
             assert taken.reading or whole or entries[taken.rows].selected == taken.rows
             cycles += entries[taken.rows].estimated_cycles(at, taken.reading)
             at += taken.tokens
-        assert cycles == least(program, position, tokens, every), (seed, position, tokens, every)
+        assert cycles == least(program, position, tokens, predicting), (seed, position, tokens)
 
 
 SHAPE = DecoderShape(
