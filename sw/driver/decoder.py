@@ -123,7 +123,7 @@ class LoadedDecoder:
         entry, count, memory = program.entries[rows or len(ids)], len(ids), self.memory
         ids = np.pad(ids, (0, entry.tokens - count), mode="edge")
         memory.place(session)
-        if not (entry.by_token and not reading and memory.ready == (session, position, ids[0])):
+        if entry.tokens > 1 or reading or memory.ready != (session, position, ids[0]):
             memory.show(session, self._begins[entry.tokens], len(entry.commands))
             for number, value in program.registers(position, ids, reading).items():
                 device.set_register(number, value)
@@ -149,7 +149,7 @@ class LoadedDecoder:
         valid = (selection.indices >= 0) & (selection.indices < len(program.order))
         found = np.where(valid, program.order[np.where(valid, selection.indices, 0)], -1)
         prediction = Prediction(found[:count], selection.log_probabilities()[:count])
-        if entry.by_token and position + 1 < program.state.slots:
+        if entry.by_token and entry.tokens == 1 and position + 1 < program.state.slots:
             memory.ready = session, position + 1, prediction.best
         return prediction
 

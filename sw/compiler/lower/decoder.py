@@ -191,7 +191,8 @@ def _attempt(
     steps: Steps = context.steps
     _place_state(context, tables, room)
     value = context.define_input(steps.inputs[0].out)
-    if embedding is not None and context.graph.tokens == 1:
+    by_token = embedding is not None and context.graph.tokens <= SELECTED
+    if embedding is not None and by_token:
         take_embedding(context, value, embedding)
     if context.cautions.residents:
         context.resident = choose_resident(context)
@@ -217,7 +218,7 @@ def _attempt(
         selected=selected,
         commands=finish(stream, order),
         input=value.dram[Form.S][1],
-        by_token=embedding is not None and context.graph.tokens == 1,
+        by_token=by_token,
         output=output,
         **_estimates(context, Costs(stream, order)),
         places=tuple(context.emitter.places),

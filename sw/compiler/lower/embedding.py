@@ -1,4 +1,4 @@
-"""Embedding rows of a decoder among the constants, one of which a register names."""
+"""Embedding rows of a decoder among the constants; registers name those of a pass."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hw.config import AcceleratorConfig
 from hw.isa import Memory, Opcode, Region
 from sw.compiler.graph.operations import QuantGraph, QuantInput
 from sw.compiler.lower.context import ACTIVATIONS_QUEUE, Context, Value
-from sw.compiler.program.decoder_program import Register
+from sw.compiler.program.decoder_program import token_registers
 from sw.compiler.stream.allocate import Constants
 from sw.compiler.stream.layout import Form, layout_of, pack_tensor
 
@@ -40,28 +40,30 @@ def add_embedding(
 
 
 def take_embedding(context: Context, value: Value, embedding: Embedding) -> None:
-    """Put the row of a register's token where the host would write it."""
+    """Put the rows of the tokens that registers name where the host would write them."""
     c, words = context.config, value.layout.groups
-    address = context.residual.take(words)
-    context.emitter.emit(
-        Opcode.LOAD,
-        region=Region.CONSTANT,
-        queue=ACTIVATIONS_QUEUE,
-        memory=Memory.RESIDUAL,
-        offset=embedding.offset,
-        words=1,
-        runs=words,
-        dram_stride=embedding.tokens * c.residual_pitch,
-        address=address,
-        run_stride=1,
-        register=Register.TOKEN,
-    )
+    tokens = context.graph.tokens
+    address = context.residual.take(tokens * words)
+    for row, register in enumerate(token_registers(tokens)):
+        context.emitter.emit(
+            Opcode.LOAD,
+            region=Region.CONSTANT,
+            queue=ACTIVATIONS_QUEUE,
+            memory=Memory.RESIDUAL,
+            offset=embedding.offset,
+            words=1,
+            runs=words,
+            dram_stride=embedding.tokens * c.residual_pitch,
+            address=address + row * words,
+            run_stride=1,
+            register=register,
+        )
     context.emitter.emit(
         Opcode.STORE,
         region=Region.IO,
         memory=Memory.RESIDUAL,
         offset=value.dram[Form.S][1],
-        words=words,
+        words=tokens * words,
         runs=1,
         address=address,
         word_stride=1,

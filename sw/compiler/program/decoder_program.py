@@ -1,9 +1,9 @@
 """A compiled decoder: one program for each number of tokens of a pass, over the same constants.
 
 A sequence lives in a workspace of its own, so several share a machine. The position of a pass is
-in a register. The host writes embedding rows, or the number of one token, starts an entry and reads
-what the head selected. Behind a pass the registers hold the next position and the likeliest token:
-as long as it takes that one, the host only starts the next pass.
+in a register. The host writes the numbers of up to 8 tokens, or embedding rows, starts an entry and
+reads what the head selected. Behind a pass the registers hold the next position and the likeliest
+token: as long as it takes that one, the host only starts the next pass.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ __all__ = [
     "Work",
     "graph_of_host",
     "of_caches",
+    "token_registers",
     "work_of",
 ]
 
@@ -52,10 +53,11 @@ __all__ = [
 class Register(enum.IntEnum):
     """What the registers of these programs hold.
 
-    POSITION: tokens before the pass. TOKEN: machine index of the token of a pass of one, if the
-    program has an `embedding`. READING: not 0, the pass ends in front of the head. With a window,
-    SLOT: where the caches take the keys of the pass; KEYS: how many of them the first token sees
-    before its own, at most all but the tokens of the pass.
+    POSITION: tokens before the pass. TOKEN: machine index of the first token of a pass of up to 8,
+    if the program has an `embedding`; MORE and those behind it: of the others. READING: not 0, the
+    pass ends in front of the head. With a window, SLOT: where the caches take the keys of the pass;
+    KEYS: how many of them the first token sees before its own, at most all but the tokens of the
+    pass.
     """
 
     POSITION = 1
@@ -63,6 +65,13 @@ class Register(enum.IntEnum):
     READING = 3
     SLOT = 4
     KEYS = 5
+    MORE = 6
+
+
+def token_registers(tokens: int) -> tuple[int, ...]:
+    """The registers of the tokens of a pass, of up to 8."""
+    assert tokens <= SELECTED
+    return (Register.TOKEN, *range(Register.MORE, Register.MORE + tokens - 1))
 
 
 def of_caches(decoder: DecoderState | None) -> tuple[Register, Register]:
@@ -77,7 +86,7 @@ class Entry:
     """The program of a pass of `tokens` tokens, of which the last `selected` go through the head.
 
     commands: 32 bytes each, with HALT. input, output: offsets in the IO region. by_token: the input
-    is the row of `Register.TOKEN`, and nothing is written to it. positions, estimates: of the
+    is the rows of `token_registers`, and nothing is written to it. positions, estimates: of the
     cost model, cycles of a pass at some positions (second row: without the head). places,
     command_place: as in `Program`.
     """
@@ -262,11 +271,11 @@ class DecoderProgram:
             total += op.constant[positions]
         return pack_tensor(self.config, saturate(total, tensor.bits), layout, Form.S)
 
-    def registers(self, position: int, ids: np.ndarray, reading: bool) -> dict[Register, int]:
+    def registers(self, position: int, ids: np.ndarray, reading: bool) -> dict[int, int]:
         """What the registers hold in front of a pass. reading: without the head."""
-        found = {Register.POSITION: position, Register.READING: int(reading)}
-        if self.embedding is not None:
-            found[Register.TOKEN] = int(self._index[ids[0]])
+        found: dict[int, int] = {Register.POSITION: position, Register.READING: int(reading)}
+        if self.entries[len(ids)].by_token:
+            found |= zip(token_registers(len(ids)), self._index[ids].tolist(), strict=True)
         if self.state.window:
             found[Register.SLOT] = int(self.state.slots_of(np.array(position)))
             found[Register.KEYS] = min(position, self.state.slots - len(ids))

@@ -20,6 +20,7 @@ from sw.compiler.stream.starts import COMMAND_OVERHEAD, LATENCIES, ON_BUS, START
 
 __all__ = ["Costs", "work_of", "works"]
 
+SINGLE_BEAT_CYCLES = 9  # of a run that is one, in turn with bursts of other units: measured
 NORM_ROW_CYCLES = 27  # cycles for the parameters of a row: `NormRow.latency` + 2
 SELECT_CYCLES = 6  # cycles of a group beside one for each value, if none is kept
 
@@ -53,6 +54,16 @@ def works(commands: Commands, c: AcceleratorConfig) -> NDArray[np.int64]:
     return result
 
 
+def held(commands: Commands, c: AcceleratorConfig) -> NDArray[np.int64]:
+    """Cycles that loads of single beats hold their unit, while the bus is free for others."""
+    result = np.zeros(len(commands), np.int64)
+    for opcode, numbers, columns in commands.alike():
+        if opcode == Opcode.LOAD:
+            single = columns["words"] * pitch_of(c, columns["memory"]) <= c.bus_bytes
+            result[numbers] = np.where(single, SINGLE_BEAT_CYCLES * columns["runs"], 0)
+    return result
+
+
 class Costs:
     """What the commands of a stream cost, and which they wait for: looked up once, used for many
     positions.
@@ -72,6 +83,7 @@ class Costs:
             "predicate": predicate,
             "limit": np.where(predicate, commands.last_limits(), 0),
             "work": works(commands, stream.config),
+            "held": held(commands, stream.config),
         }
         chosen = (column[order].tolist() for column in fields.values())
         trimmed = [commands.values(n) if trims[n] else None for n in order.tolist()]
@@ -84,7 +96,7 @@ class Costs:
         free = [float(START + memory_latency)] * len(Unit)
         done = [[0.0] for _ in Unit]
         bus = 0.0
-        for opcode, unit, waits, predicate, limit, work, trims in self.commands:
+        for opcode, unit, waits, predicate, limit, work, hold, trims in self.commands:
             bus += fetch
             value = registers.get(predicate, 0)
             dropped = predicate and limit + value <= 0
@@ -103,8 +115,9 @@ class Costs:
                 start = max(start, done[other][count])
             if unit in ON_BUS:
                 bus = max(bus, start) + work
-                free[unit] = bus + COMMAND_OVERHEAD
-                done[unit].append(bus + memory_latency)
+                end = max(bus, start + hold)
+                free[unit] = end + COMMAND_OVERHEAD
+                done[unit].append(end + memory_latency)
             else:
                 free[unit] = start + work
                 done[unit].append(start + work + LATENCIES[unit])

@@ -122,6 +122,20 @@ def test_the_likeliest_token_needs_nothing_of_the_host(
     same(greedy.step(7), others[0].step(7))
 
 
+def test_drafts_are_written_as_numbers(device: Device, model: LoadedDecoder, monkeypatch) -> None:
+    """Passes of up to 8 tokens find all their embedding rows by registers."""
+    session, alone = model.session(), model.session()
+    session.prefill(IDS[:3])
+    for token in IDS[:3]:
+        alone.step(token)
+    with monkeypatch.context() as patched:
+        patched.setattr(type(device), "write", lambda *_args: pytest.fail("write"))
+        found = [session.verify(IDS[3:10]), session.verify(IDS[9:5:-1])]
+    rows = np.concatenate([part.log_probabilities for part in found])
+    for row, token in zip(rows, [*IDS[3:10], *IDS[9:5:-1]], strict=True):
+        np.testing.assert_array_equal(row, alone.step(token).log_probabilities[0])
+
+
 def test_log_probabilities_are_those_of_a_distribution(model: LoadedDecoder) -> None:
     chances = np.exp(model.session().prefill(IDS[:5]).log_probabilities[0])
     assert (np.diff(chances) <= 0).all() and 0 < chances.sum() <= 1.01
