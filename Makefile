@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test bench synth netlist setup lint docs clean
+.PHONY: demo test bench synth netlist prove setup lint docs clean
 
 demo: $(STAMP)
 	$(BIN)/weft demo
@@ -27,6 +27,10 @@ synth: $(STAMP)
 # Yosys' netlist of `tiny` with every option, beside the small one of `make test`: minutes.
 netlist: $(STAMP)
 	WEFT_TEST_NETLIST=tiny $(BIN)/python -m pytest -rP tests/sim/test_netlist.py
+
+# What docs/verification.md calls proved, and the units broken on purpose: minutes.
+prove: $(STAMP)
+	$(BIN)/python -m formal
 
 setup: $(STAMP)
 

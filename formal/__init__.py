@@ -1,0 +1,1 @@
+"""Proofs about the units of `hw`: `python -m formal`, `make prove`, docs/verification.md."""

@@ -1,0 +1,160 @@
+"""A unit, all that may happen around it, and what must hold: one model for the proof engines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from amaranth import Cat, ClockDomain, Const, Elaboratable, Module, Mux, Signal, Value
+from amaranth.back import rtlil
+from amaranth.hdl import Fragment
+from amaranth.hdl._mem import MemoryInstance
+from amaranth.lib import wiring
+
+__all__ = ["Model"]
+
+
+class Model(Elaboratable):
+    """Collects free inputs, assumptions and properties around units, in a module `m`.
+
+    The reset is a free input too: every proof covers resets at any time. Registers that no reset
+    touches and memories start at 0 and keep what they hold, as in the hardware.
+
+    A cycle counts as long as every assumption has held up to and in it: what comes after a broken
+    promise is nobody's claim.
+
+    Members
+    -------
+    m: the module, for what observes the units.
+    properties, lemmas: names, in the order in which they were stated.
+    """
+
+    def __init__(self):
+        self.m = Module()
+        self._domain = ClockDomain("sync")
+        self.m.domains += self._domain
+        self._inputs: list[Value] = []
+        self._assumed: dict[str, Signal] = {}
+        self._stated: dict[str, Signal] = {}
+        self._fragments: dict[str, Fragment] = {}
+        self.properties: list[str] = []
+        self.lemmas: list[str] = []
+
+    # --- what is around ----------------------------------------------------------------------
+
+    def free(self, shape: Any, name: str) -> Any:
+        """A signal that has any value in each cycle."""
+        signal = Signal(shape, name=name)
+        self._inputs.append(Value.cast(signal))
+        return signal
+
+    def constant(self, shape: Any, name: str) -> Any:
+        """A signal that has any value and keeps it until a reset."""
+        first = self.free(shape, f"{name}_first")
+        kept, known = Signal(shape, name=f"{name}_kept"), Signal(name=f"{name}_known")
+        result = Signal(shape, name=name)
+        self.m.d.sync += [known.eq(1), kept.eq(result)]
+        self.m.d.comb += Value.cast(result).eq(Mux(known, kept, first))
+        return result
+
+    def drive(self, component: Any, *names: str) -> None:
+        """Lets inputs of a component have any value: these members, or all of them."""
+        for path, member, value in component.signature.flatten(component):
+            if member.flow == wiring.In and (not names or path[0] in names):
+                name = "_".join(map(str, path))
+                self.m.d.comb += Value.cast(value).eq(self.free(len(Value.cast(value)), name))
+
+    def assume(self, name: str, condition: Any) -> None:
+        """What the surroundings promise in every cycle."""
+        self._assumed[name] = self._named(f"assume_{name}", condition)
+
+    # --- the unit ----------------------------------------------------------------------------
+
+    def unit(self, component: Any, name: str = "unit") -> Any:
+        """Adds a component and returns it."""
+        self._fragments[name] = self.m.submodules[name] = Fragment.get(component, None)
+        return component
+
+    def inside(self, path: str) -> Any:
+        """A register or wire of a unit, `unit.part.signal`, for lemmas."""
+        *parts, name = path.split(".")
+        fragment = self._part(parts)
+        for statements in fragment.statements.values():
+            for statement in statements:
+                for signal in statement._lhs_signals():
+                    if signal.name == name:
+                        return signal
+        raise KeyError(f"{path}: the unit has no signal of that name")
+
+    def cell(self, path: str, address: Any) -> Signal:
+        """What a memory of a unit, `unit.part.memory`, holds at an address."""
+        memory = self._memory(path)
+        width = len(Value.cast(Signal(memory._data.shape)))
+        bits = (memory._data.depth - 1).bit_length()
+        place, data = Signal(bits), Signal(width)
+        self.m.d.comb += place.eq(address)
+        memory.read_port(domain="comb", addr=place, data=data, en=Const(1), transparent_for=())
+        return data
+
+    def pointers(self, path: str) -> tuple[Value, Value]:
+        """The addresses of a memory's first write port and first read port."""
+        memory = self._memory(path)
+        return memory._write_ports[0]._addr, memory._read_ports[0]._addr
+
+    def _memory(self, path: str) -> MemoryInstance:
+        memory = self._part(path.split("."))
+        assert isinstance(memory, MemoryInstance), f"{path} is not a memory"
+        return memory
+
+    def _part(self, parts: list[str]) -> Fragment:
+        fragment = self._fragments[parts[0]]
+        for part in parts[1:]:
+            fragment = next(sub for sub, name, _ in fragment.subfragments if name == part)
+        return fragment
+
+    # --- what must hold ----------------------------------------------------------------------
+
+    def prove(self, name: str, condition: Any) -> None:
+        """A property: what must hold in every cycle."""
+        self._state(name, condition)
+        self.properties.append(name)
+
+    def lemma(self, name: str, condition: Any) -> None:
+        """A property that helps to prove the others by induction, and means nothing by itself."""
+        self._state(name, condition)
+        self.lemmas.append(name)
+
+    def past(self, value: Any, name: str) -> Signal:
+        """The value of a cycle ago; 0 after a reset."""
+        result = Signal.like(Value.cast(value), name=name)
+        self.m.d.sync += result.eq(value)
+        return result
+
+    def _state(self, name: str, condition: Any) -> None:
+        if name in self._stated:
+            raise ValueError(f"two properties are called {name!r}")
+        self._stated[name] = self._named(f"state_{name}", condition)
+
+    def _named(self, name: str, condition: Any) -> Signal:
+        signal = Signal(name=name)
+        self.m.d.comb += signal.eq(condition)
+        return signal
+
+    # --- what engines read -------------------------------------------------------------------
+
+    def elaborate(self, platform: Any) -> Module:
+        return self.m
+
+    def rtlil(self, names: Iterable[str]) -> str:
+        """The module `top`: free inputs, and the output `fails`, 1 where one of the properties does
+        while all assumptions have held."""
+        broken, counts, fails = Signal(name="broken"), Signal(name="counts"), Signal(name="fails")
+        some = Cat(~self._stated[name] for name in names).any()
+        self.m.d.comb += [
+            counts.eq(Cat(self._assumed.values()).all() & ~broken),
+            fails.eq(counts & some),
+        ]
+        with self.m.If(~counts):
+            self.m.d.sync += broken.eq(1)
+        ports = [self._domain.clk, self._domain.rst, *self._inputs, fails]
+        return rtlil.convert(self, name="top", ports=ports, emit_src=False)
