@@ -8,6 +8,7 @@ import click
 import numpy as np
 from rich.table import Table
 
+from sw.cli.accuracy_of_tags import tagger
 from sw.cli.accuracy_of_text import language_model
 from sw.cli.common import OUTPUT_FILE, bits_option, steps, weights_option, write_json
 from sw.cli.screen import console, show
@@ -19,7 +20,7 @@ __all__ = ["accuracy"]
 @click.command()
 @click.argument(
     "model",
-    type=click.Choice(["all-MiniLM-L6-v2", "smollm2"]),
+    type=click.Choice(["all-MiniLM-L6-v2", "smollm2", "rampart"]),
     default="all-MiniLM-L6-v2",
 )
 @click.option(
@@ -42,8 +43,8 @@ def accuracy(
     """Measure how close MODEL in integers comes to float32.
 
     all-MiniLM-L6-v2: cosines between embeddings. smollm2: how far the distributions of the next
-    token are from each other. On texts that were not used to calibrate. The integers are those
-    that golden model and RTL give, bit for bit.
+    token are from each other. rampart: how many tags of personal data are the same. On texts that
+    were not used to calibrate. The integers are those that golden model and RTL give, bit for bit.
     """
     if model == "smollm2":
         language_model(text_file, json_file, int(bits))
@@ -52,6 +53,9 @@ def accuracy(
         raise InputError("--file is for smollm2")
     if bits != "8":
         raise InputError("--bits is for smollm2")
+    if model == "rampart":
+        tagger(json_file)
+        return
     from sw.bench import onnx_peer
     from sw.bench.accuracy import KINDS, Accuracy, compare, integer_embeddings
     from sw.models import minilm

@@ -34,6 +34,7 @@ __all__ = [
     "evaluation_texts",
     "long_texts",
     "made_up_texts",
+    "own_texts",
     "training_texts",
 ]
 
@@ -366,7 +367,8 @@ def made_up_texts(count: int, words: Sequence[str], seed: int) -> list[str]:
     return _made_up(count, words, (4, 28), seed)
 
 
-def _own(name: str) -> list[str]:
+def own_texts(name: str) -> list[str]:
+    """Lines of a file in `texts/`, empty ones left out."""
     path = Path(__file__).parent / "texts" / name
     return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
@@ -375,10 +377,10 @@ def _own(name: str) -> list[str]:
 def evaluation_texts(kind: str) -> tuple[str, ...]:
     """Texts of one kind: "technical", "everyday", either with "-long", or "everyday-longest"."""
     if kind == "everyday-longest":
-        stories = _own("everyday_long.txt")
+        stories = own_texts("everyday_long.txt")
         return tuple(" ".join(pair) for pair in zip(stories[::2], stories[1::2], strict=True))
     if kind.startswith("everyday"):
-        return tuple(_own("everyday_long.txt" if kind.endswith("long") else "everyday.txt"))
+        return tuple(own_texts("everyday_long.txt" if kind.endswith("long") else "everyday.txt"))
     sentences, passages = _technical()
     if kind == "technical":
         return tuple(_chosen([s for s, label in sentences.items() if _held_out(label)], 200))

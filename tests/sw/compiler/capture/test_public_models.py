@@ -31,6 +31,7 @@ MODELS = {
     "ElectraModel": transformers.ElectraConfig(embedding_size=32, **SIZES),
     "BertForSequenceClassification": transformers.BertConfig(**SIZES),
     "RobertaForSequenceClassification": transformers.RobertaConfig(**SIZES),
+    "BertForTokenClassification": transformers.BertConfig(num_labels=35, **SIZES),
     "BertForQuestionAnswering": transformers.BertConfig(**SIZES),
     "BertForMaskedLM": transformers.BertConfig(**SIZES),
 }

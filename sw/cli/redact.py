@@ -1,0 +1,78 @@
+"""`weft redact`: personal data in texts, found on the accelerator and masked."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import click
+
+from hw.config import get_config
+from sw.cli.common import (
+    OUTPUT_FILE,
+    config_option,
+    device_option,
+    device_options,
+    memory_options,
+    read_lines,
+    steps,
+    write_json,
+)
+from sw.compiler.errors import InputError
+
+__all__ = ["redact"]
+
+
+@click.command()
+@click.argument("texts", nargs=-1)
+@click.option("--file", help="File with one text a line.")
+@device_option
+@config_option
+@memory_options
+@click.option("--json", "json_file", type=OUTPUT_FILE, help="Write what was found to this file.")
+def redact(
+    texts: tuple[str, ...],
+    file: str | None,
+    device: str,
+    config: str,
+    memory_latency: int,
+    memory_width: int,
+    json_file: str | None,
+) -> None:
+    """Print TEXTS with their personal data masked: "[GIVEN_NAME] lives in [CITY]".
+
+    The model misses some, so read what it gives before you pass it on. Rampart is by the National
+    Design Studio, CC BY 4.0.
+    """
+    from sw.models import rampart
+    from sw.models.tagger import Tagger
+
+    given = [*texts, *(read_lines(file) if file is not None else ())]
+    if not given:
+        raise InputError("no text: give one or more texts, or --file with one a line")
+    rampart.model_folder()
+    with steps(transient=True) as step:
+        options = device_options(device, memory_latency, memory_width, step)
+        tagger = Tagger(config, step=step)
+        with tagger.open(device, **options) as opened:
+            results = tagger.tag(given, opened)
+    total: Counter[str] = Counter()
+    for result in results:
+        click.echo(result.masked)
+        total.update(result.counters)
+    if total["cycles"]:
+        tokens = sum(len(result.tags) for result in results)
+        click.echo(
+            f"{tokens} tokens in {total['cycles']:,} cycles on {get_config(config).name}", err=True
+        )
+    write_json(
+        json_file,
+        [
+            {
+                "text": result.text,
+                "masked": result.masked,
+                "found": [{"kind": s.label, "start": s.start, "end": s.end} for s in result.spans],
+                "cycles": result.counters["cycles"] or None,
+            }
+            for result in results
+        ],
+    )
