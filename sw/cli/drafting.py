@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from hw.isa import SELECTED
+from sw.cli.second_model import SecondModel
 from sw.compiler.errors import InputError
-from sw.compiler.program.decoder_file import is_decoder_file
 from sw.compiler.program.decoder_program import DecoderProgram
 from sw.decoding.decoding import Decoding
 from sw.decoding.draft_model import DraftModel
 from sw.decoding.drafts import Lookup, Source
 from sw.decoding.policy import Auto, Fixed, Policy
 from sw.decoding.sampler import Sampler
-from sw.driver import ConfigMismatchError, Device
+from sw.driver import Device
 from sw.driver.decoder import LoadedDecoder
 from sw.models.generator import Generator
-from sw.models.language_model import LanguageModel
 
 __all__ = ["Drafting"]
 
@@ -39,12 +37,6 @@ def _policy(draft: str | None, tokens: str | None) -> Policy:
     return Fixed(int(tokens))
 
 
-def _tokens(model: LanguageModel) -> dict[int, str]:
-    """Text of each token that the tokenizer knows; `transformers` adds some of its own to GGUF
-    files, so numbers that only one has say nothing."""
-    return {number: text for text, number in model.tokenizer.get_vocab().items()}
-
-
 class Drafting:
     """What the user wants, checked in two steps: `prepare` before anything takes minutes, `load`
     when there is a device.
@@ -55,55 +47,35 @@ class Drafting:
 
     def __init__(self, draft: str | None, tokens: str | None):
         self.draft, self.policy = draft, _policy(draft, tokens)
-        self._generator: Generator | None = None
-        self._program: DecoderProgram | None = None
+        self._model: SecondModel | None = None
         self._decoders: list[LoadedDecoder] = []
 
     def prepare(self, generator: Generator, step: Callable[[str], Any]) -> None:
         """Read the files of a draft model, and compare its vocabulary with the model's."""
-        if self.draft in (None, "lookup"):
-            return
-        if not Path(self.draft).exists():
-            raise InputError(f"--draft {self.draft}: neither lookup nor a file or folder")
-        if is_decoder_file(self.draft):
-            self._program = DecoderProgram.load(self.draft)
-            if self._program.config.fingerprint() != generator.config.fingerprint():
-                raise ConfigMismatchError(self._program.config, generator.config)
-            return
-        model, larger = LanguageModel(self.draft), generator.model
-        mine, others = _tokens(model), _tokens(larger)
-        different = [
-            number for number in mine.keys() & others.keys() if mine[number] != others[number]
-        ]
-        if different:
-            raise InputError(
-                f"--draft {self.draft}: drafts need the vocabulary of {larger.name}, "
-                f"{len(different)} tokens differ: {min(different)} is {mine[min(different)]!r} "
-                f"instead of {others[min(different)]!r}"
+        if self.draft not in (None, "lookup"):
+            self._model = SecondModel(
+                self.draft, generator, step, option="--draft", need="drafts need", others="lookup"
             )
-        context = min(generator.context, model.context(None))
-        self._generator = Generator(generator.config, context, step, model)
-        self._generator.check()
 
     def load(
-        self, device: Device, generator: Generator, sampler: Sampler
-    ) -> tuple[LoadedDecoder, Decoding]:
-        """The model on the device, beside the draft model if there is one, and how it decodes."""
-        programs = [generator.program()]
-        if self._generator is not None:
-            self._program = self._generator.program()
-        if self._program is not None:
-            programs.append(self._program)
+        self, device: Device, generator: Generator, sampler: Sampler, *others: DecoderProgram
+    ) -> tuple[list[LoadedDecoder], Decoding]:
+        """The model on the device, others behind it and the draft model if there is one, and how
+        it decodes."""
+        programs = [generator.program(), *others]
+        if self._model is not None:
+            programs.append(self._model.program)
         self._decoders = device.load_decoders(*programs)
-        decoder, source = self._decoders[0], self._source(sampler)
-        return decoder, Decoding(sampler, generator.model.checkpoint.ends, source, self.policy)
+        source = self._source(sampler)
+        ends = generator.model.checkpoint.ends
+        return self._decoders, Decoding(sampler, ends, source, self.policy)
 
     def _source(self, sampler: Sampler) -> Source | None:
         if self.draft is None:
             return None
         if self.draft == "lookup":
             return Lookup()
-        larger, smaller = self._decoders
+        larger, smaller = self._decoders[0], self._decoders[-1]
         source = DraftModel(smaller.session(), sampler)
         source.check(larger.program)
         return source

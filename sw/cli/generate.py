@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import click
@@ -12,6 +12,7 @@ from rich.table import Table
 
 from hw.isa import SELECTED
 from sw.bench.measure import STALLS
+from sw.cli.cascading import Cascading, cascade_options
 from sw.cli.common import (
     OUTPUT_FILE,
     bits_option,
@@ -25,8 +26,11 @@ from sw.cli.common import (
 from sw.cli.drafting import Drafting
 from sw.cli.screen import show
 from sw.compiler.errors import InputError
-from sw.decoding.decoding import Step, check_room
+from sw.decoding.cascade import Cascade
+from sw.decoding.cascade_session import CascadeSession
+from sw.decoding.decoding import Decoding, Step, check_room
 from sw.decoding.sampler import Sampler
+from sw.driver.decoder import Session
 from sw.models.generator import Generator
 from sw.models.language_model import LanguageModel
 
@@ -81,6 +85,7 @@ def _options(command):
             metavar="auto|1..7",
             help="Drafts in a pass; auto: as many as pay.  [default: auto]",
         ),
+        cascade_options,
         memory_options,
         config_option,
         device_option,
@@ -100,6 +105,20 @@ def _generator(
     """The generator of a checkpoint, or of SmolLM2."""
     given = LanguageModel(model) if model is not None else None
     return Generator(config, context, step, given, int(bits), window)
+
+
+def _answer(
+    cascade: Cascade | None,
+    decoding: Decoding,
+    session: Session,
+    text: Sequence[int],
+    tokens: int,
+) -> Iterator[int]:
+    """Tokens behind a text, of the model or of a cascade."""
+    if cascade is None:
+        return decoding.answer(session, text, tokens)
+    assert isinstance(session, CascadeSession)
+    return cascade.answer(decoding, session, text, tokens)
 
 
 class _Stream:
@@ -167,6 +186,10 @@ def _show(account: dict[str, Any]) -> None:
         for name, count in account["stalls"].items():
             table.add_row(STALLS[name], f"{count:,}", f"{count / cycles:.1%}")
         table.add_row(f"tokens a second at {MHZ} MHz (predicted)", f"{1 / seconds:.1f}", "")
+    if "cascade" in account:
+        cascade = account["cascade"]
+        table.add_row("threshold of the small model", f"{cascade['threshold']:.3f}", "")
+        table.add_row("the large model was asked, times", f"{cascade['asked']:,}", "")
     if "drafts" in account:
         drafts = account["drafts"]
         right = drafts["accepted"] / drafts["drafted"]
@@ -193,6 +216,11 @@ def generate(
     window: int,
     draft: str | None,
     draft_tokens: str | None,
+    small: str | None,
+    agreement: float | None,
+    threshold: float | None,
+    test: str,
+    by: str,
     device: str,
     config: str,
     memory_latency: int,
@@ -204,27 +232,40 @@ def generate(
         raise InputError("the prompt is empty")
     sampler = Sampler(temperature, top_k, seed)
     drafting = Drafting(draft, draft_tokens)
+    cascading = Cascading(small, agreement, threshold, test, by)
     with steps() as step:
         options = device_options(device, memory_latency, memory_width, step)
         generator = _generator(model, config, context, bits, window, step)
         ids = generator.model.prompt([{"role": "user", "content": prompt}])
         check_room(len(ids), generator.context)  # before anything takes minutes
         drafting.prepare(generator, step)
+        cascading.prepare(generator, int(bits), step)
         opened = generator.open(device, **options)
-        decoder, decoding = drafting.load(opened, generator, sampler)
-        session = decoder.session()
+        decoders, decoding = drafting.load(opened, generator, sampler, *cascading.programs)
+        cascade = cascading.load(decoders, generator, sampler, step)
+        session = cascade.session() if cascade else decoders[0].session()
+        before = drafting.counters()
         step("Reading the prompt")
-        answer = decoding.answer(session, ids, tokens)
+        answer = _answer(cascade, decoding, session, ids, tokens)
         first = next(answer, None)
     with opened:
-        read, stream = drafting.counters(), _Stream(generator.model.tokenizer)
+        read = drafting.counters()
+        stream = _Stream(generator.model.tokenizer)
         try:
             stream.write([] if first is None else _chain(first, answer))
         except KeyboardInterrupt:
             sys.stdout.write("\n")
         counters = drafting.counters()
+        all_cycles = counters["expected_cycles"] - before["expected_cycles"]
         counters.subtract(read)
         account = _account(counters, decoding.steps, generator.config.bus_bytes)
+        if isinstance(session, CascadeSession):
+            assert cascade is not None
+            account["cascade"] = {
+                "threshold": cascade.threshold,
+                "asked": session.asked,
+                "expected_cycles": all_cycles,  # the prompt's, too
+            }
     if not session.room:
         click.echo("The context is full.", err=True)
     _show(account)
@@ -232,11 +273,11 @@ def generate(
         json_file,
         {
             "prompt": prompt,
-            "prompt_tokens": len(ids) - len(decoder.program.prefix),
+            "prompt_tokens": len(ids) - len(decoders[0].program.prefix),
             "text": stream.shown,
             "tokens": stream.tokens,
             "decoding": account,
-            "prompt_cycles": read["cycles"],
+            "prompt_cycles": read["cycles"] - before["cycles"],
         },
     )
 
@@ -259,6 +300,11 @@ def chat(
     window: int,
     draft: str | None,
     draft_tokens: str | None,
+    small: str | None,
+    agreement: float | None,
+    threshold: float | None,
+    test: str,
+    by: str,
     device: str,
     config: str,
     memory_latency: int,
@@ -267,17 +313,21 @@ def chat(
     """Talk with a language model; what was said stays in its cache. An empty line ends, or the end
     of the input."""
     sampler, drafting = Sampler(temperature, top_k, seed), Drafting(draft, draft_tokens)
+    cascading = Cascading(small, agreement, threshold, test, by)
     with steps() as step:
         options = device_options(device, memory_latency, memory_width, step)
         generator = _generator(model, config, context, bits, window, step)
         if not generator.model.chats:
             raise InputError(f"{generator.model.name} has no chat template: use weft generate")
         drafting.prepare(generator, step)
+        cascading.prepare(generator, int(bits), step)
         opened = generator.open(device, **options)  # before anything takes minutes
-        decoder, decoding = drafting.load(opened, generator, sampler)
+        decoders, decoding = drafting.load(opened, generator, sampler, *cascading.programs)
+        cascade = cascading.load(decoders, generator, sampler, step)
     with opened:
-        prefix = list(decoder.program.prefix)
-        session, messages, held = decoder.session(), [], prefix
+        prefix = list(decoders[0].program.prefix)
+        session = cascade.session() if cascade else decoders[0].session()
+        messages, held = [], prefix
         while True:
             try:
                 text = click.prompt(">", default="", show_default=False, prompt_suffix=" ")
@@ -296,7 +346,7 @@ def chat(
             session.rewind(begin if session.keeps(begin) else len(prefix))
             stream = _Stream(generator.model.tokenizer)
             try:
-                stream.write(decoding.answer(session, ids, tokens))
+                stream.write(_answer(cascade, decoding, session, ids, tokens))
             except KeyboardInterrupt:
                 sys.stdout.write("\n")
             held = [*ids, *stream.tokens][: session.position]

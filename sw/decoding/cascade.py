@@ -95,6 +95,7 @@ class Cascade:
         found = list(small)
         behind = range(len(text) - 1, session.position)
         if doubted(min(session.confidences[n] for n in behind), self.threshold):
+            session.asked += 1
             session.rewind(len(text))
             found = list(decoding.answer(session.large, text, tokens))
             session.large.rewind(len(text))

@@ -14,6 +14,7 @@ __all__ = [
     "TESTS",
     "Test",
     "calibrate",
+    "check_agreement",
     "check_threshold",
     "doubted",
     "log_probabilities",
@@ -73,6 +74,12 @@ def check_threshold(threshold: float) -> None:
         raise InputError(f"threshold {threshold}: a number from 0 (never the large one) to 1")
 
 
+def check_agreement(agreement: float) -> None:
+    """Raises `InputError` for one that is no share above 0."""
+    if not 0 < agreement <= 1:
+        raise InputError(f"agreement {agreement}: a share above 0, at most 1")
+
+
 def doubted(confidence: ArrayLike, threshold: float) -> NDArray[np.bool_]:
     """Whether an answer is not believed: below the threshold. 0 believes all, 1 none."""
     return (np.asarray(confidence) < threshold) | (threshold == 1)
@@ -90,8 +97,7 @@ def calibrate(
     calibration has not seen agree as often, on average [Angelopoulos et al., Conformal Risk
     Control, 2022]. Where even that is too much, 1: always the large model. Raises `InputError`.
     """
-    if not 0 < agreement <= 1:
-        raise InputError(f"agreement {agreement}: a share above 0, at most 1")
+    check_agreement(agreement)
     sure, wrong = np.asarray(confidence, np.float64), np.asarray(wrong)
     total = np.broadcast_to(of, sure.shape).sum()
     order = np.argsort(sure)
