@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw.isa import COMMAND_BYTES, SELECTED, Region
+from hw.registers import register_address
 from sw.driver.decoder_memory import DecoderMemory
 from sw.driver.errors import DeviceError
 from sw.driver.machine import Machine
@@ -19,6 +20,7 @@ from sw.driver.passes import Pass, Predicting, cheapest
 __all__ = ["LoadedDecoder", "Prediction", "Session", "SessionError"]
 
 _LIMIT_CYCLES, _LIMIT_FACTOR = 1_000_000, 100
+_CHAIN = 0
 
 
 class SessionError(DeviceError):
@@ -53,23 +55,35 @@ class LoadedDecoder:
     ----------
     counters: the device's, summed up over all passes so far, with `passes`, `tokens`,
     `needed_bytes`: of weights, keys and values, once for each pass, and `expected_cycles`: of the
-    cost model. commands: of all entries.
-    sessions: those that were not closed.
+    cost model. commands: of all entries. sessions: those that were not closed. chain: passes of
+    one token at one start, if it has any.
     """
 
-    def __init__(self, device: Machine, program: Any, memory: DecoderMemory | None = None):
-        self.device, self.program = device, program
+    def __init__(
+        self,
+        device: Machine,
+        program: Any,
+        memory: DecoderMemory | None = None,
+        chain: Any = None,
+    ):
+        self.device, self.program, self.chain = device, program, chain
         self.memory = memory or DecoderMemory(device)
         self.memory.models.append(self)
         self.counters: Counter[str] = Counter()
         self.sessions: list[Session] = []
-        self._begins: dict[int, int] = {}  # of each entry's commands, in bytes
-        parts, begin = [], 0
-        for tokens, entry in program.entries.items():
+        self._begins: dict[int, int] = {}  # of each entry's commands, in bytes; 0: of the chain's
+        parts, begin = {n: entry.commands for n, entry in program.entries.items()}, 0
+        if chain is not None:
+            parts[_CHAIN] = chain.commands
+        for tokens, commands in parts.items():
             self._begins[tokens] = begin
-            parts.append(entry.commands)
-            begin += len(entry.commands)
-        self.commands: NDArray[np.uint8] = np.concatenate(parts)
+            begin += len(commands)
+        self.commands: NDArray[np.uint8] = np.concatenate(list(parts.values()))
+
+    @property
+    def io_bytes(self) -> int:
+        """Of any of its passes."""
+        return self.program.io_bytes if self.chain is None else self.chain.io_bytes
 
     def session(
         self, memories: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None
@@ -123,35 +137,87 @@ class LoadedDecoder:
         entry, count, memory = program.entries[rows or len(ids)], len(ids), self.memory
         ids = np.pad(ids, (0, entry.tokens - count), mode="edge")
         memory.place(session)
-        if entry.tokens > 1 or reading or memory.ready != (session, position, ids[0]):
-            memory.show(session, self._begins[entry.tokens], len(entry.commands))
+        begin = self._begins[entry.tokens]
+        if reading or memory.ready != (session, begin, position, ids[0]):
+            memory.show(session, begin, len(entry.commands))
             for number, value in program.registers(position, ids, reading).items():
                 device.set_register(number, value)
             if not entry.by_token:
                 device.write(Region.IO, entry.input, program.encode(position, ids))
-        memory.ready = None
-        expected = entry.estimated_cycles(position, reading)
-        limit = _LIMIT_CYCLES + _LIMIT_FACTOR * expected
-        try:
-            device.run(len(entry.commands) // COMMAND_BYTES, max_cycles=limit, progress=progress)
-        except KeyboardInterrupt:
-            device.reset()
-            raise
-        needed = program.needed_bytes(entry.tokens, position, reading)
-        self.counters.update({"passes": 1, "tokens": count, "needed_bytes": needed})
-        self.counters["expected_cycles"] += expected
-        if device.has_cycles:
-            self.counters.update(device.raw_counters())
+        self._execute(entry.commands, entry.estimated_cycles(position, reading), progress)
+        self._count(entry.tokens, position, count, reading)
         if reading:
             return None
+        prediction = self._prediction(entry, entry.output, count)
+        if entry.by_token and entry.tokens == 1:
+            self._be_ready(session, begin, position + 1, prediction.best)
+        return prediction
+
+    def run_chain(self, session: Session, token: int) -> Prediction:
+        """Passes of one token at one start, the first of `token`, the others of the likeliest one
+        of the pass before: what follows each. There must be room for all.
+
+        The machine leaves out those behind an end token. Else as `run`.
+        """
+        program, device, chain = self.program, self.device, self.chain
+        position, memory, begin = session.position, self.memory, self._begins[_CHAIN]
+        memory.place(session)
+        if memory.ready != (session, begin, position, token):
+            memory.show(session, begin, len(chain.commands))
+            registers = program.registers(position, np.array([token]), reading=False)
+            for number, value in {**registers, **chain.registers}.items():
+                device.set_register(number, value)
+        entry = program.entries[1]
+        self._execute(chain.commands, chain.passes * entry.estimated_cycles(position))
+        done = device.read_register(register_address(chain.position)) - position
+        for number in range(done):
+            self._count(1, position + number, 1, reading=False)
+        rows = [self._prediction(entry, output, 1) for output in chain.outputs[:done]]
+        prediction = Prediction(
+            np.concatenate([row.tokens for row in rows]),
+            np.concatenate([row.log_probabilities for row in rows]),
+        )
+        self._be_ready(session, begin, position + done, prediction.best)
+        return prediction
+
+    def _execute(
+        self,
+        commands: NDArray[np.uint8],
+        cycles: int,
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
+        """Run commands that are expected to take so many cycles."""
+        self.memory.ready = None
+        limit = _LIMIT_CYCLES + _LIMIT_FACTOR * cycles
+        try:
+            self.device.run(len(commands) // COMMAND_BYTES, max_cycles=limit, progress=progress)
+        except KeyboardInterrupt:
+            self.device.reset()
+            raise
+        if self.device.has_cycles:
+            self.counters.update(self.device.raw_counters())
+
+    def _count(self, rows: int, position: int, tokens: int, reading: bool) -> None:
+        """Count a pass of `rows` rows, `tokens` of them tokens."""
+        needed = self.program.needed_bytes(rows, position, reading)
+        self.counters.update({"passes": 1, "tokens": tokens, "needed_bytes": needed})
+        expected = self.program.entries[rows].estimated_cycles(position, reading)
+        self.counters["expected_cycles"] += expected
+
+    def _prediction(self, entry: Any, output: int, rows: int) -> Prediction:
+        """What the head of an entry selected, its first rows, from IO."""
+        program = self.program
         size = 2 * entry.selected * program.output_bytes
-        selection = program.decode(entry, device.read(Region.IO, entry.output, size))
+        selection = program.decode(entry, self.device.read(Region.IO, output, size))
         valid = (selection.indices >= 0) & (selection.indices < len(program.order))
         found = np.where(valid, program.order[np.where(valid, selection.indices, 0)], -1)
-        prediction = Prediction(found[:count], selection.log_probabilities()[:count])
-        if entry.by_token and entry.tokens == 1 and position + 1 < program.state.slots:
-            memory.ready = session, position + 1, prediction.best
-        return prediction
+        return Prediction(found[:rows], selection.log_probabilities()[:rows])
+
+    def _be_ready(self, session: Session, begin: int, position: int, token: int) -> None:
+        """The registers stand for another pass of one token; but not behind the last slot, where
+        keys take the place of others."""
+        if position < self.program.state.slots:
+            self.memory.ready = session, begin, position, token
 
 
 class Session:
@@ -195,6 +261,18 @@ class Session:
     def step(self, token: int) -> Prediction:
         """Take one token: what follows it."""
         return self._predict(self._checked([token]))
+
+    def follow(self, token: int) -> Prediction:
+        """Take a token, and behind it the likeliest ones, as many as the chain has passes, none
+        behind an end token: what follows each. Near the end of the context, or without a chain,
+        one token.
+        """
+        tokens, chain = self._checked([token]), self.model.chain
+        if chain is None or self.position + chain.passes > self.model.program.state.slots:
+            return self._predict(tokens)
+        prediction = self.model.run_chain(self, int(tokens[0]))
+        self.position += len(prediction.tokens)
+        return prediction
 
     def verify(self, ids: Sequence[int]) -> Prediction:
         """Take up to 8 tokens at once: what follows each of them.

@@ -27,6 +27,9 @@ class Model(Protocol):
     def commands(self) -> NDArray[np.uint8]: ...
 
     @property
+    def io_bytes(self) -> int: ...
+
+    @property
     def sessions(self) -> Sequence[Workspace]: ...
 
 
@@ -49,13 +52,14 @@ class DecoderMemory:
 
     Attributes
     ----------
-    ready: session, position and token for which the machine's registers stand, if for any.
+    ready: session, begin of the commands, position and token for which the machine's windows and
+    registers stand, if for any.
     """
 
     def __init__(self, device: Machine):
         self.device = device
         self.models: list[Model] = []
-        self.ready: tuple[Workspace, int, int] | None = None
+        self.ready: tuple[Workspace, int, int, int] | None = None
         self._slots: list[int] = []  # of each model, while it is loaded
         self._begins: dict[Region, list[int]] = {}  # of each model's part of a region
         self._shown: Model | None = None  # whose constants the machine sees
@@ -118,7 +122,7 @@ class DecoderMemory:
                 commands,
                 constants,
                 workspace_bytes=workspace,
-                io_bytes=max(program.io_bytes for program in programs),
+                io_bytes=max(model.io_bytes for model in self.models),
             )
         except MemorySizeError as error:
             if len(self.models) == 1:

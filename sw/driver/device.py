@@ -28,18 +28,23 @@ class Device(Machine):
         executable.place()
         return executable
 
-    def load_decoder(self, program: Any) -> LoadedDecoder:
+    def load_decoder(self, program: Any, chain: Any = None) -> LoadedDecoder:
         """Make a decoder's program ready for sessions: `device.load_decoder(program).session()`.
 
-        Raises `ConfigMismatchError` as `load` does.
+        chain: of `sw.compiler.program.chain.make_chain`, for `Session.follow`. Raises
+        `ConfigMismatchError` as `load` does.
         """
-        return self.load_decoders(program)[0]
+        self._check_decoder(program)
+        return LoadedDecoder(self, program, chain=chain)
 
     def load_decoders(self, *programs: Any) -> list[LoadedDecoder]:
         """Several decoders that lie in the device's memory together, so that their passes may take
         turns."""
         for program in programs:
-            if program.config.fingerprint() != self.read_register(Register.FINGERPRINT):
-                raise ConfigMismatchError(program.config, self.config)
+            self._check_decoder(program)
         memory = DecoderMemory(self)
         return [LoadedDecoder(self, program, memory) for program in programs]
+
+    def _check_decoder(self, program: Any) -> None:
+        if program.config.fingerprint() != self.read_register(Register.FINGERPRINT):
+            raise ConfigMismatchError(program.config, self.config)

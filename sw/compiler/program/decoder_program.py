@@ -57,7 +57,7 @@ class Register(enum.IntEnum):
     if the program has an `embedding`; MORE and those behind it: of the others. READING: not 0, the
     pass ends in front of the head. With a window, SLOT: where the caches take the keys of the pass;
     KEYS: how many of them the first token sees before its own, at most all but the tokens of the
-    pass.
+    pass. END, GOING: see `chain.py`.
     """
 
     POSITION = 1
@@ -66,6 +66,8 @@ class Register(enum.IntEnum):
     SLOT = 4
     KEYS = 5
     MORE = 6
+    END = 13
+    GOING = 14
 
 
 def token_registers(tokens: int) -> tuple[int, ...]:
@@ -252,6 +254,10 @@ class DecoderProgram:
     def check(self, position: int, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """Token numbers that may follow `position` tokens. Raises `InputError`."""
         return check_tokens(ids, self.vocabulary, position, self.context)
+
+    def index_of(self, token: int) -> int:
+        """The machine index of a token."""
+        return int(self._index[token])
 
     def encode(self, position: int, tokens: np.ndarray) -> np.ndarray:
         """Bytes of the input of a pass at `position`: the embedding rows of its tokens."""
