@@ -328,9 +328,18 @@ PRESETS: dict[str, AcceleratorConfig] = {
 
 
 def get_config(config: str | AcceleratorConfig) -> AcceleratorConfig:
-    """Return a preset by name, or the configuration itself. Raises `ConfigError`."""
+    """Return a preset by name, or the configuration itself. Raises `ConfigError`.
+
+    Options may be added to a preset: "base+sleep".
+    """
     if isinstance(config, AcceleratorConfig):
         return config
-    if config not in PRESETS:
+    preset, *options = config.split("+")
+    if preset not in PRESETS:
         raise ConfigError(f"unknown configuration {config!r}; presets: {', '.join(PRESETS)}")
-    return PRESETS[config]
+    for option in options:
+        if option not in OPTIONS:
+            raise ConfigError(f"configuration {config!r}: options are {', '.join(OPTIONS)}")
+    if not options:
+        return PRESETS[preset]
+    return replace(PRESETS[preset], name=config, **dict.fromkeys(options, True))

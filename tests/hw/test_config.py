@@ -53,6 +53,16 @@ def test_unknown_preset_lists_the_known_ones():
         get_config("huge")
 
 
+def test_options_are_added_to_a_preset():
+    assert get_config("ulx3s+sleep") == dataclasses.replace(
+        get_config("ulx3s"), name="ulx3s+sleep", sleep=True
+    )
+    with pytest.raises(ConfigError, match=r"'tiny\+sleeps': options are .*sleep"):
+        get_config("tiny+sleeps")
+    with pytest.raises(ConfigError, match="unknown configuration 'small"):
+        get_config("small+sleep")
+
+
 def test_fingerprint_depends_on_every_size_but_not_on_the_name():
     base = get_config("base")
     assert dataclasses.replace(base, name="other").fingerprint() == base.fingerprint()
