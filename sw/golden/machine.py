@@ -196,6 +196,30 @@ class GoldenMachine:
         self.index = total
         raise self._stop(ErrorCode.PROGRAM_END, "the program has no HALT")
 
+    def count(self, commands: bytes) -> Counter[str]:
+        """What a program makes the machine do, by the names of `sw.golden.activity`, without
+        executing more of it than ADD. The registers are those that are held.
+
+        Raises `UndefinedCommand` where it depends on what SELECT finds, and `MachineStop`.
+        """
+        self.activity, found = Counter(), set()
+        for index in range(len(commands) // isa.COMMAND_BYTES):
+            word = commands[isa.COMMAND_BYTES * index : isa.COMMAND_BYTES * (index + 1)]
+            self.index, command = index, self._decode(word)
+            names = ("register", "predicate")
+            if command.opcode == Opcode.SELECT:
+                found.add(command["register"])
+            elif {command.values.get(name, 0) for name in names} & (found - {0}):
+                raise UndefinedCommand(f"command {index} depends on what a SELECT before it finds")
+            self._count(word)
+            if self.drops(command):
+                continue
+            if command.opcode == Opcode.HALT:
+                break
+            if command.opcode == Opcode.ADD:
+                self._add(command)
+        return self.activity
+
     def bind_compiled(self, compiled: CompiledMachine) -> None:
         """Let the compiled machine work on this one's memories, row state and windows."""
         written = self.written

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
+
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from hw.config import get_config
+from hw.isa import COMMANDS, Command, Opcode
 from sw.bench.activity import asleep_of_idle, counted, with_sleep
 from sw.bench.cases import Gemm, random_inputs
 from sw.cli import bench as command
@@ -14,6 +18,9 @@ from sw.cli.main import cli
 from sw.compiler.lower.lower import lower
 from sw.driver import open_device
 from sw.golden.activity import EXACT
+from sw.golden.machine import GoldenMachine, UndefinedCommand
+from tests.hw.programs import WRITABLE, RandomProgram, assemble
+from tests.sim.rtl import SEED
 
 CONFIG = get_config("tiny")
 
@@ -35,6 +42,8 @@ def test_golden_counts_a_product_of_matrices():
         for _ in range(2):  # of the last run alone
             golden.load(program).run_io(program.prepare_inputs(*random_inputs(program.graph)))
         found = golden.activity()
+    stream = GoldenMachine(program.config).count(program.commands.tobytes())
+    assert {name: stream[name] for name in found} == found
     tiles, groups = 2 * 3, 4 * 12 // CONFIG.lanes
     assert (found["tiles"], found["rows_int8"], found["groups_requantise"]) == (6, 24, groups)
     assert found["weight_read_matrix"] == found["weight_entries"] == tiles * 4
@@ -51,6 +60,31 @@ def test_a_program_with_sleep_has_the_same_commands():
     assert np.array_equal(program.commands, other.commands)
     assert np.array_equal(program.constants, other.constants)
     assert with_sleep(program).fingerprint == other.fingerprint != program.fingerprint
+
+
+def test_a_stream_is_counted_without_being_executed():
+    """Random programs with registers, predicates and trimmed tiles."""
+    config = get_config("tiny+sleep")
+    for seed in range(SEED, SEED + 20):
+        generated = RandomProgram(config, random.Random(seed), 30)
+        program = assemble(generated.commands)
+        counting, executing = GoldenMachine(config), GoldenMachine(config)
+        for number, value in generated.registers.items():
+            counting.registers[number] = executing.registers[number] = value
+        for region, data in generated.image().items():
+            executing.set_region(region, data, region in WRITABLE)
+        executing.activity = Counter()
+        executing.run(program)
+        assert counting.count(program) == executing.activity, f"seed {seed}"
+
+
+def test_a_stream_that_depends_on_results_has_no_count():
+    fields = {item.name: max(item.nonzero, 0) for item in COMMANDS[Opcode.SELECT].all_fields}
+    select = Command(Opcode.SELECT, fields | {"register": 7})
+    add = Command(Opcode.ADD, {"register": 7, "predicate": 0, "value": 1})
+    assert GoldenMachine(CONFIG).count(assemble([add, select]))["groups_select"] == 1
+    with pytest.raises(UndefinedCommand, match="command 1 depends on what a SELECT"):
+        GoldenMachine(CONFIG).count(assemble([select, add]))
 
 
 def test_a_wrong_count_is_found():
