@@ -5,6 +5,7 @@ from __future__ import annotations
 from amaranth import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
 
 from hw.config import AcceleratorConfig
 from hw.control.counters import Counters
@@ -13,7 +14,7 @@ from hw.control.sequencer import Sequencer
 from hw.control.stalls import MATRIX_COUNTERS
 from hw.core import ERROR_SOURCES, Core, TraceSignature
 from hw.dma.axi import Axi4Signature, AxiLiteSignature, connect_read, connect_write
-from hw.registers import COUNTERS
+from hw.registers import ACTIVITY, COUNTERS
 
 __all__ = ["Accelerator"]
 
@@ -96,4 +97,18 @@ class Accelerator(wiring.Component):
             else:
                 event = getattr(core.events, name)
             m.d.sync += counters.i_event[i].eq(sequencer.o_running & event)
+        if self.config.sleep:
+            self._count_activity(m, registers, sequencer, core)
         return m
+
+    def _count_activity(self, m: Module, registers, sequencer, core) -> None:
+        m.submodules.activity = counters = Counters(1 << ceil_log2(len(ACTIVITY)))
+        m.d.comb += [
+            counters.i_read.eq(registers.o_activity_read),
+            counters.i_select.eq(registers.o_activity_select),
+            registers.i_activity_valid.eq(counters.o_valid),
+            registers.i_activity_value.eq(counters.o_value),
+        ]
+        m.d.sync += counters.i_clear.eq(sequencer.o_clear)
+        for i, name in enumerate(ACTIVITY):
+            m.d.sync += counters.i_event[i].eq(sequencer.o_running & core.activity[name])

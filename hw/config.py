@@ -14,7 +14,7 @@ class ConfigError(ValueError):
     """A configuration that cannot work; the text names the field and what to change."""
 
 
-OPTIONS = ("sparse", "int4", "scales", "decoder")
+OPTIONS = ("sparse", "int4", "scales", "decoder", "sleep")
 """Parts that can be left out."""
 
 
@@ -53,6 +53,8 @@ class AcceleratorConfig:
     scales: groups of INT4 weights may have a scale and an offset (`SCALED_GEMM`).
     decoder: what language models need: registers and predicates, 16-bit operands, root mean square
         norms, gates, rotations and the selection of the largest outputs.
+    sleep: units without work stop their registers, and counters tell for how long, and what each
+        unit did (`hw.registers.ACTIVITY`). Programs, their bytes and their cycles are the same.
     memory_bytes: bytes a cycle that the memory behind the bus gives, if less than the bus; 0: as
         many. The compiler plans with it. The hardware does not depend on it, so neither does the
         fingerprint.
@@ -78,6 +80,7 @@ class AcceleratorConfig:
     int4: bool = False
     scales: bool = False
     decoder: bool = False
+    sleep: bool = False
     memory_bytes: int = 0
 
     def __post_init__(self) -> None:
@@ -258,9 +261,16 @@ class AcceleratorConfig:
         """The fields that the hardware depends on: all but the name and the memory's bytes."""
         fields = dataclasses.asdict(self)
         del fields["name"], fields["memory_bytes"]
-        if not self.scales:  # machines from before there was this option are still the same
-            del fields["scales"]
+        for option in ("scales", "sleep"):
+            if not fields[option]:  # machines from before there was it are still the same
+                del fields[option]
         return fields
+
+    def differences(self, other: AcceleratorConfig) -> str:
+        """Fields in which the hardware differs, with both values; empty if it does not."""
+        fields = set(self.hardware()) | set(other.hardware())
+        pairs = ((name, getattr(self, name), getattr(other, name)) for name in sorted(fields))
+        return ", ".join(f"{name} {mine} against {its}" for name, mine, its in pairs if mine != its)
 
     def with_memory(self, width: int) -> AcceleratorConfig:
         """The same machine for a memory that gives so many bytes a cycle."""
@@ -318,9 +328,18 @@ PRESETS: dict[str, AcceleratorConfig] = {
 
 
 def get_config(config: str | AcceleratorConfig) -> AcceleratorConfig:
-    """Return a preset by name, or the configuration itself. Raises `ConfigError`."""
+    """Return a preset by name, or the configuration itself. Raises `ConfigError`.
+
+    Options may be added to a preset: "base+sleep".
+    """
     if isinstance(config, AcceleratorConfig):
         return config
-    if config not in PRESETS:
+    preset, *options = config.split("+")
+    if preset not in PRESETS:
         raise ConfigError(f"unknown configuration {config!r}; presets: {', '.join(PRESETS)}")
-    return PRESETS[config]
+    for option in options:
+        if option not in OPTIONS:
+            raise ConfigError(f"configuration {config!r}: options are {', '.join(OPTIONS)}")
+    if not options:
+        return PRESETS[preset]
+    return replace(PRESETS[preset], name=config, **dict.fromkeys(options, True))

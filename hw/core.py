@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from hw.cells.clock_gate import GATED, gated
 from hw.config import AcceleratorConfig
+from hw.control.activity import accesses, activity_layout
 from hw.control.front_end import FrontEnd
 from hw.control.scoreboard import UNITS
 from hw.control.stalls import MATRIX_COUNTERS, Stalls
@@ -21,6 +22,7 @@ from hw.interfaces import RegisterPort, UnitError
 from hw.isa import Memory, Region, Unit
 from hw.memory.banks import memory_banks
 from hw.memory.scratchpad import Scratchpad
+from hw.registers import ACTIVITY
 from hw.systolic.matrix import MatrixUnit
 from hw.vector.unit import VectorUnit
 
@@ -94,7 +96,8 @@ class Core(wiring.Component):
     m_axi: bus master. regions: DMA windows. i_commands: program length. i_reset, i_halt: above.
     o_done, error: end of the program; errors by `UNITS`, then dispatch. o_bus_busy: a transaction
     is under way. events: see `CoreEvents`. trace: see `TraceSignature`. registers: the driver's
-    access to the registers that commands name, with `decoder`.
+    access to the registers that commands name, with `decoder`. activity: events for the counters
+    of `sleep`, a cycle late, with that option.
     """
 
     def __init__(self, config: AcceleratorConfig, *, poison_collisions: bool = False):
@@ -114,6 +117,8 @@ class Core(wiring.Component):
         }
         if config.decoder:
             members["registers"] = In(RegisterPort())
+        if config.sleep:
+            members["activity"] = Out(activity_layout())
         super().__init__(members)
 
     def _scratchpad(self, memory: Memory, width: int, depth: int, *, granules: int = 1):
@@ -168,6 +173,9 @@ class Core(wiring.Component):
         arriving = Cat(i.valid for i in load_writer.i).any()
         works["load_writer"] = (arriving | load_writer.waiting.any(), SETTLING)
         works["front_end"] = (front_end.moves, 2 * SETTLING)
+        asleep: dict[str, Signal | None] = dict.fromkeys(works)
+        if c.sleep:
+            asleep = {name: Signal(name=f"asleep_{name}") for name in works}
         for name, part in parts.items():
             # `keep`: else synthesis would merge the registers again.
             reset = Signal(name=f"reset_{name}", attrs={"keep": 1})
@@ -178,7 +186,16 @@ class Core(wiring.Component):
                 busy, linger = works[name]
                 watched = self.registers.number if name == "front_end" and c.decoder else None
                 busy = busy | reset | halt
-                unit = gated(m, platform, unit, name, busy=busy, linger=linger, watched=watched)
+                unit = gated(
+                    m,
+                    platform,
+                    unit,
+                    name,
+                    busy=busy,
+                    linger=linger,
+                    watched=watched,
+                    asleep=asleep[name],
+                )
             m.submodules[name] = unit
             if part is not stalls:
                 m.d.comb += part.i_halt.eq(halt)
@@ -291,4 +308,29 @@ class Core(wiring.Component):
             self.events.write_beats.eq(self.m_axi.wvalid & self.m_axi.wready),
             self.events.dispatch_stalled.eq(front_end.o_stalled),
         ]
+        if c.sleep:
+            m.d.sync += matrix.i_reading.eq(~vector.activity.asleep_vector)
+            happens = {f"asleep_{name}": signal for name, signal in asleep.items()}
+            for unit in (matrix, vector):
+                happens |= {name: unit.activity[name] for name, _ in unit.activity.shape()}
+            happens |= accesses(self._ports(matrix, vector, load_writer, store))
+            m.d.sync += [self.activity[name].eq(happens.get(name, 0)) for name in ACTIVITY]
         return m
+
+    @staticmethod
+    def _ports(matrix: MatrixUnit, vector: VectorUnit, loads: LoadWriter, store: StoreUnit):
+        """(name in `hw.registers.ACTIVITY`, port) of all that reach a memory."""
+        for name, port in zip(("matrix", "pair"), matrix.activation, strict=False):
+            yield f"activation_read_{name}", port
+        yield "weight_read_matrix", matrix.weight
+        yield "mask_read", matrix.mask
+        yield "accumulator_read_vector", vector.acc_read
+        yield "residual_read_vector", vector.residual_read
+        for memory in ("activation", "weight", "residual"):
+            yield f"{memory}_read_store", getattr(store, f"{memory}_read")
+            yield f"{memory}_write_vector", getattr(vector, f"{memory}_write")
+            yield f"{memory}_write_load", getattr(loads, f"{memory}_write")
+        for memory in ("param0", "param1"):
+            yield f"{memory}_read", getattr(vector, memory)
+        for memory in ("param0", "param1", "mask"):
+            yield f"{memory}_write", getattr(loads, f"{memory}_write")

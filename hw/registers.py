@@ -11,12 +11,15 @@ from typing import Final
 from hw.isa import Described
 
 __all__ = [
+    "ACTIVITY",
+    "ACTIVITY_TEXTS",
     "COUNTERS",
     "COUNTER_TEXTS",
     "ID_VALUE",
     "REGION_FIELDS",
     "Register",
     "State",
+    "activity_address",
     "counter_address",
     "region_address",
     "register_address",
@@ -49,6 +52,7 @@ class Register(Described):
         "registers 0 to 15 of commands, 20 bits each, 0 reads 0; writes while a program runs are "
         "ignored (with `decoder`)",
     )
+    ACTIVITY = 0x200, "64-bit counters of activity, as those above (with `sleep`)"
 
 
 REGION_FIELDS: Final = ("base", "base_high", "size", "writable")
@@ -88,9 +92,72 @@ COUNTERS: Final = tuple(COUNTER_TEXTS)
 """Their names."""
 
 
+ACTIVITY_TEXTS: Final = {
+    "rows_int8": "rows entered the array for INT8 weights",
+    "rows_int4": "for INT4 weights, with or without multipliers",
+    "rows_sparse_int8": "for 2:4 INT8 weights",
+    "rows_sparse_int4": "for 2:4 INT4 weights",
+    "rows_scaled": "for INT4 weights with scales and offsets; these five add up to `matrix_busy`",
+    "rows_of_halves": "of all these, rows of high or of low bytes of 16-bit activations",
+    "tiles": "weight tiles became active",
+    "weight_entries": "words of weights entered the array; of INT4 a word has two rows",
+    "groups_requantise": "groups of VECTOR entered the vector pipeline, but for those that follow",
+    "groups_function": "of VECTOR with a function (GELU and others)",
+    "groups_residual": "of VECTOR with a residual add, without a function",
+    "groups_gated": "of VECTOR with gates, two for a result",
+    "groups_rotate": "of VECTOR with rotations",
+    "groups_norm": "of NORM",
+    "groups_scale": "of SCALE",
+    "groups_softmax": "of SOFTMAX",
+    "groups_select": "of SELECT; all these groups add up to `vector_busy`",
+    "activation_read_matrix": "words read from activation memory by the matrix unit",
+    "activation_read_pair": "the second words of rows for 2:4 weights",
+    "activation_read_store": "by stores",
+    "activation_write_vector": "words written there by the vector unit",
+    "activation_write_load": "by loads",
+    "weight_read_matrix": "words read from weight memory by the matrix unit, indices and heads too",
+    "weight_read_store": "by stores",
+    "weight_write_vector": "words written there by the vector unit",
+    "weight_write_load": "by loads",
+    "residual_read_vector": "words read from residual memory by the vector unit",
+    "residual_read_store": "by stores",
+    "residual_write_vector": "words written there by the vector unit",
+    "residual_write_load": "by loads",
+    "param0_read": "words read from the first parameter memory",
+    "param0_write": "words written there",
+    "param1_read": "words read from the second parameter memory",
+    "param1_write": "words written there",
+    "mask_read": "words read from the mask memory",
+    "mask_write": "words written there",
+    "accumulator_read_matrix": "words of the accumulator read to be added to",
+    "accumulator_write_matrix": "words written there",
+    "accumulator_read_vector": "words read there by the vector unit",
+    "asleep_front_end": "cycles without a clock: fetch, dispatch and queues",
+    "asleep_load_weights": "the first load unit",
+    "asleep_load_activations": "the second load unit",
+    "asleep_load_writer": "what writes loaded words into memories",
+    "asleep_store": "the store unit",
+    "asleep_streams": "what brings weights, rows and masks to the array",
+    "asleep_array": "the systolic array",
+    "asleep_sums": "the accumulator and row maxima",
+    "asleep_vector": "the vector unit but its lanes",
+    "asleep_lanes": "the lanes of the vector unit",
+}
+"""The 64-bit counters of `sleep` in order. All follow exactly from the commands that are executed
+(`sw.golden.activity`), but for `asleep_*`, which depend on time."""
+
+ACTIVITY: Final = tuple(ACTIVITY_TEXTS)
+"""Their names."""
+
+
 def counter_address(name: str) -> int:
     """Byte address of a counter's low word."""
     return Register.COUNTERS + 8 * COUNTERS.index(name)
+
+
+def activity_address(name: str) -> int:
+    """Byte address of the low word of a counter of activity."""
+    return Register.ACTIVITY + 8 * ACTIVITY.index(name)
 
 
 def register_address(number: int) -> int:

@@ -26,11 +26,13 @@ from hw.isa import (
     Unit,
 )
 from hw.registers import (
+    ACTIVITY_TEXTS,
     COUNTER_TEXTS,
     ID_VALUE,
     REGION_FIELDS,
     Register,
     State,
+    activity_address,
     counter_address,
     region_address,
 )
@@ -82,6 +84,13 @@ def _numbers(kind: Any) -> dict[str, int]:
     return {item.name: int(item) for item in kind}
 
 
+def _activity() -> dict[str, Any]:
+    return {
+        name: {"address": activity_address(name), "text": text}
+        for name, text in ACTIVITY_TEXTS.items()
+    }
+
+
 def _command(spec: CommandSpec) -> dict[str, Any]:
     return {
         "opcode": int(spec.opcode),
@@ -130,6 +139,7 @@ def describe(config: AcceleratorConfig, ports: Mapping[str, int]) -> dict[str, A
             name: {"address": counter_address(name), "text": text}
             for name, text in COUNTER_TEXTS.items()
         },
+        **({"activity": _activity()} if config.sleep else {}),
         "states": _numbers(State),
         "errors": {item.name: {"code": int(item), "text": item.text} for item in ErrorCode},
         "memories": {

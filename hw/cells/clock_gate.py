@@ -9,6 +9,7 @@ from amaranth import (
     ClockDomain,
     ClockSignal,
     DomainRenamer,
+    EnableInserter,
     Instance,
     Module,
     ResetSignal,
@@ -20,7 +21,7 @@ from hw.cells.technology import Technology, technology_of
 
 __all__ = ["GATED", "gated", "gated_clock"]
 
-GATED = ("lanes", "rows", "unpacker")
+GATED = ("lanes", "rows", "unpacker", "streams", "array", "sums")
 """Clock domains of such parts of units, beside `sync`: what resets a unit resets these."""
 
 
@@ -37,15 +38,19 @@ def gated_clock(
     busy: Value,
     linger: int,
     watched: Value | None = None,
+    asleep: Value | None = None,
 ) -> Callable[[Any], Any]:
     """Puts parts of `m` on a clock with pulses in cycles that end with `busy` or with another value
     of `watched` than the cycle before, in `linger` more, and in as many after a reset. The rest
     must not notice: without a clock their registers keep what they hold.
 
-    With `Technology.SIMULATION`, which then evaluates nothing that is in them; anywhere else parts
-    stay as they are. Whoever resets them resets `domain` too.
+    With `Technology.SIMULATION`, which then evaluates nothing that is in them. Anywhere else, what
+    is given `asleep` (1 in cycles without a pulse) has its registers and memory ports enabled in
+    the other cycles instead, and parts without it stay as they are. Whoever resets parts resets
+    `domain` too.
     """
-    if technology_of(platform) is not Technology.SIMULATION:
+    simulated = technology_of(platform) is Technology.SIMULATION
+    if not simulated and asleep is None:
         return lambda part: part
     if watched is not None:
         seen = Signal.like(watched, name=f"{domain}_seen")
@@ -56,6 +61,10 @@ def gated_clock(
         m.d.sync += left.eq(linger)
     with m.Elif(left != 0):
         m.d.sync += left.eq(left - 1)
+    if asleep is not None:
+        m.d.comb += asleep.eq(~(busy | (left != 0)))
+        if not simulated:
+            return EnableInserter(~asleep)
     clock = ClockDomain(domain, local=True)
     m.domains += clock
     m.submodules[f"{domain}_clock"] = Instance(

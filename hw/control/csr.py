@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import reduce
-from operator import or_
+from operator import and_, or_
 
 from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
@@ -16,10 +16,12 @@ from hw.dma.transfer import regions_layout
 from hw.interfaces import INDEX_BITS, RegisterPort
 from hw.isa import ISA_VERSION, REGISTER_BITS, REGISTERS, Region
 from hw.registers import (
+    ACTIVITY,
     COUNTERS,
     ID_VALUE,
     Register,
     State,
+    activity_address,
     counter_address,
     region_address,
     register_address,
@@ -63,6 +65,7 @@ class ControlRegisters(wiring.Component):
     o_regions: the DMA windows. o_unreachable: a base lies beyond the address space, see above.
     o_program_commands: commands in the program.
     o_counter_read, o_counter_select, i_counter_valid, i_counter_value: see `Counters`.
+    o_activity_read, .., i_activity_value: with `sleep`, likewise of the counters of activity.
     registers: with `decoder`, the way to those that commands name, see `RegisterPort`.
     """
 
@@ -87,6 +90,13 @@ class ControlRegisters(wiring.Component):
         }
         if config.decoder:
             members["registers"] = Out(RegisterPort())
+        if config.sleep:
+            members |= {
+                "o_activity_read": Out(1),
+                "o_activity_select": Out(range(len(ACTIVITY))),
+                "i_activity_valid": In(1),
+                "i_activity_value": In(64),
+            }
         super().__init__(members)
 
     def elaborate(self, platform):
@@ -204,21 +214,27 @@ class ControlRegisters(wiring.Component):
             m.d.sync += here.eq(_is_of_commands(address))
             m.d.comb += self.registers.number.eq(address)
             values.append(Mux(here, self.registers.value, 0))
-        first = counter_address(COUNTERS[0]) >> 3
-        is_counter = Signal()
-        within = (address[1:] >= first) & (address[1:] < first + len(COUNTERS))
-        m.d.sync += is_counter.eq(within)
-        for half in range(2):
-            here = Signal(name=f"read_counter_{half}")
-            m.d.sync += here.eq(within & (address[0] == half))
-            values.append(Mux(here, self.i_counter_value.word_select(half, DATA_BITS), 0))
-        m.d.comb += [
-            self.o_counter_select.eq(address[1:] - first),
-            self.o_counter_read.eq(reading & decoded & is_counter),
-        ]
+        counters = [("counter", counter_address(COUNTERS[0]), len(COUNTERS))]
+        if self._config.sleep:
+            counters.append(("activity", activity_address(ACTIVITY[0]), len(ACTIVITY)))
+        there = []  # no counter is asked for that has not answered
+        for name, base, count in counters:
+            first, value = base >> 3, getattr(self, f"i_{name}_value")
+            is_counter = Signal(name=f"is_{name}")
+            within = (address[1:] >= first) & (address[1:] < first + count)
+            m.d.sync += is_counter.eq(within)
+            for half in range(2):
+                here = Signal(name=f"read_{name}_{half}")
+                m.d.sync += here.eq(within & (address[0] == half))
+                values.append(Mux(here, value.word_select(half, DATA_BITS), 0))
+            m.d.comb += [
+                getattr(self, f"o_{name}_select").eq(address[1:] - first),
+                getattr(self, f"o_{name}_read").eq(reading & decoded & is_counter),
+            ]
+            there.append(~is_counter | getattr(self, f"i_{name}_valid"))
         with m.If(reading):
             m.d.sync += decoded.eq(1)
-        with m.If(reading & decoded & (~is_counter | self.i_counter_valid)):
+        with m.If(reading & decoded & reduce(and_, there)):
             m.d.sync += [axi.rdata.eq(reduce(or_, values)), axi.rvalid.eq(1), reading.eq(0)]
         with m.Elif(axi.rvalid & axi.rready):
             m.d.sync += axi.rvalid.eq(0)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from amaranth import Cat, Const, Module, Mux, Signal
-from amaranth.lib import wiring
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from amaranth import Cat, Const, Module, Mux, Signal, Value
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.cells.clock_gate import gated_clock
 from hw.config import AcceleratorConfig
+from hw.control.activity import activity_layout
 from hw.delay import DelayLine
 from hw.interfaces import (
     MatrixState,
@@ -26,8 +31,27 @@ from hw.systolic.weights import WeightLoader
 
 __all__ = ["MatrixUnit"]
 
+SETTLING = 24
+"""Cycles that what follows from a word, a row or a command takes within the streams at most."""
+
 IN_FLIGHT_BITS = 8
 """Commands between start and done: at most one per two cycles of the longest pipeline."""
+
+
+ACTIVITY = (
+    "rows_",
+    "tiles",
+    "weight_entries",
+    "accumulator_read_matrix",
+    "accumulator_write_matrix",
+    "asleep_streams",
+    "asleep_array",
+    "asleep_sums",
+)
+"""Of the counters of `sleep`, those of this unit, or what they begin with."""
+
+
+Gates = Mapping[str, Callable[[Any], Any]]
 
 
 class MatrixUnit(wiring.Component):
@@ -63,10 +87,14 @@ class MatrixUnit(wiring.Component):
     state: `BUSY` when a row enters; `WEIGHTS` when (a) holds it back; `ACTIVATIONS` when anything
         else does; `IDLE` without a command in `i_stream` or in the row streamer.
     i_halt: take no command any more (until reset); those that were taken go on, which nobody sees.
+
+    With the option `sleep`: activity: what is counted. i_reading: the vector unit may read row
+    maxima or the accumulator.
     """
 
     def __init__(self, config: AcceleratorConfig):
         self.config = config
+        sleep = {"activity": Out(activity_layout(*ACTIVITY)), "i_reading": In(1)}
         super().__init__(
             {
                 "i_weights": In(command_stream()),
@@ -80,6 +108,7 @@ class MatrixUnit(wiring.Component):
                 "status": Out(UnitStatus()),
                 "state": Out(MatrixState),
                 "i_halt": In(1),
+                **(sleep if config.sleep else {}),
             }
         )
         self.weights = WeightLoader(config)
@@ -97,12 +126,14 @@ class MatrixUnit(wiring.Component):
         m = Module()
         weights, rows, masks, array = self.weights, self.rows, self.masks, self.array
         accumulator, maxima = self.accumulator, self.maxima
-        m.submodules.weights = weights
-        m.submodules.rows = rows
-        m.submodules.masks = masks
-        m.submodules.array = array
-        m.submodules.accumulator = accumulator
-        m.submodules.maxima = maxima
+        busy = {name: Signal(name=f"{name}_busy") for name in ("streams", "array", "sums")}
+        resting = self._resting(m, platform, busy)
+        m.submodules.weights = resting["streams"](weights)
+        m.submodules.rows = resting["streams"](rows)
+        m.submodules.masks = resting["streams"](masks)
+        m.submodules.array = resting["array"](array)
+        m.submodules.accumulator = resting["sums"](accumulator)
+        m.submodules.maxima = resting["sums"](maxima)
         connect, flipped = wiring.connect, wiring.flipped
         connect(m, weights.i_command, flipped(self.i_weights))
         connect(m, weights.weight, flipped(self.weight))
@@ -241,6 +272,14 @@ class MatrixUnit(wiring.Component):
                 maxima.value[c].eq(accumulator.result[c]),
             ]
 
+        if self.config.sleep:
+            self._count(m, head, enter, swap)
+            m.d.comb += [
+                busy["streams"].eq(self._streams_move(will_swap) | self.i_halt),
+                busy["array"].eq(enter | swap | weights.o_valid | self.i_halt),
+                busy["sums"].eq(accumulator.tag.valid | self.i_reading | self.i_halt),
+            ]
+
         # --- status -------------------------------------------------------------------------------
         in_flight = Signal(IN_FLIGHT_BITS)
         m.d.sync += in_flight.eq(in_flight + rows.started - maxima.done)
@@ -262,3 +301,54 @@ class MatrixUnit(wiring.Component):
         with m.Else():
             m.d.comb += self.state.eq(MatrixState.IDLE)
         return m
+
+    def _resting(self, m: Module, platform: Any, busy: Mapping[str, Signal]) -> Gates:
+        """With `sleep`, what puts parts on a clock that stops when they are not busy, by name."""
+        if not self.config.sleep:
+            return dict.fromkeys(busy, lambda part: part)
+        linger = {
+            "streams": SETTLING,
+            "array": self.array.latency + 2,
+            "sums": Accumulator.lead + self.maxima.latency + 2,
+        }
+        return {
+            name: gated_clock(
+                m,
+                platform,
+                name,
+                busy=busy[name],
+                linger=linger[name],
+                asleep=self.activity[f"asleep_{name}"],
+            )
+            for name in busy
+        }
+
+    def _streams_move(self, will_swap: Signal) -> Value:
+        """A command, a word, a row or a mask goes from one place to another, or may."""
+        ports = (self.weight, self.mask, *self.activation)
+        streams = [self.i_weights, self.i_stream, self.rows.o, self.masks.o]
+        if self.config.scales:
+            streams.append(self.weights.o_scales)
+        moves = [port.valid | port.data_valid for port in ports]
+        moves += [stream.valid & stream.ready for stream in streams]
+        return Cat(*moves, self.weights.o_valid, will_swap).any()
+
+    def _count(self, m: Module, head: data.View, enter: Signal, swap: Signal) -> None:
+        """Activity of this unit, but for its sleep. head: tag of the row at the door."""
+        c, tag = self.config, self.accumulator.tag
+        scaled = head.is_scaled if c.scales else Const(0, 1)
+        sparse, int4 = head.is_sparse, head.is_int4 & ~scaled
+        halves = head.is_high | head.is_low if c.decoder else 0
+        for name, event in {
+            "rows_int8": enter & ~sparse & ~int4 & ~scaled,
+            "rows_int4": enter & ~sparse & int4,
+            "rows_sparse_int8": enter & sparse & ~int4,
+            "rows_sparse_int4": enter & sparse & int4,
+            "rows_scaled": enter & scaled,
+            "rows_of_halves": enter & halves,
+            "tiles": swap,
+            "weight_entries": self.weights.o_valid,
+            "accumulator_read_matrix": tag.valid & tag.read,
+            "accumulator_write_matrix": tag.valid & tag.write,
+        }.items():
+            m.d.comb += self.activity[name].eq(event)

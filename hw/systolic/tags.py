@@ -49,6 +49,7 @@ def request_tag(config: AcceleratorConfig) -> data.StructLayout:
     is_unsigned: how to read the activations. first, last_of_tile: place of the row in its tile.
     masked: takes a word of the key mask. is_sparse: it is two words, for sparse weights.
     is_scaled: its sums get scales and offsets.
+    is_int4: for INT4 weights (with `sleep`, which counts them).
     is_high, is_low: it has high bytes, or the low ones that follow them (with `decoder`).
     """
     members = {
@@ -57,6 +58,8 @@ def request_tag(config: AcceleratorConfig) -> data.StructLayout:
     members |= dict.fromkeys(("is_unsigned", "first", "last_of_tile", "masked", "is_sparse"), 1)
     if config.scales:
         members |= {"is_scaled": 1}
+    if config.sleep:
+        members |= {"is_int4": 1}
     if config.decoder:
         members |= {"is_high": 1, "is_low": 1}
     return data.StructLayout(members)

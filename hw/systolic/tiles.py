@@ -45,6 +45,8 @@ def tile_layout(config: AcceleratorConfig) -> data.StructLayout:
     }
     if config.decoder:
         members |= {"period": 7, "wide": 1}
+    if config.sleep:
+        members |= {"is_int4": 1}
     return data.StructLayout(members)
 
 
@@ -164,6 +166,8 @@ class TileLoop(wiring.Component):
                 a_start_1.eq(second_panel),
                 a_step.eq(Mux(is_sparse, incoming.a_stride << 1, incoming.a_stride)),
             ]
+            if config.sleep:
+                m.d.sync += tile.is_int4.eq(incoming.w_int4)
             if config.decoder:
                 m.d.sync += [tile.wide.eq(wide), tile.period.eq(incoming.period)]
         return m

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from amaranth import Module, Mux, Signal
+from amaranth import Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.cells.clock_gate import gated, gated_clock
 from hw.config import AcceleratorConfig
+from hw.control.activity import activity_layout
 from hw.interfaces import (
     ReadPort,
     RegisterWrite,
@@ -16,7 +17,7 @@ from hw.interfaces import (
     WritePort,
     command_stream,
 )
-from hw.isa import ErrorCode
+from hw.isa import ErrorCode, Function
 from hw.softmax.state import SHIFT_BITS, SoftmaxState
 from hw.vector.command import Decoder
 from hw.vector.operands import WordReader
@@ -72,11 +73,12 @@ class VectorUnit(wiring.Component):
         but `acc_read` must always be ready.
     selected: see `Selector`, with the option `decoder`.
     status: see `UnitStatus`. issued: a group entered the pipeline. i_halt: stop until reset,
-        from the next cycle on.
+        from the next cycle on. activity: what is counted, with the option `sleep`.
     """
 
     def __init__(self, config: AcceleratorConfig):
         self.config = config
+        activity = activity_layout("groups_", "asleep_vector", "asleep_lanes")
         lanes = config.lanes
         super().__init__(
             {
@@ -96,6 +98,7 @@ class VectorUnit(wiring.Component):
                 "issued": Out(1),
                 "i_halt": In(1),
                 **({"selected": Out(RegisterWrite)} if config.decoder else {}),
+                **({"activity": Out(activity)} if config.sleep else {}),
             }
         )
         self.decoder = Decoder(config)
@@ -128,6 +131,9 @@ class VectorUnit(wiring.Component):
         statistics, softmax = self.statistics, self.softmax
         halt = Signal()
         in_flight = Signal(IN_FLIGHT_BITS)
+        asleep = dict.fromkeys(("vector", "lanes"))
+        if self.config.sleep:
+            asleep = {name: self.activity[f"asleep_{name}"] for name in asleep}
         # Between commands these rest. Not `softmax`: the matrix unit reads it.
         resting = gated_clock(
             m,
@@ -135,6 +141,7 @@ class VectorUnit(wiring.Component):
             "rows",
             busy=self.i_command.valid | (in_flight != 0) | halt,
             linger=pipeline.latency + 16,
+            asleep=asleep["vector"],
         )
         m.submodules.decoder = resting(decoder)
         m.submodules.rows = resting(rows)
@@ -142,7 +149,13 @@ class VectorUnit(wiring.Component):
         m.submodules.sequencer = resting(sequencer)
         # A few cycles more than a group takes: what follows from its end ends too.
         m.submodules.pipeline = gated(
-            m, platform, pipeline, "lanes", busy=sequencer.o_valid, linger=pipeline.latency + 7
+            m,
+            platform,
+            pipeline,
+            "lanes",
+            busy=sequencer.o_valid,
+            linger=pipeline.latency + 7,
+            asleep=asleep["lanes"],
         )
         m.submodules.statistics = resting(statistics)
         m.submodules.softmax = softmax
@@ -257,4 +270,19 @@ class VectorUnit(wiring.Component):
             self.status.error.code.eq(ErrorCode.ONCHIP_RANGE),
             self.status.error.index.eq(sequencer.index),
         ]
+        if self.config.sleep:
+            self._count(m)
         return m
+
+    def _count(self, m: Module) -> None:
+        """Groups that enter the pipeline, by kind: the first one of these that holds."""
+        group = self.sequencer.o
+        kinds = {"norm": group.norm, "scale": group.scale, "softmax": group.softmax}
+        if self.config.decoder:
+            kinds |= {"select": group.select, "rotate": group.rotate, "gated": group.gated}
+        kinds |= {"function": group.function != Function.NONE, "residual": group.add_residual}
+        left: Value = self.issued
+        for kind, holds in kinds.items():
+            m.d.comb += self.activity[f"groups_{kind}"].eq(left & holds)
+            left = left & ~holds
+        m.d.comb += self.activity.groups_requantise.eq(left)

@@ -10,6 +10,7 @@ import numpy as np
 
 from hw.isa import COMMAND_BYTES, Region
 from sim.trace import write_chrome_trace
+from sw.bench.activity import counted, with_sleep
 from sw.bench.cases import Case, random_inputs
 from sw.compiler.lower.lower import lower
 from sw.compiler.program.plan import make_plan
@@ -56,6 +57,7 @@ def measure_program(
     vcd: str | None = None,
     device: str = "verilator",
     plain_rtl: bool = False,
+    activity: bool = False,
     step: Step = silent,
 ) -> dict[str, Any]:
     """Run a program on golden and on a device, from cold, and compare all they write.
@@ -63,7 +65,8 @@ def measure_program(
     memory_latency, memory_width: of the memory in Verilator; a board has its own, and its bus
     counts for the use of bandwidth. trace, vcd: files for a timeline of every command and a
     waveform. device: "verilator" or "board:PORT". plain_rtl: what is synthesised, see
-    `sw.driver.VerilatorDevice`. Raises `sw.driver.DeviceOptionError`.
+    `sw.driver.VerilatorDevice`. activity: on the machine with `sleep`, see `sw.bench.activity`.
+    Raises `sw.driver.DeviceOptionError`.
     """
     simulated = device == "verilator"
     if not simulated and not device.startswith("board:"):
@@ -74,6 +77,8 @@ def measure_program(
         raise DeviceOptionError(
             f"--trace, --vcd and --plain-rtl are for --device verilator, not for {device!r}"
         )
+    if activity:
+        program = with_sleep(program)
     io = program.prepare_inputs(*inputs)
     step("Golden model")
     with open_device("golden", config=program.config) as golden:
@@ -81,7 +86,7 @@ def measure_program(
         started = time.perf_counter()
         executable.run_io(io)
         golden_seconds = time.perf_counter() - started
-        expected = written(golden, program)
+        expected, said = written(golden, program), golden.activity()
     build = step("Verilator model" if simulated else f"Transfer to {device}")
     options: dict[str, Any] = {"progress": lambda _text, done, total: build(done, total)}
     if simulated:
@@ -98,6 +103,7 @@ def measure_program(
         seconds = time.perf_counter() - started
         found = written(rtl, program)
         counters = rtl.counters()
+        observed = counted(said, rtl) if activity else {}
         if trace and isinstance(rtl, VerilatorDevice):
             places = [program.places[index] for index in program.command_place]
             write_chrome_trace(trace, rtl.events(), program.commands, places)
@@ -129,12 +135,13 @@ def measure_program(
         "golden_seconds": golden_seconds,
         "wall_seconds": seconds,
         "simulated_khz": cycles / seconds / 1000,
+        **observed,
     }
 
 
 def measure(case: Case, *, seed: int = 0, step: Step = silent, **files: Any) -> dict[str, Any]:
     """Compile a case, run it on random inputs, and measure. files: `trace` and `vcd`;
-    or `plain_rtl`."""
+    or `plain_rtl`, `activity`."""
     step("Building the graph")
     graph = case.workload.graph()
     step("Compiling")

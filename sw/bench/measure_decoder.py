@@ -10,6 +10,7 @@ import numpy as np
 
 from hw.isa import COMMAND_BYTES, Region
 from sim.trace import write_chrome_trace
+from sw.bench.activity import counted, with_sleep
 from sw.bench.measure import STALLS, Step, silent
 from sw.compiler.program.decoder_program import DecoderProgram, Entry
 from sw.driver import VerilatorDevice, open_device
@@ -44,6 +45,7 @@ def measure_pass(
     memory_width: int = 16,
     reading: bool = False,
     trace: str | None = None,
+    activity: bool = False,
     seed: int = 0,
     step: Step = silent,
 ) -> dict[str, Any]:
@@ -51,8 +53,11 @@ def measure_pass(
     without the head.
 
     `bandwidth_share`: bytes of weights, keys and values that the pass must read / (bytes of the bus
-    * cycles). `array_share`: products of two bytes / (R * C * cycles).
+    * cycles). `array_share`: products of two bytes / (R * C * cycles). activity: on the machine
+    with `sleep`, see `sw.bench.activity`.
     """
+    if activity:
+        program = with_sleep(program)
     entry: Entry = program.entries[tokens]
     ids = np.random.default_rng(seed + 1).integers(0, int(program.order.max()) + 1, tokens)
     step("Golden model")
@@ -61,7 +66,7 @@ def measure_pass(
         started = time.perf_counter()
         session.model.run(session, ids, reading=reading)
         golden_seconds = time.perf_counter() - started
-        expected = _written(golden, program)
+        expected, said = _written(golden, program), golden.activity()
     build = step("Verilator model")
     with open_device(
         "verilator",
@@ -82,6 +87,7 @@ def measure_pass(
         seconds = time.perf_counter() - started
         found = _written(rtl, program)
         counters = rtl.counters()
+        observed = counted(said, rtl) if activity else {}
         if trace and isinstance(rtl, VerilatorDevice):
             places = [entry.places[index] for index in entry.command_place]
             write_chrome_trace(trace, rtl.events(), entry.commands, places)
@@ -115,6 +121,7 @@ def measure_pass(
         "golden_seconds": golden_seconds,
         "wall_seconds": seconds,
         "simulated_khz": cycles / seconds / 1000,
+        **observed,
     }
 
 

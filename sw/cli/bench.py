@@ -14,6 +14,7 @@ from hw.sparse.formats import WeightFormat
 from sw.bench.cases import Attention, Case, Encoder, Gemm, MiniLM, Workload, random_inputs
 from sw.bench.measure import STALLS, measure, measure_program
 from sw.bench.results import Measurement
+from sw.cli.activity import activity_option, activity_table
 from sw.cli.bench_decoder import decode, prefill, smollm2
 from sw.cli.bench_decoders import decoders
 from sw.cli.bench_fpga import area, board
@@ -60,6 +61,7 @@ def _measuring(command: Callable) -> Callable:
             help="Where to run: verilator or board:PORT, whose memory is what it is.",
         ),
         plain_rtl_option,
+        activity_option,
         memory_options,
     ):
         command = option(command)
@@ -111,7 +113,7 @@ def _report(
 
 
 def _show(title: str, config: str, result: Measurement, json_file: str | None) -> None:
-    """Print and write a measurement; wrong bytes end the command with status 2."""
+    """Print and write a measurement; wrong bytes or counts end the command with status 2."""
     cycles = result["cycles"]
     shown = Table(title=f"{title} on {config}")
     shown.add_column("what")
@@ -137,9 +139,9 @@ def _show(title: str, config: str, result: Measurement, json_file: str | None) -
     shown.add_row(
         "simulation", f"{result['simulated_khz']:.0f} kHz", f"{result['wall_seconds']:.1f} s"
     )
-    show(shown)
+    show(shown, *([activity_table(result)] if "activity" in result else []))
     write_json(json_file, {"workload": title, **result})
-    if not result["bit_exact"]:
+    if not (result["bit_exact"] and result.get("activity_exact", True)):
         raise SystemExit(2)
 
 

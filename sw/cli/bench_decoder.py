@@ -13,6 +13,7 @@ from hw.isa import SELECTED
 from sw.bench.decoders import DecoderShape, decoder
 from sw.bench.measure import STALLS, Step
 from sw.bench.measure_decoder import measure_pass, measure_sequence
+from sw.cli.activity import activity_option, activity_table
 from sw.cli.common import (
     OUTPUT_FILE,
     bits_option,
@@ -60,6 +61,7 @@ def _measuring(command: Callable) -> Callable:
         click.option(
             "--trace", type=OUTPUT_FILE, help="Write a timeline of every command (for Perfetto)."
         ),
+        activity_option,
         memory_options,
         config_option,
     ):
@@ -104,9 +106,9 @@ def _measure(
     ]
     for row in rows:
         table.add_row(*row)
-    show(table)
+    show(table, *([activity_table(result)] if "activity" in result else []))
     write_json(json_file, {"workload": title, **result})
-    if not result["bit_exact"]:
+    if not (result["bit_exact"] and result.get("activity_exact", True)):
         raise SystemExit(2)
 
 
@@ -241,6 +243,8 @@ def smollm2(
     from sw.models.generator import Generator
 
     if prompt is not None:
+        if options.pop("activity"):
+            raise InputError("--activity is of one pass, not of a --prompt")
         options.pop("trace")
         _sequence(config, prompt, tokens, int(bits), json_file, **options)
         return

@@ -10,13 +10,17 @@ from typing import Any
 import click
 from rich.table import Table
 
+from hw.registers import ACTIVITY_TEXTS
 from sw.cli.common import OUTPUT_FILE, write_json
 from sw.cli.module_tree import tree
 from sw.cli.screen import console, show
+from sw.compiler.errors import InputError
 from sw.compiler.program.decoder_file import is_decoder_file
 from sw.compiler.program.decoder_program import DecoderProgram, Entry
 from sw.compiler.program.plan import MemoryUse, Plan, Stage, Traffic, make_plan
 from sw.compiler.program.program import Program
+from sw.golden.activity import EXACT
+from sw.golden.machine import GoldenMachine
 
 __all__ = ["inspect", "plan_record"]
 
@@ -172,6 +176,22 @@ def _units(plan: Plan) -> Table:
     return table
 
 
+def _counted(program: Program) -> dict[str, int]:
+    return GoldenMachine(program.config, compiled=False).count(program.commands.tobytes())
+
+
+def _activity(program: Program) -> Table:
+    table = Table(title="Activity, as the counters of `sleep` will have it")
+    table.add_column("counter")
+    table.add_column("value", justify="right")
+    table.add_column("what")
+    counts = _counted(program)
+    for name in EXACT:
+        if counts[name]:
+            table.add_row(name, f"{counts[name]:,}", ACTIVITY_TEXTS[name])
+    return table
+
+
 def plan_record(program: Program, plan: Plan) -> dict[str, Any]:
     """The plan as JSON data."""
 
@@ -278,8 +298,11 @@ def decoder_record(program: DecoderProgram) -> dict[str, Any]:
 @click.command()
 @click.argument("file")
 @click.option("--all", "every_part", is_flag=True, help="Every part of every layer.")
+@click.option(
+    "--activity", is_flag=True, help="What each unit will do: rows, groups, words of memories."
+)
 @click.option("--json", "json_file", type=OUTPUT_FILE, help="Write the plan to this file.")
-def inspect(file: str, every_part: bool, json_file: str | None) -> None:
+def inspect(file: str, every_part: bool, activity: bool, json_file: str | None) -> None:
     """Print the plan of a program file: tiles, loads, cycles, memories.
 
     The cycles of a part run from the GEMM before to the end of its own, waits included; `busy` is
@@ -291,6 +314,8 @@ def inspect(file: str, every_part: bool, json_file: str | None) -> None:
     its passes are shown, with the cycles that the cost model expects at some positions.
     """
     if is_decoder_file(file):
+        if activity:
+            raise InputError("--activity is of programs whose commands do not depend on a position")
         decoder = DecoderProgram.load(file)
         show(_decoder_summary(decoder), _passes(decoder))
         write_json(json_file, decoder_record(decoder))
@@ -303,5 +328,7 @@ def inspect(file: str, every_part: bool, json_file: str | None) -> None:
         *_host(program),
         _memories(plan),
         _units(plan),
+        *([_activity(program)] if activity else []),
     )
-    write_json(json_file, plan_record(program, plan))
+    counts = {"activity": _counted(program)} if activity else {}
+    write_json(json_file, plan_record(program, plan) | counts)

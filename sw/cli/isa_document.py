@@ -7,7 +7,7 @@ configuration beside its Verilog.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from hw import isa, registers
 from hw.config import AcceleratorConfig
@@ -79,6 +79,11 @@ def _configuration(config: AcceleratorConfig) -> list[str]:
     ]
 
 
+def _counters(title: str, texts: Mapping[str, str], address: Callable[[str], int]) -> list[str]:
+    rows = ((f"`{name}`", f"0x{address(name):03X}", text) for name, text in texts.items())
+    return [f"### {title}", "", *_table(("counter", "byte address", "counts"), rows)]
+
+
 def document(config: AcceleratorConfig | None = None) -> str:
     """The whole page; of one configuration with its sizes and fingerprint."""
     if config is None:
@@ -122,14 +127,10 @@ def document(config: AcceleratorConfig | None = None) -> str:
         ((f"`{item.name}`", f"0x{int(item):03X}", item.text) for item in registers.Register),
     )
     lines += _enumeration("States", registers.State)
-    lines += ["### Counters", ""]
-    lines += _table(
-        ("counter", "byte address", "counts"),
-        (
-            (f"`{name}`", f"0x{registers.counter_address(name):03X}", text)
-            for name, text in registers.COUNTER_TEXTS.items()
-        ),
-    )
+    lines += _counters("Counters", registers.COUNTER_TEXTS, registers.counter_address)
+    if config is None or config.sleep:
+        texts, address = registers.ACTIVITY_TEXTS, registers.activity_address
+        lines += _counters("Counters of activity, with `sleep`", texts, address)
     return "\n".join(lines).rstrip() + "\n"
 
 

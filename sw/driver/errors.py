@@ -63,10 +63,7 @@ class ConfigMismatchError(DeviceError):
     """Program and machine were made from different configurations."""
 
     def __init__(self, program: AcceleratorConfig, machine: AcceleratorConfig):
-        mine, other = program.hardware(), machine.hardware()
-        differences = ", ".join(
-            f"{key} {mine[key]} against {other[key]}" for key in mine if mine[key] != other[key]
-        )
+        differences = program.differences(machine)
         super().__init__(
             f"the program was compiled for configuration {program.name!r}, the machine is "
             f"{machine.name!r} ({differences or 'fingerprints differ'}): compile it again"

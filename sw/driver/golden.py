@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
@@ -20,6 +21,7 @@ from hw.registers import (
     ID_VALUE,
     Register,
     State,
+    activity_address,
     counter_address,
     region_address,
     register_address,
@@ -27,6 +29,7 @@ from hw.registers import (
 from sw.driver.device import Device
 from sw.driver.host_memory import HostMemory
 from sw.driver.machine import Progress
+from sw.golden.activity import EXACT
 from sw.golden.machine import GoldenMachine, MachineStop
 
 __all__ = ["GoldenDevice"]
@@ -39,7 +42,8 @@ def _number_of(address: int) -> int | None:
 
 
 class GoldenDevice(Device):
-    """Registers and memory in front of a `GoldenMachine`. Counters other than `commands` are 0.
+    """Registers and memory in front of a `GoldenMachine`. Counters other than `commands` are 0, and
+    with the option `sleep` those that follow from commands alone (`sw.golden.activity`).
 
     A start only takes note; the program runs in `wait`, whatever its cycle limit.
     """
@@ -105,6 +109,8 @@ class GoldenDevice(Device):
         count = self.read_register(Register.PROGRAM_COMMANDS) * COMMAND_BYTES
         program = self.machine.dram[Region.PROGRAM].data
         report = None if progress is None else lambda done, total: progress(done)
+        if self.config.sleep:
+            self.machine.activity = Counter()
         try:
             if count > len(program):
                 raise MachineStop(ErrorCode.DMA_WINDOW, 0, "the region ends before the program")
@@ -120,6 +126,11 @@ class GoldenDevice(Device):
             counter_address("commands"): commands,
             Register.INTERRUPT: 1,
         }
+        activity = self.machine.activity
+        if activity is not None:
+            for name in EXACT:
+                address, value = activity_address(name), activity[name]
+                self._registers |= {address: value & 0xFFFFFFFF, address + 4: value >> 32}
         return True
 
     def close(self) -> None:

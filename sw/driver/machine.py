@@ -10,7 +10,7 @@ from __future__ import annotations
 import abc
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 from hw.config import AcceleratorConfig
 from hw.isa import COMMAND_BYTES, ISA_VERSION, ErrorCode, Region
 from hw.registers import (
+    ACTIVITY,
     COUNTERS,
     ID_VALUE,
     Register,
     State,
+    activity_address,
     counter_address,
     region_address,
     register_address,
@@ -191,8 +193,18 @@ class Machine(abc.ABC):
     def raw_counters(self) -> dict[str, int]:
         """The machine's counters of the last run."""
         words = self.read_registers(counter_address(COUNTERS[0]), 2 * len(COUNTERS))
-        pairs = zip(COUNTERS, words[::2], words[1::2], strict=True)
-        return {name: low | high << 32 for name, low, high in pairs}
+        return _by_name(COUNTERS, words)
+
+    def activity(self) -> dict[str, int]:
+        """What the units did in the last run, by the names of `hw.registers.ACTIVITY`.
+
+        Empty without the option `sleep`. A device without a notion of time counts no sleep.
+        """
+        if not self.config.sleep:
+            return {}
+        return _by_name(
+            ACTIVITY, self.read_registers(activity_address(ACTIVITY[0]), 2 * len(ACTIVITY))
+        )
 
     def counters(self, useful_macs: int | None = None) -> dict[str, int | float]:
         """Counters of the last run and what follows from them.
@@ -278,6 +290,12 @@ class Machine(abc.ABC):
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _by_name(names: Sequence[str], words: Sequence[int]) -> dict[str, int]:
+    """64-bit numbers of pairs of words, the low one first."""
+    pairs = zip(names, words[::2], words[1::2], strict=True)
+    return {name: low | high << 32 for name, low, high in pairs}
 
 
 def _while_open(method: Callable[..., Any]) -> Callable[..., Any]:

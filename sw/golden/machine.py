@@ -6,6 +6,7 @@ a program with correct waits gives the same bytes in any order that the waits al
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -48,6 +49,7 @@ from hw.vector.golden import (
     to_bytes,
     unpack_params,
 )
+from sw.golden.activity import activity_of
 from sw.golden.compiled import ARRAYS, CompiledMachine, compiled_machine
 from sw.golden.legality import check_legal
 
@@ -92,10 +94,14 @@ class GoldenMachine:
     residual int16 [words, V], accumulator int32 [words, C], parameters as records, mask bool
     [words, C]. They are cleared once, not at each program, as in hardware nothing may depend
     on it.
+
+    Set `activity` to a `Counter` and it gathers what the commands make the machine do, by the names
+    of `sw.golden.activity`; commands are then executed one by one, which takes longer.
     """
 
     def __init__(self, config: AcceleratorConfig, *, compiled: bool = True):
         self.config = config
+        self.activity: Counter[str] | None = None
         self._compiled = compiled_machine(config) if compiled else None
         c = config
         self.activation = np.zeros((c.activation_words, c.rows), np.uint8)
@@ -167,8 +173,12 @@ class GoldenMachine:
             self.bind_compiled(self._compiled)
         while index < total:
             start, count, halted = index, 0, False
+            if self.activity is not None:
+                self.index = index
+                self._count(commands[isa.COMMAND_BYTES * index : isa.COMMAND_BYTES * (index + 1)])
             if self._compiled:
-                stop = min(start + PROGRESS_COMMANDS, total)
+                stop = start + (PROGRESS_COMMANDS if self.activity is None else 1)
+                stop = min(stop, total)
                 index, count, halted = self._compiled.run(
                     self.registers, self.selected, commands, start, stop
                 )
@@ -185,6 +195,30 @@ class GoldenMachine:
                 progress(index, total)
         self.index = total
         raise self._stop(ErrorCode.PROGRAM_END, "the program has no HALT")
+
+    def count(self, commands: bytes) -> Counter[str]:
+        """What a program makes the machine do, by the names of `sw.golden.activity`, without
+        executing more of it than ADD. The registers are those that are held.
+
+        Raises `UndefinedCommand` where it depends on what SELECT finds, and `MachineStop`.
+        """
+        self.activity, found = Counter(), set()
+        for index in range(len(commands) // isa.COMMAND_BYTES):
+            word = commands[isa.COMMAND_BYTES * index : isa.COMMAND_BYTES * (index + 1)]
+            self.index, command = index, self._decode(word)
+            names = ("register", "predicate")
+            if command.opcode == Opcode.SELECT:
+                found.add(command["register"])
+            elif {command.values.get(name, 0) for name in names} & (found - {0}):
+                raise UndefinedCommand(f"command {index} depends on what a SELECT before it finds")
+            self._count(word)
+            if self.drops(command):
+                continue
+            if command.opcode == Opcode.HALT:
+                break
+            if command.opcode == Opcode.ADD:
+                self._add(command)
+        return self.activity
 
     def bind_compiled(self, compiled: CompiledMachine) -> None:
         """Let the compiled machine work on this one's memories, row state and windows."""
@@ -210,6 +244,12 @@ class GoldenMachine:
             return 1, True
         self.execute(self.moved(command))
         return 1, False
+
+    def _count(self, word: bytes) -> None:
+        """Add the activity of the command that comes next."""
+        command = self._decode(word)
+        if self.activity is not None and not self.drops(command):
+            self.activity.update(activity_of(self.config, self.moved(command)))
 
     def _decode(self, word: bytes) -> Command:
         try:

@@ -53,6 +53,16 @@ def test_unknown_preset_lists_the_known_ones():
         get_config("huge")
 
 
+def test_options_are_added_to_a_preset():
+    assert get_config("ulx3s+sleep") == dataclasses.replace(
+        get_config("ulx3s"), name="ulx3s+sleep", sleep=True
+    )
+    with pytest.raises(ConfigError, match=r"'tiny\+sleeps': options are .*sleep"):
+        get_config("tiny+sleeps")
+    with pytest.raises(ConfigError, match="unknown configuration 'small"):
+        get_config("small+sleep")
+
+
 def test_fingerprint_depends_on_every_size_but_not_on_the_name():
     base = get_config("base")
     assert dataclasses.replace(base, name="other").fingerprint() == base.fingerprint()
@@ -64,14 +74,22 @@ def test_fingerprint_depends_on_every_size_but_not_on_the_name():
     }
     changed |= {
         dataclasses.replace(base, **{f: not getattr(base, f)}).fingerprint()
-        for f in ("sparse", "scales", "decoder")
+        for f in ("sparse", "scales", "decoder", "sleep")
     }
     changed.add(dataclasses.replace(base, int4=False, scales=False).fingerprint())
-    assert len(changed) == 9 and base.fingerprint() not in changed
+    assert len(changed) == 10 and base.fingerprint() not in changed
 
 
 def test_option_that_is_off_leaves_the_fingerprint_of_older_machines():
     assert get_config("ulx3s").fingerprint() == 0x3FF49A70
+
+
+def test_differences_name_options_that_one_of_two_machines_lacks():
+    base = get_config("base")
+    bare = dataclasses.replace(base, scales=False, row_slots=64)
+    assert base.differences(bare) == "row_slots 128 against 64, scales True against False"
+    assert bare.differences(base) == "row_slots 64 against 128, scales False against True"
+    assert base.differences(dataclasses.replace(base, name="other")) == ""
 
 
 @pytest.mark.parametrize(("rows", "bits"), [(4, 18), (8, 19), (12, 20), (16, 20), (32, 21)])

@@ -33,6 +33,7 @@ from sw.compiler.stream.access import pitch_of
 from sw.compiler.stream.emit import Emitter
 from sw.compiler.stream.order import finish
 from sw.driver import CycleLimitError, Device, GoldenDevice, MachineError, VerilatorDevice
+from sw.golden.activity import EXACT
 from sw.golden.machine import GoldenMachine, MachineStop, UndefinedCommand
 from tests.hw.programs import WRITABLE, Image, interleave, program_image, window
 from tests.hw.random_registers import SELECTING
@@ -234,6 +235,15 @@ def _agree(
     return found == rtl[0] or (transfer and {found, rtl[0]} == RANGES)
 
 
+def check_activity(pair: Pair) -> None:
+    """With `sleep`, what is counted is what the commands say."""
+    if pair.golden.config.sleep:
+        expected, found = (device.activity() for device in pair.devices)
+        wrong = {n: (expected[n], found[n]) for n in EXACT if expected[n] != found[n]}
+        if wrong:
+            raise Disagreement(f"activity of golden and RTL: {wrong}")
+
+
 def run_mutant(pair: Pair, mutant: Mutant) -> str:
     """Run it on both, then `check_program`: what came of it. Raises `Disagreement`."""
     config = pair.golden.config
@@ -259,6 +269,7 @@ def run_mutant(pair: Pair, mutant: Mutant) -> str:
             raise Disagreement(f"golden {expected}, RTL {found}")
         if expected[0] == ErrorCode.NONE:
             check_registers(pair)
+            check_activity(pair)
             if mutant.order is not Order.GIVEN:
                 check_bytes(pair, mutant.order.name)
         result = expected[0].name
@@ -327,10 +338,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.sim.attack", description=__doc__)
     parser.add_argument("--mutants", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1, help="of the first mutant")
+    parser.add_argument("--sleep", action="store_true", help="with the option `sleep`")
     parser.add_argument("--plain-rtl", action="store_true", help="what is synthesised")
     options = parser.parse_args(arguments)
     technology = Technology.PORTABLE if options.plain_rtl else Technology.SIMULATION
-    campaign = Campaign(build(technology=technology), report=lambda text: print(text, flush=True))
+    config = dataclasses.replace(CONFIG, sleep=options.sleep)
+    built = build(config, technology)
+    campaign = Campaign(built, config, report=lambda text: print(text, flush=True))
     campaign.run(options.seed, options.mutants)
     results = ", ".join(f"{count} {name}" for name, count in campaign.results.most_common())
     print(f"seeds {options.seed}..{options.seed + options.mutants - 1}: {results}")

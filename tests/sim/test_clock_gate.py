@@ -1,4 +1,5 @@
-"""A pipeline whose clock stands still beside one whose clock does not: the same results."""
+"""A pipeline whose clock stands still, or whose registers do, beside one that never rests: the same
+results."""
 
 import ctypes
 import random
@@ -39,24 +40,31 @@ class Pipeline(wiring.Component):
 
 
 class Both(wiring.Component):
-    """i: a value, its valid bit, a reset. o: results with and without gate, beats with it."""
+    """i: a value, its valid bit, a reset. o: results with a gate, with enables, and without either;
+    beats with a gate, and cycles in which the enables say that they sleep."""
 
     def __init__(self, linger: int):
         self.linger = linger
-        super().__init__({"i": In(10), "o": Out(34)})
+        super().__init__({"i": In(10), "o": Out(3 * 9 + 2 * 16)})
 
     def elaborate(self, platform):
         m, results = Module(), []
         reset = dict.fromkeys(("sync", *GATED), self.i[9])
-        for form in (Technology.SIMULATION, Technology.PORTABLE):
+        asleep, slept = Signal(), Signal(16)
+        m.d.sync += slept.eq(slept + asleep)
+        for name, form, counted in (
+            ("gate", Technology.SIMULATION, None),
+            ("enables", Technology.PORTABLE, asleep),
+            ("neither", Technology.PORTABLE, None),
+        ):
             inner, part = Module(), Pipeline()
             inner.submodules.part = gated(
-                inner, form, part, "lanes", busy=self.i[8], linger=self.linger
+                inner, form, part, "lanes", busy=self.i[8], linger=self.linger, asleep=counted
             )
             inner.d.comb += [part.i.eq(self.i[:8]), part.valid.eq(self.i[8])]
-            m.submodules[form.value] = ResetInserter(reset)(Fragment.get(inner, form))
+            m.submodules[name] = ResetInserter(reset)(Fragment.get(inner, form))
             results.append(part)
-        m.d.comb += self.o.eq(Cat(*(part.o for part in results), results[0].beats))
+        m.d.comb += self.o.eq(Cat(*(part.o for part in results), results[0].beats, slept))
         return m
 
 
@@ -73,8 +81,11 @@ def run(linger: int) -> int:
         stimulus = rng.randrange(256) | valid << 8 | reset << 9
         model.cells_step(handle, stimulus.to_bytes(8, "little"), out)
         found = int.from_bytes(out.raw, "little")
-        assert found & 511 == found >> 9 & 511, f"seed {SEED}, cycle {cycle}"
-    return found >> 18 & 0xFFFF
+        gate, enables, neither = (found >> 9 * i & 511 for i in range(3))
+        assert gate == enables == neither, f"seed {SEED}, cycle {cycle}"
+    beats, slept = found >> 27 & 0xFFFF, found >> 43 & 0xFFFF
+    assert abs(beats + slept - CYCLES) <= 2, f"{beats} cycles with a clock, {slept} without"
+    return beats
 
 
 def test_results_are_the_same_and_the_clock_stands_still():

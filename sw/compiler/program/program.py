@@ -76,13 +76,9 @@ class Program:
         config = get_config(config)
         if config.fingerprint() == self.fingerprint:
             return
-        mine, other = self.config.hardware(), config.hardware()
-        differences = ", ".join(
-            f"{key} {mine[key]} / {other[key]}" for key in mine if mine[key] != other[key]
-        )
         raise ProgramError(
             f"the program was compiled for configuration {self.config.name!r}, the machine is "
-            f"{config.name!r}; they differ in {differences}: compile it again"
+            f"{config.name!r}; they differ in {self.config.differences(config)}: compile it again"
         )
 
     # --- host side ----------------------------------------------------------------------------
