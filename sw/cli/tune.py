@@ -11,13 +11,15 @@ from rich.table import Table
 
 from hw.config import get_config
 from hw.sparse.formats import DENSE, WeightFormat, WeightFormatError
-from sw.cli.common import OUTPUT_FILE, config_option, steps, write_json
+from sw.cli.common import OUTPUT_FILE, POSITIVE_NUMBER, config_option, steps, write_json
 from sw.cli.model import MINILM, MODEL_HELP, load_model
 from sw.cli.module_tree import tree
 from sw.cli.screen import console, show
 from sw.compiler.capture.frontend import import_module
 from sw.compiler.errors import CompileError
+from sw.compiler.prune.cut import PruneOptions
 from sw.compiler.tune.assign import Plan, within
+from sw.compiler.tune.structured import CutErrors, interpolated
 from sw.compiler.tune.tune import Measured, Subject, Tuner
 
 __all__ = ["tune"]
@@ -37,20 +39,26 @@ def _subject(model: str, tokens: int, calibration: str | None) -> Subject:
     return Subject(name, import_module(module, example), batches)
 
 
-def _counts(plan: Plan) -> str:
-    """`12 int8, 24 2:4 int8`."""
+def _counts(tuner: Tuner, plan: Plan) -> str:
+    """`12 int8, 24 2:4 int8; 63 of 72 heads`."""
     counts = Counter(f.name for f in plan.formats.values())
-    return ", ".join(f"{n} {name}" for name, n in sorted(counts.items()))
+    text = ", ".join(f"{n} {name}" for name, n in sorted(counts.items()))
+    for kind in ("heads", "channels"):
+        blocks = [block for block in tuner.costs.blocks if block.kind == kind]
+        if blocks:
+            left = sum(plan.cuts.get(block.name, block.groups) for block in blocks)
+            text += f"; {left:,} of {sum(block.groups for block in blocks):,} {kind}"
+    return text
 
 
-def _front_table(plans: Sequence[Measured], chosen: Measured) -> Table:
+def _front_table(tuner: Tuner, plans: Sequence[Measured], chosen: Measured) -> Table:
     table = Table(title="Plans measured, in integers, on batches held out")
     table.add_column("linears", overflow="fold")
     for name in ("cosine", "least", "predicted", "cycles", "weight bytes", ""):
         table.add_column(name, justify="right")
     for m in sorted(plans, key=lambda m: -m.cycles - 1e-6 * m.plan.cost.bytes):
         table.add_row(
-            _counts(m.plan),
+            _counts(tuner, m.plan),
             f"{m.mean:.5f}",
             f"{m.least:.5f}",
             f"{plans[0].mean + plans[0].plan.error - m.plan.error:.5f}",
@@ -70,13 +78,26 @@ def _plan_table(tuner: Tuner, plan: Plan, errors: Errors) -> Table:
     names = list(tuner.places)
     for line in tree(names, every_part=True):
         places = [names[i] for i in line.parts]
-        cost = tuner.cost(plan.formats, places)
+        cost = tuner.cost(plan.formats, places, plan.cuts)
         format, error = "", ""
         if not line.is_layer:
             chosen = plan.formats.get(places[0], DENSE)
             format = chosen.name if chosen == DENSE else f"[bold]{chosen.name}[/]"
             error = f"{errors[places[0]][chosen]:.5f}"
         table.add_row(line.label, format, error, f"{cost.cycles:,.0f}", f"{cost.bytes:,.0f}")
+    return table
+
+
+def _cut_table(tuner: Tuner, plan: Plan, errors: CutErrors) -> Table:
+    table = Table(title="What is left of each block")
+    table.add_column("read by")
+    for name in ("left", "of", "", "error"):
+        table.add_column(name, justify="left" if not name else "right")
+    for block in tuner.costs.blocks:
+        left = plan.cuts.get(block.name, block.groups)
+        error = interpolated(errors[block.name], left)
+        shown = f"{left:,}" if left == block.groups else f"[bold]{left:,}[/]"
+        table.add_row(block.name, shown, f"{block.groups:,}", block.kind, f"{error:.5f}")
     return table
 
 
@@ -89,13 +110,18 @@ def _json(measured: Measured) -> dict[str, object]:
         "cycles": measured.cycles,
         "weight_bytes": plan.cost.bytes,
         "formats": {place: format.name for place, format in plan.formats.items()},
+        "cuts": dict(plan.cuts),
     }
 
 
 @click.command(help=f"Trade MODEL's accuracy for cycles and bytes of weights.\n\n{MODEL_HELP}")
 @click.argument("model")
 @click.option("--accuracy", type=float, help="Least mean cosine to float: fewest cycles above it.")
-@click.option("--cycles", type=int, help="Most cycles: the best accuracy within them.")
+@click.option(
+    "--cycles",
+    type=POSITIVE_NUMBER,
+    help="Most cycles: the best accuracy within them. Up to 1: a share of dense INT8's.",
+)
 @click.option("--bytes", "most_bytes", type=int, help="Most bytes of weights: likewise.")
 @click.option(
     "--format",
@@ -103,6 +129,11 @@ def _json(measured: Measured) -> dict[str, object]:
     multiple=True,
     help="Formats a linear may have beside int8: '2:4 int8', int4, int4/32, '2:4 int4/32' .., "
     "'int8 x int16' for 16-bit inputs.",
+)
+@click.option(
+    "--structured",
+    is_flag=True,
+    help="Cut heads and hidden channels too; with --format int8 nothing else.",
 )
 @click.option("--measure", "most", default=4, show_default=True, help="Plans to measure, at most.")
 @click.option("--tokens", default=128, show_default=True, help="Sequence length (MiniLM).")
@@ -114,9 +145,10 @@ def _json(measured: Measured) -> dict[str, object]:
 def tune(
     model: str,
     accuracy: float | None,
-    cycles: int | None,
+    cycles: float | None,
     most_bytes: int | None,
     names: tuple[str, ...],
+    structured: bool,
     most: int,
     tokens: int,
     calibration: str | None,
@@ -138,23 +170,32 @@ def tune(
         raise CompileError(str(error)) from None
     with steps() as step:
         step("Reading the model")
-        tuner = Tuner(_subject(model, tokens, calibration), chosen_config, formats)
+        pruning = PruneOptions() if structured else None
+        subject = _subject(model, tokens, calibration)
+        tuner = Tuner(subject, chosen_config, formats, pruning=pruning)
         update = step("Sensitivity of each linear")
         errors = tuner.errors(lambda _text, part: update(part, 1))
+        cuts = None
+        if structured:
+            update = step("Sensitivity of each block")
+            cuts = tuner.cut_errors(lambda part: update(part, 1))
         update = step("Dense INT8")
         rest = tuner.rest(lambda _text, part: update(part, 1))
-        plans = tuner.front(errors, by_bytes=most_bytes is not None, rest=rest)
+        plans = tuner.front(errors, cuts, by_bytes=most_bytes is not None, rest=rest)
+        if cycles is not None and cycles <= 1:
+            cycles *= tuner.program({}).estimated_cycles
 
         def measure(plan: Plan) -> Measured:
-            update = step(f"Measuring {_counts(plan)}")
+            update = step(f"Measuring {_counts(tuner, plan)}")
             return tuner.measure(plan, lambda _text, part: update(part, 1))
 
         if accuracy is not None:
             chosen, measured = tuner.search(plans, accuracy, measure, most)
             if chosen is None:
+                first = _counts(tuner, plans[0])
                 raise CompileError(
-                    f"no plan reaches {accuracy}: the most accurate, {_counts(plans[0])}, has a "
-                    f"mean cosine of {measured[0].mean:.5f}"
+                    f"no plan reaches {accuracy}: the most accurate, {first}, has a mean cosine of "
+                    f"{measured[0].mean:.5f}"
                 )
         else:
             if cycles is not None:
@@ -166,8 +207,11 @@ def tune(
             measured = [*(measure(plans[n]) for n in sorted(others)), chosen]
         if output:
             step("Lowering")
-            tuner.program(chosen.plan.formats).save(output)
-    show(_plan_table(tuner, chosen.plan, errors), _front_table(measured, chosen))
+            tuner.program(chosen.plan.formats, chosen.plan.cuts).save(output)
+    tables = [_plan_table(tuner, chosen.plan, errors), _front_table(tuner, measured, chosen)]
+    if cuts is not None:
+        tables.insert(1, _cut_table(tuner, chosen.plan, cuts))
+    show(*tables)
     console.print("cycles: of the whole program, as the compiler predicts them", style="dim")
     if picture:
         from sw.bench.tuning_picture import draw_front

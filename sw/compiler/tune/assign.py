@@ -8,13 +8,13 @@ its error. They are the front; what they really give is then measured, not predi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil
 
 from hw.config import AcceleratorConfig
-from hw.sparse.formats import DENSE, WeightFormat
+from hw.sparse.formats import WeightFormat
 from sw.compiler.errors import CompileError
-from sw.compiler.graph.operations import FloatLinear, QuantGraph
+from sw.compiler.graph.operations import QuantGraph
 from sw.compiler.stream.layout import weight_form
 
 __all__ = [
@@ -23,7 +23,6 @@ __all__ = [
     "average_bits",
     "front",
     "linear_cost",
-    "plan_cost",
     "sparse_share",
     "weight_bytes",
     "within",
@@ -46,11 +45,15 @@ class Cost:
 
 @dataclass(frozen=True)
 class Plan:
-    """Formats by place with their predicted error (1 - cosine) and cost."""
+    """Formats by place with their predicted error (1 - cosine) and cost.
+
+    cuts: heads and channels left, by block (`sw/compiler/tune/structured.py`).
+    """
 
     formats: Formats
     error: float
     cost: Cost
+    cuts: Mapping[str, int] = field(default_factory=dict)
 
 
 def linear_cost(
@@ -68,22 +71,6 @@ def linear_cost(
     bus = words * config.weight_pitch / config.bus_bytes
     stored = outputs * inputs * format.bits_per_weight / 8
     return Cost(format.passes * max(panels * tiles * rows, words, bus), stored)
-
-
-def plan_cost(
-    places: Mapping[str, Sequence[FloatLinear]],
-    formats: Formats,
-    rows: int,
-    config: AcceleratorConfig,
-) -> Cost:
-    """Cost of all linears; those without a format are dense INT8."""
-    total = Cost(0, 0)
-    for place, linears in places.items():
-        for op in linears:
-            format = formats.get(place, DENSE)
-            outputs, inputs = op.weight.shape
-            total += linear_cost(outputs, inputs, rows, format, config)
-    return total
 
 
 def front(

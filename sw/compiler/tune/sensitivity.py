@@ -29,7 +29,7 @@ from sw.compiler.quantise.named import sites
 from sw.compiler.quantise.options import Progress, QuantOptions
 from sw.compiler.quantise.ranges import Range, search_range
 
-__all__ = ["Judge", "Known", "row_cosines", "sensitivities", "split"]
+__all__ = ["JUDGED", "Executed", "Judge", "Known", "row_cosines", "sensitivities", "split"]
 
 Judge = Callable[[np.ndarray, np.ndarray, Rows], np.ndarray]
 """`judge(found, exact, rows)`: cosines of an output [rows, features] with its float values."""
@@ -74,7 +74,7 @@ def _in_bytes(x: np.ndarray, chosen: Range) -> np.ndarray:
 
 
 @dataclass
-class _Model:
+class Executed:
     """A float graph executed on some sequences."""
 
     graph: FloatGraph
@@ -82,7 +82,7 @@ class _Model:
     rows: Rows
 
     @classmethod
-    def run(cls, graph: FloatGraph, batches: Sequence[object]) -> _Model:
+    def run(cls, graph: FloatGraph, batches: Sequence[object]) -> Executed:
         feeds, rows = calibration_rows(graph, batches)
         values = dict(feeds)
         for op in graph.ops:
@@ -145,7 +145,7 @@ def sensitivities(
     places = sites(graph)
     found: dict[str, dict[WeightFormat, float]] = {}
     wanted = [f for f in formats if f != DENSE]
-    models: tuple[_Model, _Model] | None = None
+    models: tuple[Executed, Executed] | None = None
     given = given_formats(graph)
     wide = possible_places(graph) if any(f.inputs == 16 for f in wanted) else set()
     for number, (place, linears) in enumerate(places.items()):
@@ -158,7 +158,7 @@ def sensitivities(
         missing = [f for f in possible if key(place, f) not in known]
         if missing and models is None:
             fit, held = split(calibration)
-            models = _Model.run(graph, fit), _Model.run(graph, held)
+            models = Executed.run(graph, fit), Executed.run(graph, held)
         if missing:
             assert models is not None
             fitted, judged = models

@@ -6,6 +6,7 @@ interrupted run goes on where it was) and the quantised graph of every plan that
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,12 +26,15 @@ from sw.compiler.graph.reference import from_integers, run_reference_rows
 from sw.compiler.graph.retarget import with_shape
 from sw.compiler.lower.lower import lower
 from sw.compiler.program.program import Program
+from sw.compiler.prune.blocks import Block, Cuts, find_blocks
+from sw.compiler.prune.cut import PruneOptions, Survey, cut_graph, shape_only, survey
 from sw.compiler.quantise import Progress, QuantOptions, quantise
 from sw.compiler.quantise.calibration import calibration_rows
 from sw.compiler.quantise.named import sites
 from sw.compiler.stream.layout import weight_form
-from sw.compiler.tune.assign import Cost, Plan, front, plan_cost, within
-from sw.compiler.tune.sensitivity import Judge, row_cosines, sensitivities, split
+from sw.compiler.tune.assign import Cost, Plan, front, within
+from sw.compiler.tune.sensitivity import JUDGED, Judge, row_cosines, sensitivities, split
+from sw.compiler.tune.structured import Costs, CutErrors, cut_errors, structured_front
 
 __all__ = ["FORMATS", "Measured", "Subject", "Tuner"]
 
@@ -44,6 +48,7 @@ SOURCES = (
     "sw/compiler/graph",
     "sw/compiler/tune/sensitivity.py",
 )
+_NO_CUTS: Cuts = {}
 SENSITIVITY_BATCHES = 100
 """Calibration batches that sensitivities are taken from, about: they only rank."""
 
@@ -103,9 +108,12 @@ class Measured:
 
 
 def _possible(
-    formats: Sequence[WeightFormat], config: AcceleratorConfig
+    formats: Sequence[WeightFormat], config: AcceleratorConfig, structured: bool
 ) -> tuple[WeightFormat, ...]:
-    """Formats asked for, or those of `FORMATS` that the configuration has; dense is one."""
+    """Formats asked for, or those of `FORMATS` that the configuration has; dense is one.
+
+    structured: dense alone will do, because shapes are to be chosen too.
+    """
 
     def refusal(format: WeightFormat) -> str:
         try:
@@ -117,7 +125,7 @@ def _possible(
     for text in filter(None, map(refusal, formats)):
         raise CompileError(text)
     found = [f for f in formats or FORMATS if f != DENSE and not refusal(f)]
-    if not found:
+    if not found and not structured:
         raise CompileError("int8 is what every linear may have: name another format")
     return (DENSE, *found)
 
@@ -127,19 +135,32 @@ class Tuner:
     """Sensitivities, front and measured plans of one subject on one configuration.
 
     formats: that a linear may have; by default those of `FORMATS` that the configuration has.
+    pruning: how heads and channels are cut, or None where all stay. blocks: where; all by default.
     """
 
     subject: Subject
     config: AcceleratorConfig
     formats: Sequence[WeightFormat] = ()
     options: QuantOptions = field(default_factory=QuantOptions)
+    pruning: PruneOptions | None = None
+    blocks: Sequence[Block] | None = None
 
     def __post_init__(self) -> None:
-        self.formats = _possible(self.formats, self.config)
+        self.formats = _possible(self.formats, self.config, self.pruning is not None)
         code = source_digest("hw/sparse", "hw/vector", "hw/softmax", *SOURCES)
         name = f"{self.subject.name}-{self.subject.digest()}-{code}-{GRAPH_VERSION}"
         self.folder = f"tuning/{name}"
         self.places = sites(self.subject.graph)
+        tokens = self.subject.tokens or self.subject.graph.tokens
+        blocks = ()
+        if self.pruning is not None:
+            blocks = find_blocks(self.subject.graph) if self.blocks is None else self.blocks
+            if not blocks:
+                raise CompileError(
+                    f"{self.subject.name} has no heads or hidden channels to cut: no linear alone "
+                    "reads another one through an activation or an attention"
+                )
+        self.costs = Costs(self.subject.graph, blocks, self.subject.rows, tokens, self.config)
 
     # --- prediction ---------------------------------------------------------------------------
 
@@ -163,9 +184,38 @@ class Tuner:
             save=save,
         )
 
+    @functools.cached_property
+    def survey(self) -> Survey:
+        """What is cut first, from the batches that do not judge."""
+        return survey(self.subject.graph, split(self.subject.calibration)[0], self.pruning)
+
+    def cut_errors(self, progress: Callable[[float], None] = lambda _done: None) -> CutErrors:
+        """Error by block and what is left of it. Only with `pruning`."""
+        assert self.pruning is not None
+        code = source_digest("sw/compiler/prune", "sw/compiler/tune/structured.py")
+        text = f"{self.pruning!r} {self.config.rows}x{self.config.columns} {code}"
+        file = f"cuts-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+        path = find(self.folder, file)
+        if path is None:
+            _, held = split(self.subject.calibration)
+            every = max(1, len(held) * JUDGED // SENSITIVITY_BATCHES)
+            found = cut_errors(
+                self.subject.graph,
+                self.survey,
+                held[::every],
+                self.subject.judge,
+                self.config,
+                self.pruning,
+                progress,
+            )
+            path = keep(self.folder, file, json.dumps(found, indent=1).encode())
+        known = json.loads(path.read_text())
+        return {name: {int(n): error for n, error in of.items()} for name, of in known.items()}
+
     def front(
         self,
         errors: Mapping[str, Mapping[WeightFormat, float]],
+        cuts: CutErrors | None = None,
         *,
         by_bytes: bool = False,
         rest: float = 0.0,
@@ -174,7 +224,8 @@ class Tuner:
 
         16-bit inputs cost cycles but no bytes, so a front of bytes is without them.
 
-        rest: cycles of what is not a linear, for the plans' costs.
+        cuts: errors of cuts, which then stand in the same list.
+        rest: cycles of what is not a linear or an attention, for the plans' costs.
         """
 
         if by_bytes:
@@ -187,49 +238,81 @@ class Tuner:
             found = self.cost({place: format}, [place])
             return found.bytes if by_bytes else found.cycles
 
-        return front(errors, cost, lambda formats: self.cost(formats) + Cost(rest, 0))
+        if cuts is None:
+            others = Cost(rest, 0)
+            return front(errors, cost, lambda formats: self.costs.total(formats, {}) + others)
+        plans = structured_front(errors, cuts, self.costs, by_bytes=by_bytes)
+        return [replace(plan, cost=plan.cost + Cost(rest, 0)) for plan in plans]
 
     def cost(
-        self, formats: Mapping[str, WeightFormat], places: Iterable[str] | None = None
+        self,
+        formats: Mapping[str, WeightFormat],
+        places: Iterable[str] | None = None,
+        cuts: Cuts = _NO_CUTS,
     ) -> Cost:
         """Predicted cost of the linears at these places, by default of all."""
-        chosen = {p: self.places[p] for p in (self.places if places is None else places)}
-        return plan_cost(chosen, formats, self.subject.rows, self.config)
+        return self.costs.total(formats, cuts, set(self.places if places is None else places))
 
     def rest(self, progress: Progress | None = None) -> float:
-        """Predicted cycles of the dense program that are not its linears'."""
-        program = self.program({}, progress)
-        return max(program.estimated_cycles - self.cost({}).cycles, 0.0)
+        """Predicted cycles of the dense program that are not its linears' and attentions'."""
+        program = self.program({}, progress=progress)
+        return max(program.estimated_cycles - self.costs.total({}, {}).cycles, 0.0)
 
     def program(
-        self, formats: Mapping[str, WeightFormat], progress: Progress | None = None
+        self,
+        formats: Mapping[str, WeightFormat],
+        cuts: Cuts = _NO_CUTS,
+        progress: Progress | None = None,
     ) -> Program:
         """The program of a plan."""
         tokens = self.subject.tokens or self.subject.graph.tokens
-        graph = with_shape(self.quantised(formats, progress), self.subject.graph.batch, tokens)
-        return lower(graph, self.config)
+        graph = self.quantised(formats, cuts, progress)
+        return lower(with_shape(graph, self.subject.graph.batch, tokens), self.config)
+
+    def estimate(self, cuts: Cuts) -> int:
+        """Predicted cycles of the dense program with these cuts, without fitting anything."""
+        tokens = self.subject.tokens or self.subject.graph.tokens
+        graph = shape_only(self.subject.graph, self.costs.blocks, cuts)
+        quick = QuantOptions(gptq=False, bias_correction=False, alphas=(0.8,), clips=(1.0,))
+        quantised = quantise(graph, self.subject.calibration[:1], quick)
+        shaped = with_shape(quantised, self.subject.graph.batch, tokens)
+        return lower(shaped, self.config).estimated_cycles
 
     # --- measurement --------------------------------------------------------------------------
 
+    def cut(self, cuts: Cuts) -> FloatGraph:
+        """The float graph with these cuts, fitted to the batches that do not judge."""
+        if not cuts:
+            return self.subject.graph
+        fit, _ = split(self.subject.calibration)
+        return cut_graph(self.subject.graph, cuts, fit, self.pruning, surveyed=self.survey)
+
     def quantised(
-        self, formats: Mapping[str, WeightFormat], progress: Progress | None = None
+        self,
+        formats: Mapping[str, WeightFormat],
+        cuts: Cuts = _NO_CUTS,
+        progress: Progress | None = None,
     ) -> QuantGraph:
         """The quantised graph of a plan, fitted to the batches that do not judge."""
         chosen = {place: f for place, f in sorted(formats.items()) if f != DENSE}
         options = replace(self.options, formats=chosen)
         named = {place: format.name for place, format in options.formats.items()}
         text = repr(replace(options, formats={})) + json.dumps(named)
+        groups = {block.name: block.groups for block in self.costs.blocks}
+        lost = {name: left for name, left in cuts.items() if left < groups[name]}
+        if lost:
+            text += f"{sorted(lost.items())} {self.pruning} {source_digest('sw/compiler/prune')}"
         name = f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.safetensors"
 
         def make(_work: Path) -> bytes:
             fit, _ = split(self.subject.calibration)
-            return graph_bytes(quantise(self.subject.graph, fit, options, progress))
+            return graph_bytes(quantise(self.cut(lost), fit, options, progress))
 
         return load_graph(kept(self.folder, name, make))
 
     def measure(self, plan: Plan, progress: Progress | None = None) -> Measured:
         """Cosines of the plan's integers on the batches held out."""
-        graph = self.quantised(plan.formats, progress)
+        graph = self.quantised(plan.formats, plan.cuts, progress)
         _, held = split(self.subject.calibration)
         feeds, rows = calibration_rows(self.subject.graph, held)
         name = self.subject.graph.outputs[0][0]
@@ -238,11 +321,13 @@ class Tuner:
         values = run_reference_rows(graph, feeds, rows)
         found = from_integers(values[output], graph.tensors[output])
         cosines = self.subject.judge(found, exact, rows)
-        cycles = self.program(plan.formats).estimated_cycles
+        cycles = self.program(plan.formats, plan.cuts).estimated_cycles
         return Measured(plan, float(cosines.mean()), float(np.min(cosines)), cycles)
 
     @staticmethod
-    def within(plans: Sequence[Plan], measure: Callable[[Plan], Measured], cycles: int) -> Measured:
+    def within(
+        plans: Sequence[Plan], measure: Callable[[Plan], Measured], cycles: float
+    ) -> Measured:
         """The most accurate plan whose program keeps to `cycles`. Raises `CompileError`."""
         budget: float = cycles
         while True:

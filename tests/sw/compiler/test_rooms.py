@@ -25,7 +25,8 @@ BELOW = {
     "stream": {"errors"},
     "program": {"errors", "graph", "stream"},
     "lower": {"errors", "graph", "stream", "program"},
-    "tune": {"errors", "graph", "capture", "quantise", "stream", "program", "lower"},
+    "prune": {"errors", "graph", "quantise"},
+    "tune": {"errors", "graph", "capture", "quantise", "prune", "stream", "program", "lower"},
 }
 """What each room may import, besides itself, `hw`, the cache and how files are written."""
 FILES = {"errors": set(), "compile": {"errors", *BELOW}, "__init__": {"compile", "errors", *BELOW}}
