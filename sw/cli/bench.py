@@ -15,6 +15,7 @@ from sw.bench.cases import Attention, Case, Encoder, Gemm, MiniLM, Workload, ran
 from sw.bench.measure import STALLS, measure, measure_program
 from sw.bench.results import Measurement
 from sw.cli.activity import activity_option, activity_table
+from sw.cli.bench_cascade import cascade
 from sw.cli.bench_decoder import decode, prefill, smollm2
 from sw.cli.bench_decoders import decoders
 from sw.cli.bench_fpga import area, board
@@ -235,7 +236,7 @@ def minilm(tokens: int, **options: Any) -> None:
 
 
 bench.section("One workload", gemm, attention, encoder, minilm, program_)
-bench.section("Language models", decode, prefill, smollm2, speculation, window, decoders)
+bench.section("Language models", decode, prefill, smollm2, speculation, cascade, window, decoders)
 bench.section("The whole list", all_rows, table, baseline, sparsity)
 bench.section("The simulator", simulator)
 bench.section("FPGA", area, board)

@@ -101,7 +101,7 @@ def observed(
         program: DecoderProgram = model.program
         digest.update(program.constants.tobytes())
         digest.update(model.commands.tobytes())
-    key = source_digest("sw/decoding", "sw/driver", "sw/golden")
+    key = source_digest("sw/decoding/calibration.py")
     name = f"cascade-{digest.hexdigest()[:16]}-{key}.npz"
 
     def make(_work: Path) -> bytes:

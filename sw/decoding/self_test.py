@@ -12,6 +12,7 @@ from sw.compiler.errors import InputError
 
 __all__ = [
     "TESTS",
+    "Nearest",
     "Test",
     "calibrate",
     "check_agreement",
@@ -109,3 +110,28 @@ def calibrate(
         return 0.0
     # All that are as sure as the last one doubted are doubted, too.
     return float(np.nextafter(sure[order[places[0] - 1]], 1))
+
+
+class Nearest:
+    """The self-test of embedders: how much nearer the nearest of some vectors is than the second.
+
+    vectors: [n, size], two or more, of unit length, by the same embedder.
+    """
+
+    def __init__(self, vectors: NDArray[np.float64]):
+        if len(vectors) < 2:
+            raise InputError(
+                f"{len(vectors)} vectors to choose from: a self-test compares the nearest two"
+            )
+        self.vectors = vectors
+
+    def __call__(
+        self, embedding: NDArray[np.float64], itself: int | None = None
+    ) -> tuple[int, float]:
+        """The nearest to an embedding of unit length, and the difference of its cosine and that of
+        the second, 1 at most. itself: the one that is the embedding, and does not count."""
+        likeness = self.vectors @ embedding
+        if itself is not None:
+            likeness[itself] = -np.inf
+        second, first = np.argsort(likeness)[-2:]
+        return int(first), float(min(likeness[first] - likeness[second], 1))

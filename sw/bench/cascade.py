@@ -1,0 +1,90 @@
+"""What cascades save: questions to a small program and a large one, half of them to calibrate, the
+other half to measure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sw.decoding.self_test import calibrate, doubted
+
+__all__ = ["Questions", "account", "agreement_by_confidence", "curve", "halves"]
+
+PAYS = 0.6
+"""Of the large program's cycles: what pays takes no more."""
+
+
+@dataclass(frozen=True)
+class Questions:
+    """A pair of programs, and what both said; all arrays have a number for each question.
+
+    confidences: of the small program. wrong: how many of its answers are not the large one's, `of`
+    so many: 0 or 1 of 1, or tags of a text. small, large: cycles of the programs.
+    """
+
+    confidences: NDArray[np.float64]
+    wrong: NDArray[np.int64]
+    of: NDArray[np.int64]
+    small: NDArray[np.float64]
+    large: NDArray[np.float64]
+
+    def __getitem__(self, part: slice) -> Questions:
+        return Questions(*(getattr(self, name)[part] for name in self.__dataclass_fields__))
+
+
+def halves(questions: Questions) -> tuple[Questions, Questions]:
+    """Every other question to calibrate with, and the others."""
+    return questions[0::2], questions[1::2]
+
+
+def _agreement(questions: Questions, threshold: float) -> float:
+    kept = ~doubted(questions.confidences, threshold)
+    return 1 - float(questions.wrong[kept].sum() / questions.of.sum())
+
+
+def account(questions: Questions, wanted: float) -> dict[str, Any]:
+    """The cascade that calibration on one half gives, measured on the other.
+
+    `agreement`: share of answers that are the large program's; `alone`: of the small one's.
+    `doubted`: share of questions that the large one was asked. `cycles_ratio`: all cycles of both
+    / those of the large one alone; `small_ratio`: of the small one alone.
+    """
+    known, new = halves(questions)
+    threshold = calibrate(known.confidences, known.wrong, wanted, known.of)
+    asked = doubted(new.confidences, threshold)
+    large = new.large.sum()
+    return {
+        "wanted": wanted,
+        "threshold": threshold,
+        "questions": len(new.of),
+        "answers": int(new.of.sum()),
+        "calibrated_on": int(known.of.sum()),
+        "agreement": _agreement(new, threshold),
+        "alone": _agreement(new, 0),
+        "doubted": float(asked.mean()),
+        "cycles_ratio": float((new.small.sum() + new.large[asked].sum()) / large),
+        "small_ratio": float(new.small.sum() / large),
+        "large_cycles": float(large / len(new.of)),
+    }
+
+
+def curve(questions: Questions, points: int = 101) -> list[tuple[float, float]]:
+    """(share of questions that the large program is asked, agreement), the least sure first."""
+    order = np.argsort(questions.confidences, kind="stable")
+    right = np.concatenate([[0], np.cumsum(questions.wrong[order])])
+    agreement = 1 - (questions.wrong.sum() - right) / questions.of.sum()
+    places = np.linspace(0, len(order), points).round().astype(int)
+    return [(float(n / len(order)), float(agreement[n])) for n in places]
+
+
+def agreement_by_confidence(questions: Questions, bins: int = 8) -> list[tuple[float, float]]:
+    """(middle confidence, agreement) of bins of equally many questions."""
+    order = np.argsort(questions.confidences, kind="stable")
+    found = []
+    for part in np.array_split(order, min(bins, len(order))):
+        wrong, of = questions.wrong[part].sum(), questions.of[part].sum()
+        found.append((float(np.median(questions.confidences[part])), float(1 - wrong / of)))
+    return found

@@ -1,0 +1,154 @@
+"""Cascades of language models: cycles of all passes, and how many tokens are the large model's."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sw.bench.cascade import Questions
+from sw.bench.speculation import PassCycles
+from sw.decoding.calibration import Observed, predictions
+from sw.decoding.cascade import Cascade
+from sw.decoding.decoding import Decoding
+from sw.decoding.drafts import Lookup
+from sw.decoding.sampler import Sampler
+from sw.decoding.self_test import self_test
+from sw.driver.decoder import LoadedDecoder
+
+__all__ = ["Pass", "PassLog", "measure_answer", "questions_of", "summary"]
+
+
+class Pass(NamedTuple):
+    """rows: tokens of it. reading: without the head."""
+
+    position: int
+    rows: int
+    reading: bool
+
+
+class PassLog:
+    """Passes of a model on a device, from when this is made.
+
+    cycles: of passes that predict; those that read are the cost model's.
+    """
+
+    def __init__(self, model: LoadedDecoder, cycles: PassCycles):
+        self.model, self.cycles = model, cycles
+        self.passes: list[Pass] = []
+        run = model.run
+
+        def logged(session: Any, ids: Any, *rest: Any, **options: Any) -> Any:
+            rows = options.get("rows") or len(ids)
+            self.passes.append(Pass(session.position, rows, options.get("reading", False)))
+            return run(session, ids, *rest, **options)
+
+        model.run = logged  # type: ignore[method-assign]
+
+    def take(self, begin: int) -> np.ndarray:
+        """Cycles of the passes since this was last called: [of those that began in front of
+        position `begin`, of the others]."""
+        found = np.zeros(2)
+        for each in self.passes:
+            found[int(each.position >= begin)] += self.of(each)
+        self.passes.clear()
+        return found
+
+    def of(self, each: Pass) -> float:
+        """Cycles of a pass."""
+        if each.reading:
+            entry = self.model.program.entries[each.rows]
+            return entry.estimated_cycles(each.position, True)
+        return self.cycles(each.rows, each.position)
+
+
+def measure_answer(
+    cascade: Cascade,
+    logs: Sequence[PassLog],
+    prompt: Sequence[int],
+    ends: Collection[int],
+    tokens: int,
+) -> dict[str, Any]:
+    """A prompt answered by the large model alone and by a cascade, both with drafts copied from
+    the text and without.
+
+    logs: of the small and the large model. Cycles are [of reading the prompt, behind it]; what the
+    large model of a cascade reads of the prompt is in the first. `same`: how many tokens of the
+    cascade's text the large model would have said there, too, of `judged`.
+    """
+    begin = len(prompt)
+    session = cascade.large.session()
+    alone = list(Decoding(Sampler(), ends, Lookup()).answer(session, prompt, tokens))
+    session.close()
+    drafting = logs[1].take(begin)
+    passes = len(alone) - (len(alone) == tokens)  # an end token takes one as well
+    plain = sum(logs[1].of(Pass(begin + n, 1, False)) for n in range(passes))
+    found: dict[str, Any] = {
+        "tokens": len(alone),
+        "large": {"plain": [drafting[0], plain], "drafts": drafting.tolist()},
+    }
+    for name, source in (("plain", None), ("drafts", Lookup())):
+        both = cascade.session()
+        decoding = Decoding(Sampler(), ends, source)
+        text = list(cascade.answer(decoding, both, prompt, tokens))
+        small, large = (log.take(begin) for log in logs)
+        found[name] = {
+            "tokens": len(text),
+            "asked": both.asked,
+            "cycles": (small + large).tolist(),
+            "taking_over": large.tolist(),
+            "identical": text == alone,
+            **_judged(cascade.large, prompt, text, ends, tokens),
+        }
+        both.close()
+        logs[1].passes.clear()
+    return found
+
+
+def _judged(
+    large: LoadedDecoder,
+    prompt: Sequence[int],
+    text: Sequence[int],
+    ends: Collection[int],
+    tokens: int,
+) -> dict[str, int]:
+    """How many tokens of an answer, its end among them, are what the large model says there."""
+    wanted = predictions(large, [*prompt, *text], len(prompt) - 1).tokens[:, 0]
+    same = int((wanted[:-1] == text).sum()) if text else 0
+    if len(text) == tokens:
+        return {"judged": len(text), "same": same}
+    return {"judged": len(text) + 1, "same": same + (int(wanted[-1]) in ends)}
+
+
+def summary(results: Sequence[Mapping[str, Any]], mode: str) -> dict[str, Any]:
+    """Prompts together, `plain` or with `drafts`: all tokens, all cycles.
+
+    `cycles_ratio`: of the cascade / of the large model alone without drafts, reading the prompt
+    included; `of_decoding`: behind the prompt; `against_drafts`: of all / of the large model alone
+    with drafts. `taking_over`: of the large model in the cascade, a part of `cycles_ratio`.
+    """
+    large = {n: np.sum([r["large"][n] for r in results], axis=0) for n in ("plain", "drafts")}
+    cycles, over = (
+        np.sum([r[mode][n] for r in results], axis=0) for n in ("cycles", "taking_over")
+    )
+    judged, same, asked = (sum(r[mode][n] for r in results) for n in ("judged", "same", "asked"))
+    return {
+        "questions": len(results),
+        "answers": judged,
+        "agreement": same / judged,
+        "identical": float(np.mean([r[mode]["identical"] for r in results])),
+        "doubted": asked / judged,
+        "cycles_ratio": float(cycles.sum() / large["plain"].sum()),
+        "of_decoding": float(cycles[1] / max(large["plain"][1], 1)),
+        "against_drafts": float(cycles.sum() / large["drafts"].sum()),
+        "taking_over": float(over.sum() / large["plain"].sum()),
+        "large_cycles": float(large["plain"].sum() / len(results)),
+    }
+
+
+def questions_of(known: Observed, test: str) -> Questions:
+    """Tokens of calibration as questions, without cycles: for pictures."""
+    sure, nothing = self_test(test)(known.logs), np.zeros(len(known.right))
+    wrong = (~known.right).astype(np.int64)
+    return Questions(sure, wrong, np.ones_like(wrong), nothing, nothing)

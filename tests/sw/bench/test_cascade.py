@@ -1,0 +1,150 @@
+"""Accounts of cascades: half of the questions calibrate, the other half is measured."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from hw.sparse.formats import DENSE, WeightFormat
+from sw.bench.cascade import Questions, account, agreement_by_confidence, curve, halves
+from sw.bench.cascade_encoders import PAIRS, _file, _stored
+from sw.bench.cascade_text import PassLog, measure_answer, summary
+from sw.bench.decoders import DecoderShape, decoder
+from sw.bench.speculation import PassCycles
+from sw.cli.bench_cascade import ENCODERS, cascade
+from sw.compiler.capture.frontend import import_module
+from sw.compiler.lower.decoder import lower_decoder
+from sw.decoding.cascade import Cascade
+from sw.decoding.self_test import calibrate, doubted
+from sw.driver import open_device
+from tests.sim.rtl import SEED
+from tests.sw.decoding.test_cascade import beginning_like
+from tests.sw.decoding.test_encoders import tagger
+from tests.sw.models.checkpoints import tiny_module, tiny_tokenizer, write_folder
+from tests.sw.models.test_language_model import short_texts
+
+__all__ = ["short_texts"]
+
+SHAPE = DecoderShape(
+    hidden=16, heads=4, kv_heads=2, dim=6, ffn=20, layers=1, vocabulary=90, context=72, key_block=16
+)
+
+
+def questions(rng: np.random.Generator, count: int) -> Questions:
+    of = rng.integers(1, 9, count)
+    sure = rng.random(count)
+    wrong = rng.binomial(of, 0.4 * (1 - sure))
+    return Questions(sure, wrong, of, rng.integers(3, 9, count), rng.integers(10, 20, count))
+
+
+def test_accounts_by_definition():
+    for seed in range(SEED, SEED + 20):
+        rng = np.random.default_rng(seed)
+        known, wanted = questions(rng, int(rng.integers(6, 200))), float(rng.choice([0.8, 0.95, 1]))
+        found = account(known, wanted)
+        own, new = halves(known)
+        threshold = calibrate(own.confidences, own.wrong, wanted, own.of)
+        small = large = wrong = asked = 0
+        for n in range(1, len(known.of), 2):  # every other one, which calibration has not seen
+            doubt = bool(doubted(known.confidences[n], threshold))
+            small, asked = small + known.small[n], asked + doubt
+            large += doubt * known.large[n]
+            wrong += (not doubt) * known.wrong[n]
+        everything = new.large.sum()
+        assert found["threshold"] == threshold
+        assert found["cycles_ratio"] == pytest.approx((small + large) / everything)
+        assert found["agreement"] == pytest.approx(1 - wrong / new.of.sum())
+        assert found["doubted"] == pytest.approx(asked / len(new.of)), f"seed {seed}"
+        assert wanted < 1 or found["cycles_ratio"] == found["small_ratio"] + 1
+
+
+def test_the_curve_is_that_of_all_thresholds():
+    known = questions(np.random.default_rng(SEED), 60)
+    points = curve(known, 61)
+    assert points[0] == (0, 1 - known.wrong.sum() / known.of.sum()) and points[-1] == (1, 1)
+    for share, agreement in points[1:-1]:
+        kept = np.sort(known.confidences)[round(60 * share)] <= known.confidences
+        assert agreement == pytest.approx(1 - known.wrong[kept].sum() / known.of.sum())
+    bins = agreement_by_confidence(known, 6)
+    assert len(bins) == 6 and bins == sorted(bins)
+    assert bins[0][1] < bins[-1][1]
+
+
+@pytest.mark.parametrize("threshold", [0, 0.2, 1])
+def test_cycles_are_those_of_all_passes(threshold):
+    """What the device's models counted, of each part of the account."""
+    graphs = [decoder(dataclasses.replace(SHAPE, hidden=12)), decoder(SHAPE, 2)]
+    programs = [lower_decoder(graph, "tiny", (1, 4, 8)) for graph in graphs]
+    programs[0] = beginning_like(*programs)
+    prompt = [*programs[1].prefix, *map(int, np.random.default_rng(3).integers(0, 90, 9))]
+    with open_device("golden", "tiny") as device:
+        models = device.load_decoders(*programs)
+        logs = [PassLog(model, PassCycles(model.program, {})) for model in models]
+        both = Cascade(models, threshold=threshold)
+        counted = []
+        real = both.session
+
+        def counting():
+            counted.append([model.counters["expected_cycles"] for model in models])
+            return real()
+
+        both.session = counting  # type: ignore[method-assign]
+        found = measure_answer(both, logs, prompt, {5}, 30)
+        plain, drafts = found["plain"], found["drafts"]
+        after = [model.counters["expected_cycles"] for model in models]
+        small = np.diff([counted[0][0], counted[1][0], after[0]])
+        for mode, own in zip((plain, drafts), small, strict=True):
+            over = np.array(mode["taking_over"])
+            assert np.sum(mode["cycles"]) == own + over.sum()
+            assert (over.sum() == 0) == (threshold == 0)
+            assert mode["same"] <= mode["judged"]
+            if threshold == 1:
+                assert mode["same"] == mode["judged"] and mode["identical"]
+        assert counted[0][1] == sum(found["large"]["drafts"])  # the large one alone, before
+        entry = programs[1].entries[1]
+        tokens = found["tokens"]
+        places = range(len(prompt), len(prompt) + tokens - (tokens == 30))
+        assert found["large"]["plain"][1] == sum(map(entry.estimated_cycles, places))
+    total = summary([found, found], "drafts")
+    assert total["questions"] == 2 and total["answers"] == 2 * drafts["judged"]
+    assert total["agreement"] == drafts["same"] / drafts["judged"]
+    assert total["cycles_ratio"] == pytest.approx(
+        np.sum(drafts["cycles"]) / np.sum(found["large"]["plain"])
+    )
+    assert total["against_drafts"] >= total["cycles_ratio"]
+
+
+def test_heads_keep_their_format():
+    exact = import_module(tagger(4, 100, 1), (np.zeros((1, 5, 6), np.float32),))
+    chosen = _stored(exact, WeightFormat.parse("2:4 int8")).formats
+    assert len(chosen) == 1 and set(chosen.values()) == {WeightFormat.parse("2:4 int8")}
+
+
+def test_pairs():
+    assert tuple(PAIRS) == ENCODERS
+    names = [_file(WeightFormat.parse(name)) for name in ("2:4 int8", "2:4 int4/32", "int8")]
+    assert len(set(names)) == 3 and not any(set(name) & set(":/ ") for name in names)
+    assert DENSE.name == "int8"
+
+
+def test_the_bench(tmp_path, monkeypatch):
+    """On a tiny language model: the table, the file and the picture."""
+    monkeypatch.chdir(tmp_path)
+    module = tiny_module(max_position_embeddings=256)
+    folder = write_folder(tmp_path / "roomy", module, tiny_tokenizer())
+    given = ["--model", str(folder), "--config", "tiny", "--tokens", "6", "--pair", "text"]
+    given += ["--agreement", "0.9", "--json", "found.json", "--picture", "found.png"]
+    result = CliRunner().invoke(cascade, given, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    found = json.loads(Path("found.json").read_text())["pairs"]
+    assert list(found) == ["text", "text with drafts"] and Path("found.png").exists()
+    for row in found.values():
+        assert 0 < row["cycles_ratio"] and 0.8 < row["agreement"] <= 1
+        assert row["answers"] == sum(kind["answers"] for kind in row["kinds"].values())
+    bad = CliRunner().invoke(cascade, ["--agreement", "1.5"])
+    assert "agreement 1.5: a share above 0, at most 1" in str(bad.exception)
