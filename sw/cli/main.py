@@ -27,6 +27,7 @@ from sw.cli.recover import recover
 from sw.cli.redact import redact
 from sw.cli.sections import Sections
 from sw.cli.synth import synth
+from sw.cli.transcribe import transcribe
 from sw.cli.tune import tune
 from sw.compiler.errors import CompileError, InputError
 from sw.compiler.program.program import ProgramError
@@ -44,7 +45,7 @@ def cli() -> None:
     """Weft: run transformers on an open accelerator, in RTL, bit for bit."""
 
 
-cli.section("Run", demo, embed, generate, chat, redact, run, simulate_board)
+cli.section("Run", demo, embed, generate, chat, transcribe, redact, run, simulate_board)
 cli.section("Compile", compile_, inspect, disassemble, tune, recover)
 cli.section("Measure", bench, accuracy)
 cli.section("Build", synth, build_, export)

@@ -168,6 +168,30 @@ class Speech:
         """The text of tokens, without special ones."""
         return self.tokenizer.decode(tokens, skip_special_tokens=True)
 
+    def float_tokens(
+        self, features: np.ndarray, language: str = "en", most: int = 224
+    ) -> list[int]:
+        """What the module in float32 writes down of a spectrogram [bins, frames]: always the
+        likeliest token, without the prompt and the end."""
+        module, prompt = self.module, self.prompt(language)
+        suppressed, first = list(self.suppressed), list(self.suppressed_first)
+        given: dict[str, Any] = {}
+        with torch.no_grad():
+            given["encoder_outputs"] = module.model.encoder(torch.from_numpy(features)[None])
+            ids, cache = prompt, None
+            for _ in range(most):
+                step = torch.tensor([ids if cache is None else ids[-1:]])
+                found = module(
+                    decoder_input_ids=step, past_key_values=cache, use_cache=True, **given
+                )
+                cache, logits = found.past_key_values, found.logits[0, -1]
+                logits[suppressed if len(ids) > len(prompt) else [*suppressed, *first]] = -torch.inf
+                token = int(logits.argmax())
+                if token == self.end:
+                    break
+                ids = [*ids, token]
+        return ids[len(prompt) :]
+
     # --- the module -----------------------------------------------------------------------------
 
     @functools.cached_property

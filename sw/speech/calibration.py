@@ -17,9 +17,9 @@ from sw.speech.synthesis import say
 
 __all__ = ["calibration_windows"]
 
-VOICES = ("en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-us-nyc", "en-029")
-SPEEDS, PITCHES = (150, 175, 130, 200), (50, 70, 35, 60, 20)
-NOISE = (0.0, 0.001, 0.01)
+VOICES = ("en-us", "en-gb-x-rp", "en-gb", "en-gb-scotland")
+SPEEDS, PITCHES = (150, 165, 140), (50, 65, 40)
+NOISE = (0.0, 0.001, 0.004)
 """Levels of white noise, in turn."""
 SEED = 20261201
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
+
+import numpy as np
 
 from hw.isa import Memory, Opcode, Region
 from hw.sparse.formats import WeightFormatError
@@ -102,7 +105,7 @@ class _InputTile:
     def used(self, chunk: int, last: bool) -> None:
         """All GEMMs of a part are emitted; `last`: no other part will need this chunk."""
         again = sum(self.chunks[chunk]) > self.kept
-        if Form.A not in self.value.chip and (last or again):
+        if chunk in self._at and (last or again):
             self.context.activation.give_back(self._at.pop(chunk))
 
 
@@ -140,6 +143,21 @@ class _Layer:
             if op.low8 is not None:
                 low = low_stage(op.second)
                 self.low = Params(context, Memory.PARAM1, low, order, features)
+
+    @property
+    def parts(self) -> list[tuple[int, int]]:
+        """Output tiles (first, count) that are computed together, where they need the same panels
+        of the input."""
+        size, unit = self.layout.column_panels, self.layout.panel_unit
+        if unit > 1:
+            return even_split(size, self.panels, unit)
+        used = self.packed.used
+        edges = [0, *(np.flatnonzero((used[1:] != used[:-1]).any(axis=1)) + 1).tolist(), size]
+        return [
+            (first + start, count)
+            for first, last in itertools.pairwise(edges)
+            for start, count in even_split(last - first, self.panels)
+        ]
 
     @property
     def params(self) -> list[Params]:
@@ -231,7 +249,7 @@ def lower_linear(context: Context, step: Step, source: RowSource | None = None) 
         pieces = [(rows[0] + start, count) for start, count in even_split(rows[1], plan.rows)]
         done = 0
         for layer in layers:
-            parts = even_split(layer.layout.column_panels, layer.panels, layer.layout.panel_unit)
+            parts = layer.parts
             results = [_results(context, layer, piece, norm, parts, turns) for piece in pieces]
             for part in parts:
                 if source is not None:
@@ -305,9 +323,12 @@ def _gemm_part(
     for result in results:
         (begin, rows), final = result.rows, result is results[-1]
         accumulator = context.accumulator.take(rows * n[1])
+        begun = False
         for index, (first, size) in enumerate(tile.chunks):
-            for skip, count in reduction_parts(layer.x_panels, size, k_unit, ramp):
-                k = first + skip
+            parts = reduction_parts(layer.x_panels, size, k_unit, ramp)
+            needed = (packed.needed(n, (first + skip, count)) for skip, count in parts)
+            for k, count in (run for runs in needed for run in runs):
+                skip = k - first
                 if k not in loaded:
                     loaded[k] = _load_weights(context, layer, n, (k, count))
                 cold = ramp and context.emitter.matrix_commands < RAMP_PARTS
@@ -327,9 +348,10 @@ def _gemm_part(
                     w_n_stride=packed.words_of(count),
                     acc_address=accumulator,
                     acc_stride=rows,
-                    accumulate=k > 0,
+                    accumulate=begun,
                     wide=int(tile.value.words(Form.A) == 2),
                 )
+                begun = True
                 if final:
                     context.weight.give_back(loaded.pop(k))
             if final:

@@ -66,9 +66,9 @@ def gptq_round(
 ) -> np.ndarray:
     """Integers (as float) for `weight` [N, K] in units of the inputs' integers.
 
-    grid: their levels; None only prunes, and gives real weights. sparse: keep two weights of
-    each four, as the factor does: those of `mask` [N, K] or, without one, those whose loss costs
-    least.
+    grid: their levels; None only prunes, and gives real weights. mask: [N, K], weights to keep.
+    sparse: keep two weights of each four, as the factor does: those of `mask` or, without one,
+    those whose loss costs least.
     """
     size, order, upper = weight.shape[1], factor.order, factor.upper
     remaining = (weight / grid.steps[:, None] if grid else weight).astype(np.float64)
@@ -88,7 +88,7 @@ def gptq_round(
                 pairs = cheapest_pairs(np.ascontiguousarray(block[quad].T), inverse)
                 kept[:, start + i : start + i + QUAD] = pairs
             rounded = grid.round(block[i], start + i) if grid else block[i]
-            if sparse:
+            if sparse or mask is not None:
                 rounded = rounded * kept[:, start + i]
             result[:, start + i] = rounded
             errors[i] = (block[i] - rounded) / corner[i, i]

@@ -17,6 +17,9 @@ from sw.compiler.quantise.ranges import Range, round_weight, row_blocks, weighte
 
 __all__ = ["Inputs", "QuantisedWeight", "quantise_weight"]
 
+UNSEEN = 32
+"""Zeros in a row of which an output says that it does not see these inputs."""
+
 
 @dataclass(frozen=True)
 class QuantisedWeight:
@@ -116,6 +119,23 @@ def _fitted(
     return np.linalg.solve(whole, (wanted + added * scaled).T).T
 
 
+def connections(weight: np.ndarray) -> np.ndarray | None:
+    """Which weights [N, K] may be other than 0; None: all.
+
+    An output that has zeros in a row does not see these inputs at all, as a place of a convolution
+    does not see all of a window. Rounding would make up for errors there, and cost products.
+    """
+    if weight.shape[1] < UNSEEN:
+        return None
+    zeros = np.lib.stride_tricks.sliding_window_view(weight == 0, UNSEEN, axis=1).all(axis=2)
+    if not zeros.any():
+        return None
+    seen, places = np.ones(weight.shape, bool), weight.shape[1] - UNSEEN + 1
+    for shift in range(UNSEEN):
+        seen[:, shift : shift + places] &= ~zeros
+    return seen
+
+
 def quantise_weight(
     linear: FloatLinear,
     format: WeightFormat,
@@ -140,7 +160,8 @@ def quantise_weight(
         grid = choose_grid(goal, DENSE, np.ones(len(inputs.mean)))
         steps = grid.steps
         if options.gptq:
-            integers = gptq_round(goal, grid, inputs.factor(options.damping))
+            factor = inputs.factor(options.damping)
+            integers = gptq_round(goal, grid, factor, mask=connections(wide))
         else:
             integers = round_weight(goal, steps)
     else:

@@ -254,11 +254,13 @@ class PackedWeights:
     """Weights of a linear layer as tiles [output tile][reduction tile][word].
 
     form: of the tiles. tiles: reduction tiles. image: words of `config.weight_pitch` bytes.
+    used: [output tiles, reduction tiles], which of them have a weight that is not 0.
     """
 
     form: TileFormat
     tiles: int
     image: bytes
+    used: np.ndarray
 
     @property
     def words(self) -> int:
@@ -277,6 +279,20 @@ class PackedWeights:
     def tiles_of(self, panels: int) -> int:
         """Reduction tiles of so many panels of the input."""
         return -(-panels // self.form.panels)
+
+    def needed(self, outputs: tuple[int, int], panels: tuple[int, int]) -> list[tuple[int, int]]:
+        """Of these panels of the input those, run by run, that these output tiles need: all
+        others have weights 0, as a convolution's windows that overlap have.
+
+        outputs, panels: (first, count). Sums begin with the first panel of all that an output tile
+        needs, or with the very first one if it needs none.
+        """
+        if self.unit > 1:
+            return [panels]  # tiles of these formats are no panels
+        used = np.array(self.used[outputs[0] : sum(outputs)].any(axis=0))
+        used[0] |= not used.any()
+        edges = np.flatnonzero(np.diff(used[panels[0] : sum(panels)], prepend=False, append=False))
+        return [(panels[0] + int(a), int(b - a)) for a, b in edges.reshape(-1, 2)]
 
 
 def pack_weights(
@@ -323,7 +339,7 @@ def pack_weights(
                 image[:, start, : config.columns] = head[:, tile // form.group]
                 start += 1
         image[:, start : start + form.words, : words.shape[3]] = words[:, tile]
-    return PackedWeights(form, k, image.tobytes())
+    return PackedWeights(form, k, image.tobytes(), np.asarray(placed.any(axis=(2, 3))))
 
 
 def _check_order(tiles: np.ndarray, format: WeightFormat) -> None:

@@ -1,0 +1,155 @@
+"""Speech to text on an accelerator: a Whisper quantised once, compiled once, both cached."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hw.config import AcceleratorConfig, get_config
+from hw.sparse.formats import WeightFormat
+from sim.cache import kept, source_digest
+from sw.compiler.capture.decoder import capture_decoder
+from sw.compiler.capture.frontend import import_module
+from sw.compiler.errors import CompileError
+from sw.compiler.graph.graph_file import GRAPH_VERSION, graph_bytes, load_graph
+from sw.compiler.graph.operations import FloatGraph, QuantGraph
+from sw.compiler.lower.decoder import lower_decoder
+from sw.compiler.lower.lower import lower
+from sw.compiler.program.decoder_program import DecoderProgram
+from sw.compiler.program.program import Program
+from sw.compiler.quantise import QuantOptions, quantise
+from sw.compiler.quantise.decoder import DecoderOptions, quantise_decoder
+from sw.compiler.tune.sensitivity import sensitivities
+from sw.models.whisper import Speech
+from sw.models.whisper_parts import SpeechEncoder, TextDecoder, windows
+from sw.speech.audio import spectrogram
+from sw.speech.calibration import calibration_windows
+
+__all__ = ["Transcriber", "wide_inputs"]
+
+PASSES = (1, 4)
+"""Tokens of a pass: of decoding, and of reading a prompt."""
+WIDE = WeightFormat.parse("int8 x int16")
+LOST = 1e-4
+"""A linear gets 16-bit inputs if 8 bits of them lose so much of the result's cosine to float."""
+SOURCES = (
+    *("hw/vector", "hw/softmax", "sw/speech/calibration.py", "sw/speech/synthesis.py"),
+    *(f"sw/compiler/{room}" for room in ("capture", "graph", "quantise", "tune")),
+    *(f"sw/models/{file}.py" for file in ("corpus", "whisper", "whisper_parts")),
+    "sw/speech/transcriber.py",
+)
+"""What the integers depend on."""
+
+Step = Callable[[str], Callable[[float, float], None]]
+"""As in `sw/models/generator.py`."""
+
+
+def _silent(_text: str) -> Callable[[float, float], None]:
+    return lambda _done, _total: None
+
+
+def wide_inputs(graph: FloatGraph, batches: list[np.ndarray]) -> dict[str, WeightFormat]:
+    """Linears of an encoder that get 16-bit inputs, by place: those that lose most by 8 bits."""
+    errors = sensitivities(graph, batches, [WIDE])
+    return {place: WIDE for place, found in errors.items() if -found.get(WIDE, 0.0) >= LOST}
+
+
+class Transcriber:
+    """A Whisper on an accelerator of one configuration.
+
+    Parameters
+    ----------
+    model: what `sw.models.whisper.load` gives. config: preset name or configuration. step:
+    announces long steps (quantising takes a minute or two the first time).
+
+    Raises `CompileError` for a configuration without decoders.
+    """
+
+    def __init__(
+        self, model: Speech, config: str | AcceleratorConfig = "base", step: Step = _silent
+    ) -> None:
+        self.model, self.config, self._step = model, get_config(config), step
+        if not self.config.decoder:
+            raise CompileError(
+                f"configuration {self.config.name!r} has no language models: it needs decoder=True"
+            )
+
+    # --- quantised and compiled -----------------------------------------------------------------
+
+    def _graph(self, part: str, make: Callable[[], QuantGraph]) -> QuantGraph:
+        code = source_digest(*SOURCES)
+        name = f"whisper-{self.model.digest[:16]}-{part}-{code}-{GRAPH_VERSION}.safetensors"
+        return load_graph(kept("models", name, lambda _work: graph_bytes(make())))
+
+    @functools.cached_property
+    def _calibration(self) -> list[np.ndarray]:
+        self._step("Speaking texts to calibrate on")
+        return [spectrogram(samples) for samples in calibration_windows()]
+
+    @functools.cached_property
+    def encoder(self) -> QuantGraph:
+        """From `windows` to keys and values of every layer of the decoder."""
+        return self._graph("encoder", self._quantise_encoder)
+
+    def _quantise_encoder(self) -> QuantGraph:
+        batches = [windows(features)[None] for features in self._calibration]
+        graph = import_module(SpeechEncoder(self.model.module), (torch.from_numpy(batches[0]),))
+        self._step("Finding which linears need 16 bits")
+        formats = wide_inputs(graph, batches)
+        update = self._step(f"Quantising the encoder of Whisper {self.model.name} (once)")
+        options = QuantOptions(formats=formats)
+        return quantise(graph, batches, options, lambda _text, part: update(part, 1.0))
+
+    @functools.cached_property
+    def decoder(self) -> QuantGraph:
+        """From tokens, and what the encoder gave, to the likeliest next ones."""
+        return self._graph("decoder", self._quantise_decoder)
+
+    def _quantise_decoder(self) -> QuantGraph:
+        model, module = self.model, self.model.module
+        positions, hidden = module.config.max_target_positions, module.config.d_model
+        graph = capture_decoder(TextDecoder(module), context=positions, memory=hidden)
+        update = self._step(f"Float transcripts of Whisper {model.name}")
+        sequences, memories = [], []
+        for number, features in enumerate(self._calibration):
+            update(number, len(self._calibration))
+            with torch.no_grad():
+                found = module.model.encoder(torch.from_numpy(features)[None])
+            sequences.append([*model.prompt(), *model.float_tokens(features)])
+            memories.append(found.last_hidden_state[0].numpy())
+        update = self._step(f"Quantising the decoder of Whisper {model.name} (once)")
+        return quantise_decoder(
+            graph,
+            sequences,
+            context=positions,
+            memories=memories,
+            # GPTQ fits weights to the few hundred tokens there are: it loses twice as much.
+            options=DecoderOptions(without=model.suppressed, gptq=False),
+            progress=lambda _text, part: update(part, 1.0),
+        )
+
+    def _program(self, part: str, make: Callable[[], bytes]) -> Path:
+        code = source_digest("hw", "sw/compiler", "sw/models", "sw/speech")
+        machine = f"{self.config.fingerprint():08x}-{self.config.memory_rate}"
+        name = f"whisper-{self.model.digest[:16]}-{part}-{machine}-{code}.safetensors"
+        return kept("programs", name, lambda _work: make())
+
+    @functools.cached_property
+    def encoder_program(self) -> Program:
+        """For windows of 30 seconds."""
+        return Program.load(
+            self._program("encoder", lambda: lower(self.encoder, self.config).to_bytes())
+        )
+
+    @functools.cached_property
+    def decoder_program(self) -> DecoderProgram:
+        """For texts of up to as many tokens as the model has positions."""
+
+        def make() -> bytes:
+            return lower_decoder(self.decoder, self.config, PASSES).to_bytes()
+
+        return DecoderProgram.load(self._program("decoder", make))
