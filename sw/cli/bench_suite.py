@@ -22,7 +22,7 @@ from sw.cli.common import OUTPUT_FILE, plain_rtl_option, progress_display, steps
 from sw.cli.screen import console, show
 from sw.compiler.errors import CompileError
 
-__all__ = ["all_rows", "baseline", "sparsity", "table"]
+__all__ = ["all_rows", "baseline", "sparsity", "structured", "table"]
 
 NOT_EXACT = 2
 """Exit status if a byte differs from golden."""
@@ -215,6 +215,34 @@ def sparsity(names: tuple[str, ...], output: str | None) -> None:
         for _ in bench.measure_points(path, names, step):
             pass
     shown = Table(title="all-MiniLM-L6-v2: cosine to float32 on 200 sentences held out")
+    for number, column in enumerate(bench.COLUMNS):
+        shown.add_column(column, justify="right" if number else "left")
+    for cells in bench.table_rows(bench.read_points(path)):
+        shown.add_row(*cells)
+    show(shown)
+
+
+@click.command()
+@click.option("--only", "names", multiple=True, help="Only the point of this name.")
+@click.option(
+    "--output", type=OUTPUT_FILE, help="Results file [default: benchmarks/structured.json]."
+)
+def structured(names: tuple[str, ...], output: str | None) -> None:
+    """Accuracy of all-MiniLM-L6-v2 with heads and channels cut, by method and budget, in float.
+
+    A minute or two for each method; saved after each point: run it again to go on.
+    """
+    from sw.bench import structured as bench
+
+    unknown = set(names) - {point.name for point in bench.POINTS}
+    if unknown:
+        listed = ", ".join(repr(point.name) for point in bench.POINTS)
+        raise CompileError(f"--only {unknown.pop()!r} is no point: {listed}")
+    path = Path(output) if output else bench.RESULTS
+    with steps() as step:
+        for _ in bench.measure_points(path, names, step):
+            pass
+    shown = Table(title="all-MiniLM-L6-v2: cosine to the whole model on 200 sentences held out")
     for number, column in enumerate(bench.COLUMNS):
         shown.add_column(column, justify="right" if number else "left")
     for cells in bench.table_rows(bench.read_points(path)):

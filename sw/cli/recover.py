@@ -36,6 +36,10 @@ __all__ = ["recover"]
 @click.option("--inputs", help="Training data for a .pt2 file: .npy, or .npz with several inputs.")
 @click.option("--text", help=f"Training text for {MINILM}, one a line; by default its own.")
 @click.option("--linear", "patterns", multiple=True, help="Only these linears (with * and ?).")
+@click.option(
+    "--student",
+    help="A pruned copy of MODEL (as `weft tune --structured --module` writes), trained as it is.",
+)
 @click.option("--minutes", type=POSITIVE_NUMBER, help="[default: 60]")
 @click.option("--steps", "count", type=click.IntRange(1), help="Steps, instead of minutes.")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1))
@@ -53,6 +57,7 @@ def recover(
     inputs: str | None,
     text: str | None,
     patterns: tuple[str, ...],
+    student: str | None,
     minutes: float | None,
     count: int | None,
     threads: int,
@@ -61,7 +66,7 @@ def recover(
     seed: int,
     restart: bool,
 ) -> None:
-    """Prune MODEL to 2:4 and train what is left against the float original.
+    """Prune MODEL to 2:4, or take a pruned --student, and train what is left against the original.
 
     MODEL is `all-MiniLM-L6-v2`, trained on text, or a file saved by `torch.export.save` (.pt2),
     trained on --inputs: an array of entries, each with the shape of the example input. The result
@@ -75,6 +80,8 @@ def recover(
     suffix = ".safetensors" if built_in else ".pt2"
     if not output.endswith(suffix):
         raise InputError(f"the result of {model} is a {suffix} file, not {output}")
+    if student and patterns:
+        raise InputError("--linear says what to prune to 2:4; a --student is pruned already")
     torch.set_num_threads(threads)
     if minutes is None and count is None:
         minutes = 60.0
@@ -96,15 +103,25 @@ def recover(
             if text or not inputs:
                 raise InputError("a .pt2 file learns from arrays: give --inputs FILE.npy or .npz")
             program, data, held_out, readout = _array_data(model, inputs, settings)
-        training = _training(program, patterns, data, held_out, readout, settings)
+        pruned = _student_program(student) if student else program
+        training = _training(program, pruned, patterns, data, held_out, readout, settings)
         if checkpoint.exists() and not restart:
             training.resume(checkpoint)
             step(f"Going on from step {training.state.step:,} of {checkpoint}")
         else:
-            training.start(step(f"Pruning {len(training.names)} linears to 2:4"))
+            text = f"Pruning {len(training.names)} linears to 2:4"
+            training.start(step("The student as it is" if training.given else text))
             training.save(checkpoint)
     _train(training, limits, checkpoint)
-    _finish(model, program, training, output)
+    _finish(model, pruned, training, output)
+
+
+def _student_program(path: str) -> ExportedProgram:
+    if path.endswith(".safetensors"):
+        from sw.recover.text import exported_minilm
+
+        return exported_minilm(path)
+    return load_exported(path)
 
 
 def _text_data(
@@ -140,11 +157,17 @@ def _array_data(
     return program, batches, batches.held_out, rows
 
 
-def _training(program, patterns, data, held_out, readout, settings) -> Training:
+def _training(program, pruned, patterns, data, held_out, readout, settings) -> Training:
+    """pruned: the program itself, to be pruned to 2:4, or that of a smaller copy."""
     from sw.recover.student import Model
     from sw.recover.train import Training
 
-    teacher, student = Model(program), Model(program)
+    teacher, student = Model(program), Model(pruned)
+    if pruned is not program:
+        if student.parameters.keys() != teacher.parameters.keys():
+            odd = sorted(student.parameters.keys() ^ teacher.parameters.keys())
+            raise CompileError(f"the student is no copy of the model: {odd[0]} is in one of them")
+        return Training(teacher, student, None, data, held_out, readout, settings)
     places = {name.removesuffix(".weight"): name for name in student.linears}
     chosen = [
         name
@@ -187,7 +210,7 @@ def _finish(model: str, program, training: Training, output: str) -> None:
     else:
         save_program(program, training.student, output)
     points = training.state.curve
-    written = save_curve(points, f"{output}.curve", f"{model}, 2:4, recovery")
+    written = save_curve(points, f"{output}.curve", f"{model}, recovery")
     table = Table(title="Cosine to the original on held-out data")
     for column in ("", "mean", "least"):
         table.add_column(column, justify="right" if column else "left")

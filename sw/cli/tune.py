@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
+import torch
 from rich.table import Table
 
 from hw.config import get_config
 from hw.sparse.formats import DENSE, WeightFormat, WeightFormatError
+from sim.files import write_atomically
 from sw.cli.common import OUTPUT_FILE, POSITIVE_NUMBER, config_option, steps, write_json
 from sw.cli.model import MINILM, MODEL_HELP, load_model
 from sw.cli.module_tree import tree
@@ -19,6 +22,7 @@ from sw.compiler.capture.frontend import import_module
 from sw.compiler.errors import CompileError
 from sw.compiler.prune.cut import PruneOptions
 from sw.compiler.tune.assign import Plan, within
+from sw.compiler.tune.module import verified_copy
 from sw.compiler.tune.structured import CutErrors, interpolated
 from sw.compiler.tune.tune import Measured, Subject, Tuner
 
@@ -114,6 +118,47 @@ def _json(measured: Measured) -> dict[str, object]:
     }
 
 
+def _check_module_file(model: str, path: str | None, structured: bool) -> None:
+    """Raises `CompileError` where a smaller module cannot be written to this file."""
+    if path is None:
+        return
+    if not structured:
+        raise CompileError("--module writes a module of fewer heads or channels: add --structured")
+    if model.endswith(".pt2"):
+        raise CompileError(
+            f"{model} is exported, its shapes are fixed: give FILE.py:FUNCTION for a smaller module"
+        )
+    suffix = ".safetensors" if model == MINILM else ".pt2"
+    if not path.endswith(suffix):
+        raise CompileError(f"the smaller module of {model} is a {suffix} file, not {path}")
+
+
+def _save_module(model: str, tuner: Tuner, plan: Plan, path: str) -> None:
+    """The module of the plan, which `weft recover --student` and `weft compile` take."""
+    if model == MINILM:
+        from safetensors.torch import save
+
+        from sw.models import minilm
+
+        example = {"input_ids": torch.zeros(1, minilm.MAX_TOKENS, dtype=torch.int64)}
+        small = verified_copy(
+            minilm.load_module(), tuner, plan.cuts, example, outputs=("last_hidden_state",)
+        )
+        state = {name: value.contiguous() for name, value in small.state_dict().items()}
+        write_atomically(path, save(state))
+        return
+    module, example, _ = load_model(model, None)
+    small = verified_copy(module, tuner, plan.cuts, example)
+    keywords = isinstance(example, Mapping)
+    inputs = example if isinstance(example, tuple | list | Mapping) else (example,)
+    program = torch.export.export(
+        small, () if keywords else tuple(inputs), dict(inputs) if keywords else None
+    )
+    file = io.BytesIO()
+    torch.export.save(program, file)
+    write_atomically(path, file.getvalue())
+
+
 @click.command(help=f"Trade MODEL's accuracy for cycles and bytes of weights.\n\n{MODEL_HELP}")
 @click.argument("model")
 @click.option("--accuracy", type=float, help="Least mean cosine to float: fewest cycles above it.")
@@ -139,6 +184,12 @@ def _json(measured: Measured) -> dict[str, object]:
 @click.option("--tokens", default=128, show_default=True, help="Sequence length (MiniLM).")
 @click.option("--calibration", help="Calibration batches (.npy), for a .pt2 file.")
 @click.option("-o", "--output", type=OUTPUT_FILE, help="Program file to write.")
+@click.option(
+    "--module",
+    "module_file",
+    type=OUTPUT_FILE,
+    help="With --structured: the smaller module in float, .safetensors for MiniLM, else .pt2.",
+)
 @click.option("--picture", type=OUTPUT_FILE, help="Picture of the front to write (.png).")
 @click.option("--json", "json_file", type=OUTPUT_FILE, help="Write front and plan to this file.")
 @config_option
@@ -153,6 +204,7 @@ def tune(
     tokens: int,
     calibration: str | None,
     output: str | None,
+    module_file: str | None,
     picture: str | None,
     json_file: str | None,
     config: str,
@@ -163,6 +215,7 @@ def tune(
         raise click.UsageError(f"--accuracy {accuracy}: a cosine between 0 and 1")
     if most < 2:
         raise click.UsageError("--measure: at least 2 plans, the dense one and another")
+    _check_module_file(model, module_file, structured)
     chosen_config = get_config(config)
     try:
         formats = [WeightFormat.parse(name) for name in names]
@@ -208,6 +261,9 @@ def tune(
         if output:
             step("Lowering")
             tuner.program(chosen.plan.formats, chosen.plan.cuts).save(output)
+        if module_file:
+            step("Writing the smaller module")
+            _save_module(model, tuner, chosen.plan, module_file)
     tables = [_plan_table(tuner, chosen.plan, errors), _front_table(tuner, measured, chosen)]
     if cuts is not None:
         tables.insert(1, _cut_table(tuner, chosen.plan, cuts))

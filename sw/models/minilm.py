@@ -19,8 +19,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from sw.compiler.capture.frontend import import_module
-from sw.compiler.errors import CompileError
+from sw.compiler.errors import CompileError, first_line
 from sw.compiler.graph.operations import FloatGraph
+from sw.compiler.prune.module import set_linear
 from sw.models.corpus import calibration_texts
 
 __all__ = [
@@ -52,7 +53,8 @@ def model_folder() -> Path:
 def load_module(weights: str | None = None) -> nn.Module:
     """The unmodified transformers `BertModel`, in float32.
 
-    weights: safetensors file with other values for its parameters (`weft recover` writes one).
+    weights: safetensors file with other values for its parameters (`weft recover` writes one), of
+    linears also fewer: heads and hidden channels may have been cut (`weft tune --structured`).
     Raises `CompileError` if they are not of this model.
     """
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -77,12 +79,33 @@ def _load_weights(module: nn.Module, path: str) -> None:
             raise CompileError(
                 f"weights {path} are not of all-MiniLM-L6-v2: {name} is only in one of the two"
             )
-        if tuple(found[name].shape) != wanted[name]:
+    smaller = {name for name in wanted if tuple(found[name].shape) != wanted[name]}
+    for name in sorted(smaller):
+        if not _cut(module, name, found[name]):
             raise CompileError(
                 f"weights {path} are not of all-MiniLM-L6-v2: {name} has shape "
                 f"{tuple(found[name].shape)} instead of {wanted[name]}"
             )
+    for place in sorted({name.rpartition(".")[0] for name in smaller}):
+        linear = module.get_submodule(place)
+        assert isinstance(linear, nn.Linear)
+        set_linear(linear, found[f"{place}.weight"], found[f"{place}.bias"])
     module.load_state_dict(found)
+    try:
+        module(input_ids=torch.zeros(1, 2, dtype=torch.int64))
+    except RuntimeError as error:
+        raise CompileError(f"weights {path} do not fit together: {first_line(error)}") from None
+
+
+def _cut(module: nn.Module, name: str, tensor: torch.Tensor) -> bool:
+    """Whether `tensor` may be this parameter of a linear, with fewer rows or columns."""
+    place, _, _ = name.rpartition(".")
+    shape = module.get_parameter(name).shape
+    return (
+        isinstance(module.get_submodule(place), nn.Linear)
+        and tensor.dim() == len(shape)
+        and all(0 < now <= before for now, before in zip(tensor.shape, shape, strict=True))
+    )
 
 
 @functools.cache

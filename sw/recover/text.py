@@ -71,15 +71,18 @@ class _Encoder(torch.nn.Module):
         return self.model(input_ids=input_ids).last_hidden_state
 
 
-def exported_minilm() -> torch.export.ExportedProgram:
-    """all-MiniLM-L6-v2 for any number of texts and tokens, without the pooler."""
+def exported_minilm(weights: str | None = None) -> torch.export.ExportedProgram:
+    """all-MiniLM-L6-v2 for any number of texts and tokens, without the pooler.
+
+    weights: see `minilm.load_module`.
+    """
     dims = {
         0: torch.export.Dim("texts", min=1, max=1024),
         1: torch.export.Dim("tokens", min=2, max=minilm.MAX_TOKENS),
     }
     example = torch.zeros(2, 16, dtype=torch.int64)
     return torch.export.export(
-        _Encoder(minilm.load_module()),
+        _Encoder(minilm.load_module(weights)),
         (),
         {"input_ids": example},
         dynamic_shapes={"input_ids": dims},

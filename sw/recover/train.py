@@ -90,7 +90,8 @@ class Training:
     Parameters
     ----------
     teacher, student: two copies of the float module.
-    names: weights of the linears that are 2:4.
+    names: weights of the linears that are 2:4, or None where `student` is pruned already: its
+        shapes and its zeros stay.
     held_out: inputs that are never trained on, for the curve.
     """
 
@@ -98,13 +99,15 @@ class Training:
         self,
         teacher: Model,
         student: Model,
-        names: Sequence[str],
+        names: Sequence[str] | None,
         batches: Batches,
         held_out: Sequence[Inputs],
         readout: Readout,
         settings: Settings,
     ) -> None:
-        self.teacher, self.student, self.names = teacher, student, list(names)
+        self.teacher, self.student = teacher, student
+        self.names = list(student.linears) if names is None else list(names)
+        self.given = names is None
         self.batches, self.held_out, self.readout = batches, held_out, readout
         self.settings = settings
         self.trained = student.trainable()
@@ -120,16 +123,22 @@ class Training:
         self.exact = self._embed(teacher)
         key = fingerprint(dict(teacher.parameters))
         described = {**vars(settings), "betas": list(settings.betas), "linears": self.names}
+        if self.given:
+            described["student"] = fingerprint(dict(student.parameters))
         self.state = Checkpoint(key, described, {})
 
     # --- beginning ----------------------------------------------------------------------------
 
     def start(self, update: Callable[[float, float], None] = lambda _done, _total: None) -> None:
-        """Prune the student."""
+        """Prune the student, if it is not."""
+        if not self.given:
+            self._prune(update)
+        self.masks = {name: self.student.parameter(name) != 0 for name in self.names}
+
+    def _prune(self, update: Callable[[float, float], None]) -> None:
         batches = itertools.islice(self.batches.epoch(0), CALIBRATION_BATCHES)
         inputs = [item for batch in batches for item in batch]
         prune(self.teacher, self.student, inputs, self.names, update)
-        self.masks = {name: self.student.parameter(name) != 0 for name in self.names}
 
     def resume(self, path: Path) -> None:
         """Go on from a checkpoint. Raises `CompileError` if it belongs to another run."""

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sw.compiler.capture.adapters import merge_adapters
 from sw.compiler.capture.symbolic import Activation, split_rows
 from sw.compiler.errors import CompileError
 from sw.compiler.graph.operations import (
@@ -294,4 +295,5 @@ class GraphBuilder:
         for name, reason in self._closed.items():
             if name in needed:
                 raise CompileError(f"input {name!r}: {reason}")
-        return FloatGraph(self.batch, self.tokens, kept[::-1], outputs)
+        ops = merge_adapters(kept[::-1], [name for name, _ in outputs])
+        return FloatGraph(self.batch, self.tokens, ops, outputs)

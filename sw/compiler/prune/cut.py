@@ -145,7 +145,7 @@ def shrunk(block: Block, kept: Kept, op: FloatOp) -> FloatOp:
 
 def shape_only(graph: FloatGraph, blocks: Sequence[Block], cuts: Cuts) -> FloatGraph:
     """`graph` with the shapes that it has after these cuts: of each block its first groups."""
-    by_op = {}
+    by_op: dict[str | None, tuple[Block, Kept]] = {}
     for block in blocks:
         groups = np.arange(cuts.get(block.name, block.groups))
         kept = Kept(groups, block.channels(groups))

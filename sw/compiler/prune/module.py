@@ -24,8 +24,10 @@ __all__ = ["module_blocks", "set_linear", "shrunk_module"]
 def set_linear(linear: nn.Linear, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
     """Give `linear` these parameters, and their shape."""
     linear.out_features, linear.in_features = weight.shape
-    linear.weight = nn.Parameter(weight.to(linear.weight.dtype))
-    linear.bias = None if bias is None else nn.Parameter(bias.to(linear.weight.dtype))
+    dtype = linear.weight.dtype
+    linear.weight = nn.Parameter(weight.to(dtype).contiguous())
+    kept = None if bias is None else nn.Parameter(bias.to(dtype).contiguous())
+    linear.register_parameter("bias", kept)
 
 
 def _linear(module: nn.Module, place: str, ops: Sequence[FloatLinear]) -> nn.Linear | None:

@@ -17,7 +17,6 @@ from sw.compiler.prune.blocks import find_blocks
 from sw.compiler.prune.cut import PruneOptions
 from sw.compiler.prune.module import module_blocks, shrunk_module
 from sw.compiler.quantise.calibration import calibration_rows
-from sw.compiler.tune.assign import within
 from sw.compiler.tune.sensitivity import Judge, row_cosines
 from sw.compiler.tune.tune import Subject, Tuner
 
@@ -61,18 +60,7 @@ def prune_structured(
     tuner = Tuner(
         subject, chosen, (DENSE,), pruning=options or PruneOptions(), blocks=tuple(blocks)
     )
-    dense = tuner.estimate({})
-    budget = cycles * dense if cycles <= 1 else cycles
-    rest = dense - tuner.costs.total({}, {}).cycles
-    errors = {place: {DENSE: 0.0} for place in tuner.places}
-    plans = tuner.front(errors, tuner.cut_errors(progress), rest=rest)
-    limit = budget
-    while True:  # the front's cycles are predicted more coarsely than a program's
-        plan = plans[within(plans, cycles=limit)]
-        found = tuner.estimate(plan.cuts)
-        if found <= budget:
-            break
-        limit = plan.cost.cycles - max(found - budget, 1)
+    plan, _ = tuner.cuts_within(cycles, progress)
     return verified_copy(module, tuner, plan.cuts, example_inputs, example_kwargs, outputs)
 
 

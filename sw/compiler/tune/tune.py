@@ -193,7 +193,8 @@ class Tuner:
         """Error by block and what is left of it. Only with `pruning`."""
         assert self.pruning is not None
         code = source_digest("sw/compiler/prune", "sw/compiler/tune/structured.py")
-        text = f"{self.pruning!r} {self.config.rows}x{self.config.columns} {code}"
+        how = f"{self.pruning.method} {self.pruning.damping}"
+        text = f"{how} {self.config.rows}x{self.config.columns} {code}"
         file = f"cuts-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
         path = find(self.folder, file)
         if path is None:
@@ -277,6 +278,25 @@ class Tuner:
         quantised = quantise(graph, self.subject.calibration[:1], quick)
         shaped = with_shape(quantised, self.subject.graph.batch, tokens)
         return lower(shaped, self.config).estimated_cycles
+
+    def cuts_within(
+        self, cycles: float, progress: Callable[[float], None] = lambda _done: None
+    ) -> tuple[Plan, int]:
+        """(the best plan of cuts alone, its program's cycles): at most `cycles`, up to 1 a share.
+
+        Raises `CompileError` if no plan is within, saying what the cheapest needs.
+        """
+        dense = self.estimate({})
+        budget = cycles * dense if cycles <= 1 else cycles
+        errors = {place: {DENSE: 0.0} for place in self.places}
+        rest = dense - self.costs.total({}, {}).cycles
+        plans, limit = self.front(errors, self.cut_errors(progress), rest=rest), budget
+        while True:  # a program's cycles are not quite those that the front adds up
+            plan = plans[within(plans, cycles=limit)]
+            found = self.estimate(plan.cuts)
+            if found <= budget:
+                return plan, found
+            limit = plan.cost.cycles - max(found - budget, 1)
 
     # --- measurement --------------------------------------------------------------------------
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from sw.compiler.program.program import Program
 
@@ -56,6 +59,49 @@ def test_bytes_and_cycles(tuned) -> None:
     assert outcome.code == 0 and found["plan"]["cycles"] <= most - 1
     outcome, _ = tuned("--cycles", 10)
     assert outcome.code == 1 and "no plan keeps to 10 cycles: the cheapest needs" in outcome.err
+
+
+def test_structured(tuned, weft, tmp_path, model) -> None:
+    """Channels go; the smaller module is one that compiles and that `weft recover` trains."""
+    program, module, original = tmp_path / "s.weft", tmp_path / "s.pt2", tmp_path / "m.pt2"
+    options = ("--structured", "--format", "int8", "--cycles", "0.95", "-o", program)
+    outcome, found = tuned(*options, "--module", module)
+    assert outcome.code == 0, outcome
+    plan, dense = found["plan"], found["measured"][0]
+    assert plan["cuts"]["second"] in (4, 8, 12, 16) and dense["cuts"] == {"second": 18}
+    assert plan["cycles"] <= 0.95 * dense["cycles"] and plan["cosine"] < dense["cosine"]
+    assert f"{plan['cuts']['second']} of 18 channels" in outcome.out
+    assert Program.load(program).outputs
+    small = torch.export.load(module)
+    assert small.state_dict["first.weight"].shape == (plan["cuts"]["second"], 10)
+    torch.export.save(torch.export.export(_small(model), (torch.zeros(1, 5, 10),)), original)
+    np.save(tmp_path / "x.npy", np.random.default_rng(1).standard_normal((30, 1, 5, 10)))
+    command = ("recover", original, "--inputs", tmp_path / "x.npy", "--student", module)
+    outcome = weft(*command, "-o", tmp_path / "r.pt2", "--steps", 40, "--rate", 1e-3)
+    assert outcome.code == 0, outcome
+    curve = json.loads((tmp_path / "r.pt2.curve.json").read_text())
+    assert curve[-1]["mean"] > curve[0]["mean"]
+    recovered = torch.export.load(tmp_path / "r.pt2").state_dict
+    assert all(recovered[name].shape == value.shape for name, value in small.state_dict.items())
+    assert not torch.equal(recovered["first.weight"], small.state_dict["first.weight"])
+
+
+def _small(model: Path) -> torch.nn.Module:
+    names: dict = {}
+    exec(model.read_text(), names)
+    return names["Small"]().eval()
+
+
+def test_structured_refusals(tuned, weft, tmp_path) -> None:
+    for arguments, message in (
+        (("--cycles", 900, "--module", "a.pt2"), "add --structured"),
+        (("--structured", "--cycles", 900, "--module", "a.bin"), "is a .pt2 file, not a.bin"),
+        (("--structured", "--format", "int8", "--cycles", 10), "no plan keeps to 10 cycles: the"),
+    ):
+        outcome, _ = tuned(*arguments)
+        assert message in outcome.error()
+    outcome = weft("recover", "a.pt2", "-o", "b.pt2", "--student", "c.pt2", "--linear", "first")
+    assert "--student is pruned already" in outcome.error()
 
 
 def test_inputs_of_16_bits(tuned, tmp_path) -> None:
