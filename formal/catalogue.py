@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
-from formal import fifo
+from formal import buffer, fifo
+from formal.control import queue, sequencer
+from formal.dma import burst, offers, reader, store
+from formal.vector import affine
 
 __all__ = ["PROOFS"]
 
-PROOFS = (*fifo.PROOFS,)
+PROOFS = (
+    *fifo.PROOFS,
+    *buffer.PROOFS,
+    *offers.PROOFS,
+    *burst.PROOFS,
+    *reader.PROOFS,
+    *store.PROOFS,
+    *sequencer.PROOFS,
+    *queue.PROOFS,
+    *affine.PROOFS,
+)
