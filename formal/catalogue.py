@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from formal import buffer, fifo
-from formal.control import queue, sequencer
+from formal.control import csr, moves, queue, sequencer
 from formal.dma import burst, offers, reader, store
 from formal.vector import affine
 
@@ -17,6 +17,8 @@ PROOFS = (
     *reader.PROOFS,
     *store.PROOFS,
     *sequencer.PROOFS,
+    *csr.PROOFS,
     *queue.PROOFS,
+    *moves.PROOFS,
     *affine.PROOFS,
 )

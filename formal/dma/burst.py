@@ -182,7 +182,7 @@ PROOFS = (
         },
         Induction(),
         MUTANTS,
-        cycles=16,
+        cycles=26,
         quick=False,
     ),
 )

@@ -93,10 +93,10 @@ PROOFS = (
     Proof(
         "vector.affine",
         {
-            "32 bits to 22": partial(affine, 32, MID_BITS, False, 0),
-            "22 to 16": partial(affine, MID_BITS, 16, False, 0),
-            "22 - 32 to 8 or 16": partial(affine, MID_BITS, 8, True, -1),
-            "22 + 32 to 8 or 16": partial(affine, MID_BITS, 8, True, 1),
+            f"32 bits to {MID_BITS}": partial(affine, 32, MID_BITS, False, 0),
+            f"{MID_BITS} to 16": partial(affine, MID_BITS, 16, False, 0),
+            f"{MID_BITS}, less a term, to 8 or 16": partial(affine, MID_BITS, 8, True, -1),
+            f"{MID_BITS}, and a term, to 8 or 16": partial(affine, MID_BITS, 8, True, 1),
         },
         Induction(6),
         MUTANTS,
