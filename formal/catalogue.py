@@ -2,8 +2,23 @@
 
 from __future__ import annotations
 
-from formal import fifo
+from formal import buffer, fifo
+from formal.control import csr, moves, queue, sequencer
+from formal.dma import burst, offers, reader, store
+from formal.vector import affine
 
 __all__ = ["PROOFS"]
 
-PROOFS = (*fifo.PROOFS,)
+PROOFS = (
+    *fifo.PROOFS,
+    *buffer.PROOFS,
+    *offers.PROOFS,
+    *burst.PROOFS,
+    *reader.PROOFS,
+    *store.PROOFS,
+    *sequencer.PROOFS,
+    *csr.PROOFS,
+    *queue.PROOFS,
+    *moves.PROOFS,
+    *affine.PROOFS,
+)

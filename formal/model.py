@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from types import SimpleNamespace
 from typing import Any
 
-from amaranth import Cat, ClockDomain, Const, Elaboratable, Module, Mux, Signal, Value
+from amaranth import Cat, ClockDomain, Elaboratable, Module, Mux, Signal, Value
 from amaranth.back import rtlil
-from amaranth.hdl import Fragment
-from amaranth.hdl._mem import MemoryInstance
 from amaranth.lib import wiring
+
+from formal.inside import Insides
 
 __all__ = ["Model"]
 
@@ -36,7 +37,7 @@ class Model(Elaboratable):
         self._inputs: list[Value] = []
         self._assumed: dict[str, Signal] = {}
         self._stated: dict[str, Signal] = {}
-        self._fragments: dict[str, Fragment] = {}
+        self._insides = Insides()
         self.properties: list[str] = []
         self.lemmas: list[str] = []
 
@@ -61,8 +62,13 @@ class Model(Elaboratable):
         """Lets inputs of a component have any value: these members, or all of them."""
         for path, member, value in component.signature.flatten(component):
             if member.flow == wiring.In and (not names or path[0] in names):
-                name = "_".join(map(str, path))
-                self.m.d.comb += Value.cast(value).eq(self.free(len(Value.cast(value)), name))
+                self.drive_signals(**{"_".join(map(str, path)): value})
+
+    def drive_signals(self, **signals: Any) -> None:
+        """Lets signals have any value."""
+        for name, signal in signals.items():
+            signal = Value.cast(signal)
+            self.m.d.comb += signal.eq(self.free(signal.shape(), name))
 
     def assume(self, name: str, condition: Any) -> None:
         """What the surroundings promise in every cycle."""
@@ -72,45 +78,26 @@ class Model(Elaboratable):
 
     def unit(self, component: Any, name: str = "unit") -> Any:
         """Adds a component and returns it."""
-        self._fragments[name] = self.m.submodules[name] = Fragment.get(component, None)
+        self.m.submodules[name] = self._insides.elaborated(component)
         return component
 
-    def inside(self, path: str) -> Any:
-        """A register or wire of a unit, `unit.part.signal`, for lemmas."""
-        *parts, name = path.split(".")
-        fragment = self._part(parts)
-        for statements in fragment.statements.values():
-            for statement in statements:
-                for signal in statement._lhs_signals():
-                    if signal.name == name:
-                        return signal
-        raise KeyError(f"{path}: the unit has no signal of that name")
+    def inside(self, component: Any) -> SimpleNamespace:
+        """The local variables of the `elaborate` of a component, or of a part of it, for lemmas."""
+        return self._insides.of(component)
 
-    def cell(self, path: str, address: Any) -> Signal:
-        """What a memory of a unit, `unit.part.memory`, holds at an address."""
-        memory = self._memory(path)
-        width = len(Value.cast(Signal(memory._data.shape)))
-        bits = (memory._data.depth - 1).bit_length()
-        place, data = Signal(bits), Signal(width)
+    def signal(self, component: Any, name: str) -> Signal:
+        """A signal inside of a unit by its own name, where a loop makes several."""
+        return self._insides.signal(component, name)
+
+    def cell(self, memory: Any, address: Any) -> Signal:
+        """What a memory inside of a unit holds at an address."""
+        place, data = self._insides.read_port(memory)
         self.m.d.comb += place.eq(address)
-        memory.read_port(domain="comb", addr=place, data=data, en=Const(1), transparent_for=())
         return data
 
-    def pointers(self, path: str) -> tuple[Value, Value]:
+    def pointers(self, memory: Any) -> tuple[Value, Value]:
         """The addresses of a memory's first write port and first read port."""
-        memory = self._memory(path)
-        return memory._write_ports[0]._addr, memory._read_ports[0]._addr
-
-    def _memory(self, path: str) -> MemoryInstance:
-        memory = self._part(path.split("."))
-        assert isinstance(memory, MemoryInstance), f"{path} is not a memory"
-        return memory
-
-    def _part(self, parts: list[str]) -> Fragment:
-        fragment = self._fragments[parts[0]]
-        for part in parts[1:]:
-            fragment = next(sub for sub, name, _ in fragment.subfragments if name == part)
-        return fragment
+        return self._insides.pointers(memory)
 
     # --- what must hold ----------------------------------------------------------------------
 
@@ -124,9 +111,10 @@ class Model(Elaboratable):
         self._state(name, condition)
         self.lemmas.append(name)
 
-    def past(self, value: Any, name: str) -> Signal:
+    def past(self, value: Any) -> Signal:
         """The value of a cycle ago; 0 after a reset."""
-        result = Signal.like(Value.cast(value), name=name)
+        value = Value.cast(value)
+        result = Signal(value.shape(), name="past")
         self.m.d.sync += result.eq(value)
         return result
 
@@ -145,14 +133,15 @@ class Model(Elaboratable):
     def elaborate(self, platform: Any) -> Module:
         return self.m
 
-    def rtlil(self, names: Iterable[str]) -> str:
+    def rtlil(self, names: Iterable[str], given: Iterable[str] = ()) -> str:
         """The module `top`: free inputs, and the output `fails`, 1 where one of the properties does
-        while all assumptions have held."""
+        while all assumptions have held; and those `given` a cycle before."""
         broken, counts, fails = Signal(name="broken"), Signal(name="counts"), Signal(name="fails")
         some = Cat(~self._stated[name] for name in names).any()
+        stood = self.past(Cat(self._stated[name] for name in given).all()) if given else 1
         self.m.d.comb += [
             counts.eq(Cat(self._assumed.values()).all() & ~broken),
-            fails.eq(counts & some),
+            fails.eq(counts & some & stood),
         ]
         with self.m.If(~counts):
             self.m.d.sync += broken.eq(1)

@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from formal.engines import Circuit
+from formal.engines import Circuit, EngineError
 from formal.model import Model
 from formal.mutants import Mutant, applied
 
 __all__ = ["Bounded", "Induction", "Proof", "ProofError", "Reachability", "check", "kills"]
 
-SECONDS = 600
-"""Of one engine's time."""
+SECONDS, MUTANT_SECONDS = 600, 60
+"""Of an engine's time, for a proof and for a mutant."""
 
 
 class ProofError(AssertionError):
@@ -96,7 +96,8 @@ def check(proof: Proof) -> list[str]:
             failing = [name for name in names if _fails(build(), name, frame + 1)]
             raise ProofError(f"{where}: {', '.join(failing)} fails in cycle {frame}")
         if not settled:
-            raise ProofError(f"{where}: {proof.method} does not prove {', '.join(names)}")
+            weak = [name for name in names if _is_weak(build(), name, names)]
+            raise ProofError(f"{where}: {proof.method} does not prove {', '.join(weak or names)}")
         properties = model.properties
     return properties
 
@@ -108,7 +109,11 @@ def kills(proof: Proof) -> Iterator[tuple[Mutant, int | None]]:
         with applied(mutant):
             model = build()
         with _circuit(model, [mutant.kills]) as circuit:
-            yield mutant, circuit.first_failure(proof.cycles, SECONDS)
+            try:
+                frame = circuit.first_failure(proof.cycles, MUTANT_SECONDS)
+            except EngineError:  # not in time
+                frame = None
+            yield mutant, frame
 
 
 def _fails(model: Model, name: str, frames: int) -> bool:
@@ -116,7 +121,13 @@ def _fails(model: Model, name: str, frames: int) -> bool:
         return circuit.first_failure(frames, SECONDS) is not None
 
 
+def _is_weak(model: Model, name: str, names: list[str]) -> bool:
+    """Whether it does not follow in one step from all of them."""
+    with _circuit(model, [name], names) as circuit:
+        return not circuit.is_inductive(1, SECONDS)
+
+
 @contextmanager
-def _circuit(model: Model, names: Iterable[str]) -> Iterator[Circuit]:
+def _circuit(model: Model, names: Iterable[str], given: Iterable[str] = ()) -> Iterator[Circuit]:
     with tempfile.TemporaryDirectory(prefix="weft-proof-") as folder:
-        yield Circuit.of(model.rtlil(names), Path(folder))
+        yield Circuit.of(model.rtlil(names, given), Path(folder))
