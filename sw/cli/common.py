@@ -28,6 +28,7 @@ __all__ = [
     "config_option",
     "device_option",
     "device_options",
+    "json_option",
     "load_exported",
     "memory_options",
     "plain_rtl_option",
@@ -74,6 +75,9 @@ class _PositiveNumber(click.FloatRange):
 
 
 OUTPUT_FILE = _OutputFile()
+json_option = click.option(
+    "--json", "json_file", type=OUTPUT_FILE, help="Write the figures to this file."
+)
 POSITIVE_NUMBER = _PositiveNumber(min=0, min_open=True)
 
 config_option = click.option(

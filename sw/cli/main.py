@@ -22,6 +22,7 @@ from sw.cli.embed import embed
 from sw.cli.export import export
 from sw.cli.generate import chat, generate
 from sw.cli.inspect import inspect
+from sw.cli.look import look
 from sw.cli.program import compile_, disassemble, run
 from sw.cli.recover import recover
 from sw.cli.redact import redact
@@ -45,7 +46,7 @@ def cli() -> None:
     """Weft: run transformers on an open accelerator, in RTL, bit for bit."""
 
 
-cli.section("Run", demo, embed, generate, chat, transcribe, redact, run, simulate_board)
+cli.section("Run", demo, embed, generate, chat, transcribe, look, redact, run, simulate_board)
 cli.section("Compile", compile_, inspect, disassemble, tune, recover)
 cli.section("Measure", bench, accuracy)
 cli.section("Build", synth, build_, export)

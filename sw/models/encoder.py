@@ -90,16 +90,23 @@ class Encoder(ABC):
         """The program for one input of `tokens` tokens. Raises `CompileError` if it is too long."""
         if not 1 <= tokens <= self.longest:
             raise CompileError(f"{tokens} tokens: the model takes 1 to {self.longest}")
-        key = source_digest("hw", "sw/compiler", *self.sources)
-        machine = f"{self.config.fingerprint():08x}-{self.config.memory_rate}"
 
         def make(_work: Path) -> bytes:
             graph = with_shape(self.graph, 1, tokens)
             self._step(f"Lowering {self.title} for {tokens} tokens")
-            return lower(graph, self.config).to_bytes()
+            return self.lower(graph)
 
-        file = f"{self.name}-{tokens}-{machine}-{key}.safetensors"
-        return Program.load(kept("programs", file, make))
+        return Program.load(kept("programs", self.program_file(str(tokens)), make))
+
+    def program_file(self, shape: str, *sources: str) -> str:
+        """Name of a program in the cache. sources: on which it depends besides the model's."""
+        key = source_digest("hw", "sw/compiler", *self.sources, *sources)
+        machine = f"{self.config.fingerprint():08x}-{self.config.memory_rate}"
+        return f"{self.name}-{shape}-{machine}-{key}.safetensors"
+
+    def lower(self, graph: QuantGraph) -> bytes:
+        """The program of a graph, as a file."""
+        return lower(graph, self.config).to_bytes()
 
     def open(self, device: str, **options: Any) -> Device:
         """Open a device of this configuration."""

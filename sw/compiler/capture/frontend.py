@@ -14,7 +14,7 @@ from sw.compiler.capture.functional import functional_program, stored_tensors
 from sw.compiler.capture.importer import run_node
 from sw.compiler.capture.nodes import place_of, refuse
 from sw.compiler.capture.state import Capture
-from sw.compiler.capture.symbolic import Activation, Derived, Hosted, Pointwise
+from sw.compiler.capture.symbolic import Activation, Derived, Hosted, Picture, Pointwise
 from sw.compiler.errors import CompileError, UnsupportedOperation, UnsupportedOutputWarning
 from sw.compiler.graph.host import Ref
 from sw.compiler.graph.operations import FloatAttention, FloatGraph, FloatInput, operands
@@ -97,10 +97,13 @@ def _input(node: torch.fx.Node, capture: Capture, example: object) -> object:
         assert isinstance(example, Tensor)
         capture.examples[node] = example
         return Derived(node)
+    if len(shape) == 4:
+        capture.inputs[node] = shape
+        return Picture(node)
     if len(shape) not in (2, 3):
         raise CompileError(
-            f"input {node.name!r} has shape {shape}; float inputs are [tokens, features] or "
-            "[batch, tokens, features]"
+            f"input {node.name!r} has shape {shape}; float inputs are [tokens, features], "
+            "[batch, tokens, features] or pictures [batch, channels, height, width]"
         )
     builder = capture.builder
     batch, tokens = (1, *shape)[-3:-1]

@@ -73,8 +73,28 @@ class HostPart:
         shape = (*batch, tokens + front + back, features)
         args = (Ref(source.name), [0, 0, front, back])
         self._own.append(HostCall(name, "aten.constant_pad_nd.default", args, {}))
+        self.feeds.pop(source.name, None)  # nothing else reads it
         self.feeds[name] = FloatInput(name, "float", shape)
         return self.feeds[name]
+
+    def patches(
+        self,
+        name: str,
+        source: str,
+        shape: tuple[int, int, int],
+        kernel: list[int],
+        dilation: list[int],
+        padding: list[int],
+        stride: list[int],
+    ) -> str:
+        """Name of the feed with what a convolution sees of a picture at each of its places, [batch,
+        places, values]; sizes as `im2col` takes them."""
+        name = self.builder.put(FloatInput(name, "float", shape))
+        columns, args = f"{name}.columns", (Ref(source), kernel, dilation, padding, stride)
+        self._own.append(HostCall(columns, "aten.im2col.default", args, {}))
+        self._own.append(HostCall(name, "aten.transpose.int", (Ref(columns), 1, 2), {}))
+        self.feeds[name] = FloatInput(name, "float", shape)
+        return name
 
     # --- results ------------------------------------------------------------------------------
 

