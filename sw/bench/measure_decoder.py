@@ -23,11 +23,9 @@ __all__ = ["measure_pass", "measure_sequence"]
 def _session(device: Device, program: DecoderProgram, position: int, seed: int) -> Session:
     """A sequence of `position` tokens whose cache holds anything: cycles do not depend on it."""
     model = LoadedDecoder(device, program)
-    session = model.session()
     rng = np.random.default_rng(seed)
-    session.image = rng.integers(0, 256, program.workspace_bytes, np.uint8)
-    session.position = position
-    return session
+    image = rng.integers(0, 256, program.workspace_bytes, np.uint8)
+    return model.add(Session(model, position, image))
 
 
 def _written(device: Device, program: DecoderProgram) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""`weft accuracy all-MiniLM-L6-v2`: embeddings in integers, and in ONNX Runtime's, against float32."""
+"""`weft accuracy all-MiniLM-L6-v2`: embeddings in integers, and ONNX Runtime's, against float32."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from sw.compiler.lower.decoder import lower_decoder
 from sw.compiler.program.decoder_program import DecoderProgram
 from sw.compiler.quantise.decoder.options import decoder_weights
 
-__all__ = ["decode", "prefill", "smollm2"]
+__all__ = ["decode", "measure_decoder", "prefill", "smollm2"]
 
 
 def _shape_options(command: Callable) -> Callable:
@@ -69,7 +69,7 @@ def _measuring(command: Callable) -> Callable:
     return command
 
 
-def _measure(
+def measure_decoder(
     title: str,
     make: Callable[[Step], DecoderProgram],
     tokens: int,
@@ -147,7 +147,7 @@ def decode(context: int, rows: int, config: str, json_file: str | None, **option
     """One pass of a decoder that ends at position --context: decoding, or verification."""
     sizes = {name: options.pop(name) for name in list(options) if name in SIZES}
     title = f"decode {rows} at {context}: " + _named(sizes)
-    _measure(
+    measure_decoder(
         title,
         lambda _step: _random(config, rows, context, **sizes),
         rows,
@@ -167,7 +167,7 @@ def prefill(seq: int, config: str, json_file: str | None, **options: Any) -> Non
     sizes = {name: options.pop(name) for name in list(options) if name in SIZES}
     title = f"prefill {seq}: " + _named(sizes)
     context = seq + 1
-    _measure(
+    measure_decoder(
         title,
         lambda _step: _random(config, seq, context, **sizes),
         seq,
@@ -251,7 +251,7 @@ def smollm2(
 
     stored = f", {bits} bits" if bits != "8" else ""
     title = f"SmolLM2-135M-Instruct, {rows} at {context}{stored}"
-    _measure(
+    measure_decoder(
         title,
         lambda step: Generator(config, step=step, bits=int(bits)).program(passes=(rows,)),
         rows,

@@ -97,7 +97,7 @@ class Speech:
     """
 
     def __init__(self, name: str, file: Path, folder: Path) -> None:
-        self.name, self.file = name, file
+        self.name, self.file, self.folder = name, file, folder
         try:
             self._given = json.loads((folder / "config.json").read_text())
             self.tokenizer = _tokenizer(folder / "tokenizer.json")

@@ -16,7 +16,7 @@ from sw.compiler.capture.decoder import capture_decoder
 from sw.compiler.capture.frontend import import_module
 from sw.compiler.errors import CompileError
 from sw.compiler.graph.graph_file import GRAPH_VERSION, graph_bytes, load_graph
-from sw.compiler.graph.operations import FloatGraph, QuantGraph
+from sw.compiler.graph.operations import FloatGraph, QuantGraph, QuantLinear
 from sw.compiler.lower.decoder import lower_decoder
 from sw.compiler.lower.lower import lower
 from sw.compiler.program.decoder_program import DecoderProgram
@@ -131,6 +131,29 @@ class Transcriber:
             options=DecoderOptions(without=model.suppressed, gptq=False),
             progress=lambda _text, part: update(part, 1.0),
         )
+
+    @property
+    def encoder_products(self) -> dict[str, int]:
+        """Products of two bytes that the encoder's windows of 30 seconds need, by part, as its
+        formulas say: without overlaps of windows and without padding.
+
+        The second pass of a linear with 16-bit inputs counts as work.
+        """
+        graph, config = self.encoder, self.model.module.config
+        rows, hidden = config.max_source_positions, config.d_model
+        low = {getattr(op, "low8", None) for op in graph.ops} - {None}
+        linears = [op for op in graph.ops if isinstance(op, QuantLinear)][2:]
+        second = [op for op in linears if op.x in low]
+        first = sum(op.useful_macs_per_row for op in linears) - sum(
+            op.useful_macs_per_row for op in second
+        )
+        spectrum = 2 * 3 * config.num_mel_bins * hidden
+        return {
+            "convolutions": rows * (spectrum + 3 * hidden * hidden),
+            "linears": rows * first,
+            "low bytes of linears": rows * sum(op.useful_macs_per_row for op in second),
+            "attention": 2 * config.encoder_layers * rows * rows * hidden,
+        }
 
     def _program(self, part: str, make: Callable[[], bytes]) -> Path:
         code = source_digest("hw", "sw/compiler", "sw/models", "sw/speech")
