@@ -29,6 +29,7 @@ __all__ = ["accuracy"]
 )
 @weights_option
 @bits_option
+@click.option("--texts", "chosen", multiple=True, help="Only texts of this kind.  [default: all]")
 @click.option("--file", "text_file", help="smollm2: a text to measure on, in place of its own.")
 @click.option("--json", "json_file", type=OUTPUT_FILE, help="Write the figures to this file.")
 def accuracy(
@@ -36,6 +37,7 @@ def accuracy(
     onnx: bool,
     weights: str | None,
     bits: str,
+    chosen: tuple[str, ...],
     text_file: str | None,
     json_file: str | None,
 ) -> None:
@@ -60,30 +62,33 @@ def accuracy(
 
     if onnx and importlib.util.find_spec("onnxruntime") is None:
         raise CompileError("the comparison needs onnxruntime: `make setup`, or give --no-onnx")
-    texts = {kind: evaluation_texts(kind) for kind in KINDS}
+    if unknown := set(chosen) - set(KINDS):
+        raise InputError(f"--texts {min(unknown)}: there are {', '.join(KINDS)}")
+    kinds = {kind: what for kind, what in KINDS.items() if not chosen or kind in chosen}
+    texts = {kind: evaluation_texts(kind) for kind in kinds}
     found: dict[str, list[Accuracy]] = {"weft": [], "onnxruntime": []}
     reduce_range = None
     with steps() as step:
         graph = Embedder(step=step, weights=weights).graph
         step("PyTorch float32")
-        exact = {kind: minilm.float_embeddings(texts[kind]) for kind in KINDS}
-        for kind in KINDS:
+        exact = {kind: minilm.float_embeddings(texts[kind]) for kind in kinds}
+        for kind in kinds:
             update = step(f"Integers: {kind}, {len(texts[kind])} texts")
             other = integer_embeddings(graph, texts[kind], update)
             found["weft"].append(compare(kind, exact[kind], other))
         if onnx:
             step("ONNX Runtime, dynamic INT8")
             reduce_range = onnx_peer.saturates()
-            everything = [text for kind in KINDS for text in texts[kind]]
+            everything = [text for kind in kinds for text in texts[kind]]
             others = onnx_peer.onnx_int8_embeddings(everything, reduce_range=reduce_range)
-            ends = np.cumsum([len(texts[kind]) for kind in KINDS])
-            for kind, other in zip(KINDS, np.split(others, ends[:-1]), strict=True):
+            ends = np.cumsum([len(texts[kind]) for kind in kinds])
+            for kind, other in zip(kinds, np.split(others, ends[:-1]), strict=True):
                 found["onnxruntime"].append(compare(kind, exact[kind], other))
     table = Table(title="all-MiniLM-L6-v2: cosine to float32")
     for column in ("kind", "texts", "tokens", "engine", "mean", "least", "same\nnearest"):
         left = column in ("kind", "engine")
         table.add_column(column, justify="left" if left else "right")
-    for number, kind in enumerate(KINDS):
+    for number, kind in enumerate(kinds):
         for engine in (e for e in found if found[e]):
             a = found[engine][number]
             sizes = (kind, str(a.texts), f"{a.tokens[0]}-{a.tokens[1]}")
@@ -97,7 +102,7 @@ def accuracy(
     show(table)
     if reduce_range is not None:
         console.print(onnx_peer.describe(reduce_range), style="dim")
-    for kind, what in KINDS.items():
+    for kind, what in kinds.items():
         console.print(f"[dim]{kind}: {what}[/]")
     figures = {engine: [a.json() for a in rows] for engine, rows in found.items()}
     write_json(json_file, {**figures, "onnxruntime_reduce_range": reduce_range})
