@@ -227,11 +227,13 @@ def sparsity(names: tuple[str, ...], output: str | None) -> None:
 @click.option(
     "--output", type=OUTPUT_FILE, help="Results file [default: benchmarks/structured.json]."
 )
-def structured(names: tuple[str, ...], output: str | None) -> None:
+@click.option("--picture", type=OUTPUT_FILE, help="Picture of the curve to write (.png).")
+def structured(names: tuple[str, ...], output: str | None, picture: str | None) -> None:
     """Accuracy of all-MiniLM-L6-v2 with heads and channels cut, by method and budget, in float.
 
     A minute or two for each method; saved after each point: run it again to go on.
     """
+    from sw.bench import sparsity as sparsity_bench
     from sw.bench import structured as bench
 
     unknown = set(names) - {point.name for point in bench.POINTS}
@@ -242,6 +244,11 @@ def structured(names: tuple[str, ...], output: str | None) -> None:
     with steps() as step:
         for _ in bench.measure_points(path, names, step):
             pass
+    if picture:
+        from sw.bench.structured_picture import draw_structured
+
+        sparse = bench.read_points(sparsity_bench.RESULTS)
+        draw_structured(Path(picture), bench.read_points(path), sparse)
     shown = Table(title="all-MiniLM-L6-v2: cosine to the whole model on 200 sentences held out")
     for number, column in enumerate(bench.COLUMNS):
         shown.add_column(column, justify="right" if number else "left")

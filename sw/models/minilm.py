@@ -98,13 +98,14 @@ def _load_weights(module: nn.Module, path: str) -> None:
 
 
 def _cut(module: nn.Module, name: str, tensor: torch.Tensor) -> bool:
-    """Whether `tensor` may be this parameter of a linear, with fewer rows or columns."""
+    """Whether `tensor` may be this parameter of a linear that lost rows, or columns."""
     place, _, _ = name.rpartition(".")
     shape = module.get_parameter(name).shape
     return (
         isinstance(module.get_submodule(place), nn.Linear)
         and tensor.dim() == len(shape)
         and all(0 < now <= before for now, before in zip(tensor.shape, shape, strict=True))
+        and sum(now < before for now, before in zip(tensor.shape, shape, strict=True)) == 1
     )
 
 

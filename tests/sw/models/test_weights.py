@@ -29,6 +29,37 @@ def test_weights_of_a_student_are_the_model_again(tmp_path):
     assert minilm.load_module().get_parameter(NAME)[:, ::2].all(), "the original has changed"
 
 
+def cut(state: dict[str, torch.Tensor], heads: int, channels: int) -> dict[str, torch.Tensor]:
+    """The first layer with its first heads and channels."""
+    layer, found = "encoder.layer.0", dict(state)
+    for name in ("query", "key", "value"):
+        for kind in ("weight", "bias"):
+            place = f"{layer}.attention.self.{name}.{kind}"
+            found[place] = state[place][: 32 * heads].clone()
+    for place, size in ((f"{layer}.attention.output", 32 * heads), (f"{layer}.output", channels)):
+        found[f"{place}.dense.weight"] = state[f"{place}.dense.weight"][:, :size].clone()
+    for kind in ("weight", "bias"):
+        place = f"{layer}.intermediate.dense.{kind}"
+        found[place] = state[place][:channels].clone()
+    return found
+
+
+def test_fewer_heads_and_channels(tmp_path):
+    state = dict(minilm.load_module().state_dict())
+    path, again, odd = (str(tmp_path / f"{name}.safetensors") for name in ("w", "again", "odd"))
+    save_file(cut(state, 5, 48), path)
+    graph = minilm.float_graph(8, weights=path)
+    shapes = [op.weight.shape for op in graph.ops if isinstance(op, FloatLinear)]
+    assert shapes[:6] == [(160, 384)] * 3 + [(384, 160), (48, 384), (384, 48)]
+    assert set(shapes[6:]) == {(384, 384), (1536, 384), (384, 1536)}
+    save_minilm(Model(exported_minilm(path)), again)
+    assert torch.equal(minilm.load_module(again).get_parameter(NAME), state[NAME][:160])
+    one = "encoder.layer.0.output.dense.weight"
+    save_file({**cut(state, 5, 48), one: state[one][:, :49].clone()}, odd)
+    with pytest.raises(CompileError, match="do not fit together"):
+        minilm.load_module(odd)
+
+
 def test_other_weights_are_refused(tmp_path):
     path = str(tmp_path / "w.safetensors")
     state = {name: value.clone() for name, value in minilm.load_module().state_dict().items()}
