@@ -5,6 +5,7 @@ from __future__ import annotations
 from formal import buffer, fifo
 from formal.control import csr, moves, queue, sequencer
 from formal.dma import burst, offers, reader, store
+from formal.softmax import exp2
 from formal.vector import affine
 
 __all__ = ["PROOFS"]
@@ -21,4 +22,5 @@ PROOFS = (
     *queue.PROOFS,
     *moves.PROOFS,
     *affine.PROOFS,
+    *exp2.PROOFS,
 )
