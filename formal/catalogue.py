@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from formal import buffer, fifo
-from formal.control import csr, moves, queue, sequencer
+from formal.control import csr, dispatch, moves, queue, sequencer
 from formal.dma import burst, offers, reader, store
 from formal.softmax import exp2
 from formal.vector import affine
@@ -19,6 +19,7 @@ PROOFS = (
     *store.PROOFS,
     *sequencer.PROOFS,
     *csr.PROOFS,
+    *dispatch.PROOFS,
     *queue.PROOFS,
     *moves.PROOFS,
     *affine.PROOFS,
