@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from formal import buffer, fifo
-from formal.control import csr, moves, queue, sequencer
+from formal.control import csr, dispatch, moves, queue, sequencer
 from formal.dma import burst, offers, reader, store
+from formal.softmax import exp2
 from formal.vector import affine
 
 __all__ = ["PROOFS"]
@@ -18,7 +19,9 @@ PROOFS = (
     *store.PROOFS,
     *sequencer.PROOFS,
     *csr.PROOFS,
+    *dispatch.PROOFS,
     *queue.PROOFS,
     *moves.PROOFS,
     *affine.PROOFS,
+    *exp2.PROOFS,
 )

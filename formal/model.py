@@ -15,6 +15,19 @@ from formal.inside import Insides
 __all__ = ["Model"]
 
 
+class History:
+    """A value and its copies of the cycles before, with its sign; each of them exists once."""
+
+    def __init__(self, model: Model, value: Any):
+        self._model = model
+        self._values = [Value.cast(value)]
+
+    def __getitem__(self, cycles: int) -> Value:
+        while len(self._values) <= cycles:
+            self._values.append(self._model.past(self._values[-1]))
+        return self._values[cycles]
+
+
 class Model(Elaboratable):
     """Collects free inputs, assumptions and properties around units, in a module `m`.
 
@@ -22,7 +35,7 @@ class Model(Elaboratable):
     touches and memories start at 0 and keep what they hold, as in the hardware.
 
     A cycle counts as long as every assumption has held up to and in it: what comes after a broken
-    promise is nobody's claim.
+    promise, a reset included, is nobody's claim.
 
     Members
     -------
@@ -118,6 +131,10 @@ class Model(Elaboratable):
         self.m.d.sync += result.eq(value)
         return result
 
+    def history(self, value: Any) -> History:
+        """The values of the cycles before: `history[k]` is that of k cycles ago."""
+        return History(self, value)
+
     def _state(self, name: str, condition: Any) -> None:
         if name in self._stated:
             raise ValueError(f"two properties are called {name!r}")
@@ -136,7 +153,8 @@ class Model(Elaboratable):
     def rtlil(self, names: Iterable[str], given: Iterable[str] = ()) -> str:
         """The module `top`: free inputs, and the output `fails`, 1 where one of the properties does
         while all assumptions have held; and those `given` a cycle before."""
-        broken, counts, fails = Signal(name="broken"), Signal(name="counts"), Signal(name="fails")
+        broken = Signal(name="broken", reset_less=True)
+        counts, fails = Signal(name="counts"), Signal(name="fails")
         some = Cat(~self._stated[name] for name in names).any()
         stood = self.past(Cat(self._stated[name] for name in given).all()) if given else 1
         self.m.d.comb += [

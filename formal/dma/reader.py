@@ -90,8 +90,8 @@ def reader(config: AcceleratorConfig) -> Model:
     waits = Mux(wish.ahead == 0, first, second) == wish.value
     model.lemma("waits", ~wish.is_inside | waits)
     for client in Client:
-        for part in (inside.requests[client], inside.answers[client]):
-            model.lemma(f"full_{id(part)}", ~model.inside(part).full | part.o.valid)
+        for side, part in (("up", inside.requests[client]), ("down", inside.answers[client])):
+            model.lemma(f"full_{side}_{client}", ~model.inside(part).full | part.o.valid)
     prove_stable(model, "ar_stable", axi, "ar", "addr", "len", "size", "burst", "id")
 
     # Bursts on the bus.
