@@ -102,7 +102,7 @@ class Accelerator(wiring.Component):
         return m
 
     def _count_activity(self, m: Module, registers, sequencer, core) -> None:
-        m.submodules.activity = counters = Counters(1 << ceil_log2(len(ACTIVITY)))
+        m.submodules.counters_of_activity = counters = Counters(1 << ceil_log2(len(ACTIVITY)))
         m.d.comb += [
             counters.i_read.eq(registers.o_activity_read),
             counters.i_select.eq(registers.o_activity_select),

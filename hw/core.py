@@ -181,7 +181,7 @@ class Core(wiring.Component):
             reset = Signal(name=f"reset_{name}", attrs={"keep": 1})
             halt = Signal(name=f"halt_{name}", attrs={"keep": 1}, init=1)
             m.d.sync += [reset.eq(self.i_reset), halt.eq(self.i_halt)]
-            unit = ResetInserter(dict.fromkeys(("sync", *GATED), reset))(part)
+            unit = part
             if name in works:
                 busy, linger = works[name]
                 watched = self.registers.number if name == "front_end" and c.decoder else None
@@ -189,14 +189,15 @@ class Core(wiring.Component):
                 unit = gated(
                     m,
                     platform,
-                    unit,
+                    part,
                     name,
                     busy=busy,
                     linger=linger,
                     watched=watched,
                     asleep=asleep[name],
                 )
-            m.submodules[name] = unit
+            # Outside of the gate: a reset that needs an enable takes a LUT for each register.
+            m.submodules[name] = ResetInserter(dict.fromkeys(("sync", name, *GATED), reset))(unit)
             if part is not stalls:
                 m.d.comb += part.i_halt.eq(halt)
 

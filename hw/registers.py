@@ -17,6 +17,7 @@ __all__ = [
     "COUNTER_TEXTS",
     "ID_VALUE",
     "REGION_FIELDS",
+    "TIMED",
     "Register",
     "State",
     "activity_address",
@@ -132,6 +133,7 @@ ACTIVITY_TEXTS: Final = {
     "accumulator_read_matrix": "words of the accumulator read to be added to",
     "accumulator_write_matrix": "words written there",
     "accumulator_read_vector": "words read there by the vector unit",
+    "idle_array": "cycles in which neither a row nor a word of weights entered the array",
     "asleep_front_end": "cycles without a clock: fetch, dispatch and queues",
     "asleep_load_weights": "the first load unit",
     "asleep_load_activations": "the second load unit",
@@ -144,10 +146,13 @@ ACTIVITY_TEXTS: Final = {
     "asleep_lanes": "the lanes of the vector unit",
 }
 """The 64-bit counters of `sleep` in order. All follow exactly from the commands that are executed
-(`sw.golden.activity`), but for `asleep_*`, which depend on time."""
+(`sw.golden.activity`), but for those in `TIMED`."""
 
 ACTIVITY: Final = tuple(ACTIVITY_TEXTS)
 """Their names."""
+
+TIMED: Final = tuple(name for name in ACTIVITY if name.startswith(("idle_", "asleep_")))
+"""Those of them that depend on time."""
 
 
 def counter_address(name: str) -> int:

@@ -11,9 +11,6 @@ from sw.golden.activity import EXACT
 
 __all__ = ["asleep_of_idle", "counted", "with_sleep"]
 
-BUSY = {"asleep_array": "matrix_busy", "asleep_lanes": "vector_busy"}
-"""Of what sleeps, the counter of the cycles in which it works."""
-
 
 def with_sleep(program: Any) -> Any:
     """The same program for the machine with `sleep`, which gives the same bytes in the same cycles.
@@ -38,9 +35,11 @@ def counted(golden: dict[str, int], device: Device) -> dict[str, Any]:
 
 
 def asleep_of_idle(result: dict[str, Any]) -> dict[str, float]:
-    """Of the cycles in which the array, and the lanes, did nothing: the share that they slept."""
-    shares = {}
-    for name, busy in BUSY.items():
-        idle = result["cycles"] - result[busy]
-        shares[name] = result["activity"][name] / idle if idle else 1.0
-    return shares
+    """Of the cycles in which the array, the lanes, or any of the two had nothing to do, the share
+    that they slept. result: a measurement with `activity`."""
+    counts = result["activity"]
+    idle = {"array": counts["idle_array"], "lanes": result["cycles"] - result["vector_busy"]}
+    slept = {unit: counts[f"asleep_{unit}"] for unit in idle}
+    both = {"both": (sum(slept.values()), sum(idle.values()))}
+    shares = {unit: (slept[unit], idle[unit]) for unit in idle} | both
+    return {unit: cycles / of if of else 1.0 for unit, (cycles, of) in shares.items()}

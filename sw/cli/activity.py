@@ -31,7 +31,7 @@ def activity_table(result: Mapping[str, Any]) -> Table:
         if count:
             table.add_row(name, f"{count:,}", f"{count / cycles:.1%}", ACTIVITY_TEXTS[name])
     for name, share in asleep_of_idle(dict(result)).items():
-        table.add_row(f"{name} of its idle cycles", "", f"{share:.1%}", "")
+        table.add_row(f"idle cycles asleep, {name}", "", f"{share:.1%}", "")
     exact = "yes" if result["activity_exact"] else "[red]NO[/]"
     table.add_row("as the commands say", exact, "", "all but what is asleep")
     return table

@@ -11,12 +11,12 @@ from collections.abc import Callable
 
 from hw.config import AcceleratorConfig
 from hw.isa import MATRIX_OPCODES, SELECTED, Command, Function, Memory, Opcode
-from hw.registers import ACTIVITY
+from hw.registers import ACTIVITY, TIMED
 from hw.sparse.packing import tile_format
 
 __all__ = ["EXACT", "activity_of"]
 
-EXACT = tuple(name for name in ACTIVITY if not name.startswith("asleep_"))
+EXACT = tuple(name for name in ACTIVITY if name not in TIMED)
 """The counters that follow from the commands; the others depend on time."""
 
 NUMBERS = 2 * SELECTED + 4

@@ -26,13 +26,13 @@ CONFIG = get_config("tiny")
 
 
 class Counting:
-    """A device that counted what it is given, and slept for 70 cycles."""
+    """A device that counted what it is given, and whose array slept for 70 of 80 idle cycles."""
 
     def __init__(self, counts: dict[str, int]):
         self.counts = counts
 
     def activity(self) -> dict[str, int]:
-        return {**self.counts, "asleep_array": 70, "asleep_lanes": 70}
+        return {**self.counts, "idle_array": 80, "asleep_array": 70, "asleep_lanes": 10}
 
 
 def test_golden_counts_a_product_of_matrices():
@@ -95,9 +95,12 @@ def test_a_wrong_count_is_found():
 
 
 def test_what_is_asleep_of_idle_cycles():
-    result = {"cycles": 100, "matrix_busy": 30, "vector_busy": 20}
-    shares = asleep_of_idle(result | {"activity": {"asleep_array": 35, "asleep_lanes": 80}})
-    assert shares == {"asleep_array": 0.5, "asleep_lanes": 1.0}
+    counts = {"idle_array": 40, "asleep_array": 20, "asleep_lanes": 80}
+    shares = asleep_of_idle({"cycles": 100, "vector_busy": 20, "activity": counts})
+    assert shares == {"array": 0.5, "lanes": 1.0, "both": 100 / 120}
+    counts = {"idle_array": 0, "asleep_array": 0, "asleep_lanes": 0}
+    shares = asleep_of_idle({"cycles": 9, "vector_busy": 9, "activity": counts})
+    assert shares == {"array": 1.0, "lanes": 1.0, "both": 1.0}
 
 
 @pytest.mark.parametrize(("found", "code"), [(5, 0), (6, 2)])
@@ -117,4 +120,4 @@ def test_bench_ends_with_2_where_counts_are_wrong(found, code, monkeypatch):
     monkeypatch.setattr(command, "measure", measure)
     done = CliRunner().invoke(cli, ["bench", "gemm", "--shape", "4x4x4", "--activity"])
     assert asked["activity"] and done.exit_code == code, done.output
-    assert "asleep_array" in done.output and "140.0%" in done.output  # 70 of 50 idle cycles
+    assert "87.5%" in done.output  # 70 of 80
