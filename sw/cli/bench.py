@@ -19,6 +19,7 @@ from sw.cli.bench_decoders import decoders
 from sw.cli.bench_fpga import area, board
 from sw.cli.bench_simulator import simulator
 from sw.cli.bench_speculation import speculation
+from sw.cli.bench_studies import eviction, pruning
 from sw.cli.bench_suite import all_rows, baseline, sparsity, table
 from sw.cli.bench_window import window
 from sw.cli.common import (
@@ -234,6 +235,7 @@ def minilm(tokens: int, **options: Any) -> None:
 
 bench.section("One workload", gemm, attention, encoder, minilm, program_)
 bench.section("Language models", decode, prefill, smollm2, speculation, window, decoders)
+bench.section("Studies", pruning, eviction)
 bench.section("The whole list", all_rows, table, baseline, sparsity)
 bench.section("The simulator", simulator)
 bench.section("FPGA", area, board)
