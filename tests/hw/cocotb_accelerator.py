@@ -7,13 +7,15 @@ import cocotb
 import numpy as np
 
 from hw.config import PRESETS
-from hw.isa import Command, Memory, Opcode, Region, Unit, Wait
+from hw.isa import COMMAND_BYTES, Command, Memory, Opcode, Region, Unit, Wait
 from hw.registers import State
 from hw.vector.golden import Affine, pack_params
 from sw.bench.decoders import DecoderShape, decoder
 from sw.compiler.graph.reference import run_reference
 from sw.compiler.lower.decoder import lower_decoder
 from sw.compiler.lower.lower import lower
+from sw.compiler.program.chain import make_chain
+from sw.compiler.program.decoder_program import Register
 from sw.golden.machine import GoldenMachine
 from tests.hw.machine import Machine
 from tests.hw.programs import RandomProgram, assemble, program_image
@@ -182,6 +184,39 @@ async def decoders(dut):
             await machine.write_registers(program.registers(position, ids, reading=False))
             counters = await run_and_compare(machine, image, entry.command_count)
             dut._log.info("%d tokens at %d: %s", tokens, position, counters)
+
+
+@cocotb.test()
+async def chains(dut):
+    """Passes of a language model behind each other, up to an end token, on a bus that pauses."""
+    rng = random.Random(SEED)
+    machine = Machine(dut, CONFIG, golden=GOLDEN)
+    await machine.start()
+    machine.pause(rng, 0.2)
+    shape = DecoderShape(
+        hidden=9, heads=2, kv_heads=1, dim=6, ffn=11, layers=1, vocabulary=70, context=40,
+        key_block=16,
+    )  # fmt: skip
+    program, position = lower_decoder(decoder(shape, SEED), CONFIG, (1,)), 9
+    data = {
+        Region.CONSTANT: program.constants,
+        Region.WORKSPACE: np.frombuffer(rng.randbytes(program.workspace_bytes), np.uint8),
+    }
+
+    async def passes_of(most: int, ends: set[int]) -> int:
+        chain = make_chain(program, most, ends)
+        image = {Region.PROGRAM: chain.commands, **data}
+        image[Region.IO] = np.zeros(chain.io_bytes, np.uint8)
+        registers = program.registers(position, np.array([5]), reading=False) | chain.registers
+        await machine.write_registers(registers)
+        await run_and_compare(machine, image, len(chain.commands) // COMMAND_BYTES)
+        await machine.check_registers(registers)
+        return GOLDEN.registers[Register.POSITION] - position
+
+    assert await passes_of(1, set()) == 1
+    token = int(program.order[GOLDEN.registers[Register.TOKEN]])
+    assert await passes_of(2, set()) == 2
+    assert await passes_of(2, {token, (token + 1) % 70}) == 1
 
 
 @cocotb.test()

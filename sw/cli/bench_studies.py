@@ -1,0 +1,111 @@
+"""`weft bench pruning` and `weft bench eviction`: what attention could do without, in float."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+from rich.table import Table
+
+from sw.cli.common import OUTPUT_FILE, steps, write_json
+from sw.cli.screen import show
+from sw.compiler.errors import InputError
+
+__all__ = ["eviction", "pruning"]
+
+KINDS = ("prose", "code")
+
+
+def _long_text(kind: str, tokens: int) -> list[int]:
+    """So many tokens of texts that calibration has not seen."""
+    from sw.models.corpus import code_texts, evaluation_texts
+    from sw.models.smollm2 import load
+
+    if kind == "code":
+        texts = code_texts(1, held_out=True, characters=8 * tokens)
+    else:
+        texts = (*evaluation_texts("everyday-longest"), *evaluation_texts("technical-long"))
+    ids = load().tokens("\n\n".join(texts))
+    if len(ids) < tokens:
+        raise InputError(f"the {kind} has {len(ids)} tokens: give a smaller --context")
+    return ids[:tokens]
+
+
+@click.command()
+@click.option("--context", default=2048, type=click.IntRange(min=256), show_default=True)
+@click.option("--json", "json_file", type=OUTPUT_FILE, help="Write the figures to this file.")
+def pruning(context: int, json_file: str | None) -> None:
+    """SmolLM2 in float without some key blocks: how many, and what it costs (minutes)."""
+    from sw.bench.pruning import RULES, measure_pruning
+    from sw.models.smollm2 import load
+
+    with steps() as step:
+        module = load().checkpoint.module
+        found = {}
+        for kind in KINDS:
+            ids = _long_text(kind, context)
+            found[kind] = measure_pruning(
+                module, ids, RULES, lambda name, kind=kind: step(f"{kind}: {name}")
+            )
+    table = Table(title=f"SmolLM2-135M-Instruct in float, last quarter of {context} tokens")
+    table.add_column("blocks that stay")
+    for kind in KINDS:
+        for name in ("dropped", "KL, mnat"):
+            table.add_column(f"{kind}:\n{name}", justify="right")
+    for name in RULES:
+        cells = []
+        for kind in KINDS:
+            figures = found[kind][name]
+            cells += [f"{figures.dropped:.1%}", f"{1000 * figures.kl:.2f}"]
+        table.add_row(name, *cells)
+    show(table)
+    parts = {kind: {name: f.json() for name, f in part.items()} for kind, part in found.items()}
+    write_json(json_file, parts)
+
+
+@click.command()
+@click.option("--window", "keep", default=128, type=click.IntRange(min=40), show_default=True)
+@click.option("--file", "text_file", help="A text, in place of the project's stories.")
+@click.option("--json", "json_file", type=OUTPUT_FILE, help="Write the figures to this file.")
+def eviction(keep: int, text_file: str | None, json_file: str | None) -> None:
+    """SmolLM2 in float, a window of keys: perplexity by which key gives its place up."""
+    from sw.bench.eviction import POLICIES, Policy, measure_eviction
+    from sw.bench.window import MULTIPLES
+    from sw.models.corpus import evaluation_texts
+    from sw.models.generator import SINK
+    from sw.models.smollm2 import load
+
+    with steps() as step:
+        model = load()
+        stories = "\n\n".join(evaluation_texts("everyday-longest"))
+        text = stories if text_file is None else Path(text_file).read_text(encoding="utf-8")
+        ids, needed = model.tokens(text)[: MULTIPLES[-1] * keep], MULTIPLES[-1] * keep
+        if len(ids) < needed:
+            raise InputError(
+                f"the text has {len(ids)} tokens, four windows of {keep} are {needed}: "
+                "give a longer --file or a smaller --window"
+            )
+        found = {}
+        for name, policy in {"all keys stay": Policy(), **POLICIES}.items():
+            step(name)
+            room = len(ids) if name not in POLICIES else keep
+            losses = measure_eviction(model.checkpoint.module, ids, policy, room, SINK)
+            ends = [multiple * keep for multiple in MULTIPLES]
+            found[name] = _perplexities(losses.tolist(), len(model.prefix) + 1, ends)
+    table = Table(title=f"SmolLM2-135M-Instruct in float, window of {keep} behind {SINK}")
+    table.add_column("gives its place up")
+    for multiple in MULTIPLES:
+        table.add_column(f"perplexity\nto {multiple * keep}", justify="right")
+    for name, perplexities in found.items():
+        table.add_row(name, *(f"{p:.2f}" for p in perplexities))
+    show(table)
+    write_json(json_file, found)
+
+
+def _perplexities(losses: Sequence[float], first: int, ends: Sequence[int]) -> list[float]:
+    """Of the tokens from `first` to each end, from where the one before ends. losses: of token 1
+    on."""
+    parts = zip([first, *ends], ends, strict=False)
+    return [math.exp(sum(losses[a - 1 : b - 1]) / (b - a)) for a, b in parts]
