@@ -56,18 +56,12 @@ class Point:
     options: PruneOptions | None = None
 
 
-def _method(method: str, fitted: bool) -> PruneOptions:
-    return PruneOptions(method=method, least_squares=fitted)
-
-
 POINTS = (
     Point("one whole layer", 5 / 6),
     Point("two whole layers", 4 / 6),
-    Point("weights alone", 0.75, _method("magnitude", False)),
-    Point("weights, + least squares", 0.75, _method("magnitude", True)),
-    Point("FLAP", 0.75, _method("flap", False)),
-    Point("FLAP, + least squares", 0.75, _method("flap", True)),
-    Point("surgeon", 0.75, _method("obs", False)),
+    Point("FLAP", 0.75, PruneOptions(method="flap", least_squares=False)),
+    Point("FLAP, + least squares", 0.75, PruneOptions(method="flap")),
+    Point("surgeon", 0.75, PruneOptions(least_squares=False)),
     Point("surgeon, + least squares", 0.75, PruneOptions()),
     *(Point(f"surgeon, + least squares, {share:.0%}", share, PruneOptions())
       for share in (0.9, 0.8, 0.7, 0.6, 0.5)),

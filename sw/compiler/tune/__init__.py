@@ -1,1 +1,1 @@
-"""Which weight format each linear gets: what it costs in accuracy and in cycles."""
+"""Which weight format each linear gets, and what is cut: the costs in accuracy and in cycles."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 from hw.config import AcceleratorConfig
 from hw.sparse.formats import DENSE, WeightFormat, WeightFormatError
 from sim.cache import find, keep, kept, source_digest
-from sw.compiler.errors import CompileError
+from sw.compiler.errors import CalibrationWarning, CompileError
 from sw.compiler.graph.float_executor import run_float
 from sw.compiler.graph.graph_file import GRAPH_VERSION, graph_bytes, load_graph
 from sw.compiler.graph.operations import FloatGraph, QuantGraph
@@ -49,6 +50,8 @@ SOURCES = (
     "sw/compiler/tune/sensitivity.py",
 )
 _NO_CUTS: Cuts = {}
+ESTIMATE_BATCHES = 4
+"""Calibration batches with which a program is only laid out."""
 SENSITIVITY_BATCHES = 100
 """Calibration batches that sensitivities are taken from, about: they only rank."""
 
@@ -275,7 +278,9 @@ class Tuner:
         tokens = self.subject.tokens or self.subject.graph.tokens
         graph = shape_only(self.subject.graph, self.costs.blocks, cuts)
         quick = QuantOptions(gptq=False, bias_correction=False, alphas=(0.8,), clips=(1.0,))
-        quantised = quantise(graph, self.subject.calibration[:1], quick)
+        with warnings.catch_warnings():  # shapes alone count, not what these batches are like
+            warnings.simplefilter("ignore", CalibrationWarning)
+            quantised = quantise(graph, self.subject.calibration[:ESTIMATE_BATCHES], quick)
         shaped = with_shape(quantised, self.subject.graph.batch, tokens)
         return lower(shaped, self.config).estimated_cycles
 

@@ -86,6 +86,15 @@ def test_structured(tuned, weft, tmp_path, model) -> None:
     assert not torch.equal(recovered["first.weight"], small.state_dict["first.weight"])
 
 
+def test_structured_with_formats(tuned) -> None:
+    """A sixth of the bytes: 2:4 alone ends at 225, cuts alone at 80."""
+    outcome, found = tuned("--structured", "--format", "2:4 int8", "--bytes", 60)
+    assert outcome.code == 0, outcome
+    plan = found["plan"]
+    assert plan["cuts"]["second"] < 18 and "2:4 int8" in plan["formats"].values()
+    assert plan["weight_bytes"] <= 60 and found["measured"][0]["weight_bytes"] == 360
+
+
 def _small(model: Path) -> torch.nn.Module:
     names: dict = {}
     exec(model.read_text(), names)
