@@ -1,5 +1,5 @@
-"""What cascades save: questions to a small program and a large one, half of them to calibrate, the
-other half to measure."""
+"""What cascades save: questions to a small program and a large one; each half is measured with the
+threshold that calibration on the other half gives."""
 
 from __future__ import annotations
 
@@ -12,9 +12,6 @@ from numpy.typing import NDArray
 from sw.decoding.self_test import calibrate, doubted
 
 __all__ = ["Questions", "account", "agreement_by_confidence", "curve", "halves"]
-
-PAYS = 0.6
-"""Of the large program's cycles: what pays takes no more."""
 
 
 @dataclass(frozen=True)
@@ -36,38 +33,42 @@ class Questions:
 
 
 def halves(questions: Questions) -> tuple[Questions, Questions]:
-    """Every other question to calibrate with, and the others."""
+    """Every other question, and the others."""
     return questions[0::2], questions[1::2]
 
 
-def _agreement(questions: Questions, threshold: float) -> float:
-    kept = ~doubted(questions.confidences, threshold)
-    return 1 - float(questions.wrong[kept].sum() / questions.of.sum())
-
-
 def account(questions: Questions, wanted: float) -> dict[str, Any]:
-    """The cascade that calibration on one half gives, measured on the other.
+    """A cascade that is calibrated on one half and measured on the other, and the other way round.
 
     `agreement`: share of answers that are the large program's; `alone`: of the small one's.
     `doubted`: share of questions that the large one was asked. `cycles_ratio`: all cycles of both
-    / those of the large one alone; `small_ratio`: of the small one alone.
+    / those of the large one alone; `small_ratio`: of the small one alone. `threshold`: mean of both
+    halves'.
     """
-    known, new = halves(questions)
-    threshold = calibrate(known.confidences, known.wrong, wanted, known.of)
-    asked = doubted(new.confidences, threshold)
-    large = new.large.sum()
+    thresholds = []
+    asked_cycles = 0.0
+    wrong = doubts = 0
+    for known, new in (halves(questions), halves(questions)[::-1]):
+        threshold = calibrate(known.confidences, known.wrong, wanted, known.of)
+        asked = doubted(new.confidences, threshold)
+        wrong += int(new.wrong[~asked].sum())
+        doubts += int(asked.sum())
+        asked_cycles += float(new.large[asked].sum())
+        thresholds.append(threshold)
+    answers, large = int(questions.of.sum()), float(questions.large.sum())
+    small = float(questions.small.sum())
     return {
         "wanted": wanted,
-        "threshold": threshold,
-        "questions": len(new.of),
-        "answers": int(new.of.sum()),
-        "calibrated_on": int(known.of.sum()),
-        "agreement": _agreement(new, threshold),
-        "alone": _agreement(new, 0),
-        "doubted": float(asked.mean()),
-        "cycles_ratio": float((new.small.sum() + new.large[asked].sum()) / large),
-        "small_ratio": float(new.small.sum() / large),
-        "large_cycles": float(large / len(new.of)),
+        "threshold": float(np.mean(thresholds)),
+        "thresholds": thresholds,
+        "questions": len(questions.of),
+        "answers": answers,
+        "agreement": 1 - wrong / answers,
+        "alone": 1 - int(questions.wrong.sum()) / answers,
+        "doubted": doubts / len(questions.of),
+        "cycles_ratio": (small + asked_cycles) / large,
+        "small_ratio": small / large,
+        "large_cycles": large / len(questions.of),
     }
 
 

@@ -29,7 +29,7 @@ def draw_cascade(path: Path, pairs: Mapping[str, Mapping[str, Any]], wanted: flo
         asked.set_xlabel("share of questions that the large program is asked")
         asked.set_title("The same of all, the least sure asked (dots: calibrated)")
         asked.axhline(wanted, color=GREY, linewidth=0.8)
-        asked.set_ylim(min(0.9, *(pair["curve"][0][1] for pair in known)) - 0.01, 1.003)
+        asked.set_ylim(0.9, 1.003)
         for axes in (sure, asked):
             axes.grid(axis="y", color="#DDDDDD", linewidth=0.8)
         save_figure(figure, path)

@@ -17,8 +17,7 @@ from sw.decoding.self_test import TESTS, check_agreement
 __all__ = ["cascade"]
 
 TEXT = "text"
-ENCODERS = ("search", "search-int8", "neighbours", "tags", "tags-int4")
-WITH_PACKAGE = ("tags", "tags-int4")
+ENCODERS = ("search", "neighbours", "tags", "tags-int4")
 RTL_TOKENS = (16, 32)
 """Lengths at which encoders run on the RTL with `--device verilator`."""
 
@@ -27,9 +26,13 @@ RTL_TOKENS = (16, 32)
 @click.option("--pair", multiple=True, type=click.Choice((TEXT, *ENCODERS)), help="These only.")
 @click.option(
     "--agreement",
-    default=0.99,
+    "agreements",
+    multiple=True,
+    type=float,
+    default=(0.99, 0.995),
     show_default=True,
-    help="Share of answers that shall be the large program's.",
+    help="Share of answers that shall be the large program's; may be given again, the language "
+    "model runs with the first.",
 )
 @click.option(
     "--self-test",
@@ -46,6 +49,12 @@ RTL_TOKENS = (16, 32)
     show_default=True,
     help="Of the language model's answers, at most.",
 )
+@click.option(
+    "--prompts",
+    "most",
+    type=click.IntRange(min=1),
+    help="Of each kind for the language model, at most.  [default: 5]",
+)
 @click.option("--model", help="Another language model, as for `weft generate`.")
 @click.option(
     "--device",
@@ -60,9 +69,10 @@ RTL_TOKENS = (16, 32)
 @click.option("--json", "json_file", type=OUTPUT_FILE, help="Write the measurement there.")
 def cascade(
     pair: tuple[str, ...],
-    agreement: float,
+    agreements: tuple[float, ...],
     test: str,
     tokens: int,
+    most: int | None,
     model: str | None,
     device: str,
     config: str,
@@ -70,21 +80,22 @@ def cascade(
     picture: str | None,
 ) -> None:
     """A small program that answers, and a large one where it doubts: cycles and agreement."""
-    check_agreement(agreement)
+    for agreement in agreements:
+        check_agreement(agreement)
     rows: dict[str, dict[str, Any]] = {}
     with steps() as step:
         for name in pair or (TEXT, *ENCODERS):
             if name == TEXT:
-                rows |= _text(model, config, agreement, test, tokens, device, step)
-            elif (found := _encoders(name, config, agreement, device, step)) is not None:
+                rows |= _text(model, config, agreements[0], test, tokens, most, device, step)
+            elif (found := _encoders(name, config, agreements, device, step)) is not None:
                 rows[name] = found
-    show(_table(rows, agreement))
+    show(_table(rows))
     write_json(
         json_file,
         {
             "workload": "cascade",
             "config": config,
-            "agreement": agreement,
+            "agreements": list(agreements),
             "cycles_of": device,
             "pairs": rows,
         },
@@ -92,11 +103,15 @@ def cascade(
     if picture is not None:
         from sw.bench.cascade_picture import draw_cascade
 
-        draw_cascade(Path(picture), rows, agreement)
+        draw_cascade(Path(picture), rows, agreements[0])
 
 
 def _encoders(
-    name: str, config: str, agreement: float, device: str, step: Callable[[str], Any]
+    name: str,
+    config: str,
+    agreements: tuple[float, ...],
+    device: str,
+    step: Callable[[str], Any],
 ) -> dict[str, Any] | None:
     """A row of the table; None where the model's package is missing."""
     from sw.bench.cascade import account, agreement_by_confidence, curve
@@ -114,7 +129,8 @@ def _encoders(
         "small": pair.small,
         "large": pair.large,
         "task": pair.task,
-        **account(questions, agreement),
+        **account(questions, agreements[0]),
+        "others": [account(questions, agreement) for agreement in agreements[1:]],
         "by_confidence": agreement_by_confidence(questions),
         "curve": curve(questions),
     }
@@ -131,6 +147,7 @@ def _text(
     agreement: float,
     test: str,
     tokens: int,
+    most: int | None,
     device: str,
     step: Callable[[str], Any],
 ) -> dict[str, dict[str, Any]]:
@@ -162,13 +179,13 @@ def _text(
         found: dict[str, list[dict[str, Any]]] = {}
         for kind in KINDS:
             update = step(f"Prompts: {kind}")
-            prompts = prompts_of(kind)[1::2]
+            prompts = prompts_of(kind)[1::2][:most]
             found[kind] = []
             for number, prompt in enumerate(prompts):
                 ids = language.prompt([{"role": "user", "content": prompt}])
                 if len(ids) < context:
-                    most = min(tokens, context - len(ids))
-                    found[kind].append(measure_answer(both, logs, ids, ends, most))
+                    room = min(tokens, context - len(ids))
+                    found[kind].append(measure_answer(both, logs, ids, ends, room))
                 update(number + 1, len(prompts))
     every = [result for results in found.values() for result in results]
     questions: Questions = questions_of(known, test)
@@ -189,24 +206,32 @@ def _text(
     return rows
 
 
-def _table(rows: dict[str, dict[str, Any]], agreement: float) -> Table:
-    table = Table(title=f"Cascades for {agreement:.1%} of the large program's answers")
+def _table(rows: dict[str, dict[str, Any]]) -> Table:
+    table = Table(title="Cascades")
     for name in ("small program", "before", "task"):
         table.add_column(name)
-    for name in ("answers", "small alone", "threshold", "asked", "agreement", "cycles"):
+    names = ("answers", "small alone", "wanted", "threshold", "asked", "agreement", "cycles")
+    for name in names:
         table.add_column(name, justify="right")
     for row in rows.values():
-        for kind, part in ((row["task"], row), *row.get("kinds", {}).items()):
-            first = part is row
-            table.add_row(
-                row["small"] if first else "",
-                row["large"] if first else "",
-                kind if first else f"  {kind}",
-                f"{part['answers']:,}",
-                f"{row['alone']:.1%}" if first else "",
-                f"{row['threshold']:.3f}" if first else "",
-                f"{part['doubted']:.1%}",
-                f"{part['agreement']:.1%}",
-                f"{part['cycles_ratio']:.3f}",
-            )
+        table.add_row(row["small"], row["large"], row["task"], *_cells(row))
+        for kind, part in row.get("kinds", {}).items():
+            table.add_row("", "", f"  {kind}", *_cells(part))
+        for part in row.get("others", ()):
+            table.add_row("", "", "", *_cells(part))
     return table
+
+
+def _cells(part: dict[str, Any]) -> list[str]:
+    def share(name: str, form: str) -> str:
+        return format(part[name], form) if name in part else ""
+
+    return [
+        share("answers", ","),
+        share("alone", ".1%"),
+        share("wanted", ".1%"),
+        share("threshold", ".3f"),
+        share("doubted", ".1%"),
+        share("agreement", ".1%"),
+        share("cycles_ratio", ".3f"),
+    ]

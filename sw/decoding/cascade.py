@@ -24,7 +24,7 @@ UNITS = ("token", "answer")
 
 class Answer(NamedTuple):
     """What a cascade of encoders gives: outputs of the program that was believed, how sure the
-    small one was (the least of its rows), and whether the large one took over."""
+    small one was, and whether the large one took over."""
 
     outputs: Any
     confidence: float
@@ -107,8 +107,9 @@ class Encoders:
     what `Device.load` returns.
 
     models: the small one and the large one. test: a name of `TESTS`, for outputs that are logits
-    [..., labels] in nats; or a function from outputs to confidences, such as `Nearest.confidence`.
-    threshold: as of a `Cascade`; the least sure row of an answer counts. Raises `InputError`.
+    [..., labels] in nats; or a function from outputs to confidences, such as that of a `Nearest`.
+    threshold: as of a `Cascade`. rows: what the confidences of an answer's rows come to: the least,
+    or `np.mean` where each row is an answer of its own. Raises `InputError`.
     """
 
     def __init__(
@@ -116,12 +117,14 @@ class Encoders:
         models: Sequence[Callable[..., Any]],
         test: str | Callable[[Any], NDArray[np.float64]] = "margin",
         threshold: float = 0.5,
+        *,
+        rows: Callable[[NDArray[np.float64]], Any] = np.min,
     ):
         if len(models) != 2:
             raise InputError(f"a cascade is of two models, a small and a large one: {len(models)}")
         check_threshold(threshold)
         self.small, self.large = models
-        self.threshold = threshold
+        self.threshold, self.rows = threshold, rows
         if callable(test):
             self.test = test
             return
@@ -136,7 +139,7 @@ class Encoders:
 
     def __call__(self, *inputs: Any, **named: Any) -> Answer:
         outputs = self.small(*inputs, **named)
-        confidence = float(np.min(self.test(outputs)))
+        confidence = float(self.rows(self.test(outputs)))
         if doubted(confidence, self.threshold):
             return Answer(self.large(*inputs, **named), confidence, True)
         return Answer(outputs, confidence, False)

@@ -1,4 +1,4 @@
-"""Accounts of cascades: half of the questions calibrate, the other half is measured."""
+"""Accounts of cascades: each half of the questions is measured by what the other calibrates."""
 
 from __future__ import annotations
 
@@ -43,24 +43,23 @@ def questions(rng: np.random.Generator, count: int) -> Questions:
 
 
 def test_accounts_by_definition():
+    """Each question by the threshold of the half that it is not in."""
     for seed in range(SEED, SEED + 20):
         rng = np.random.default_rng(seed)
         known, wanted = questions(rng, int(rng.integers(6, 200))), float(rng.choice([0.8, 0.95, 1]))
         found = account(known, wanted)
-        own, new = halves(known)
-        threshold = calibrate(own.confidences, own.wrong, wanted, own.of)
-        small = large = wrong = asked = 0
-        for n in range(1, len(known.of), 2):  # every other one, which calibration has not seen
-            doubt = bool(doubted(known.confidences[n], threshold))
-            small, asked = small + known.small[n], asked + doubt
-            large += doubt * known.large[n]
+        thresholds = [calibrate(h.confidences, h.wrong, wanted, h.of) for h in halves(known)[::-1]]
+        cycles = wrong = asked = 0
+        for n in range(len(known.of)):
+            doubt = bool(doubted(known.confidences[n], thresholds[n % 2]))
+            asked += doubt
+            cycles += known.small[n] + doubt * known.large[n]
             wrong += (not doubt) * known.wrong[n]
-        everything = new.large.sum()
-        assert found["threshold"] == threshold
-        assert found["cycles_ratio"] == pytest.approx((small + large) / everything)
-        assert found["agreement"] == pytest.approx(1 - wrong / new.of.sum())
-        assert found["doubted"] == pytest.approx(asked / len(new.of)), f"seed {seed}"
-        assert wanted < 1 or found["cycles_ratio"] == found["small_ratio"] + 1
+        assert found["thresholds"] == thresholds[::-1], f"seed {seed}"
+        assert found["cycles_ratio"] == pytest.approx(cycles / known.large.sum())
+        assert found["agreement"] == pytest.approx(1 - wrong / known.of.sum())
+        assert found["doubted"] == pytest.approx(asked / len(known.of))
+        assert wanted < 1 or found["cycles_ratio"] == pytest.approx(found["small_ratio"] + 1)
 
 
 def test_the_curve_is_that_of_all_thresholds():

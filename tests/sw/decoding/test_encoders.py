@@ -41,11 +41,16 @@ def test_programs_on_one_device(name):
         small, large = (device.load(program(4, hidden, hidden)) for hidden in (8, 24))
         inputs = [rng.normal(size=(1, 5, 6)).astype(np.float32) for _ in range(6)]
         alone = [(small(x), large(x)) for x in inputs]
-        least = [float(margins(own).min()) for own, _ in alone]
-        for threshold in (0, float(np.median(least)), 1):
-            cascade = Encoders([small, large], "margin", threshold)
+        least, mean = ([float(f(margins(own))) for own, _ in alone] for f in (np.min, np.mean))
+        for threshold, rows, known in (
+            (0, np.min, least),
+            (float(np.median(least)), np.min, least),
+            (float(np.median(mean)), np.mean, mean),
+            (1, np.mean, mean),
+        ):
+            cascade = Encoders([small, large], "margin", threshold, rows=rows)
             taken = 0
-            for x, both, sure in zip(inputs, alone, least, strict=True):
+            for x, both, sure in zip(inputs, alone, known, strict=True):
                 found = cascade(x)
                 doubt = threshold == 1 or sure < threshold
                 assert found.taken_over == doubt and found.confidence == pytest.approx(sure)
