@@ -64,8 +64,13 @@ def speech(
         program, work = transcriber.encoder_program, transcriber.encoder_products
         (item,) = program.graph.inputs
         rows_in = np.random.default_rng(0).uniform(-1, 1.5, item.shape).astype(np.float32)
-        options = {"memory_latency": memory_latency, "memory_width": memory_width}
-        result = measure_program(program, [rows_in], step=step, **options)
+        result = measure_program(
+            program,
+            [rows_in],
+            memory_latency=memory_latency,
+            memory_width=memory_width,
+            step=step,
+        )
     _show(f"Whisper {model}, encoder", result, work)
     write_json(json_file, {"workload": f"whisper {model} encoder", "products": work, **result})
     if not result["bit_exact"]:
