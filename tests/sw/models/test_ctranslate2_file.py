@@ -54,9 +54,7 @@ def test_what_is_no_such_file(tmp_path):
             read_variables(path, "WhisperSpec")
     for data in (b"", b"GGUF, not this", struct.pack("<II", 5, 0)):
         path.write_bytes(data)
-        with pytest.raises(
-            CompileError, match=r"no model\.bin of CTranslate2, version 6|cannot be"
-        ):
+        with pytest.raises(CompileError, match=r"no model.bin of CTranslate2, version 6|cannot be"):
             read_variables(path, "WhisperSpec")
     path.write_bytes(_file(VARIABLES, {}, "TransformerSpec"))
     with pytest.raises(CompileError, match="is a 'TransformerSpec', not a 'WhisperSpec'"):
