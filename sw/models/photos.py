@@ -63,7 +63,8 @@ def photo(name: str) -> Image:
 
 
 def photos(crops: int) -> list[Image]:
-    """The pictures to calibrate with, and `crops` random parts of each; half of these mirrored."""
+    """The pictures to calibrate with, and `crops` random parts of each, small ones too, which are
+    blurred when they are fitted; half of these mirrored."""
     from PIL import Image
 
     random, found = np.random.default_rng(7), []
@@ -71,7 +72,7 @@ def photos(crops: int) -> list[Image]:
         picture = read(_file(f"skimage/{name}"))
         found.append(picture)
         for _ in range(crops):
-            width, height = (np.array(picture.size) * random.uniform(0.4, 0.9, 2)).astype(int)
+            width, height = (np.array(picture.size) * random.uniform(0.1, 0.9, 2)).astype(int)
             left = int(random.integers(0, picture.width - width + 1))
             top = int(random.integers(0, picture.height - height + 1))
             part = picture.crop((left, top, left + int(width), top + int(height)))

@@ -63,6 +63,9 @@ def read_dicom(path: str | Path) -> Image:
         values = pydicom.dcmread(path).pixel_array.astype(np.float64)
     except Exception as error:  # whatever its parser raises
         raise InputError(f"{path} has no picture for pydicom: {first_line(error)}") from None
+    while values.ndim > 2 and values.shape[-1] not in (3, 4):
+        values = values[0]  # of several pictures the first
+    values = values[0] if values.ndim > 3 else values
     low, high = values.min(), values.max()
     grey = np.rint((values - low) * (255 / max(high - low, 1))).astype(np.uint8)
     return Image.fromarray(grey).convert("RGB")

@@ -6,7 +6,9 @@ import json
 
 import pytest
 
-from sw.models import focus, photos
+from sw.cli import look
+from sw.compiler.errors import InputError
+from sw.models import focus, looker, photos
 
 Image = pytest.importorskip("PIL.Image", reason="Pillow is in the extra vision")
 
@@ -41,3 +43,15 @@ def test_a_picture_is_dimmed(weft, tmp_path):
     assert box["left"] < 0.5 * photo.width < box["left"] + box["width"]  # the rocket in the middle
     error = weft("look", given, "--cycles", 1000).error()
     assert "a picture takes" in error and "cycles or more on base, not 1,000" in error
+
+
+@pytest.mark.parametrize(("cycles", "merged"), [(1000, 0), (999, 16), (904, 96), (903, 112)])
+def test_as_few_as_the_budget_needs_are_merged(monkeypatch, cycles, merged):
+    class Stub:
+        def __init__(self, _config, _step, merged):
+            self.merged, self.estimated_cycles = merged, 1000 - merged
+
+    monkeypatch.setattr(looker, "Looker", Stub)
+    assert look._looker("base", print, None, cycles).merged == merged
+    with pytest.raises(InputError, match="takes 808 cycles or more on base, not 807"):
+        look._looker("base", print, None, 807)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from hw.config import PRESETS
 from sw.bench import workloads
 from sw.compiler.graph.operations import QuantAttention
 from sw.compiler.graph.reference import run_reference
+from sw.compiler.lower.lower import lower
+from sw.driver import open_device
 from sw.models.merging import MOST, POINTS, merge, plan, with_sizes
 
 
@@ -68,6 +71,10 @@ def test_a_token_counts_as_its_patches():
     }
     print(found)
     assert found["sizes"] < 0.1 < found["none"]
+    sized, config = with_sizes(short, [1] * 12 + [2] * 4), PRESETS["tiny"]
+    with open_device("golden", config=config) as device:
+        result = np.asarray(device.load(lower(sized, config))(**given))
+    np.testing.assert_array_equal(result, run_reference(sized, given)[0])
     bias = next(
         op.bias for op in with_sizes(short, [1] * 15 + [4]).ops if isinstance(op, QuantAttention)
     )
