@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -56,7 +57,7 @@ def read_picture(path: str | Path) -> Image:
 def read_dicom(path: str | Path) -> Image:
     """The first picture in a DICOM file, its values spread over all greys or colours."""
     _need("pydicom")
-    import pydicom
+    pydicom: Any = importlib.import_module("pydicom")  # not there where types are checked
     from PIL import Image
 
     try:
