@@ -26,7 +26,7 @@ def draw_structured(path: Path, known: Mapping[str, Any], sparse: Mapping[str, A
         ("whole layer", GREY, "", "whole layers (float)"),
     )
     with pyplot() as plt:
-        figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+        figure, axes = plt.subplots(figsize=(7, 5), layout="constrained")
         for wanted, colour, line, label in curves:
             if found := points(known, wanted):
                 axes.plot(*zip(*found, strict=True), line + "o", color=colour, label=label)
@@ -37,7 +37,7 @@ def draw_structured(path: Path, known: Mapping[str, Any], sparse: Mapping[str, A
         axes.set_ylabel("mean cosine, 200 sentences held out")
         axes.grid(color="#DDDDDD", linewidth=0.8)
         axes.set_axisbelow(True)
-        axes.legend(frameon=False, loc="lower right")
+        figure.legend(frameon=False, loc="outside lower center")
         buffer = io.BytesIO()
         figure.savefig(buffer, format=path.suffix[1:] or None, dpi=150)
         write_atomically(path, buffer.getvalue())

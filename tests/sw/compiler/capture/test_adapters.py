@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import BertConfig, BertModel
 
 from hw.config import PRESETS
 from sw.compiler.capture.frontend import import_module
@@ -116,3 +117,21 @@ def test_what_is_no_adapter() -> None:
     assert len(linears(graph)) == 5 and sum(isinstance(op, FloatAdd) for op in graph.ops) == 2
     exact = module(*data[1])[0].detach().reshape(-1, 8).numpy()
     assert np.abs(outputs(graph, data[1]) - exact).max() < 1e-4
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # peft asks transformers by an old name
+def test_of_peft() -> None:
+    """The library's own modules, around a BERT."""
+    peft = pytest.importorskip("peft", reason="needs peft")
+    torch.manual_seed(4)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
+    bert = BertModel(BertConfig(**sizes, intermediate_size=48, vocab_size=50), False).eval()
+    names = ["query", "value", "dense"]
+    options = peft.LoraConfig(r=3, target_modules=names, init_lora_weights=False)
+    module = peft.get_peft_model(bert, options).eval()
+    example, output = {"input_ids": torch.arange(9)[None]}, ("last_hidden_state",)
+    graph = import_module(module, example, outputs=output)
+    whole = import_module(module.merge_and_unload(), example, outputs=output)
+    assert len(linears(graph)) == len(linears(whole)) == 6
+    for a, b in zip(linears(graph), linears(whole), strict=True):
+        assert np.allclose(a.weight, b.weight, atol=1e-6)

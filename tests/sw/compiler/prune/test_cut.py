@@ -155,3 +155,32 @@ def test_heads_take_their_bias_along() -> None:
     expected = module.bias.detach()[0, [0, 2, 3]].numpy()
     assert np.array_equal(attention.bias, expected)
     assert np.abs(output(small, data) - output(graph, data)).max() < 0.5
+
+
+class Stream(nn.Module):
+    """Two networks that add to a residual stream, which is the result."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(7)
+        self.a, self.b = nn.Linear(8, 24), nn.Linear(24, 8)
+        self.c, self.d = nn.Linear(8, 24), nn.Linear(24, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.b(torch.relu(self.a(x)))
+        return x + self.d(torch.relu(self.c(x)))
+
+
+def test_least_squares_of_the_stream() -> None:
+    """What the last linear still loses has nothing to do with its inputs: the sum is fitted."""
+    data = batches(7, 60, 8, 8)
+    graph = import_module(Stream().eval(), data[0])
+    small = cut_graph(graph, {"b": 6, "d": 20}, data, PruneOptions(fit_damping=1e-7))
+    feeds, rows = calibration_rows(graph, data)
+    values = run_float(small, feeds, rows)
+    error = output(graph, data) - values[small.outputs[0][0]]
+    (reader,) = (op for op in small.ops if isinstance(op, FloatLinear) and op.place[:2] == "d ")
+    x = values[reader.x] - values[reader.x].mean(axis=0)
+    assert np.abs(error).max() > 0.01
+    correlation = (x.T @ error) / len(x) / np.outer(x.std(axis=0), error.std(axis=0))
+    assert np.abs(correlation).max() < 1e-3 and np.abs(error.mean(axis=0)).max() < 1e-4
