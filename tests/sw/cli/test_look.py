@@ -36,7 +36,8 @@ def test_a_picture_is_dimmed(weft, tmp_path):
     photo.save(given)
     outcome = weft("look", given, "-o", output, "--device", "golden", "--json", found)
     assert outcome.code == 0, outcome
-    assert Image.open(output).size == (2 * photo.width, photo.height)
+    with Image.open(output) as written:
+        assert written.size == (2 * photo.width, photo.height)
     (record,) = json.loads(found.read_text())
     assert record["correlation_to_float32"] > 0.999 and record["merged"] == 0
     box = record["boxes"][0]
