@@ -82,11 +82,16 @@ def measure_answer(
     alone = list(Decoding(Sampler(), ends, Lookup()).answer(session, prompt, tokens))
     session.close()
     drafting = logs[1].take(begin)
-    passes = len(alone) - (len(alone) == tokens)  # an end token takes one as well
-    plain = sum(logs[1].of(Pass(begin + n, 1, False)) for n in range(passes))
+
+    def plain(text: Sequence[int]) -> list[float]:
+        """Cycles of the large model alone for a text, without drafts."""
+        passes = range(len(text) - (len(text) == tokens))  # an end token takes one as well
+        behind = sum(logs[1].of(Pass(begin + n, 1, False)) for n in passes)
+        return [float(drafting[0]), float(behind)]
+
     found: dict[str, Any] = {
         "tokens": len(alone),
-        "large": {"plain": [drafting[0], plain], "drafts": drafting.tolist()},
+        "alone": {"plain": plain(alone), "drafts": drafting.tolist()},
     }
     for name, source in (("plain", None), ("drafts", Lookup())):
         both = cascade.session()
@@ -97,6 +102,7 @@ def measure_answer(
             "tokens": len(text),
             "asked": both.asked,
             "cycles": (small + large).tolist(),
+            "large_cycles": plain(text),
             "taking_over": large.tolist(),
             "identical": text == alone,
             **_judged(cascade.large, prompt, text, ends, tokens),
@@ -124,26 +130,29 @@ def _judged(
 def summary(results: Sequence[Mapping[str, Any]], mode: str) -> dict[str, Any]:
     """Prompts together, `plain` or with `drafts`: all tokens, all cycles.
 
-    `cycles_ratio`: of the cascade / of the large model alone without drafts, reading the prompt
-    included; `of_decoding`: behind the prompt; `against_drafts`: of all / of the large model alone
-    with drafts. `taking_over`: of the large model in the cascade, a part of `cycles_ratio`.
+    `cycles_ratio`: of the cascade / of the large model alone for the same texts without drafts,
+    reading the prompt included; `of_decoding`: behind the prompt. `drafts_alone`: the same quotient
+    of the large model alone with drafts, for its own texts. `taking_over`: of the large model in
+    the cascade, a part of `cycles_ratio`.
     """
-    large = {n: np.sum([r["large"][n] for r in results], axis=0) for n in ("plain", "drafts")}
-    cycles, over = (
-        np.sum([r[mode][n] for r in results], axis=0) for n in ("cycles", "taking_over")
-    )
+
+    def cycles(name: str) -> np.ndarray:
+        return np.sum([r[mode][name] for r in results], axis=0)
+
+    alone = {n: np.sum([r["alone"][n] for r in results]) for n in ("plain", "drafts")}
     judged, same, asked = (sum(r[mode][n] for r in results) for n in ("judged", "same", "asked"))
+    both, large, over = map(cycles, ("cycles", "large_cycles", "taking_over"))
     return {
         "questions": len(results),
         "answers": judged,
         "agreement": same / judged,
         "identical": float(np.mean([r[mode]["identical"] for r in results])),
         "doubted": asked / judged,
-        "cycles_ratio": float(cycles.sum() / large["plain"].sum()),
-        "of_decoding": float(cycles[1] / max(large["plain"][1], 1)),
-        "against_drafts": float(cycles.sum() / large["drafts"].sum()),
-        "taking_over": float(over.sum() / large["plain"].sum()),
-        "large_cycles": float(large["plain"].sum() / len(results)),
+        "cycles_ratio": float(both.sum() / large.sum()),
+        "of_decoding": float(both[1] / max(large[1], 1)),
+        "drafts_alone": float(alone["drafts"] / alone["plain"]),
+        "taking_over": float(over.sum() / large.sum()),
+        "large_cycles": float(large.sum() / len(results)),
     }
 
 

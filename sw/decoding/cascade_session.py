@@ -129,9 +129,9 @@ class CascadeSession(Session):
         if behind:
             large.read(self._text[large.position : large.position + behind])
         begin, count = large.position, unseen - behind
-        entry = large.verifying(count)
-        if entry is not None:  # rows that it has besides cost nothing
-            count = min(entry.tokens, self.position - begin)
+        more = min(SELECTED, self.position - begin)  # rows behind it cost next to nothing
+        if large.verifying(more) is not None:
+            count = more
         found = large.verify(self._text[begin : begin + count])
         self.asked += 1
         into = slice(max(begin, first) - first, begin + count - first)

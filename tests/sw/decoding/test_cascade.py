@@ -25,7 +25,7 @@ from sw.driver.decoder import LoadedDecoder, Session
 from sw.driver.errors import DeviceError
 from tests.sim.rtl import SEED
 from tests.sw.compiler.decoder_shapes import random_shape
-from tests.sw.decoding.sources import RandomDrafts
+from tests.sw.decoding.sources import RandomDrafts, RightThenWrong
 
 LARGE = DecoderShape(
     hidden=20, heads=4, kv_heads=2, dim=6, ffn=30, layers=2, vocabulary=90, context=72, key_block=16
@@ -137,6 +137,17 @@ def test_predictions_of_threshold_1_are_the_large_models(models):
             np.testing.assert_array_equal(a.log_probabilities[:rows], b.log_probabilities[:rows])
     session.close()
     other.close()
+
+
+@pytest.mark.parametrize("drafts", [1, 3, 7])
+def test_one_pass_of_the_large_model_for_all_drafts(models, drafts):
+    """With threshold 1, of drafts that are right: it is asked once for each pass."""
+    known = PROMPT + alone(models[1], PROMPT, 30)
+    session = Cascade(models, threshold=1).session()
+    decoding = Decoding(Sampler(), (), RightThenWrong(known, 7, 90), Fixed(drafts))
+    assert PROMPT + list(decoding.answer(session, PROMPT, 30)) == known
+    assert session.asked == 1 + len(decoding.steps) <= 1 + -(-29 // (drafts + 1))
+    session.close()
 
 
 @pytest.mark.parametrize("test", TESTS)
@@ -260,7 +271,7 @@ def test_a_temperature_tests_all_that_it_could_accept(models):
             session.asked = 0
             session.verify(ids)
             doubted = [threshold == 1 or each < threshold for each in sure]
-            assert doubted[1] and session.asked == doubted[0] + accepts
+            assert doubted[1] and session.asked == (doubted[0] or accepts)
             session.close()
     small.close()
     large.close()
