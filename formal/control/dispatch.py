@@ -165,7 +165,7 @@ MUTANTS = (
 PROOFS = (
     Proof(
         "control.dispatch",
-        {"`tiny`": partial(dispatch, get_config("tiny"))},
+        {name: partial(dispatch, get_config(name)) for name in ("base", "tiny")},
         Induction(),
         MUTANTS,
         cycles=12,
