@@ -29,7 +29,13 @@ _SCRIPT = (
     "aigmap",
     "write_aiger -zinit model.aig",
 )
+_OUTPUT = "&read model.aig; &cone -O %d -R 1; &put;"
+"""Goes on with one output alone."""
 _FAILED = re.compile(r"was asserted in frame (\d+)")
+_COMBINATIONAL = "The network is combinational"
+"""No register matters, so there is nothing beyond the first cycle."""
+_ANSWER = re.compile(rf"Networks are \w+|{_COMBINATIONAL}")
+_INDUCTIVE = ("Networks are equivalent", _COMBINATIONAL)
 
 
 class EngineError(RuntimeError):
@@ -38,7 +44,7 @@ class EngineError(RuntimeError):
 
 @dataclass(frozen=True)
 class Circuit:
-    """A model as an AIGER file with one output, `fails`."""
+    """A model as an AIGER file. Its first output is 1 where a property fails."""
 
     path: Path
 
@@ -51,29 +57,33 @@ class Circuit:
 
     def first_failure(self, frames: int, seconds: int) -> int | None:
         """The first of so many cycles from the start in which a property fails, or None."""
-        text = self._abc(f"bmc3 -F {frames} -T {seconds}")
+        text = self._abc(f"{_OUTPUT % 0} bmc3 -F {frames} -T {seconds}")
         if found := _FAILED.search(text):
             return int(found[1])
-        if f"No output asserted in {frames} frames" in text:
+        if f"No output asserted in {frames} frames" in text or _COMBINATIONAL in text:
             return None
         raise EngineError(f"no answer about {frames} cycles in {seconds} s")
 
-    def is_inductive(self, steps: int, seconds: int) -> bool:
-        """Whether properties that held for so many cycles hold in the next, from any state."""
-        text = self._abc(f"ind -F {steps + 1} -T {seconds}")
-        # Without a register that matters there is nothing beyond the first cycle.
-        return "are equivalent" in text or "The network is combinational" in text
+    def not_inductive(self, count: int, steps: int, seconds: int) -> list[int]:
+        """Those of `count` properties that may fail though all held for `steps` cycles, from any
+        state. The outputs behind the first one are theirs."""
+        command = f"ind -F {steps + 1} -T {seconds}"
+        text = self._abc(" ".join(f"{_OUTPUT % (1 + k)} {command};" for k in range(count)))
+        answers = _ANSWER.findall(text)
+        if len(answers) != count:
+            raise EngineError(f"{len(answers)} answers of ABC about {count} properties")
+        return [k for k, answer in enumerate(answers) if answer not in _INDUCTIVE]
 
     def is_invariant(self, seconds: int) -> bool:
-        """Whether property directed reachability finds out that they hold in all states."""
-        return "Property proved" in self._abc(f"pdr -T {seconds}")
+        """Whether property directed reachability finds out that all hold in every state."""
+        return "Property proved" in self._abc(f"{_OUTPUT % 0} pdr -T {seconds}")
 
     def _abc(self, command: str) -> str:
         if (spec := importlib.util.find_spec("pyosys")) is None or spec.origin is None:
             raise EngineError("Yosys is missing: pip install pyosys==0.70 (or `make setup`)")
         tool = Path(spec.origin).parent / "yosys-abc"
         result = subprocess.run(
-            [tool, "-c", f"read_aiger {self.path.name}; strash; {command}"],
+            [tool, "-c", command],
             cwd=self.path.parent,
             capture_output=True,
             text=True,

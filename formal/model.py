@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
 
@@ -150,18 +149,25 @@ class Model(Elaboratable):
     def elaborate(self, platform: Any) -> Module:
         return self.m
 
-    def rtlil(self, names: Iterable[str], given: Iterable[str] = ()) -> str:
-        """The module `top`: free inputs, and the output `fails`, 1 where one of the properties does
-        while all assumptions have held; and those `given` a cycle before."""
-        broken = Signal(name="broken", reset_less=True)
-        counts, fails = Signal(name="counts"), Signal(name="fails")
-        some = Cat(~self._stated[name] for name in names).any()
-        stood = self.past(Cat(self._stated[name] for name in given).all()) if given else 1
-        self.m.d.comb += [
-            counts.eq(Cat(self._assumed.values()).all() & ~broken),
-            fails.eq(counts & some & stood),
-        ]
+    def rtlil(self, names: list[str], steps: int = 0) -> str:
+        """The module `top`: free inputs, and the output `fails`. Its first bit is 1 where one of
+        the properties does not hold while all assumptions have held.
+
+        With `steps`, each property has a bit too, behind that one: 1 where it does not hold though
+        all of them held in so many cycles before.
+        """
+        broken, counts = Signal(name="broken", reset_less=True), Signal(name="counts")
+        holds = Cat(self._stated[name] for name in names)
+        self.m.d.comb += counts.eq(Cat(self._assumed.values()).all() & ~broken)
         with self.m.If(~counts):
             self.m.d.sync += broken.eq(1)
+        bits = [counts & ~holds.all()]
+        if steps:
+            # No reset touches these, for it must lead to states where all properties hold.
+            stood = [Signal(name=f"stood_{k}", reset_less=True) for k in range(steps)]
+            self.m.d.sync += Cat(stood).eq(Cat(holds.all(), *stood[:-1]))
+            bits += [counts & ~hold & Cat(stood).all() for hold in holds]
+        fails = Signal(len(bits), name="fails")
+        self.m.d.comb += fails.eq(Cat(bits))
         ports = [self._domain.clk, self._domain.rst, *self._inputs, fails]
         return rtlil.convert(self, name="top", ports=ports, emit_src=False)

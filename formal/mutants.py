@@ -38,6 +38,7 @@ def applied(mutant: Mutant) -> Iterator[None]:
     if (count := source.count(mutant.old)) != 1:
         raise ValueError(f"{mutant.module} has {count} times {mutant.old!r}, once is wanted")
     changed = types.ModuleType(module.__name__)
+    changed.__package__, changed.__spec__ = module.__package__, module.__spec__
     text = source.replace(mutant.old, mutant.new)
     exec(compile(text, module.__file__ or "", "exec"), changed.__dict__)
     undo = list(_exchange(module, changed, module.__name__))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,8 +31,9 @@ class Induction:
     def __str__(self) -> str:
         return f"induction, {self.steps}"
 
-    def settle(self, circuit: Circuit) -> bool:
-        return circuit.is_inductive(self.steps, SECONDS)
+    def weak(self, circuit: Circuit, names: list[str]) -> list[str]:
+        """Those that are not proved."""
+        return [names[k] for k in circuit.not_inductive(len(names), self.steps, SECONDS)]
 
     @property
     def frames(self) -> int:
@@ -43,13 +44,13 @@ class Induction:
 class Reachability:
     """Unbounded: property directed reachability (IC3) finds an invariant by itself."""
 
-    frames = 10
+    frames, steps = 10, 0
 
     def __str__(self) -> str:
         return "reachability"
 
-    def settle(self, circuit: Circuit) -> bool:
-        return circuit.is_invariant(SECONDS)
+    def weak(self, circuit: Circuit, names: list[str]) -> list[str]:
+        return [] if circuit.is_invariant(SECONDS) else names
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,13 @@ class Bounded:
     """In the first `frames` cycles after the start, and nothing beyond."""
 
     frames: int
+    steps = 0
 
     def __str__(self) -> str:
         return f"bounded, {self.frames} cycles"
 
-    def settle(self, circuit: Circuit) -> bool:
-        return True
+    def weak(self, circuit: Circuit, names: list[str]) -> list[str]:
+        return []
 
 
 @dataclass(frozen=True)
@@ -89,15 +91,14 @@ def check(proof: Proof) -> list[str]:
         model = build()
         names = [*model.properties, *model.lemmas]
         where = f"{proof.name} ({sizes})"
-        with _circuit(model, names) as circuit:
+        with _circuit(model, names, proof.method.steps) as circuit:
             frame = circuit.first_failure(proof.method.frames, SECONDS)
-            settled = frame is None and proof.method.settle(circuit)
+            weak = proof.method.weak(circuit, names) if frame is None else []
         if frame is not None:
             failing = [name for name in names if _fails(build(), name, frame + 1)]
             raise ProofError(f"{where}: {', '.join(failing)} fails in cycle {frame}")
-        if not settled:
-            weak = [name for name in names if _is_weak(build(), name, names)]
-            raise ProofError(f"{where}: {proof.method} does not prove {', '.join(weak or names)}")
+        if weak:
+            raise ProofError(f"{where}: {proof.method} does not prove {', '.join(weak)}")
         properties = model.properties
     return properties
 
@@ -121,13 +122,7 @@ def _fails(model: Model, name: str, frames: int) -> bool:
         return circuit.first_failure(frames, SECONDS) is not None
 
 
-def _is_weak(model: Model, name: str, names: list[str]) -> bool:
-    """Whether it does not follow in one step from all of them."""
-    with _circuit(model, [name], names) as circuit:
-        return not circuit.is_inductive(1, SECONDS)
-
-
 @contextmanager
-def _circuit(model: Model, names: Iterable[str], given: Iterable[str] = ()) -> Iterator[Circuit]:
+def _circuit(model: Model, names: list[str], steps: int = 0) -> Iterator[Circuit]:
     with tempfile.TemporaryDirectory(prefix="weft-proof-") as folder:
-        yield Circuit.of(model.rtlil(names, given), Path(folder))
+        yield Circuit.of(model.rtlil(names, steps), Path(folder))

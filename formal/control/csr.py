@@ -74,7 +74,7 @@ MUTANTS = (
 PROOFS = (
     Proof(
         "control.csr",
-        {"`base`": partial(csr, get_config("base"))},
+        {"base": partial(csr, get_config("base"))},
         Reachability(),
         MUTANTS,
         cycles=14,

@@ -118,6 +118,8 @@ def dispatch(config: AcceleratorConfig) -> Model:
     # Halting, errors, and that a command is offered soon.
     was_idle = model.past(unit.i_idle & ~unit.i_halt)
     model.prove("halts_idle", ~unit.o_done | model.past(unit.o_done) | was_idle)
+    alone = unit.o_taken & ~gone & ~moves.o_added
+    model.prove("barrier_idle", ~alone | (unit.i_idle & ~unit.i_halt))
     model.prove("error_idle", ~unit.o_error.valid | (unit.i_idle & ~good))
     age = Signal(3)
     m.d.sync += age.eq(Mux(waits & ~inside.leaves, age + (age != 7), 0))
@@ -155,6 +157,7 @@ MUTANTS = (
     Mutant("same_command", HW, "entry.eq(self.i.payload.entry)", "entry.word.eq(word)"),
     Mutant("right_unit", HW, "target.eq(units)", "target.eq(units << 1)"),
     Mutant("halts_idle", HW, "alone & self.i_idle & ~self.i_halt", "alone & ~self.i_halt"),
+    Mutant("barrier_idle", HW, "alone & self.i_idle & ~self.i_halt", "alone & self.i_idle"),
     Mutant("error_idle", HW, "refused & self.i_idle", "refused"),
     Mutant("verdict_soon", HW, "m.d.sync += looked.eq(1)", "m.d.sync += looked.eq(settled)"),
 )
@@ -162,7 +165,7 @@ MUTANTS = (
 PROOFS = (
     Proof(
         "control.dispatch",
-        {"`tiny`": partial(dispatch, get_config("tiny"))},
+        {name: partial(dispatch, get_config(name)) for name in ("base", "tiny")},
         Induction(),
         MUTANTS,
         cycles=12,

@@ -105,7 +105,7 @@ MUTANTS = (
 PROOFS = (
     Proof(
         "control.moves",
-        {"`base`": partial(moves, get_config("base"))},
+        {"base": partial(moves, get_config("base"))},
         Induction(3),
         MUTANTS,
         cycles=4,

@@ -178,7 +178,8 @@ PROOFS = (
     Proof(
         "dma.burst",
         {
-            "`tiny`, blocks of 4 beats": partial(bursts, small_bursts()),
+            "base": partial(bursts, get_config("base")),
+            "tiny, blocks of 4 beats": partial(bursts, small_bursts()),
         },
         Induction(),
         MUTANTS,

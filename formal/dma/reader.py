@@ -154,5 +154,10 @@ MUTANTS = (
 )
 
 PROOFS = (
-    Proof("dma.reader", {"`tiny`": partial(reader, get_config("tiny"))}, Induction(), MUTANTS),
+    Proof(
+        "dma.reader",
+        {name: partial(reader, get_config(name)) for name in ("base", "tiny")},
+        Induction(),
+        MUTANTS,
+    ),
 )

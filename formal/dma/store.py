@@ -185,7 +185,7 @@ MUTANTS = (
 PROOFS = (
     Proof(
         "dma.store",
-        {"`tiny`": partial(store, get_config("tiny"))},
+        {name: partial(store, get_config(name)) for name in ("base", "tiny")},
         Induction(),
         MUTANTS,
         cycles=24,

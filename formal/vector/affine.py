@@ -101,5 +101,6 @@ PROOFS = (
         Induction(6),
         MUTANTS,
         cycles=8,
+        quick=False,
     ),
 )
