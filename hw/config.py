@@ -268,8 +268,8 @@ class AcceleratorConfig:
 
     def differences(self, other: AcceleratorConfig) -> str:
         """Fields in which the hardware differs, with both values; empty if it does not."""
-        fields = set(self.hardware()) | set(other.hardware())
-        pairs = ((name, getattr(self, name), getattr(other, name)) for name in sorted(fields))
+        fields = self.hardware() | other.hardware()  # in order, an option of one of them last
+        pairs = ((name, getattr(self, name), getattr(other, name)) for name in fields)
         return ", ".join(f"{name} {mine} against {its}" for name, mine, its in pairs if mine != its)
 
     def with_memory(self, width: int) -> AcceleratorConfig:

@@ -46,6 +46,9 @@ def wrong_shape():
     return nn.Linear(6, 6), (torch.ones(1, 3, 7),)
 
 def wrong_rank():
+    return nn.Linear(6, 6), (torch.ones(2, 2, 2, 3, 6),)
+
+def picture_without_convolution():
     return nn.Linear(6, 6), (torch.ones(2, 2, 3, 6),)
 
 def wrong_dtype():
@@ -84,7 +87,8 @@ def program(tmp_path_factory):
         ("infinite_calibration", "calibration batch 1, input 'input' holds NaN or infinity"),
         ("empty_calibration", "calibration is empty: give at least one batch"),
         ("wrong_shape", "torch.export refuses Linear: "),
-        ("wrong_rank", "has shape (2, 2, 3, 6); float inputs are [tokens, features] or "),
+        ("wrong_rank", "has shape (2, 2, 2, 3, 6); float inputs are [tokens, features], "),
+        ("picture_without_convolution", "only a convolution reads a picture"),
         (
             "wrong_dtype",
             "no output of the module depends on activations",

@@ -66,7 +66,8 @@ def check_chain(model: LoadedDecoder, prompt: list[int], text: str) -> None:
 def test_chains_are_steps(device: Device) -> None:
     model = device.load_decoder(PROGRAM, make_chain(PROGRAM, PASSES, ()))
     check_chain(model, PROMPT, "chain")
-    assert model.counters["passes"] == model.counters["tokens"]
+    padded = 2 * (len(PROMPT) - 1)  # each session reads the prompt in one pass
+    assert model.counters["tokens"] - model.counters["passes"] == padded
 
 
 def test_chains_of_random_decoders() -> None:

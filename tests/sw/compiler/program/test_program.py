@@ -91,7 +91,7 @@ def test_metadata_is_sealed(saved):
 
 def test_other_configuration(program):
     program.require(CONFIGS["16x16"])
-    with pytest.raises(ProgramError, match=r"compiled for.*rows 16 / 4"):
+    with pytest.raises(ProgramError, match=r"compiled for.*rows 16 against 4"):
         program.require(get_config("tiny"))
 
 
