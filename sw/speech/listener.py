@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from sw.compiler.program.program import Program
 from sw.driver import Device
 from sw.driver.decoder import Session
+from sw.driver.passes import Pass
 from sw.models.whisper_parts import windows
 from sw.speech.audio import RATE, spectrogram, split_windows
 from sw.speech.transcriber import Transcriber
@@ -96,8 +97,9 @@ class Listener:
         model, given, forbidden = self.model, prompt, set(self.model.suppressed_first)
         while session.room and len(heard.tokens) < most:
             before, position = Counter(self._decoder.counters), session.position
+            passes = session.passes(len(given))
             prediction = session.prefill(given)
-            self._account(heard, before, position, len(given))
+            self._account(heard, before, passes, position)
             rows = zip(prediction.tokens[-1], prediction.log_probabilities[-1], strict=True)
             token, log = next((int(t), float(p)) for t, p in rows if t not in forbidden)
             if token == model.end:
@@ -107,23 +109,20 @@ class Listener:
             yield token
             given, forbidden = [token], set()
 
-    def _account(self, heard: Heard, before: Counter[str], position: int, count: int) -> None:
-        """Cycles of passes for `count` tokens from a position on."""
-        entries, session_sizes = self._decoder.program.entries, []
-        left = count
-        for size in sorted(entries, reverse=True):
-            session_sizes += [size] * (left // size)
-            left %= size
-        whole = body = 0
-        for n, size in enumerate(session_sizes):
-            last = n == len(session_sizes) - 1
-            body += entries[size].estimated_cycles(position, True)
-            whole += entries[size].estimated_cycles(position, not last)
-            position += size
-        counted = self._decoder.counters["cycles"] - before["cycles"]
-        cycles = counted if self.device.has_cycles else whole
-        heard.cycles["decoder"] += round(cycles * body / whole)
-        heard.cycles["head"] += cycles - round(cycles * body / whole)
+    def _account(
+        self, heard: Heard, before: Counter[str], passes: Sequence[Pass], position: int
+    ) -> None:
+        """Cycles of these passes from a position on: how many of them are the head's."""
+        entries, body = self._decoder.program.entries, 0
+        for taken in passes:
+            body += entries[taken.rows].estimated_cycles(position, reading=True)
+            position += taken.tokens
+        counters = self._decoder.counters
+        expected = counters["expected_cycles"] - before["expected_cycles"]
+        counted = counters["cycles"] - before["cycles"]
+        cycles = counted if self.device.has_cycles else expected
+        heard.cycles["decoder"] += round(cycles * body / expected)
+        heard.cycles["head"] += cycles - round(cycles * body / expected)
 
 
 def _end(program: Program, parts: tuple[str, ...]) -> int:

@@ -60,7 +60,10 @@ def test_tokens_are_those_of_the_references(monkeypatch, most):
     with open_device("golden", "tiny") as device:
         heard = listener.Listener(transcriber, device)  # pyright: ignore[reportArgumentType]
         results = list({id(h): h for h in heard.transcribe(samples, tokens=most)}.values())
+        expected = heard._decoder.counters["expected_cycles"]
     assert [(h.start, h.end) for h in results] == [(0, 30), (30, 31)]
+    assert sum(h.cycles["decoder"] + h.cycles["head"] for h in results) == expected
+    assert all(h.cycles["decoder"] > 0 and h.cycles["head"] > 0 for h in results)
     for found, part in zip(results, parts, strict=True):
         assert found.tokens == _expected(part, first, end, most)
         assert len(found.log_probabilities) == len(found.tokens)
