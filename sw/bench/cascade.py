@@ -3,7 +3,7 @@ threshold that calibration on the other half gives."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,10 @@ class Questions:
 
     def __getitem__(self, part: slice) -> Questions:
         return Questions(*(getattr(self, name)[part] for name in self.__dataclass_fields__))
+
+    def scaled(self, small: float, large: float) -> Questions:
+        """With so many times the cycles of either program."""
+        return replace(self, small=self.small * small, large=self.large * large)
 
 
 def halves(questions: Questions) -> tuple[Questions, Questions]:
