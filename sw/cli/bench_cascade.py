@@ -62,8 +62,8 @@ those of the cost model, scales those of all lengths."""
     default="golden",
     type=click.Choice(["golden", "verilator"]),
     show_default=True,
-    help="Where cycles come from: the cost model, or the RTL: passes of each size (half an hour), "
-    "and for encoders a check at two lengths. Answers are those of the golden model.",
+    help="Where cycles come from: the cost model, or the RTL: passes of each size (half an hour); "
+    "encoders run at two lengths, which scale those of all. Answers are the golden model's.",
 )
 @config_option
 @click.option("--picture", type=OUTPUT_FILE, help="Draw it there (.png).")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import click
 from rich.markup import escape
@@ -194,6 +195,28 @@ def table() -> None:
     click.echo(readme_table(Results()))
 
 
+def _measured_points(bench: ModuleType, names: tuple[str, ...], output: str | None) -> Path:
+    """Measure points of a list, all or those of these names: the file that holds them."""
+    unknown = set(names) - {point.name for point in bench.POINTS}
+    if unknown:
+        listed = ", ".join(repr(point.name) for point in bench.POINTS)
+        raise CompileError(f"--only {unknown.pop()!r} is no point: {listed}")
+    path = Path(output) if output else bench.RESULTS
+    with steps() as step:
+        for _ in bench.measure_points(path, names, step):
+            pass
+    return path
+
+
+def _show_points(title: str, bench: ModuleType, path: Path) -> None:
+    shown = Table(title=title)
+    for number, column in enumerate(bench.COLUMNS):
+        shown.add_column(column, justify="right" if number else "left")
+    for cells in bench.table_rows(bench.read_points(path)):
+        shown.add_row(*cells)
+    show(shown)
+
+
 @click.command()
 @click.option("--only", "names", multiple=True, help="Only the point of this name.")
 @click.option(
@@ -206,20 +229,8 @@ def sparsity(names: tuple[str, ...], output: str | None) -> None:
     """
     from sw.bench import sparsity as bench
 
-    unknown = set(names) - {point.name for point in bench.POINTS}
-    if unknown:
-        listed = ", ".join(repr(point.name) for point in bench.POINTS)
-        raise CompileError(f"--only {unknown.pop()!r} is no point: {listed}")
-    path = Path(output) if output else bench.RESULTS
-    with steps() as step:
-        for _ in bench.measure_points(path, names, step):
-            pass
-    shown = Table(title="all-MiniLM-L6-v2: cosine to float32 on 200 sentences held out")
-    for number, column in enumerate(bench.COLUMNS):
-        shown.add_column(column, justify="right" if number else "left")
-    for cells in bench.table_rows(bench.read_points(path)):
-        shown.add_row(*cells)
-    show(shown)
+    path = _measured_points(bench, names, output)
+    _show_points("all-MiniLM-L6-v2: cosine to float32 on 200 sentences held out", bench, path)
 
 
 @click.command()
@@ -236,22 +247,12 @@ def structured(names: tuple[str, ...], output: str | None, picture: str | None) 
     from sw.bench import sparsity as sparsity_bench
     from sw.bench import structured as bench
 
-    unknown = set(names) - {point.name for point in bench.POINTS}
-    if unknown:
-        listed = ", ".join(repr(point.name) for point in bench.POINTS)
-        raise CompileError(f"--only {unknown.pop()!r} is no point: {listed}")
-    path = Path(output) if output else bench.RESULTS
-    with steps() as step:
-        for _ in bench.measure_points(path, names, step):
-            pass
+    path = _measured_points(bench, names, output)
     if picture:
         from sw.bench.structured_picture import draw_structured
 
         sparse = bench.read_points(sparsity_bench.RESULTS)
         draw_structured(Path(picture), bench.read_points(path), sparse)
-    shown = Table(title="all-MiniLM-L6-v2: cosine to the whole model on 200 sentences held out")
-    for number, column in enumerate(bench.COLUMNS):
-        shown.add_column(column, justify="right" if number else "left")
-    for cells in bench.table_rows(bench.read_points(path)):
-        shown.add_row(*cells)
-    show(shown)
+    _show_points(
+        "all-MiniLM-L6-v2: cosine to the whole model on 200 sentences held out", bench, path
+    )

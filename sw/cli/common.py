@@ -6,7 +6,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ __all__ = [
     "config_option",
     "device_option",
     "device_options",
+    "given_texts",
     "json_option",
     "load_exported",
     "memory_options",
@@ -217,6 +218,17 @@ def read_lines(path: str) -> list[str]:
     if not lines:
         raise InputError(f"text file {path} is empty")
     return lines
+
+
+def given_texts(texts: Sequence[str], file: str | None) -> list[str]:
+    """Those of the command line and of a file with one a line. Raises `InputError`."""
+    found = [*texts, *(read_lines(file) if file is not None else ())]
+    if not found:
+        raise InputError("no text: give one or more texts, or --file with one a line")
+    for number, text in enumerate(found):
+        if not text.strip():
+            raise InputError(f"text {number + 1} is empty")
+    return found
 
 
 def write_json(path: str | None, value: Any) -> None:

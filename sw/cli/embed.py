@@ -14,28 +14,15 @@ from sw.cli.common import (
     config_option,
     device_option,
     device_options,
+    given_texts,
     memory_options,
-    read_lines,
     steps,
     weights_option,
     write_json,
 )
 from sw.cli.screen import show
-from sw.compiler.errors import InputError
 
 __all__ = ["embed"]
-
-
-def _texts(texts: tuple[str, ...], file: str | None) -> list[str]:
-    found = list(texts)
-    if file is not None:
-        found += read_lines(file)
-    if not found:
-        raise InputError("no text: give one or more texts, or --file with one a line")
-    for number, text in enumerate(found):
-        if not text.strip():
-            raise InputError(f"text {number + 1} is empty")
-    return found
 
 
 @click.command()
@@ -62,7 +49,7 @@ def embed(
     from sw.models import minilm
     from sw.models.embedder import Embedder
 
-    sentences = _texts(texts, file)
+    sentences = given_texts(texts, file)
     with steps() as step:
         options = device_options(device, memory_latency, memory_width, step)
         embedder = Embedder(config, step=step, weights=weights)

@@ -12,12 +12,11 @@ from sw.cli.common import (
     config_option,
     device_option,
     device_options,
+    given_texts,
     memory_options,
-    read_lines,
     steps,
     write_json,
 )
-from sw.compiler.errors import InputError
 
 __all__ = ["redact"]
 
@@ -46,9 +45,7 @@ def redact(
     from sw.models import rampart
     from sw.models.tagger import Tagger
 
-    given = [*texts, *(read_lines(file) if file is not None else ())]
-    if not given:
-        raise InputError("no text: give one or more texts, or --file with one a line")
+    given = given_texts(texts, file)
     rampart.model_folder()
     with steps(transient=True) as step:
         options = device_options(device, memory_latency, memory_width, step)
