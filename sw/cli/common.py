@@ -208,26 +208,34 @@ def load_exported(path: str) -> ExportedProgram:
 
 def read_lines(path: str) -> list[str]:
     """Texts of a file with one a line, empty lines left out. Raises `InputError`."""
+    return [line.strip() for line in _lines(path) if line.strip()]
+
+
+def _lines(path: str) -> list[str]:
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"text file {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise InputError(f"text file {path} is not UTF-8: {error}") from None
-    lines = [line.strip() for line in lines if line.strip()]
-    if not lines:
+    if not text.strip():
         raise InputError(f"text file {path} is empty")
-    return lines
+    return text.removesuffix("\n").split("\n")
 
 
-def given_texts(texts: Sequence[str], file: str | None) -> list[str]:
-    """Those of the command line and of a file with one a line. Raises `InputError`."""
-    found = [*texts, *(read_lines(file) if file is not None else ())]
-    if not found:
-        raise InputError("no text: give one or more texts, or --file with one a line")
-    for number, text in enumerate(found):
+def given_texts(texts: Sequence[str], file: str | None, *, as_it_is: bool = False) -> list[str]:
+    """Those of the command line and of a file with one a line. Raises `InputError`.
+
+    as_it_is: with the file's empty lines and the spaces around its texts.
+    """
+    for number, text in enumerate(texts):
         if not text.strip():
             raise InputError(f"text {number + 1} is empty")
+    found = list(texts)
+    if file is not None:
+        found += _lines(file) if as_it_is else read_lines(file)
+    if not found:
+        raise InputError("no text: give one or more texts, or --file with one a line")
     return found
 
 

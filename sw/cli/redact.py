@@ -23,7 +23,7 @@ __all__ = ["redact"]
 
 @click.command()
 @click.argument("texts", nargs=-1)
-@click.option("--file", help="File with one text a line.")
+@click.option("--file", help="File with one text a line; empty lines stay.")
 @device_option
 @config_option
 @memory_options
@@ -45,16 +45,18 @@ def redact(
     from sw.models import rampart
     from sw.models.tagger import Tagger
 
-    given = given_texts(texts, file)
+    lines = given_texts(texts, file, as_it_is=True)
     rampart.model_folder()
     with steps(transient=True) as step:
         options = device_options(device, memory_latency, memory_width, step)
         tagger = Tagger(config, step=step)
         with tagger.open(device, **options) as opened:
-            results = tagger.tag(given, opened)
+            results = tagger.tag([line for line in lines if line.strip()], opened)
+    tagged = iter(results)
+    for line in lines:
+        click.echo(next(tagged).masked if line.strip() else line)
     total: Counter[str] = Counter()
     for result in results:
-        click.echo(result.masked)
         total.update(result.counters)
     if total["cycles"]:
         tokens = sum(len(result.tags) for result in results)

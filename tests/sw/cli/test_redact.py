@@ -15,11 +15,11 @@ def test_a_text_is_masked(weft, tmp_path):
     except FileNotFoundError as error:
         pytest.skip(str(error))
     path, found = tmp_path / "notes.txt", tmp_path / "found.json"
-    path.write_text("Nora Lindqvist is a teacher from Uppsala.\n\nNo name here.\n")
+    path.write_text("Nora Lindqvist is a teacher from Uppsala.\n\n  No name here.\n")
     outcome = weft("redact", "--file", path, "--device", "golden", "--json", found)
     assert outcome.code == 0, outcome
-    masked = ["[GIVEN_NAME] [SURNAME] is a teacher from [CITY].", "No name here."]
-    assert outcome.out.splitlines() == masked
+    masked = ["[GIVEN_NAME] [SURNAME] is a teacher from [CITY].", "  No name here."]
+    assert outcome.out.splitlines() == [masked[0], "", masked[1]]
     records = json.loads(found.read_text())
     assert [record["masked"] for record in records] == masked
     kinds = [(item["kind"], item["start"], item["end"]) for item in records[0]["found"]]
