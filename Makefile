@@ -4,10 +4,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test bench synth netlist prove setup lint docs clean
+.PHONY: demo demo-all test bench synth netlist prove setup lint docs clean
 
 demo: $(STAMP)
 	$(BIN)/weft demo
+
+# Language, speech, sight and tags as well: 410 MB of models, then ten minutes to quantise them once.
+demo-all: $(STAMP)
+	@scripts/setup-tools smollm2 "$(VENV)"
+	@scripts/setup-tools speech "$(VENV)"
+	@scripts/setup-tools vision "$(VENV)"
+	@scripts/setup-tools rampart "$(VENV)"
+	$(BIN)/weft demo --all
 
 test: $(STAMP)
 	@scripts/setup-tools icarus

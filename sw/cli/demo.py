@@ -10,6 +10,7 @@ from rich.table import Table
 
 from sw.cli.common import config_option, steps
 from sw.cli.screen import console, show
+from sw.cli.showcase import check_showcase, showcase
 
 __all__ = ["SENTENCES", "demo"]
 
@@ -44,7 +45,11 @@ def _nearest(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @click.command()
 @config_option
-def demo(config: str) -> None:
+@click.option(
+    "--all", "everything", is_flag=True, help="Language, speech, sight and tags as well (golden)."
+)
+@click.pass_context
+def demo(context: click.Context, config: str, everything: bool) -> None:
     """Embed eight sentences on the RTL and compare with PyTorch float32.
 
     nearest: the sentence whose embedding is most like this one's, and their similarity. cosine:
@@ -55,6 +60,8 @@ def demo(config: str) -> None:
     from sw.models import minilm
     from sw.models.embedder import Embedder
 
+    if everything:
+        check_showcase()
     started = time.time()
     with steps(transient=True) as step:
         embedder = Embedder(config, step=step)
@@ -120,3 +127,5 @@ def demo(config: str) -> None:
         f"within {np.abs(score - score_exact).max():.3f}.",
         highlight=False,
     )
+    if everything:
+        showcase(context.find_root().command)
