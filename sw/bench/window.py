@@ -13,8 +13,8 @@ import torch
 
 from hw.config import AcceleratorConfig
 from sw.bench.perplexity import integer_log_probabilities
-from sw.compiler.graph.decoder import with_window
 from sw.compiler.graph.operations import QuantGated, QuantGraph, QuantHead, QuantLinear, QuantOp
+from sw.compiler.graph.window import with_window
 from sw.compiler.lower.decoder import lower_decoder
 
 __all__ = ["MULTIPLES", "WindowFigures", "measure_window"]

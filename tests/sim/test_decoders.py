@@ -13,7 +13,7 @@ import pytest
 
 from hw.config import PRESETS, AcceleratorConfig
 from sw.bench.decoders import DecoderShape, decoder
-from sw.compiler.graph.decoder import with_window
+from sw.compiler.graph.window import with_window
 from sw.compiler.lower.decoder import lower_decoder
 from tests.sim.rtl import MEMORY, SEED, open_pair
 from tests.sw.compiler.decoder_shapes import random_shape

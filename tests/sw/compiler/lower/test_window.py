@@ -11,8 +11,9 @@ import pytest
 from hw.config import PRESETS
 from sw.bench.decoders import decoder
 from sw.compiler.errors import CompileError, InputError
-from sw.compiler.graph.decoder import new_state, run_pass, with_window
+from sw.compiler.graph.decoder import new_state, run_pass
 from sw.compiler.graph.operations import QuantCachedAttention, QuantGraph
+from sw.compiler.graph.window import with_window
 from sw.compiler.lower.decoder import lower_decoder
 from sw.decoding.decoding import Decoding
 from sw.decoding.drafts import Lookup
