@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from hw.config import PRESETS
-from sw.bench.decoders import decoder
+from sw.bench.decoders import DecoderShape, decoder
 from sw.compiler.errors import CompileError, InputError
 from sw.compiler.graph.decoder import new_state, run_pass
 from sw.compiler.graph.operations import DecoderState, QuantCachedAttention, QuantGraph
 from sw.compiler.graph.window import KeySlots, with_window
 from sw.compiler.lower.decoder import lower_decoder
+from sw.compiler.program.decoder_program import DecoderProgram
 from sw.decoding.decoding import Decoding
 from sw.decoding.drafts import Lookup
 from sw.decoding.policy import Fixed
@@ -207,6 +208,31 @@ def test_refused(keep, sink, text):
     state = new_state(graph)
     with pytest.raises(InputError, match="a pass of 8 tokens does not end inside the window"):
         run_pass(graph, state, [3] * 8)
+
+
+def test_sums_that_cannot_be_kept_are_refused():
+    graph = decoder(DecoderShape(hidden=8, heads=2, kv_heads=1, ffn=8, layers=2, vocabulary=90,
+                                 context=900))  # fmt: skip
+    with pytest.raises(CompileError, match="sums of the attention to 704 keys take more than half"):
+        lower_decoder(with_window(graph, 700, 4, 32), "tiny", (1,))
+    graph = with_window(graph, 200, 4, 32)
+    program = lower_decoder(graph, "tiny", (1, 4, 8))
+    assert [entry.attention is None for entry in program.entries.values()] == [False, True, True]
+    other = next(n for n, op in enumerate(graph.ops) if isinstance(op, QuantCachedAttention))
+    graph.ops[other] = dataclasses.replace(graph.ops[other], key_block=32)  # pyright: ignore
+    with pytest.raises(CompileError, match=r"layer\.0\.attention and layer\.1\.attention: "):
+        lower_decoder(graph, "tiny", (1,))
+
+
+def test_a_program_file_carries_the_rule(tmp_path):
+    graph, _ = random_window(SEED + 3, least=True)
+    program = lower_decoder(graph, "tiny", (1, 4))
+    program.save(tmp_path / "least.weft")
+    again = DecoderProgram.load(tmp_path / "least.weft")
+    assert again.to_bytes() == program.to_bytes() and again.state.recent == graph.decoder.recent  # pyright: ignore
+    assert again.sums is not None and program.sums is not None
+    assert (again.sums.columns == program.sums.columns).all()
+    assert again.entries[1].attention == program.entries[1].attention is not None
 
 
 def test_programs_without_a_window_are_as_they_were():
