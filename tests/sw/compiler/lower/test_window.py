@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from hw.config import PRESETS
+from hw.isa import decode
 from sw.bench.decoders import DecoderShape, decoder
 from sw.compiler.errors import CompileError, InputError
-from sw.compiler.graph.decoder import new_state, run_pass
+from sw.compiler.graph.decoder import SequenceState, attention_shift, new_state, run_pass
 from sw.compiler.graph.operations import DecoderState, QuantCachedAttention, QuantGraph
 from sw.compiler.graph.window import KeySlots, with_window
 from sw.compiler.lower.decoder import lower_decoder
@@ -23,7 +24,7 @@ from sw.decoding.sampler import Sampler
 from sw.driver import open_device
 from sw.driver.decoder import SessionError
 from tests.sw.compiler.decoder_shapes import random_shape
-from tests.sw.compiler.lower.test_decoder import CONFIGS, Machine, assert_same
+from tests.sw.compiler.lower.test_decoder import CONFIGS, Machine, assert_same, words
 
 SEED = int(os.environ.get("WEFT_TEST_SEED", "1"))
 SHAPES = int(os.environ.get("WEFT_TEST_DECODERS", "60")) // 4
@@ -38,6 +39,13 @@ def random_window(seed: int, least: bool = False) -> tuple[QuantGraph, np.random
     sink = max(len(graph.decoder.prefix), shape.lead, 1) + int(rng.integers(3))  # pyright: ignore
     keep = int(rng.integers(1 + least, 30))
     return with_window(graph, keep, sink, int(rng.integers(1, keep)) if least else 0), rng
+
+
+def assert_same_attention(machine: Machine, state: SequenceState, text: str) -> None:
+    """Attention of late to every slot, and the slot that is chosen."""
+    at = state.position
+    np.testing.assert_array_equal(machine.key_slots._before(at), state.key_slots._before(at), text)
+    assert machine.key_slots.of(at) == state.key_slots.of(at), text
 
 
 @pytest.mark.parametrize("least", [False, True])
@@ -68,9 +76,36 @@ def test_to_the_end_of_the_context(part, least):
             found = machine.run(state.position, ids)
             wanted, _ = run_pass(graph, state, ids)
             assert_same(found, wanted, text)
-            assert machine.key_slots.of(state.position) == state.key_slots.of(state.position), text
+            assert_same_attention(machine, state, text)
             wraps += state.position > slots
         assert wraps > 3
+
+
+@pytest.mark.parametrize(
+    ("config", "heads", "dim"),
+    [("narrow", 2, 80), ("16x16", 10, 6), ("8x16", 14, 6), ("16x8", 2, 8)],
+)
+def test_sums_of_rows_that_are_not_taken_together(config, heads, dim, monkeypatch):
+    """Some tokens at a time; heads that share keys one by one; more than 16 bits hold."""
+    narrow = dataclasses.replace(PRESETS["tiny"], name="narrow", accumulator_words=208)
+    shape = DecoderShape(hidden=8, heads=heads, kv_heads=2, dim=dim, ffn=8, layers=1,
+                         vocabulary=90, context=50, key_block=16)  # fmt: skip
+    graph = with_window(decoder(shape), 18, 2, 7)
+    assert attention_shift(graph) == 0
+    if config == "16x8":  # as with 1,000 times as many heads
+        monkeypatch.setattr("sw.compiler.graph.decoder.LARGEST_WEIGHT", 255_000)
+        assert attention_shift(graph) == 4
+    program = lower_decoder(graph, (CONFIGS | {"narrow": narrow})[config], (1, 8))
+    assert program.entries[8].attention is not None
+    gemms = [decode(word.tobytes()).values for word in words(program, 8)]
+    ours = [v for v in gemms if v.get("a_unsigned") and not v["rescale"] and v["accumulate"]]
+    assert ours and all((v["period"] < 8) == (config == "narrow") for v in ours)
+    machine, state, rng = Machine(program), new_state(graph), np.random.default_rng(SEED)
+    while state.position < 40:
+        ids = rng.integers(0, 90, 8 if state.position <= 12 else 1)
+        text = f"seed {SEED}, at {state.position}"
+        assert_same(machine.run(state.position, ids), run_pass(graph, state, ids)[0], text)
+        assert_same_attention(machine, state, text)
 
 
 def test_keys_that_are_kept():
