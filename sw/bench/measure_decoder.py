@@ -91,7 +91,8 @@ def measure_pass(
             write_chrome_trace(trace, rtl.events(), entry.commands, places)
     config, cycles = program.config, int(counters["cycles"])
     needed = program.needed_bytes(entry.tokens, position, reading)
-    products = program.work.products_of(entry, position, reading)
+    seen = min(position, program.state.slots - entry.tokens)
+    products = program.work.products_of(entry, seen, reading)
     traffic = counters["dram_read_bytes"] + counters["dram_write_bytes"]
     return {
         "config": config.name,

@@ -1,5 +1,5 @@
 """What a cache that does not fill costs in perplexity, and saves in cycles: one long text, in
-integers, with a window and with all keys."""
+integers, with windows of both rules and with all keys."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import torch
 
 from hw.config import AcceleratorConfig
 from sw.bench.perplexity import integer_log_probabilities
-from sw.compiler.graph.decoder import with_window
 from sw.compiler.graph.operations import QuantGated, QuantGraph, QuantHead, QuantLinear, QuantOp
+from sw.compiler.graph.window import RECENT, with_window
 from sw.compiler.lower.decoder import lower_decoder
 
 __all__ = ["MULTIPLES", "WindowFigures", "measure_window"]
@@ -67,11 +67,17 @@ def measure_window(
     sink: int,
     step: Step,
 ) -> dict[str, WindowFigures]:
-    """Figures of `window` and of `all` keys. ids: a text of at least four windows, prefix first."""
+    """Figures of a cache of all keys and of windows, by name. ids: a text of at least four windows,
+    prefix first."""
     ids = list(ids[: MULTIPLES[-1] * keep])
+    graphs = {
+        "all": graph,
+        "oldest first": with_window(graph, keep, sink),
+        "least first": with_window(graph, keep, sink, RECENT),
+    }
     found = {}
-    for name, chosen in (("all", graph), ("window", with_window(graph, keep, sink))):
-        step(f"Next tokens, {name} keys")
+    for name, chosen in graphs.items():
+        step(f"Next tokens, {name}")
         decoder = chosen.decoder
         assert decoder is not None
         following = torch.tensor(ids[len(decoder.prefix) + 1 :])[:, None]
@@ -79,7 +85,7 @@ def measure_window(
         ends = [multiple * keep - len(decoder.prefix) - 1 for multiple in MULTIPLES]
         begins = [0, *ends[:-1]]
         parts = [losses[a:b].mean().item() for a, b in zip(begins, ends, strict=True)]
-        step(f"Compiling, {name} keys")
+        step(f"Compiling, {name}")
         program = lower_decoder(chosen, config, (1,))
         last = len(ids) - 1
         found[name] = WindowFigures(

@@ -17,13 +17,16 @@ from sw.cli.activity import activity_option, activity_table
 from sw.cli.common import (
     OUTPUT_FILE,
     bits_option,
+    check_evict,
     config_option,
     memory_options,
     steps,
+    window_options,
     write_json,
 )
 from sw.cli.screen import show
 from sw.compiler.errors import CompileError, InputError
+from sw.compiler.graph.window import RECENT, with_window
 from sw.compiler.lower.decoder import lower_decoder
 from sw.compiler.program.decoder_program import DecoderProgram
 from sw.compiler.quantise.decoder.options import decoder_weights
@@ -86,6 +89,11 @@ def measure_decoder(
                 f"a pass of {tokens} tokens up to position {context} does not fit a context of "
                 f"{program.context} with a prefix of {len(program.prefix)}"
             )
+        if not program.state.fits(context - tokens, tokens, counts=True):
+            raise CompileError(
+                f"a pass of {tokens} tokens up to position {context} does not end inside the "
+                f"window of {program.state.window} keys"
+            )
         result = measure_pass(program, tokens, context - tokens, step=step, **options)
     cycles, table = result["cycles"], Table(title=f"{title} on {result['config']}")
     table.add_column("what")
@@ -116,7 +124,15 @@ def _named(sizes: dict[str, Any]) -> str:
     return " ".join(f"{name} {value}" for name, value in sizes.items() if value)
 
 
-def _random(config: str, tokens: int, context: int, **sizes: Any) -> DecoderProgram:
+def _kept(window: int, evict: str) -> str:
+    """For a title."""
+    return f", window {window}, {evict} first" if window else ""
+
+
+def _random(
+    config: str, tokens: int, context: int, window: int = 0, evict: str = "oldest", **sizes: Any
+) -> DecoderProgram:
+    check_evict(window, evict)
     machine = get_config(config)
     dim, rest = sizes["dim"], sizes["hidden"] % sizes["heads"]
     if (dim is None and rest) or sizes["heads"] % sizes["kv_heads"]:
@@ -133,7 +149,12 @@ def _random(config: str, tokens: int, context: int, **sizes: Any) -> DecoderProg
         head_norms=sizes["head_norms"],
         weights=decoder_weights(int(sizes["bits"]), machine),
     )
-    return lower_decoder(decoder(shape), machine, (tokens,))
+    graph = decoder(shape)
+    if window:
+        from sw.models.generator import SINK
+
+        graph = with_window(graph, window, SINK, RECENT if evict == "least" else 0)
+    return lower_decoder(graph, machine, (tokens,))
 
 
 @click.command()
@@ -142,14 +163,23 @@ def _random(config: str, tokens: int, context: int, **sizes: Any) -> DecoderProg
 @click.option(
     "--rows", default=1, type=click.IntRange(1, SELECTED), show_default=True, help="Tokens at once."
 )
+@window_options
 @_measuring
-def decode(context: int, rows: int, config: str, json_file: str | None, **options: Any) -> None:
+def decode(
+    context: int,
+    rows: int,
+    window: int,
+    evict: str,
+    config: str,
+    json_file: str | None,
+    **options: Any,
+) -> None:
     """One pass of a decoder that ends at position --context: decoding, or verification."""
     sizes = {name: options.pop(name) for name in list(options) if name in SIZES}
-    title = f"decode {rows} at {context}: " + _named(sizes)
+    title = f"decode {rows} at {context}{_kept(window, evict)}: " + _named(sizes)
     measure_decoder(
         title,
-        lambda _step: _random(config, rows, context, **sizes),
+        lambda _step: _random(config, rows, context, window, evict, **sizes),
         rows,
         context,
         json_file,
@@ -178,7 +208,14 @@ def prefill(seq: int, config: str, json_file: str | None, **options: Any) -> Non
 
 
 def _sequence(
-    config: str, prompt: str, tokens: int, bits: int, json_file: str | None, **options: Any
+    config: str,
+    prompt: str,
+    tokens: int,
+    bits: int,
+    window: int,
+    evict: str,
+    json_file: str | None,
+    **options: Any,
 ) -> None:
     """A prompt and what follows it, each pass on golden and on the RTL."""
     from sw.models.generator import Generator
@@ -186,7 +223,7 @@ def _sequence(
     if not prompt.strip():
         raise InputError("the prompt is empty")
     with steps() as step:
-        generator = Generator(config, step=step, bits=bits)
+        generator = Generator(config, step=step, bits=bits, window=window, evict=evict)
         ids = generator.model.tokens(prompt)
         if len(ids) + tokens > generator.context:  # before anything takes minutes
             raise InputError(
@@ -228,6 +265,7 @@ SIZES = ("hidden", "heads", "kv_heads", "ffn", "layers", "vocab", "dim", "head_n
 @click.option("--prompt", help="Read this instead, and decode --tokens tokens: every pass.")
 @click.option("--tokens", default=4, type=click.IntRange(min=1), show_default=True)
 @bits_option
+@window_options
 @_measuring
 def smollm2(
     context: int,
@@ -235,6 +273,8 @@ def smollm2(
     prompt: str | None,
     tokens: int,
     bits: str,
+    window: int,
+    evict: str,
     config: str,
     json_file: str | None,
     **options: Any,
@@ -242,18 +282,20 @@ def smollm2(
     """The whole SmolLM2-135M on the RTL: one pass that ends at position --context (minutes)."""
     from sw.models.generator import Generator
 
+    check_evict(window, evict)
     if prompt is not None:
         if options.pop("activity"):
             raise InputError("--activity is of one pass, not of a --prompt")
         options.pop("trace")
-        _sequence(config, prompt, tokens, int(bits), json_file, **options)
+        _sequence(config, prompt, tokens, int(bits), window, evict, json_file, **options)
         return
 
     stored = f", {bits} bits" if bits != "8" else ""
-    title = f"SmolLM2-135M-Instruct, {rows} at {context}{stored}"
+    title = f"SmolLM2-135M-Instruct, {rows} at {context}{stored}{_kept(window, evict)}"
+    kept = {"bits": int(bits), "window": window, "evict": evict}
     measure_decoder(
         title,
-        lambda step: Generator(config, step=step, bits=int(bits)).program(passes=(rows,)),
+        lambda step: Generator(config, step=step, **kept).program(passes=(rows,)),
         rows,
         context,
         json_file,

@@ -10,12 +10,15 @@ from rich.table import Table
 from sw.cli.common import OUTPUT_FILE, bits_option, config_option, steps, write_json
 from sw.cli.screen import show
 from sw.compiler.errors import InputError
+from sw.compiler.graph.window import RECENT
 
 __all__ = ["window"]
 
 
 @click.command()
-@click.option("--window", "keep", default=128, type=click.IntRange(min=8), show_default=True)
+@click.option(
+    "--window", "keep", default=128, type=click.IntRange(min=RECENT + 1), show_default=True
+)
 @click.option("--file", "text_file", help="A text, in place of the project's stories.")
 @bits_option
 @click.option("--json", "json_file", type=OUTPUT_FILE, help="Write the figures to this file.")

@@ -154,7 +154,13 @@ class Cascading:
             if bits == 4:
                 raise InputError("--cascade 4 with --bits 4: the small model is the model itself")
             model = Generator(
-                generator.config, generator.context, step, generator.model, 4, generator.window
+                generator.config,
+                generator.context,
+                step,
+                generator.model,
+                bits=4,
+                window=generator.window,
+                evict=generator.evict,
             )
             model.check()
             self._program = model.program
@@ -167,6 +173,7 @@ class Cascading:
             need="a cascade needs",
             others=FOUR_BITS,
             window=generator.window,
+            evict=generator.evict,
         )
         self._program = lambda: second.program
 

@@ -25,6 +25,7 @@ __all__ = [
     "OUTPUT_FILE",
     "POSITIVE_NUMBER",
     "bits_option",
+    "check_evict",
     "config_option",
     "device_option",
     "device_options",
@@ -38,6 +39,7 @@ __all__ = [
     "reporter",
     "steps",
     "weights_option",
+    "window_options",
     "write_json",
 ]
 
@@ -106,6 +108,33 @@ bits_option = click.option(
     help="Of the linears' weights. 4: with a scale and an offset for each output and 32 inputs, as "
     "Q4_1 and Q4_0 files have them.",
 )
+
+
+def window_options(command: Callable) -> Callable:
+    """--window and --evict: a cache that does not fill, and which key gives its place up. See
+    `check_evict`."""
+    window = click.option(
+        "--window",
+        default=0,
+        type=click.IntRange(min=0),
+        help="Keys and values that stay, besides the first 4: the cache does not fill, and "
+        "texts go on to --context.  [default: all]",
+    )
+    evict = click.option(
+        "--evict",
+        type=click.Choice(["oldest", "least"]),
+        default="oldest",
+        show_default=True,
+        help="Which of them gives its place up: the oldest, or that of least attention of late, "
+        "but for the last 32.",
+    )
+    return window(evict(command))
+
+
+def check_evict(window: int, evict: str) -> None:
+    """Raises `InputError` for a rule without a window."""
+    if evict == "least" and not window:
+        raise InputError("--evict least needs --window: without one all keys stay")
 
 
 plain_rtl_option = click.option(

@@ -16,11 +16,13 @@ from sw.cli.cascading import Cascading, cascade_options
 from sw.cli.common import (
     OUTPUT_FILE,
     bits_option,
+    check_evict,
     config_option,
     device_option,
     device_options,
     memory_options,
     steps,
+    window_options,
     write_json,
 )
 from sw.cli.drafting import Drafting
@@ -66,13 +68,7 @@ def _options(command):
             help="Tokens to choose from.",
         ),
         click.option("--seed", type=int, help="Of the choice."),
-        click.option(
-            "--window",
-            default=0,
-            type=click.IntRange(min=0),
-            help="Keys and values that stay, besides the first 4: the cache does not fill, and "
-            "texts go on to --context.  [default: all]",
-        ),
+        window_options,
         bits_option,
         click.option(
             "--draft",
@@ -100,11 +96,13 @@ def _generator(
     context: int | None,
     bits: str,
     window: int,
+    evict: str,
     step: Callable[..., Any],
 ) -> Generator:
     """The generator of a checkpoint, or of SmolLM2."""
+    check_evict(window, evict)
     given = LanguageModel(model) if model is not None else None
-    return Generator(config, context, step, given, int(bits), window)
+    return Generator(config, context, step, given, int(bits), window, evict)
 
 
 def _answer(
@@ -214,6 +212,7 @@ def generate(
     seed: int | None,
     bits: str,
     window: int,
+    evict: str,
     draft: str | None,
     draft_tokens: str | None,
     small: str | None,
@@ -235,7 +234,7 @@ def generate(
     cascading = Cascading(small, agreement, threshold, test, by)
     with steps() as step:
         options = device_options(device, memory_latency, memory_width, step)
-        generator = _generator(model, config, context, bits, window, step)
+        generator = _generator(model, config, context, bits, window, evict, step)
         ids = generator.model.prompt([{"role": "user", "content": prompt}])
         check_room(len(ids), generator.context)  # before anything takes minutes
         drafting.prepare(generator, step)
@@ -298,6 +297,7 @@ def chat(
     seed: int | None,
     bits: str,
     window: int,
+    evict: str,
     draft: str | None,
     draft_tokens: str | None,
     small: str | None,
@@ -316,7 +316,7 @@ def chat(
     cascading = Cascading(small, agreement, threshold, test, by)
     with steps() as step:
         options = device_options(device, memory_latency, memory_width, step)
-        generator = _generator(model, config, context, bits, window, step)
+        generator = _generator(model, config, context, bits, window, evict, step)
         if not generator.model.chats:
             raise InputError(f"{generator.model.name} has no chat template: use weft generate")
         drafting.prepare(generator, step)

@@ -43,6 +43,7 @@ class SecondModel:
         need: str,
         others: str,
         window: int = 0,
+        evict: str = "oldest",
     ):
         self._program: DecoderProgram | None = None
         self._generator: Generator | None = None
@@ -70,7 +71,9 @@ class SecondModel:
                 f"{others_[min(different)]!r}"
             )
         context = min(generator.context, model.context(None))
-        self._generator = Generator(generator.config, context, step, model, window=window)
+        self._generator = Generator(
+            generator.config, context, step, model, window=window, evict=evict
+        )
         self._generator.check()
 
     @property

@@ -44,6 +44,7 @@ class CascadeSession(Session):
     def __init__(self, small: Session, large: Session, doubt: Doubt):
         assert small.image is not None  # new, or a fork
         super().__init__(small.model, small.position, small.image)
+        self.key_slots = small.key_slots
         small.close()
         self.model.add(self)
         self.large, self.doubt = large, doubt

@@ -140,12 +140,17 @@ class LoadedDecoder:
         begin = self._begins[entry.tokens]
         if reading or memory.ready != (session, begin, position, ids[0]):
             memory.show(session, begin, len(entry.commands))
-            for number, value in program.registers(position, ids, reading).items():
+            slot = session.key_slots.of(position)
+            for number, value in program.registers(position, ids, reading, slot).items():
                 device.set_register(number, value)
             if not entry.by_token:
                 device.write(Region.IO, entry.input, program.encode(position, ids))
         self._execute(entry.commands, entry.estimated_cycles(position, reading), progress)
         self._count(entry.tokens, position, count, reading)
+        if position + count > program.state.counted_from:
+            size = program.attention_bytes(entry)
+            sums = device.read(Region.IO, entry.attention, size)
+            session.key_slots.take(position, program.attention(entry, sums)[:count])
         if reading:
             return None
         prediction = self._prediction(entry, entry.output, count)
@@ -164,7 +169,7 @@ class LoadedDecoder:
         memory.place(session)
         if memory.ready != (session, begin, position, token):
             memory.show(session, begin, len(chain.commands))
-            registers = program.registers(position, np.array([token]), reading=False)
+            registers = program.registers(position, np.array([token]), False, position)
             for number, value in {**registers, **chain.registers}.items():
                 device.set_register(number, value)
         entry = program.entries[1]
@@ -225,12 +230,13 @@ class Session:
 
     Attributes
     ----------
-    position: tokens that it holds, the prefix among them. slot: its place in the device's memory,
-    or None. image: its workspace, while it is not there.
+    position: tokens that it holds, the prefix among them. key_slots: where their keys are. slot:
+    its place in the device's memory, or None. image: its workspace, while it is not there.
     """
 
     def __init__(self, model: LoadedDecoder, position: int, image: NDArray[np.uint8]):
         self.model, self.position = model, position
+        self.key_slots = model.program.key_slots()
         self.image: NDArray[np.uint8] | None = image
         self.slot: int | None = None
         self.closed = False
@@ -264,11 +270,12 @@ class Session:
 
     def follow(self, token: int) -> Prediction:
         """Take a token, and behind it the likeliest ones, as many as the chain has passes, none
-        behind an end token: what follows each. Near the end of the context, or without a chain,
-        one token.
+        behind an end token: what follows each. Near the end of the context, where attention counts,
+        or without a chain, one token.
         """
-        tokens, chain = self._checked([token]), self.model.chain
-        if chain is None or self.position + chain.passes > self.model.program.state.slots:
+        tokens, chain, state = self._checked([token]), self.model.chain, self.model.program.state
+        alone = min(state.slots, state.counted_from)
+        if chain is None or self.position + chain.passes > alone:
             return self._predict(tokens)
         prediction = self.model.run_chain(self, int(tokens[0]))
         self.position += len(prediction.tokens)
@@ -301,8 +308,14 @@ class Session:
         """The entry of the smallest pass that predicts behind each of so many tokens and fits into
         the context, if there is one."""
         entries = self.model.program.entries.values()
-        inside = max(self.model.program.state.slots - self.position, min(self.room, 1))
-        fitting = [e for e in entries if tokens <= e.tokens <= inside and e.selected == e.tokens]
+        state = self.model.program.state
+        fitting = [
+            e
+            for e in entries
+            if tokens <= min(e.tokens, self.room)
+            and e.selected == e.tokens
+            and state.fits(self.position, e.tokens, e.attention is not None)
+        ]
         return min(fitting, key=lambda entry: entry.tokens, default=None)
 
     def rewind(self, position: int) -> None:
@@ -334,7 +347,9 @@ class Session:
         """Another session that holds the same tokens."""
         self._check_open()
         image = self.model.read_back(self) if self.image is None else self.image.copy()
-        return self.model.add(Session(self.model, self.position, image))
+        other = self.model.add(Session(self.model, self.position, image))
+        other.key_slots = self.key_slots.copy()
+        return other
 
     @property
     def room(self) -> int:

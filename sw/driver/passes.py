@@ -28,9 +28,10 @@ def cheapest(
 
     Those that need not predict only read. A pass is padded where that costs less than another
     pass; all of its rows need room in the cache. Behind a window (where the cache is full) tokens
-    come one by one. Found by the shortest path over numbers of tokens, from the end on.
+    come one by one, and where attention counts a pass must say how much there was. Found by the
+    shortest path over numbers of tokens, from the end on.
     """
-    entries, slots = sorted(program.entries.values(), key=lambda e: -e.tokens), program.state.slots
+    entries, state = sorted(program.entries.values(), key=lambda e: -e.tokens), program.state
     best: list[tuple[int, Pass | None]] = [(0, None)]  # for the last n tokens: cycles, first pass
     for left in range(1, tokens + 1):
         at = position + tokens - left
@@ -39,7 +40,7 @@ def cheapest(
             count = min(entry.tokens, left)
             reading = predicting == "none" or (predicting == "last" and count < left)
             whole = count == entry.tokens and predicting == "last"  # its last row is the last token
-            if entry.tokens > max(slots - at, 1):
+            if not state.fits(at, entry.tokens, entry.attention is not None):
                 continue
             if not (reading or whole or entry.selected == entry.tokens):
                 continue

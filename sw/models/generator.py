@@ -11,9 +11,9 @@ from hw.config import AcceleratorConfig, get_config
 from sim.cache import find, kept, source_digest
 from sw.compiler.capture.decoder import capture_decoder
 from sw.compiler.errors import CompileError
-from sw.compiler.graph.decoder import check_window, with_window
 from sw.compiler.graph.graph_file import GRAPH_VERSION, graph_bytes, load_graph
 from sw.compiler.graph.operations import FloatGraph, QuantGraph
+from sw.compiler.graph.window import RECENT, check_window, with_window
 from sw.compiler.lower.decoder import PASSES, lower_decoder
 from sw.compiler.program.decoder_program import DecoderProgram
 from sw.compiler.quantise.decoder import DecoderOptions, Unfinished, quantise_decoder
@@ -46,7 +46,7 @@ class Generator:
     as the model has. step: announces long steps (quantising takes minutes the first time). model:
     None is SmolLM2-135M-Instruct. bits: of the linears' weights, 8 or 4 (scaled, see
     `hw/sparse/formats.py`); those of the head have 8. window: keys that stay in a cache besides
-    the first `SINK`; 0: all.
+    the first `SINK`; 0: all. evict: of those that gives its place up: "oldest", or "least".
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class Generator:
         model: LanguageModel | None = None,
         bits: int = 8,
         window: int = 0,
+        evict: str = "oldest",
     ):
         self.config, self._step = get_config(config), step
         if not self.config.decoder:
@@ -68,14 +69,18 @@ class Generator:
         self._options = DecoderOptions(weights=decoder_weights(bits, self.config))
         stored = "" if bits == 8 else f"-q{bits}-{self.config.rows}"
         self._name = f"decoder-{self.model.checkpoint.digest[:16]}-{self.context}{stored}"
-        self.window = window
-        check_window(self.context, len(self.model.prefix), window, SINK)
+        self.window, self.evict = window, evict
+        check_window(self.context, len(self.model.prefix), window, SINK, self._recent)
         self._exact: FloatGraph | None = None
         self._graph: QuantGraph | None = None
 
     @property
+    def _recent(self) -> int:
+        return RECENT if self.evict == "least" else 0
+
+    @property
     def graph(self) -> QuantGraph:
-        """The quantised model."""
+        """The quantised model, with all keys."""
         if self._graph is None:
             self._graph = load_graph(kept("models", self._graph_file, self._quantise))
             self._unfinished.remove()
@@ -125,13 +130,13 @@ class Generator:
         key = source_digest("hw", "sw/compiler", "sw/models")
         sizes = "-".join(map(str, passes))
         machine = f"{self.config.fingerprint():08x}-{self.config.memory_rate}"
-        stays = f"-w{self.window}" if self.window else ""
+        stays = f"-w{self.window}-{self.evict}" if self.window else ""
         name = f"{self._name}{stays}-{sizes}-{machine}-{key}.safetensors"
 
         def make(_work: Path) -> bytes:
             graph = self.graph
             if self.window:
-                graph = with_window(graph, self.window, SINK)
+                graph = with_window(graph, self.window, SINK, self._recent)
             self._step(f"Compiling the model for {self.config.name}")
             return lower_decoder(graph, self.config, passes).to_bytes()
 

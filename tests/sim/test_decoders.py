@@ -13,7 +13,7 @@ import pytest
 
 from hw.config import PRESETS, AcceleratorConfig
 from sw.bench.decoders import DecoderShape, decoder
-from sw.compiler.graph.decoder import with_window
+from sw.compiler.graph.window import with_window
 from sw.compiler.lower.decoder import lower_decoder
 from tests.sim.rtl import MEMORY, SEED, open_pair
 from tests.sw.compiler.decoder_shapes import random_shape
@@ -91,9 +91,10 @@ def test_norms_of_heads(name: str) -> None:
             pair.assert_same_memory(text)
 
 
-@pytest.mark.parametrize("memory", ["plain", "stalls"])
-def test_window(memory: str) -> None:
-    """A cache that does not fill: passes up to the window, and tokens far behind it."""
+@pytest.mark.parametrize(("memory", "recent"), [("plain", 0), ("stalls", 0), ("stalls", 6)])
+def test_window(memory: str, recent: int) -> None:
+    """A cache that does not fill: passes up to the window, and tokens far behind it. recent: keys
+    that stay where those of least attention go first."""
     rng = np.random.default_rng(SEED)
     shape = DecoderShape(
         hidden=12,
@@ -107,15 +108,19 @@ def test_window(memory: str) -> None:
         key_block=16,
     )
     config = CONFIGS["4x4"]
-    program = lower_decoder(with_window(decoder(shape, SEED), 21, 3), config, (1, 4, 8))
+    program = lower_decoder(with_window(decoder(shape, SEED), 21, 3, recent), config, (1, 4, 8))
     with open_pair(config, **MEMORY[memory]) as pair:
         sessions = [device.load_decoder(program).session() for device in pair.devices]
         ids = rng.integers(0, shape.vocabulary, 40)
         golden, rtl = (session.prefill(ids) for session in sessions)
         np.testing.assert_array_equal(golden.tokens, rtl.tokens)
         pair.assert_same_memory("prefill")
+        slots = []
         for _ in range(30):  # around the window more than once
+            slots.append(sessions[0].key_slots.of(sessions[0].position))
             token, text = golden.best, f"{memory} at {sessions[0].position}"
             golden, rtl = (session.step(token) for session in sessions)
             np.testing.assert_array_equal(golden.tokens, rtl.tokens, text)
             pair.assert_same_memory(text)
+        in_turn = [3 + (40 + n - 23) % 21 for n in range(30)]
+        assert (slots == in_turn) == (not recent)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -28,7 +28,7 @@ from hw.vector.golden import (
     selected,
     to_bytes,
 )
-from sw.compiler.errors import CompileError, InputError
+from sw.compiler.errors import InputError
 from sw.compiler.graph.operations import (
     Memory,
     QuantCachedAttention,
@@ -43,6 +43,7 @@ from sw.compiler.graph.operations import (
     QuantOp,
 )
 from sw.compiler.graph.scaled import scaled_product
+from sw.compiler.graph.window import KeySlots
 
 __all__ = [
     "HEAD_BLOCK",
@@ -51,14 +52,13 @@ __all__ = [
     "Pass",
     "Selection",
     "SequenceState",
-    "check_window",
+    "attention_shift",
     "head_blocks",
     "head_order",
     "key_blocks",
     "memory_integers",
     "new_state",
     "run_pass",
-    "with_window",
 ]
 
 VALUE_FRACTION_BITS = 14
@@ -66,6 +66,9 @@ VALUE_FRACTION_BITS = 14
 
 HEAD_BLOCK = 32
 """Outputs of a head that are summed up together, all with the same shift."""
+
+LARGEST_WEIGHT = 255
+"""Of softmax."""
 
 Values = dict[str, Int]
 
@@ -120,9 +123,10 @@ def key_blocks(op: QuantCachedAttention, keys: int) -> list[tuple[int, int]]:
 @dataclass
 class SequenceState:
     """One sequence: `position` tokens, their keys (INT16) and values (INT8) by cache; and those of
-    its memories, zeros until `remember`."""
+    its memories, zeros until `remember`. key_slots: where its keys are."""
 
     position: int
+    key_slots: KeySlots
     keys: dict[str, np.ndarray] = field(default_factory=dict)
     values: dict[str, np.ndarray] = field(default_factory=dict)
 
@@ -149,7 +153,7 @@ def new_state(graph: QuantGraph) -> SequenceState:
     """A sequence that holds the graph's prefix."""
     decoder = graph.decoder
     assert decoder is not None
-    state = SequenceState(len(decoder.prefix))
+    state = SequenceState(len(decoder.prefix), KeySlots(decoder))
     for name, cache in decoder.caches.items():
         features = cache.kv_heads * cache.dim
         keys = state.keys[name] = np.zeros((decoder.keys_of(name), features), np.int16)
@@ -199,8 +203,17 @@ def _by_row(p: Affine) -> Affine:
     return Affine(p.mul[..., None], p.offset[..., None], p.shift[..., None])
 
 
+def attention_shift(graph: QuantGraph) -> int:
+    """Places by which sums of softmax weights over all layers and key/value heads are shifted
+    right, so that they have 16 bits."""
+    heads = sum(op.kv_heads for op in graph.ops if isinstance(op, QuantCachedAttention) and op.k)
+    return max(0, (LARGEST_WEIGHT * heads).bit_length() - 15)
+
+
 class Pass:
-    """One pass, operation by operation: `values` by name, and what heads select and sum up."""
+    """One pass, operation by operation: `values` by name, and what heads select and sum up.
+    weights: of each query head of those that share keys, token and slot, summed up over all
+    layers and key/value heads, if attention counts."""
 
     def __init__(self, graph: QuantGraph, state: SequenceState, ids: np.ndarray):
         assert graph.decoder is not None
@@ -209,6 +222,7 @@ class Pass:
         self.values: Values = {}
         self.selections: dict[str, Selection] = {}
         self.sums: dict[str, Int] = {}
+        self.weights: Int | None = None
 
     def _bits(self, name: str) -> int:
         return self.graph.tensors[name].bits
@@ -290,7 +304,7 @@ class Pass:
         keys, values = self.state.keys[op.cache], self.state.values[op.cache]
         drop, last = largest_drop(end), np.full(tokens, end - 1)
         if op.k is not None and op.v is not None:
-            slots = self.decoder.slots_of(self.positions)
+            slots = [self.state.key_slots.of(int(position)) for position in self.positions]
             keys[slots], values[slots] = self.values[op.k], self.values[op.v]
             last, end = self.positions, min(int(self.positions[-1]) + 1, end)
         shape = (tokens, op.kv_heads, op.heads // op.kv_heads, -1)
@@ -299,6 +313,7 @@ class Pass:
         shift = np.array(op.score_shift, np.int64).reshape(op.kv_heads, groups, 1)
         octave = largest = total = np.zeros(q.shape[:3], np.int64)
         output = np.zeros(q.shape, np.int64)
+        counts = self._counts(groups) if op.k is not None else None
         for start, size in key_blocks(op, end):
             block = slice(start, min(start + size, end))
 
@@ -314,6 +329,8 @@ class Pass:
             top = np.where(valid, scores, MASKED_SCORE).max(axis=-1)
             octave, largest, rescale = row_step(top, octave, largest, start == 0, shift, drop)
             p, fine = weights(scores, octave[..., None], shift[..., None], valid)  # pyright: ignore
+            if counts is not None:
+                counts[..., block] += p.sum(axis=0)
             part = p.astype(np.float64) @ rows_of(values).swapaxes(-1, -2).astype(np.float64)
             part = part.astype(np.int64)
             if start == 0:
@@ -324,6 +341,14 @@ class Pass:
         h = middle(output, _by_row(reciprocal_row(total)))
         h = h.transpose(2, 0, 1, 3).reshape(tokens, -1)
         self.values[op.out8] = _narrow(affine(h, op.second), self._bits(op.out8))
+
+    def _counts(self, heads: int) -> Int | None:
+        """Where the weights of so many query heads that share keys are summed up, if they are."""
+        if int(self.positions[-1]) < self.decoder.counted_from:
+            return None
+        if self.weights is None:
+            self.weights = np.zeros((heads, len(self.ids), self.decoder.slots), np.int64)
+        return self.weights
 
     def head(self, op: QuantHead) -> None:
         sums = self.sums[op.out] = _product(self.values[op.x], op.weight)
@@ -368,31 +393,6 @@ class Pass:
             raise TypeError(f"a decoder has no {type(op).__name__}")
 
 
-def with_window(graph: QuantGraph, keep: int, sink: int) -> QuantGraph:
-    """The same decoder with caches that do not fill: of the first `sink` positions and the last
-    `keep` ones. Positions go on, so texts may be as long as the context; behind `sink + keep`
-    passes have one token.
-
-    Raises `CompileError`.
-    """
-    decoder = graph.decoder
-    assert decoder is not None
-    if keep < 1:
-        raise CompileError(f"a window of {keep} keys")
-    check_window(decoder.context, len(decoder.prefix), keep, sink)
-    return replace(graph, decoder=replace(decoder, window=sink + keep, sink=sink))
-
-
-def check_window(context: int, prefix: int, keep: int, sink: int) -> None:
-    """Raises `CompileError` for a window that sequences cannot have; of 0 keys: there is none."""
-    if keep and sink < max(prefix, 1):
-        raise CompileError(f"a sink of {sink} keys: the first {max(prefix, 1)} are needed")
-    if keep and sink + keep > context:
-        raise CompileError(
-            f"a window of {keep} keys behind the first {sink}: the context has {context}"
-        )
-
-
 def check_tokens(
     ids: Sequence[int] | np.ndarray, vocabulary: int, position: int, context: int
 ) -> np.ndarray:
@@ -425,6 +425,9 @@ def run_pass(
     work = Pass(graph, state, tokens)
     for op in graph.ops:
         work.execute(op)
+    if work.weights is not None:
+        weights = round_shift(work.weights, attention_shift(graph))
+        state.key_slots.take(state.position, weights.sum(axis=0))
     state.position += len(work.ids)
     head = next(op for op in graph.ops if isinstance(op, QuantHead))
     logits = np.where(head.shift > 0, work.sums[head.out] * 2.0**-head.shift, -np.inf)

@@ -539,6 +539,11 @@ class Cache:
     memory: Memory | None = None
 
 
+COUNTED = 128
+"""Tokens in front of a full cache from which on the attention to each key counts. What came
+before would count less than 8%; so most of a prompt is read in large passes."""
+
+
 @dataclass
 class DecoderState:
     """What makes a graph a decoder: a sequence grows by `tokens` with each pass.
@@ -547,6 +552,7 @@ class DecoderState:
     every sequence begins, never computed on the accelerator. caches: by name. angles: INT16
     [context, dim] by name, cosine and sine of each pair next to each other. window: 0, or keys that
     stay in a cache: those of the first `sink` positions and of the last ones (`with_window`).
+    recent: 0, or those of least attention go first, but for so many last ones.
     """
 
     context: int
@@ -555,6 +561,7 @@ class DecoderState:
     angles: dict[str, np.ndarray] = field(default_factory=dict)
     window: int = 0
     sink: int = 0
+    recent: int = 0
 
     @property
     def memories(self) -> dict[str, Memory]:
@@ -575,6 +582,17 @@ class DecoderState:
         """Where keys of these positions are kept: behind the sink a new one replaces the oldest."""
         around = self.sink + (positions - self.sink) % max(self.slots - self.sink, 1)
         return np.where(positions < self.slots, positions, around)
+
+    @property
+    def counted_from(self) -> int:
+        """The position from which on the attention to each key counts; the context: none does."""
+        return max(self.sink, self.slots - COUNTED) if self.recent else self.context
+
+    def fits(self, position: int, rows: int, counts: bool) -> bool:
+        """Whether a pass of so many rows may begin at a position: with room for all of its keys,
+        or a single one. counts: whether it says what attention each key has."""
+        inside = rows == 1 or position + rows <= self.slots
+        return inside and (counts or position + rows <= self.counted_from)
 
 
 @dataclass

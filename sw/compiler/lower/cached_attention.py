@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from hw.isa import Memory, Opcode
 from hw.softmax.golden import largest_drop
 from sw.compiler.graph.decoder import key_blocks
+from sw.compiler.lower.attention_sums import AttentionSums
 from sw.compiler.lower.caches import load_block
 from sw.compiler.lower.context import Context
 from sw.compiler.lower.params import Params, keep_if_room
@@ -45,7 +46,7 @@ class Job:
 class _Attention:
     """What the streams share."""
 
-    def __init__(self, context: Context, lowered: HeadsAttention):
+    def __init__(self, context: Context, lowered: HeadsAttention, sums: AttentionSums | None):
         c = self.c = context.config
         self.context, self.lowered, op = context, lowered, lowered.op
         assert context.graph.decoder is not None
@@ -59,14 +60,14 @@ class _Attention:
         self.positions = self.planes[0].positions
         # A text's cache has blocks for all positions; those of a memory are always full.
         self.fixed = cache.memory is not None
-        keys = context.graph.decoder.context if cache.memory is None else cache.memory.rows
-        self.blocks = key_blocks(op, keys)
+        self.blocks = key_blocks(op, context.graph.decoder.keys_of(op.cache))
         self.out = context.define(lowered.out8)
         self.drop = largest_drop(context.graph.decoder.keys_of(op.cache))
         _, self.register = of_caches(context.graph.decoder)
         size = max(size for _, size in self.blocks)
         self.key_words = align(align(size, c.rows), c.columns)
         self.score_panels = self.key_words // c.columns
+        self.sums = None if self.fixed else sums
         self.plan = plan_cached_attention(
             c,
             self.tokens,
@@ -75,6 +76,7 @@ class _Attention:
             self.score_panels,
             self.out_panels,
             block_words=2 * self.panels * self.key_words + self.out_panels * align(size, c.rows),
+            accumulator_words=c.accumulator_words - (self.sums.words if self.sums else 0),
             activation_free=context.activation.largest_gap,
             weight_free=context.weight.largest_gap,
             caution=context.caution,
@@ -245,12 +247,17 @@ class _Lane(Stream[Job]):
         return shifts.pop()
 
     def _values(self, job: Job, block: int) -> None:
-        """P V of one key block; behind the last one the division."""
+        """P V of one key block, and its sums; behind the last block the division."""
         a = self.a
-        panels = -(-a.blocks[block][1] // a.c.rows)
-        limit = {**a.condition(job, block), **a.trim(block)}
-        self.emit_values(job.rows, panels, a.value_block(job, block), block, limit)
+        start, size = a.blocks[block]
+        panels, condition = -(-size // a.c.rows), a.condition(job, block)
+        words = a.value_block(job, block)
+        self.emit_values(job.rows, panels, words, block, {**condition, **a.trim(block)})
         a.keys.used(a.key_of("v", job, block))
+        if a.sums is not None:
+            rows = (job.head * a.tokens + job.start, job.rows)
+            period = {"period": job.tokens}
+            a.sums.add(start, panels, self.weights, rows, {**condition, **period})
         if block + 1 == len(a.blocks):
             self._divide(job)
 
@@ -295,11 +302,11 @@ class _Lane(Stream[Job]):
         a.context.staging_pool(Form.A).give_back(address)
 
 
-def lower_cached_attention(context: Context, step: Step) -> None:
-    """Emit one attention operation."""
+def lower_cached_attention(context: Context, step: Step, sums: AttentionSums | None) -> None:
+    """Emit one attention operation. sums: what weights of a text's keys are added to."""
     (op,) = step.ops
     assert isinstance(op, HeadsAttention)
-    attention = _Attention(context, op)
+    attention = _Attention(context, op, sums)
     keep_if_room([attention.scale], context.config.param_words)
     jobs = attention.jobs()
     for job in jobs:

@@ -19,6 +19,7 @@ from sw.compiler.graph.operations import (
     QuantInput,
     QuantLinear,
 )
+from sw.compiler.lower.attention_sums import AttentionSums, find_sums, has_room
 from sw.compiler.lower.cached_attention import lower_cached_attention
 from sw.compiler.lower.caches import capacity, place_caches
 from sw.compiler.lower.caution import Caution
@@ -35,6 +36,7 @@ from sw.compiler.program.decoder_program import (
     DecoderProgram,
     Entry,
     Register,
+    Sums,
     graph_of_host,
     of_caches,
     work_of,
@@ -71,14 +73,14 @@ def lower_decoder(
     attentions = [op for op in graph.ops if isinstance(op, QuantCachedAttention)]
     room = {op.cache: capacity(graph.decoder, op) for op in attentions}
     constants = Constants(max(config.bus_bytes, 64))
-    order = head_order(head)
+    order, sums = head_order(head), find_sums(graph, config)
     embedding = add_embedding(constants, graph, config, order)
     entries: dict[int, Entry] = {}
     workspace = io = 0
     for tokens in sorted({1, *passes}):
         if tokens > graph.decoder.context - len(graph.decoder.prefix):
             continue
-        entry, context = _entry(graph, config, tokens, room, constants, embedding)
+        entry, context = _entry(graph, config, tokens, room, constants, embedding, sums)
         entries[tokens] = entry
         workspace, io = max(workspace, context.workspace.size), max(io, context.io.size)
     caches = Context.workspace_of(config)
@@ -101,6 +103,7 @@ def lower_decoder(
         prefix_image=tuple(image),
         memories={name: tuple(planes[name]) for name in graph.decoder.memories},
         work=work_of(graph),
+        sums=sums,
     )
 
 
@@ -140,16 +143,19 @@ def _entry(
     room: Mapping[str, int],
     constants: Constants,
     embedding: Embedding | None,
+    sums: Sums | None,
 ) -> tuple[Entry, Context]:
     """The program of one number of tokens; starts again, with more caution, if it does not fit."""
     graph = replace(graph, batch=1, tokens=tokens)
     steps, tables = head_steps(graph, config)
     cautions = Caution(steps)
+    if sums is not None and (tokens > SELECTED or not has_room(sums, config, tokens)):
+        sums = None
     while True:
         context = Context(graph, config, steps, cautions)
         context.constants = constants
         try:
-            return _attempt(context, tables, room, embedding), context
+            return _attempt(context, tables, room, embedding, sums), context
         except DoesNotFit:
             if context.step is None or not cautions.grow(context.step):
                 raise
@@ -187,6 +193,7 @@ def _attempt(
     tables: dict[str, AngleTable],
     room: Mapping[str, int],
     embedding: Embedding | None,
+    sums: Sums | None,
 ) -> Entry:
     steps: Steps = context.steps
     _place_state(context, tables, room)
@@ -194,12 +201,17 @@ def _attempt(
     by_token = embedding is not None and context.graph.tokens <= SELECTED
     if embedding is not None and by_token:
         take_embedding(context, value, embedding)
+    counting = None
+    if sums is not None:
+        context.emitter.place("attention sums")
+        counting = AttentionSums(context, sums)
     if context.cautions.residents:
         context.resident = choose_resident(context)
     selected = min(context.graph.tokens, SELECTED)
     if context.graph.tokens > SELECTED:
         selected = 1
-    output = 0
+    output, attention = 0, None
+    last = max(index for index, step in enumerate(steps.steps) if _counts(step))
     for index, step in enumerate(steps.steps):
         context.step = step
         context.emitter.place(step.place)
@@ -207,8 +219,11 @@ def _attempt(
         if isinstance(op, QuantHead):
             output = lower_head(context, step, selected)
         else:
-            _lower(context, step)
+            _lower(context, step, counting)
         context.release_after(index)
+        if counting is not None and index == last:
+            context.emitter.place("attention sums")
+            attention = counting.store()
     for register in dict.fromkeys((Register.POSITION, *of_caches(context.graph.decoder))):
         context.emitter.emit(Opcode.ADD, register=register, value=context.graph.tokens)
     stream = context.emitter.stream()
@@ -223,6 +238,7 @@ def _attempt(
         **_estimates(context, Costs(stream, order)),
         places=tuple(context.emitter.places),
         command_place=np.append(stream.commands.place[order], np.uint16(0)),
+        attention=attention,
     )
 
 
@@ -248,12 +264,17 @@ def _estimates(context: Context, costs: Costs) -> dict[str, np.ndarray]:
     return {"positions": positions, "estimates": np.array(cycles)}
 
 
-def _lower(context: Context, step: Step) -> None:
+def _counts(step: Step) -> bool:
+    """Whether it is attention to the keys of the text."""
+    return any(isinstance(op, HeadsAttention) and op.op.k is not None for op in step.ops)
+
+
+def _lower(context: Context, step: Step, sums: AttentionSums | None) -> None:
     op = step.ops[0]
     if isinstance(op, QuantLinear):
         lower_linear(context, step)
     elif isinstance(op, HeadsAttention):
-        lower_cached_attention(context, step)
+        lower_cached_attention(context, step, sums)
     elif isinstance(op, QuantElementwise):
         lower_elementwise(context, step)
     else:

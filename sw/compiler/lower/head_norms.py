@@ -8,25 +8,22 @@ does not wait for the norm.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 
-from hw.isa import Memory, Opcode, Region
+from hw.isa import Memory, Opcode
 from hw.vector.golden import Affine
-from sw.compiler.lower.context import WEIGHTS_QUEUE, Context
+from sw.compiler.lower.context import Context
 from sw.compiler.lower.destination import Bytes
 from sw.compiler.lower.linear_results import LinearResults
 from sw.compiler.lower.params import Params
 from sw.compiler.lower.steps import NormedLinear
-from sw.compiler.stream.layout import Form, layout_of, pack_weights
+from sw.compiler.lower.unit_matrix import UnitMatrix
+from sw.compiler.stream.layout import Form, layout_of
 
 __all__ = ["HeadNormResults", "Turns", "gains_of"]
-
-MOST_ROWS = (1 << 12) - 1
-"""Of a GEMM."""
 
 
 def gains_of(context: Context, op: NormedLinear) -> list[Params]:
@@ -47,15 +44,10 @@ class Turns:
     """Heads of a step that are normalised, on their way through the accumulator."""
 
     def __init__(self, context: Context):
-        self.context, c = context, context.config
+        self.context = context
         one = Affine(np.ones(1, np.int64), np.zeros(1, np.int64), np.zeros(1, np.int64))
         self.same = Params.of_all(context, Memory.PARAM0, one)
-        reach = math.lcm(c.rows, c.columns)
-        layout = layout_of(c, reach)
-        self._packed = pack_weights(c, np.eye(reach, dtype=np.int8), layout, layout)
-        self._offset = context.constants.add(self._packed.image)
-        self._panels, self._tiles = layout.panels, layout.column_panels
-        self._address: int | None = None
+        self._unit = UnitMatrix(context)
         self._new: list[Callable[[], None]] = []
         self._waiting: list[Callable[[], None]] = []
 
@@ -72,49 +64,12 @@ class Turns:
     def finish(self) -> None:
         self.advance()
         self.advance()
-        if self._address is not None:
-            self.context.weight.give_back(self._address)
+        self._unit.free()
 
     def product(self, source: int, panels: int, rows: int, accumulator: int) -> None:
         """Copy 16-bit values, panels of `rows` rows at `source` in activation memory, to the
         accumulator, `rows` words apart."""
-        context, packed = self.context, self._packed
-        words = self._tiles * packed.words
-        if self._address is None:
-            self._address = context.weight.take_high(words)
-            context.emitter.emit(
-                Opcode.LOAD,
-                region=Region.CONSTANT,
-                queue=WEIGHTS_QUEUE,
-                memory=Memory.WEIGHT,
-                offset=self._offset,
-                words=words,
-                runs=1,
-                address=self._address,
-                word_stride=1,
-            )
-        # Where a tile takes a panel to its place, panels are so many more rows.
-        square = self._panels == self._tiles == 1
-        together = min(panels, MOST_ROWS // rows) if square else self._panels
-        for first in range(0, panels, together):
-            count = min(together, panels - first)
-            shape = {"rows": count * rows, "k_tiles": 1, "n_tiles": 1}
-            if not square:
-                outputs = -(-count * context.config.rows // context.config.columns)
-                shape = {"rows": rows, "k_tiles": count, "n_tiles": outputs}
-            context.emitter.emit(
-                Opcode.GEMM,
-                **shape,
-                a_address=source + 2 * first * rows,
-                a_stride=2 * rows,
-                w_address=self._address,
-                w_by_column=packed.form.by_column,
-                w_k_stride=packed.form.words,
-                w_n_stride=packed.words,
-                acc_address=accumulator + first // self._panels * self._tiles * rows,
-                acc_stride=rows,
-                wide=1,
-            )
+        self._unit.product(source, panels, rows, accumulator, wide=1)
 
 
 class HeadNormResults(LinearResults):

@@ -480,6 +480,7 @@ def plan_cached_attention(
     score_panels: int,
     out_panels: int,
     block_words: int,
+    accumulator_words: int,
     activation_free: int,
     weight_free: int,
     caution: int,
@@ -487,7 +488,7 @@ def plan_cached_attention(
     """Sizes of attention over a cache. Few tokens go together for all query heads that share keys,
     whose weights then enter the array once; head by head if that does not fit.
 
-    block_words: weight words of a key block, keys and values.
+    block_words: weight words of a key block, keys and values. accumulator_words: that it may use.
     """
     ways = [(1, min(tokens, QUERY_ROWS))]
     if 1 < sharing and tokens * sharing <= QUERY_ROWS:
@@ -497,7 +498,7 @@ def plan_cached_attention(
         streams = min(LANES, max(1, weight_free // block_words), jobs)
         for lanes in range(1 if SHARES[caution] < SHARES[0] // 2 else streams, 0, -1):
             most = min(
-                c.accumulator_words // (lanes * (score_panels + out_panels)),
+                accumulator_words // (lanes * (score_panels + out_panels)),
                 (c.row_slots - 2 * SELECTED) // lanes,
                 activation_free // (lanes * (score_panels * c.columns // c.rows + 8)),
             )

@@ -33,6 +33,7 @@ from sw.compiler.graph.operations import (
     QuantInput,
     QuantLinear,
 )
+from sw.compiler.graph.window import KeySlots
 from sw.compiler.program.decoder_file import decoder_bytes, read_decoder
 from sw.compiler.program.planes import Planes, plane_images
 from sw.compiler.stream.access import selection_words
@@ -42,6 +43,7 @@ __all__ = [
     "DecoderProgram",
     "Entry",
     "Register",
+    "Sums",
     "Work",
     "graph_of_host",
     "of_caches",
@@ -90,7 +92,7 @@ class Entry:
     commands: 32 bytes each, with HALT. input, output: offsets in the IO region. by_token: the input
     is the rows of `token_registers`, and nothing is written to it. positions, estimates: of the
     cost model, cycles of a pass at some positions (second row: without the head). places,
-    command_place: as in `Program`.
+    command_place: as in `Program`. attention: offset of the program's `sums`, if it has them.
     """
 
     tokens: int
@@ -103,6 +105,7 @@ class Entry:
     estimates: np.ndarray
     places: tuple[str, ...]
     command_place: np.ndarray
+    attention: int | None = None
 
     @property
     def command_count(self) -> int:
@@ -145,6 +148,19 @@ class Work:
 
 
 @dataclass(frozen=True)
+class Sums:
+    """Softmax weights of a pass, summed up over layers and key/value heads: INT16, [heads, tokens,
+    width].
+
+    heads: query heads that share keys. width: columns of a row. columns: that of each slot.
+    """
+
+    heads: int
+    width: int
+    columns: np.ndarray
+
+
+@dataclass(frozen=True)
 class DecoderProgram:
     """See the module.
 
@@ -157,7 +173,8 @@ class DecoderProgram:
     words (word of a row, machine index), None if rows depend on the position: then the graph has
     the tables. prefix_image: what a new
     sequence's workspace holds, (offset, bytes). work: what its passes must do. memories: where
-    caches that hold a memory have it.
+    caches that hold a memory have it. sums: of the attention to each key, if those of least
+    attention go first.
     """
 
     config: AcceleratorConfig
@@ -172,6 +189,7 @@ class DecoderProgram:
     prefix_image: tuple[tuple[int, np.ndarray], ...]
     work: Work
     memories: dict[str, tuple[Planes, ...]] = dataclasses.field(default_factory=dict)
+    sums: Sums | None = None
 
     def to_bytes(self) -> bytes:
         """Content of a program file."""
@@ -179,6 +197,7 @@ class DecoderProgram:
         entries = [dict(_fields(entry)) for entry in self.entries.values()]
         memories = {n: [dict(_fields(p)) for p in planes] for n, planes in self.memories.items()}
         fields |= {"entries": entries, "work": dict(_fields(self.work)), "memories": memories}
+        fields["sums"] = None if self.sums is None else dict(_fields(self.sums))
         return decoder_bytes(fields)
 
     def save(self, path: str | Path) -> None:
@@ -193,13 +212,14 @@ class DecoderProgram:
         fields = read_decoder(Path(path))
         entries = [Entry(**entry) for entry in fields.pop("entries")]
         work = Work(**fields.pop("work"))
-        places = fields.pop("memories", {})
+        places, sums = fields.pop("memories", {}), fields.pop("sums", None)
         memories = {n: tuple(Planes(**p) for p in planes) for n, planes in places.items()}
         return cls(
             **fields,
             entries={entry.tokens: entry for entry in entries},
             work=work,
             memories=memories,
+            sums=None if sums is None else Sums(**sums),
         )
 
     def memory_image(
@@ -277,13 +297,18 @@ class DecoderProgram:
             total += op.constant[positions]
         return pack_tensor(self.config, saturate(total, tensor.bits), layout, Form.S)
 
-    def registers(self, position: int, ids: np.ndarray, reading: bool) -> dict[int, int]:
-        """What the registers hold in front of a pass. reading: without the head."""
+    def key_slots(self) -> KeySlots:
+        """Where a new sequence has its keys."""
+        return KeySlots(self.state)
+
+    def registers(self, position: int, ids: np.ndarray, reading: bool, slot: int) -> dict[int, int]:
+        """What the registers hold in front of a pass. reading: without the head. slot: of the key
+        of its first token."""
         found: dict[int, int] = {Register.POSITION: position, Register.READING: int(reading)}
         if self.entries[len(ids)].by_token:
             found |= zip(token_registers(len(ids)), self._index[ids].tolist(), strict=True)
         if self.state.window:
-            found[Register.SLOT] = int(self.state.slots_of(np.array(position)))
+            found[Register.SLOT] = slot
             found[Register.KEYS] = min(position, self.state.slots - len(ids))
         return found
 
@@ -298,6 +323,17 @@ class DecoderProgram:
         """Bytes of the selection of one row, of blocks with even or odd numbers."""
         return selection_words(self.config) * self.config.residual_pitch
 
+    def attention_bytes(self, entry: Entry) -> int:
+        """Bytes of the sums of a pass."""
+        return 0 if self.sums is None else 2 * self.sums.heads * entry.tokens * self.sums.width
+
+    def attention(self, entry: Entry, data: np.ndarray) -> np.ndarray:
+        """Softmax weights of each token of a pass for each slot, over all heads, [tokens, slots]:
+        from the bytes at the entry's `attention`."""
+        assert self.sums is not None
+        rows = data.view("<i2").reshape(self.sums.heads, entry.tokens, -1)
+        return rows[..., self.sums.columns].astype(np.int64).sum(axis=0)
+
     def decode(self, entry: Entry, data: np.ndarray) -> Selection:
         """What the head selected, from the bytes at the entry's output."""
         halves = data.view("<i2").reshape(2, entry.selected, -1).astype(np.int64)
@@ -309,7 +345,7 @@ class DecoderProgram:
         return Selection(places[..., 0], places[..., 1], octave.T, (low | high << 32).T)
 
 
-def _fields(value: Entry | Work | Planes) -> Iterator[tuple[str, Any]]:
+def _fields(value: Entry | Work | Planes | Sums) -> Iterator[tuple[str, Any]]:
     return ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from sw.bench.decoders import DecoderShape, decoder
 from sw.compiler.errors import InputError
-from sw.compiler.graph.decoder import with_window
+from sw.compiler.graph.window import with_window
 from sw.compiler.lower.decoder import lower_decoder
 from sw.compiler.program.decoder_program import DecoderProgram
 from sw.decoding.cascade import Cascade

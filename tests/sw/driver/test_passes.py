@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from sw.bench.decoders import DecoderShape, decoder
+from sw.compiler.graph.operations import DecoderState
 from sw.compiler.lower.decoder import lower_decoder
 from sw.driver import open_device
 from sw.driver.passes import cheapest
@@ -20,6 +21,7 @@ class Entry:
     tokens: int
     selected: int
     cost: int
+    attention: int | None = None
 
     def estimated_cycles(self, position: int, reading: bool = False) -> int:
         return self.cost * (100 + position) - 50 * reading
@@ -48,7 +50,7 @@ def test_no_way_costs_less(seed: int) -> None:
     sizes = {1: 1, 2: 2, 4: 4, 8: int(rng.choice([1, 8]))}
     for _ in range(20):
         entries = {n: Entry(n, s, int(rng.integers(1, 5)) * 5 + n) for n, s in sizes.items()}
-        program: Any = SimpleNamespace(entries=entries, state=SimpleNamespace(slots=20))
+        program: Any = SimpleNamespace(entries=entries, state=DecoderState(context=64, window=20))
         position, tokens = int(rng.integers(0, 12)), int(rng.integers(1, 14))
         predicting: Any = rng.choice(["none", "last", "every"])
         passes = cheapest(program, position, tokens, predicting=predicting)

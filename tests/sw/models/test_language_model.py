@@ -176,6 +176,19 @@ def test_drafts_change_no_token(files, tmp_path, monkeypatch):
                 assert "tokens a step" in found["output"] and "3.67" in found["output"]
 
 
+def test_keys_of_least_attention_go_first(files, tmp_path, monkeypatch):
+    """With drafts and without the same text. Until the cache is full, and for a while behind that,
+    it is that of the oldest key going first."""
+    monkeypatch.chdir(tmp_path)
+    given = (PROMPT, "--model", files["gguf"], *ON, "--tokens", 70, "--window", 34)
+    oldest = answered(*given)
+    least = answered(*given, "--evict", "least")
+    drafted = answered(*given, "--evict", "least", "--draft", "lookup", "--draft-tokens", 3)
+    assert least["tokens"] == drafted["tokens"] and drafted["decoding"]["drafts"]["drafted"]
+    pairs = zip(oldest["tokens"], least["tokens"], strict=False)
+    assert next(n for n, (a, b) in enumerate(pairs) if a != b) > 34 + 4 - least["prompt_tokens"] - 2
+
+
 def test_the_bench_of_drafts(tmp_path, monkeypatch):
     """On a tiny model with room for the prompts: every text twice, and what its passes cost."""
     monkeypatch.chdir(tmp_path)
@@ -312,6 +325,13 @@ def test_refusals_come_before_anything_slow(files, tmp_path, monkeypatch, comman
     assert "tiny has 96 positions: --context 100" in refused(files["gguf"], "--context", 100)
     assert "a window of 93 keys behind the first 4: the context has 96" in refused(
         files["gguf"], "--window", 93
+    )
+    assert refused(files["gguf"], "--window", 32, "--evict", "least").startswith(
+        "a window of 32 keys: the last 32 always stay"
+    )
+    assert (
+        refused(tmp_path / "no", "--evict", "least")
+        == "--evict least needs --window: without one all keys stay"
     )
     if command is chat:
         assert refused(files["base"]) == "base has no chat template: use weft generate"

@@ -13,6 +13,7 @@ from hw.isa import NORM_FRACTION_BITS
 from hw.vector.golden import Affine
 from sw.compiler.graph.decoder import Pass, SequenceState
 from sw.compiler.graph.operations import DecoderState, QuantGraph, QuantHeadNorm, Tensor
+from sw.compiler.graph.window import KeySlots
 from sw.compiler.quantise.affines import make_affine
 
 SEED = int(os.environ.get("WEFT_TEST_SEED", "1"))
@@ -49,7 +50,7 @@ def integers(x, heads, gain, bias, epsilon, angle, rms) -> np.ndarray:
     )
     graph = QuantGraph(1, tokens, decoder=state)
     graph.tensors["out"] = Tensor("out", 16, features, np.ones(1), np.zeros(1))
-    work = Pass(graph, SequenceState(0), np.zeros(tokens, np.int64))
+    work = Pass(graph, SequenceState(0, KeySlots(state)), np.zeros(tokens, np.int64))
     work.values["x"] = x
     work.execute(op)
     return work.values["out"] * unit

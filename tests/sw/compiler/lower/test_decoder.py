@@ -39,7 +39,7 @@ class Machine:
     """A decoder on the golden model, one sequence."""
 
     def __init__(self, program: DecoderProgram):
-        self.program = program
+        self.program, self.key_slots = program, program.key_slots()
         self.machine = GoldenMachine(program.config)
         self.workspace = np.zeros(program.workspace_bytes, np.uint8)
         self.io = np.zeros(program.io_bytes, np.uint8)
@@ -70,9 +70,14 @@ class Machine:
     def _start(self, entry: Entry, position: int, ids: np.ndarray, reading: bool) -> None:
         data = self.program.encode(position, ids)
         self.io[entry.input : entry.input + len(data)] = 99 if entry.by_token else data
-        for number, value in self.program.registers(position, ids, reading).items():
+        slot = self.key_slots.of(position)
+        for number, value in self.program.registers(position, ids, reading, slot).items():
             self.machine.registers[number] = value
         self.machine.run(entry.commands.tobytes())
+        if entry.attention is not None:
+            size = self.program.attention_bytes(entry)
+            sums = self.io[entry.attention : entry.attention + size]
+            self.key_slots.take(position, self.program.attention(entry, sums))
 
 
 def assert_same(found: Selection, wanted: Selection, text: str) -> None:
