@@ -23,6 +23,7 @@ from sw.models.language_model import LanguageModel
 
 __all__ = [
     "KINDS",
+    "SHORT",
     "PassCycles",
     "by_drafts",
     "host_bytes",
@@ -35,6 +36,8 @@ __all__ = [
 KINDS = ("chat", "code", "rewriting", "summaries")
 """Of prompts: questions; functions to change a little; texts to correct or change; texts to
 summarise. Each has a file in `prompts/`."""
+SHORT = "short"
+"""Questions with an answer of a word or two: for cascades, not for drafts."""
 _SEPARATOR = "\n----\n"
 
 POSITIONS = (48, 144, 272)

@@ -3,6 +3,7 @@ right."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from sw.decoding.sampler import Sampler
 from sw.decoding.self_test import calibrate, self_test
 from sw.driver.decoder import LoadedDecoder, Prediction
 
-__all__ = ["Observed", "observe", "predictions"]
+__all__ = ["Observed", "digest_of", "observe", "predictions"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,20 @@ class Observed:
     def threshold(self, test: str, agreement: float) -> float:
         """See `calibrate`."""
         return calibrate(self_test(test)(self.logs), ~self.right, agreement)
+
+    def __add__(self, other: Observed) -> Observed:
+        """Both, one behind the other."""
+        logs, right = [self.logs, other.logs], [self.right, other.right]
+        return Observed(np.concatenate(logs), np.concatenate(right))
+
+
+def digest_of(models: Sequence[LoadedDecoder], what: object) -> str:
+    """Names, in a cache, what these programs say to something; its `repr` tells it apart."""
+    digest = hashlib.sha256(repr(what).encode())
+    for model in models:
+        digest.update(model.program.constants.tobytes())
+        digest.update(model.commands.tobytes())
+    return digest.hexdigest()[:16]
 
 
 def predictions(model: LoadedDecoder, text: Sequence[int], begin: int) -> Prediction:

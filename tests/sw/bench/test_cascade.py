@@ -15,7 +15,7 @@ from sw.bench.cascade import Questions, account, agreement_by_confidence, curve,
 from sw.bench.cascade_encoders import PAIRS, _file, _stored
 from sw.bench.cascade_text import PassLog, measure_answer, summary
 from sw.bench.decoders import DecoderShape, decoder
-from sw.bench.speculation import PassCycles
+from sw.bench.speculation import KINDS, SHORT, PassCycles, prompts_of
 from sw.cli.bench_cascade import ENCODERS, cascade
 from sw.compiler.capture.frontend import import_module
 from sw.compiler.lower.decoder import lower_decoder
@@ -136,15 +136,27 @@ def test_pairs():
 def test_the_bench(tmp_path, monkeypatch):
     """On a tiny language model: the table, the file and the picture."""
     monkeypatch.chdir(tmp_path)
+
+    def few(kind: str) -> list[str]:
+        return sorted(prompts_of(kind), key=len)[:4]
+
+    for place in ("cascading", "bench_cascade_text"):
+        monkeypatch.setattr(f"sw.cli.{place}.prompts_of", few)
     module = tiny_module(max_position_embeddings=256)
     folder = write_folder(tmp_path / "roomy", module, tiny_tokenizer())
     given = ["--model", str(folder), "--config", "tiny", "--tokens", "6", "--pair", "text"]
+    given += ["--pair", "answers", "--prompts", "3"]
     given += ["--agreement", "0.9", "--json", "found.json", "--picture", "found.png"]
     result = CliRunner().invoke(cascade, given, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     found = json.loads(Path("found.json").read_text())["pairs"]
-    assert list(found) == ["text", "text with drafts"] and Path("found.png").exists()
-    for row in found.values():
+    texts = ["text", "text with drafts"]
+    assert list(found) == [*texts, "answers"] and Path("found.png").exists()
+    assert found["answers"]["questions"] == len(few(SHORT))
+    measured = {(each["kind"], each["number"]) for each in found["text"]["prompts"]}
+    assert measured <= {(kind, n) for kind in KINDS for n in (1, 2, 3)}
+    assert {number % 2 for _, number in measured} == {0, 1}  # with either half's threshold
+    for row in (found[name] for name in texts):
         assert 0 < row["cycles_ratio"] and 0.8 < row["agreement"] <= 1
         assert row["answers"] == sum(kind["answers"] for kind in row["kinds"].values())
     bad = CliRunner().invoke(cascade, ["--agreement", "1.5"])
