@@ -7,22 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from hw.config import AcceleratorConfig
 from hw.sparse.formats import DENSE, WeightFormat
 from sw.bench.accuracy import integer_embeddings
 from sw.bench.cascade import Questions
+from sw.bench.cascade_models import ShortEmbedder, StoredEmbedder, StoredTagger
 from sw.bench.cases import random_inputs
-from sw.bench.fewer_layers import shortened
 from sw.bench.measure import measure_program
-from sw.compiler.capture.frontend import import_module
-from sw.compiler.graph.operations import FloatGraph, FloatLinear
 from sw.compiler.graph.reference import from_integers, run_reference_rows
 from sw.compiler.graph.rows import Rows
-from sw.compiler.quantise import QuantOptions
-from sw.compiler.quantise.halves import possible_places
 from sw.decoding.self_test import Nearest, log_probabilities, self_test
 from sw.models import minilm, rampart
 from sw.models.corpus import evaluation_texts
@@ -30,70 +24,10 @@ from sw.models.embedder import Embedder
 from sw.models.encoder import Encoder
 from sw.models.tagger import Tagger
 
-__all__ = ["PAIRS", "Pair", "ShortEmbedder", "StoredEmbedder", "StoredTagger", "measure_rtl"]
+__all__ = ["PAIRS", "Pair", "measure_rtl"]
 
 Step = Callable[[str], Callable[[float, float], None]]
 KINDS = ("technical", "everyday")
-
-
-def _stored(exact: FloatGraph, format: WeightFormat) -> QuantOptions:
-    """All linears with `LABELS` outputs or more in a format; 16-bit inputs where they can be."""
-    linears = [op for op in exact.ops if isinstance(op, FloatLinear)]
-    places = {op.place for op in linears} - {op.place for op in linears if len(op.weight) < LABELS}
-    if format.inputs == 16:
-        places &= possible_places(exact)
-    return QuantOptions(formats=dict.fromkeys(sorted(places), format))
-
-
-LABELS = 64
-"""A linear with fewer outputs is a head: it keeps INT8."""
-
-
-class StoredEmbedder(Embedder):
-    """all-MiniLM-L6-v2 with all linears in one format."""
-
-    def __init__(self, config: str | AcceleratorConfig, step: Step, format: WeightFormat) -> None:
-        super().__init__(config, step)
-        self.format, self.name = format, f"minilm-{_file(format)}"
-        self.title = f"all-MiniLM-L6-v2 in {format.name}"
-
-    def options(self, exact: FloatGraph) -> QuantOptions:
-        return _stored(exact, self.format)
-
-
-class StoredTagger(Tagger):
-    """Rampart with all linears but the head in one format."""
-
-    def __init__(self, config: str | AcceleratorConfig, step: Step, format: WeightFormat) -> None:
-        super().__init__(config, step)
-        self.format, self.name = format, f"rampart-{_file(format)}"
-        self.title = f"Rampart in {format.name}"
-
-    def options(self, exact: FloatGraph) -> QuantOptions:
-        return _stored(exact, self.format)
-
-
-class ShortEmbedder(Embedder):
-    """all-MiniLM-L6-v2 with some of its layers, see `shortened`, in INT8."""
-
-    sources = (*Embedder.sources, "sw/bench/fewer_layers.py")
-
-    def __init__(self, config: str | AcceleratorConfig, step: Step, layers: int) -> None:
-        super().__init__(config, step)
-        self.layers, self.name = layers, f"minilm-{layers}-layers"
-        self.title = f"all-MiniLM-L6-v2 with {layers} layers"
-
-    def exact(self) -> FloatGraph:
-        whole = minilm.load_module()
-        texts = [torch.from_numpy(batch["input_ids"]) for batch in self.calibration()]
-        update = self._step(f"Choosing {self.layers} layers")
-        module, _ = shortened(whole, texts, self.layers, update)
-        ids = {"input_ids": torch.zeros(1, minilm.MAX_TOKENS, dtype=torch.int64)}
-        return import_module(module, ids, outputs=("last_hidden_state",))
-
-
-def _file(format: WeightFormat) -> str:
-    return format.name.replace(":", "of").replace("/", "x").replace(" ", "-")
 
 
 def _cycles(encoder: Encoder, lengths: Sequence[int]) -> NDArray[np.float64]:

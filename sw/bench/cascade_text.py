@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from sim.cache import kept, source_digest
+from sim.cache import source_digest
 from sw.bench.cascade import Questions
+from sw.bench.results import known
 from sw.bench.speculation import PassCycles
 from sw.decoding.calibration import Observed, digest_of, predictions
 from sw.decoding.cascade import Cascade
@@ -89,13 +88,13 @@ def answered_once(
         for item in items
     ]
     what = (prompt, sorted(ends), tokens, cascade.test.__name__, cascade.threshold, measured)
-    digest = digest_of((cascade.small, cascade.large), what)
+    digest = digest_of((cascade.small.program, cascade.large.program), what)
     key = source_digest("sw/bench/cascade_text.py", "sw/decoding", "sw/driver")
 
-    def make(_work: Path) -> bytes:
-        return json.dumps(measure_answer(cascade, logs, prompt, ends, tokens)).encode()
+    def make() -> dict[str, Any]:
+        return measure_answer(cascade, logs, prompt, ends, tokens)
 
-    return json.loads(kept("texts", f"answer-{digest}-{key}.json", make).read_text())
+    return known("texts", f"answer-{digest}-{key}", make)
 
 
 def measure_answer(
@@ -220,8 +219,8 @@ def summary(results: Sequence[Mapping[str, Any]], mode: str) -> dict[str, Any]:
     }
 
 
-def questions_of(known: Observed, test: str) -> Questions:
+def questions_of(seen: Observed, test: str) -> Questions:
     """Tokens of calibration as questions, without cycles: for pictures."""
-    sure, nothing = self_test(test)(known.logs), np.zeros(len(known.right))
-    wrong = (~known.right).astype(np.int64)
+    sure, nothing = self_test(test)(seen.logs), np.zeros(len(seen.right))
+    wrong = (~seen.right).astype(np.int64)
     return Questions(sure, wrong, np.ones_like(wrong), nothing, nothing)

@@ -96,7 +96,7 @@ def observed(
     step: Callable[[str], Any],
 ) -> Observed:
     """What the small model says where the large one answers prompts, kept for these programs."""
-    digest = digest_of((small, large), (prompts, sorted(ends), tokens))
+    digest = digest_of((small.program, large.program), (prompts, sorted(ends), tokens))
     name = f"cascade-{digest}-{source_digest('sw/decoding/calibration.py')}.npz"
 
     def make(_work: Path) -> bytes:

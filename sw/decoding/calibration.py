@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw.isa import SELECTED
+from sw.compiler.program.decoder_program import DecoderProgram
 from sw.decoding.decoding import Decoding
 from sw.decoding.drafts import Lookup
 from sw.decoding.sampler import Sampler
@@ -41,12 +42,13 @@ class Observed:
         return Observed(np.concatenate(logs), np.concatenate(right))
 
 
-def digest_of(models: Sequence[LoadedDecoder], what: object) -> str:
+def digest_of(programs: Sequence[DecoderProgram], what: object) -> str:
     """Names, in a cache, what these programs say to something; its `repr` tells it apart."""
     digest = hashlib.sha256(repr(what).encode())
-    for model in models:
-        digest.update(model.program.constants.tobytes())
-        digest.update(model.commands.tobytes())
+    for program in programs:
+        digest.update(program.constants.tobytes())
+        for entry in program.entries.values():
+            digest.update(entry.commands.tobytes())
     return digest.hexdigest()[:16]
 
 

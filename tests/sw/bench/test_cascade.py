@@ -8,12 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
 from hw.sparse.formats import DENSE, WeightFormat
 from sw.bench.cascade import Questions, account, agreement_by_confidence, curve, halves
-from sw.bench.cascade_encoders import PAIRS, _file, _stored
-from sw.bench.cascade_text import PassLog, measure_answer, summary
+from sw.bench.cascade_encoders import PAIRS
+from sw.bench.cascade_models import file_name, stored
+from sw.bench.cascade_text import (
+    PassLog,
+    answered_once,
+    measure_answer,
+    short_answers,
+    summary,
+)
 from sw.bench.decoders import DecoderShape, decoder
 from sw.bench.speculation import KINDS, SHORT, PassCycles, prompts_of
 from sw.cli.bench_cascade import ENCODERS, cascade
@@ -120,15 +128,98 @@ def test_cycles_are_those_of_all_passes(threshold):
         assert drafts["large_cycles"] == plain["large_cycles"] == found["alone"]["plain"]
 
 
+def test_answers_that_are_known(tmp_path, monkeypatch):
+    """Are not made again; with another threshold, another text or other cycles they are."""
+    monkeypatch.setenv("WEFT_CACHE", str(tmp_path))
+    program = lower_decoder(decoder(SHAPE, 2), "tiny", (1, 4, 8))
+    prompt = [*program.prefix, 7, 8, 9]
+    with open_device("golden", "tiny") as device:
+        models = device.load_decoders(program, program)
+        logs = [PassLog(model, PassCycles(program, {})) for model in models]
+        first = answered_once(Cascade(models, threshold=0.3), logs, prompt, {5}, 6)
+
+        def fail(*_: object, **__: object) -> None:
+            raise AssertionError("it ran")
+
+        for model in models:
+            monkeypatch.setattr(model, "run", fail)
+        assert answered_once(Cascade(models, threshold=0.3), logs, prompt, {5}, 6) == first
+        item = {"context": 5, "tokens": 1, "cycles": 9, "estimated_cycles": 8}
+        others = [PassLog(model, PassCycles(program, {1: [item]})) for model in models]
+        for threshold, passes, text in (
+            (0.4, logs, prompt),
+            (0.3, others, prompt),
+            (0.3, logs, prompt[:-1]),
+        ):
+            with pytest.raises(AssertionError, match="it ran"):
+                answered_once(Cascade(models, threshold=threshold), passes, text, {5}, 6)
+
+
+def test_short_answers():
+    """As questions: each model's whole answer, and how sure the small one was of its least sure
+    token."""
+    graphs = [decoder(dataclasses.replace(SHAPE, hidden=12)), decoder(SHAPE, 2)]
+    programs = [lower_decoder(graph, "tiny", (1, 4, 8)) for graph in graphs]
+    programs[0] = beginning_like(*programs)
+    rng = np.random.default_rng(SEED)
+    prompts = [[*programs[1].prefix, *map(int, rng.integers(0, 90, 4))] for _ in range(6)]
+    with open_device("golden", "tiny") as device:
+        models = device.load_decoders(*programs)
+        cycles = [PassCycles(program, {}) for program in programs]
+        logs = [PassLog(*pair) for pair in zip(models, cycles, strict=True)]
+        before = [model.counters["expected_cycles"] for model in models]
+        found = short_answers(models, logs, prompts, {5}, 7, "margin")
+        spent = [model.counters["expected_cycles"] for model in models]
+        assert found.small.sum() == spent[0] - before[0]
+        assert found.large.sum() == spent[1] - before[1]
+        for number, prompt in enumerate(prompts):
+            texts, sure = [], 1.0
+            for model in models:
+                session, text = model.session(), []
+                prediction = session.prefill(prompt[session.position :])
+                while len(text) < 7:
+                    if model is models[0]:
+                        logs_of = prediction.log_probabilities[-1]
+                        sure = min(sure, 1 - np.exp(logs_of[1] - logs_of[0]))
+                    if prediction.best == 5:
+                        break
+                    text.append(prediction.best)
+                    if len(text) < 7:
+                        prediction = session.step(prediction.best)
+                texts.append(text)
+            assert found.wrong[number] == (texts[0] != texts[1])
+            assert found.confidences[number] == pytest.approx(sure)
+    assert 0 < found.wrong.sum() and (found.of == 1).all()
+
+
+def test_16_bit_inputs_where_they_can_be():
+    """Behind an activation, into the residual stream: not the first linear of a feed-forward."""
+
+    class Block(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = torch.nn.Linear(64, 80), torch.nn.Linear(80, 64)
+            self.norm = torch.nn.LayerNorm(64)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.norm(x)
+            return self.norm(x + self.second(torch.nn.functional.gelu(self.first(x))))
+
+    exact = import_module(Block(), (torch.randn(1, 5, 64),))
+    chosen = stored(exact, WeightFormat.parse("int8 x int16")).formats
+    assert list(chosen) == ["second"]
+    assert {*stored(exact, WeightFormat.parse("int4")).formats} == {"first", "second"}
+
+
 def test_heads_keep_their_format():
     exact = import_module(tagger(4, 100, 1), (np.zeros((1, 5, 6), np.float32),))
-    chosen = _stored(exact, WeightFormat.parse("2:4 int8")).formats
+    chosen = stored(exact, WeightFormat.parse("2:4 int8")).formats
     assert len(chosen) == 1 and set(chosen.values()) == {WeightFormat.parse("2:4 int8")}
 
 
 def test_pairs():
     assert tuple(PAIRS) == ENCODERS
-    names = [_file(WeightFormat.parse(name)) for name in ("2:4 int8", "2:4 int4/32", "int8")]
+    names = [file_name(WeightFormat.parse(name)) for name in ("2:4 int8", "2:4 int4/32", "int8")]
     assert len(set(names)) == 3 and not any(set(name) & set(":/ ") for name in names)
     assert DENSE.name == "int8"
 
