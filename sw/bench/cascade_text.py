@@ -89,7 +89,7 @@ def answered_once(
     ]
     what = (prompt, sorted(ends), tokens, cascade.test.__name__, cascade.threshold, measured)
     digest = digest_of((cascade.small.program, cascade.large.program), what)
-    key = source_digest("sw/bench/cascade_text.py", "sw/decoding", "sw/driver")
+    key = source_digest("sw/bench/cascade_text.py", "sw/decoding", "sw/driver", "sw/golden")
 
     def make() -> dict[str, Any]:
         return measure_answer(cascade, logs, prompt, ends, tokens)
@@ -112,6 +112,8 @@ def measure_answer(
     cascade's text the large model would have said there, too, of `judged`.
     """
     begin = len(prompt)
+    for log in logs:
+        log.passes.clear()
     session = cascade.large.session()
     alone = list(Decoding(Sampler(), ends, Lookup()).answer(session, prompt, tokens))
     session.close()
@@ -161,6 +163,8 @@ def short_answers(
     found = []
     for number, prompt in enumerate(prompts):
         update(number, len(prompts))
+        for log in logs:
+            log.passes.clear()
         session = both.session()
         texts = [list(both.answer(Decoding(Sampler(), ends), session, prompt, tokens))]
         sure = session.least_sure(len(prompt) - 1)
