@@ -3,6 +3,7 @@ threshold that calibration on the other half gives."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from sw.decoding.self_test import calibrate, doubted
 
-__all__ = ["Questions", "account", "agreement_by_confidence", "curve", "halves"]
+__all__ = ["Questions", "account", "agreement_by_confidence", "curve", "figures", "halves"]
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,17 @@ def account(questions: Questions, wanted: float) -> dict[str, Any]:
         "cycles_ratio": (small + asked_cycles) / large,
         "small_ratio": small / large,
         "large_cycles": large / len(questions.of),
+    }
+
+
+def figures(questions: Questions, agreements: Sequence[float]) -> dict[str, Any]:
+    """The account of the first agreement that is wanted, those of the `others`, and both curves."""
+    first, *others = (account(questions, wanted) for wanted in agreements)
+    return {
+        **first,
+        "others": others,
+        "by_confidence": agreement_by_confidence(questions),
+        "curve": curve(questions),
     }
 
 

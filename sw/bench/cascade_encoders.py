@@ -9,16 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hw.config import AcceleratorConfig
-from hw.sparse.formats import WeightFormat
+from hw.sparse.formats import DENSE, WeightFormat
 from sw.bench.accuracy import integer_embeddings
 from sw.bench.cascade import Questions
+from sw.bench.cascade_models import ShortEmbedder, StoredEmbedder, StoredTagger
 from sw.bench.cases import random_inputs
 from sw.bench.measure import measure_program
-from sw.compiler.graph.operations import FloatGraph, FloatLinear
 from sw.compiler.graph.reference import from_integers, run_reference_rows
 from sw.compiler.graph.rows import Rows
-from sw.compiler.quantise import QuantOptions
 from sw.decoding.self_test import Nearest, log_probabilities, self_test
 from sw.models import minilm, rampart
 from sw.models.corpus import evaluation_texts
@@ -26,51 +24,10 @@ from sw.models.embedder import Embedder
 from sw.models.encoder import Encoder
 from sw.models.tagger import Tagger
 
-__all__ = ["PAIRS", "Pair", "StoredEmbedder", "StoredTagger", "measure_rtl"]
+__all__ = ["PAIRS", "Pair", "measure_rtl"]
 
 Step = Callable[[str], Callable[[float, float], None]]
 KINDS = ("technical", "everyday")
-
-
-def _stored(exact: FloatGraph, format: WeightFormat) -> QuantOptions:
-    """All linears with as many outputs as inputs or more than `LABELS` in a format."""
-    places = {op.place for op in exact.ops if isinstance(op, FloatLinear)}
-    heads = {
-        op.place for op in exact.ops if isinstance(op, FloatLinear) and len(op.weight) < LABELS
-    }
-    return QuantOptions(formats=dict.fromkeys(places - heads, format))
-
-
-LABELS = 64
-"""A linear with fewer outputs is a head: it keeps INT8."""
-
-
-class StoredEmbedder(Embedder):
-    """all-MiniLM-L6-v2 with all linears in one format."""
-
-    def __init__(self, config: str | AcceleratorConfig, step: Step, format: WeightFormat) -> None:
-        super().__init__(config, step)
-        self.format, self.name = format, f"minilm-{_file(format)}"
-        self.title = f"all-MiniLM-L6-v2 in {format.name}"
-
-    def options(self, exact: FloatGraph) -> QuantOptions:
-        return _stored(exact, self.format)
-
-
-class StoredTagger(Tagger):
-    """Rampart with all linears but the head in one format."""
-
-    def __init__(self, config: str | AcceleratorConfig, step: Step, format: WeightFormat) -> None:
-        super().__init__(config, step)
-        self.format, self.name = format, f"rampart-{_file(format)}"
-        self.title = f"Rampart in {format.name}"
-
-    def options(self, exact: FloatGraph) -> QuantOptions:
-        return _stored(exact, self.format)
-
-
-def _file(format: WeightFormat) -> str:
-    return format.name.replace(":", "of").replace("/", "x").replace(" ", "-")
 
 
 def _cycles(encoder: Encoder, lengths: Sequence[int]) -> NDArray[np.float64]:
@@ -165,34 +122,58 @@ def _logits(encoder: Encoder, ids: Sequence[NDArray[np.int64]]) -> list[NDArray[
 # --- pairs ----------------------------------------------------------------------------------------
 
 
+Make = Callable[[str, Step], tuple[Encoder, Encoder]]
+"""Both encoders of a pair, from a configuration and a `step`."""
+
+
 @dataclass(frozen=True)
 class Pair:
-    """A row of the table. make: both encoders, from a configuration and a `step`. ask: the task.
-    question: what one is, in words."""
+    """A row of the table. ask: the task."""
 
     small: str
     large: str
     task: str
-    make: Callable[[str, Step], tuple[Encoder, Encoder]]
+    make: Make
     ask: Callable[[Encoder, Encoder], Questions]
 
 
-def _embedders(small: str) -> Callable[[str, Step], tuple[Encoder, Encoder]]:
-    format = WeightFormat.parse(small)
-    return lambda config, step: (StoredEmbedder(config, step, format), Embedder(config, step))
+def _embedders(small: str | int, large: str = DENSE.name) -> Make:
+    """Formats of their linears, or how many layers the small one has."""
+    return lambda config, step: (_embedder(config, step, small), _embedder(config, step, large))
 
 
-def _taggers(small: str) -> Callable[[str, Step], tuple[Encoder, Encoder]]:
-    format = WeightFormat.parse(small)
-    return lambda config, step: (StoredTagger(config, step, format), Tagger(config, step))
+def _embedder(config: str, step: Step, kind: str | int) -> Encoder:
+    if isinstance(kind, int):
+        return ShortEmbedder(config, step, kind)
+    if kind == DENSE.name:  # as everywhere else, from the cache
+        return Embedder(config, step)
+    return StoredEmbedder(config, step, WeightFormat.parse(kind))
 
 
-BOTH, SPARSE = "2:4 int4/32", "2:4 int8"
+def _taggers(small: str, large: str = DENSE.name) -> Make:
+    return lambda config, step: (_tagger(config, step, small), _tagger(config, step, large))
+
+
+def _tagger(config: str, step: Step, kind: str) -> Encoder:
+    if kind == DENSE.name:
+        return Tagger(config, step)
+    return StoredTagger(config, step, WeightFormat.parse(kind))
+
+
+BOTH, SPARSE, WIDE, LAYERS = "2:4 int4/32", "2:4 int8", "int8 x int16", 3
+SHORT = f"MiniLM, {LAYERS} layers"
 PAIRS = {
     "search": Pair(f"MiniLM {BOTH}", "INT8", "search", _embedders(BOTH), search),
     "neighbours": Pair(f"MiniLM {BOTH}", "INT8", "neighbours", _embedders(BOTH), neighbours),
     "tags": Pair(f"Rampart {SPARSE}", "INT8", "tags", _taggers(SPARSE), tags),
     "tags-int4": Pair(f"Rampart {BOTH}", "INT8", "tags", _taggers(BOTH), tags),
+    "search-layers": Pair(SHORT, "six, INT8", "search", _embedders(LAYERS), search),
+    "neighbours-layers": Pair(SHORT, "six, INT8", "neighbours", _embedders(LAYERS), neighbours),
+    "search-int16": Pair("MiniLM INT8", WIDE, "search", _embedders("int8", WIDE), search),
+    "neighbours-int16": Pair(
+        "MiniLM INT8", WIDE, "neighbours", _embedders("int8", WIDE), neighbours
+    ),
+    "tags-int16": Pair("Rampart INT8", WIDE, "tags", _taggers("int8", WIDE), tags),
 }
 """By name."""
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from sim.cache import source_digest
 from sw.bench.cascade import Questions
+from sw.bench.results import known
 from sw.bench.speculation import PassCycles
-from sw.decoding.calibration import Observed, predictions
+from sw.decoding.calibration import Observed, digest_of, predictions
 from sw.decoding.cascade import Cascade
 from sw.decoding.decoding import Decoding
 from sw.decoding.drafts import Lookup
@@ -17,7 +19,15 @@ from sw.decoding.sampler import Sampler
 from sw.decoding.self_test import self_test
 from sw.driver.decoder import LoadedDecoder
 
-__all__ = ["Pass", "PassLog", "measure_answer", "questions_of", "summary"]
+__all__ = [
+    "Pass",
+    "PassLog",
+    "answered_once",
+    "measure_answer",
+    "questions_of",
+    "short_answers",
+    "summary",
+]
 
 
 class Pass(NamedTuple):
@@ -63,6 +73,30 @@ class PassLog:
         return self.cycles(each.rows, each.position)
 
 
+def answered_once(
+    cascade: Cascade,
+    logs: Sequence[PassLog],
+    prompt: Sequence[int],
+    ends: Collection[int],
+    tokens: int,
+) -> dict[str, Any]:
+    """As `measure_answer`; what an earlier run found out is known."""
+    measured = [
+        (rows, item["context"], item["cycles"])
+        for log in logs
+        for rows, items in log.cycles.measured.items()
+        for item in items
+    ]
+    what = (prompt, sorted(ends), tokens, cascade.test.__name__, cascade.threshold, measured)
+    digest = digest_of((cascade.small.program, cascade.large.program), what)
+    key = source_digest("sw/bench/cascade_text.py", "sw/decoding", "sw/driver", "sw/golden")
+
+    def make() -> dict[str, Any]:
+        return measure_answer(cascade, logs, prompt, ends, tokens)
+
+    return known("texts", f"answer-{digest}-{key}", make)
+
+
 def measure_answer(
     cascade: Cascade,
     logs: Sequence[PassLog],
@@ -78,6 +112,8 @@ def measure_answer(
     cascade's text the large model would have said there, too, of `judged`.
     """
     begin = len(prompt)
+    for log in logs:
+        log.passes.clear()
     session = cascade.large.session()
     alone = list(Decoding(Sampler(), ends, Lookup()).answer(session, prompt, tokens))
     session.close()
@@ -110,6 +146,37 @@ def measure_answer(
         both.close()
         logs[1].passes.clear()
     return found
+
+
+def short_answers(
+    models: Sequence[LoadedDecoder],
+    logs: Sequence[PassLog],
+    prompts: Sequence[Sequence[int]],
+    ends: Collection[int],
+    tokens: int,
+    test: str,
+    update: Callable[[float, float], None] = lambda _done, _total: None,
+) -> Questions:
+    """Answers of the small and the large model as questions: wrong are those of the small one that
+    are another text, how sure it is its least sure token says. Cycles with reading the prompt."""
+    both = Cascade(models, test, 0, by="answer")
+    found = []
+    for number, prompt in enumerate(prompts):
+        update(number, len(prompts))
+        for log in logs:
+            log.passes.clear()
+        session = both.session()
+        texts = [list(both.answer(Decoding(Sampler(), ends), session, prompt, tokens))]
+        sure = session.least_sure(len(prompt) - 1)
+        session.close()
+        session = both.large.session()
+        texts.append(list(Decoding(Sampler(), ends).answer(session, prompt, tokens)))
+        session.close()
+        cycles = [float(log.take(0).sum()) for log in logs]
+        found.append((sure, texts[0] != texts[1], *cycles))
+    update(len(prompts), len(prompts))
+    confidences, wrong, *cycles = (np.array(column, float) for column in zip(*found, strict=True))
+    return Questions(confidences, wrong.astype(np.int64), np.ones(len(found), np.int64), *cycles)
 
 
 def _judged(
@@ -156,8 +223,8 @@ def summary(results: Sequence[Mapping[str, Any]], mode: str) -> dict[str, Any]:
     }
 
 
-def questions_of(known: Observed, test: str) -> Questions:
+def questions_of(seen: Observed, test: str) -> Questions:
     """Tokens of calibration as questions, without cycles: for pictures."""
-    sure, nothing = self_test(test)(known.logs), np.zeros(len(known.right))
-    wrong = (~known.right).astype(np.int64)
+    sure, nothing = self_test(test)(seen.logs), np.zeros(len(seen.right))
+    wrong = (~seen.right).astype(np.int64)
     return Questions(sure, wrong, np.ones_like(wrong), nothing, nothing)

@@ -20,7 +20,7 @@ from sim.files import write_atomically
 from sw.bench.cases import Case
 from sw.compiler.errors import CompileError
 
-__all__ = ["RESULTS", "Measurement", "Results", "measure_once", "sources"]
+__all__ = ["RESULTS", "Measurement", "Results", "known", "measure_once", "sources"]
 
 RESULTS = ROOT / "benchmarks" / "results.json"
 CACHE = "bench"
@@ -63,6 +63,15 @@ def measure_once(
     name = f"{_key(case)}.json"
     path = keep(CACHE, name, make()) if fresh else kept(CACHE, name, make)
     return json.loads(path.read_text()), known
+
+
+def known(folder: str, name: str, make: Callable[[], Any]) -> Any:
+    """What `make` gives, as JSON has it; from the cache if an earlier run found it out.
+
+    name: without suffix, of all that it depends on.
+    """
+    path = kept(folder, f"{name}.json", lambda _work: json.dumps(make()).encode())
+    return json.loads(path.read_text())
 
 
 class Results:

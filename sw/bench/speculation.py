@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 
 from hw.isa import SELECTED
+from sim.cache import source_digest
 from sw.bench.measure_decoder import measure_pass
 from sw.bench.replay import Replay
+from sw.bench.results import CACHE, known
 from sw.compiler.program.decoder_program import DecoderProgram
+from sw.decoding.calibration import digest_of
 from sw.decoding.decoding import Decoding, Step
 from sw.decoding.drafts import Lookup
 from sw.decoding.policy import Auto, Fixed
@@ -23,6 +26,7 @@ from sw.models.language_model import LanguageModel
 
 __all__ = [
     "KINDS",
+    "SHORT",
     "PassCycles",
     "by_drafts",
     "host_bytes",
@@ -35,6 +39,8 @@ __all__ = [
 KINDS = ("chat", "code", "rewriting", "summaries")
 """Of prompts: questions; functions to change a little; texts to correct or change; texts to
 summarise. Each has a file in `prompts/`."""
+SHORT = "short"
+"""Questions with an answer of a word or two: for cascades, not for drafts."""
 _SEPARATOR = "\n----\n"
 
 POSITIONS = (48, 144, 272)
@@ -75,15 +81,19 @@ def measure_rtl(
     program: DecoderProgram, step: Callable[[str], Any]
 ) -> tuple[PassCycles, list[dict[str, Any]]]:
     """Passes of each size that verifies, on the RTL: what cycles they take anywhere, and the passes
-    that this was checked against, with what was expected of them as `interpolated_cycles`."""
+    that this was checked against, with what was expected of them as `interpolated_cycles`. Those
+    that an earlier run measured are known."""
+    key = source_digest("hw", "sim", "sw/golden", "sw/driver", "sw/bench/measure_decoder.py")
+    machine = program.config.hardware()
 
     def measured(rows: int, position: int) -> dict[str, Any]:
         step(f"RTL: {rows} tokens at {position}")
-        return measure_pass(program, rows, position)
+        digest = digest_of([program], (machine, rows, position))
+        return known(CACHE, f"{digest}-{key}", lambda: measure_pass(program, rows, position))
 
     sizes = [entry.tokens for entry in program.entries.values() if entry.selected == entry.tokens]
-    known = {rows: [measured(rows, position) for position in POSITIONS] for rows in sizes}
-    cycles, checks = PassCycles(program, known), []
+    passes = {rows: [measured(rows, position) for position in POSITIONS] for rows in sizes}
+    cycles, checks = PassCycles(program, passes), []
     for rows in sizes:
         for position in CHECKED:
             expected = round(cycles(rows, position))
@@ -104,14 +114,8 @@ def measure_prompt(
     reading the prompt. `speedup`: cycles of decoding without drafts / with.
     """
     ids = model.prompt([{"role": "user", "content": prompt}])
-    ends = model.checkpoint.ends
-    decodings = Decoding(Sampler(), ends), Decoding(Sampler(), ends, Lookup(), Auto())
-    texts = []
-    for decoding in decodings:
-        session = decoder.session()
-        texts.append(list(decoding.answer(session, ids, tokens)))
-        session.close()
-    plain, drafting = (decoding.steps for decoding in decodings)
+    texts, passes = _decoded(decoder, ids, model.checkpoint.ends, tokens)
+    plain, drafting = ([Step(*step) for step in steps] for steps in passes)
     return {
         "prompt": prompt,
         "ids": ids,
@@ -120,6 +124,26 @@ def measure_prompt(
         "identical": texts[0] == texts[1],
         **account(drafting, plain, cycles),
     }
+
+
+def _decoded(
+    decoder: LoadedDecoder, ids: Sequence[int], ends: Collection[int], tokens: int
+) -> list[list[Any]]:
+    """Texts without and with drafts, and the steps of both; known, if an earlier run decoded
+    them."""
+
+    def decode() -> list[list[Any]]:
+        decodings = Decoding(Sampler(), ends), Decoding(Sampler(), ends, Lookup(), Auto())
+        texts = []
+        for decoding in decodings:
+            session = decoder.session()
+            texts.append(list(decoding.answer(session, ids, tokens)))
+            session.close()
+        return [texts, [decoding.steps for decoding in decodings]]
+
+    digest = digest_of([decoder.program], (ids, sorted(ends), tokens))
+    key = source_digest("sw/bench/speculation.py", "sw/decoding", "sw/driver", "sw/golden")
+    return known("texts", f"drafts-{digest}-{key}", decode)
 
 
 def account(drafting: Sequence[Step], plain: Sequence[Step], cycles: PassCycles) -> dict[str, Any]:

@@ -16,15 +16,21 @@ from sw.decoding.self_test import TESTS, check_agreement
 
 __all__ = ["cascade"]
 
-TEXT = "text"
-ENCODERS = ("search", "neighbours", "tags", "tags-int4")
+TEXT, ANSWERS = LANGUAGES = ("text", "answers")
+ENCODERS = (
+    *("search", "neighbours", "tags", "tags-int4"),
+    *("search-layers", "neighbours-layers"),
+    *("search-int16", "neighbours-int16", "tags-int16"),
+)
 RTL_TOKENS = (16, 32)
 """Lengths at which encoders run on the RTL with `--device verilator`: the mean of its cycles, of
 those of the cost model, scales those of all lengths."""
 
 
 @click.command()
-@click.option("--pair", multiple=True, type=click.Choice((TEXT, *ENCODERS)), help="These only.")
+@click.option(
+    "--pair", multiple=True, type=click.Choice((*LANGUAGES, *ENCODERS)), help="These only."
+)
 @click.option(
     "--agreement",
     "agreements",
@@ -54,7 +60,10 @@ those of the cost model, scales those of all lengths."""
     "--prompts",
     "most",
     type=click.IntRange(min=1),
-    help="Of each kind for the language model, at most.  [default: 5]",
+    help="Of each kind for the language model, at most.  [default: 10, all of them]",
+)
+@click.option(
+    "--questions", is_flag=True, help="Print the short questions of `answers`, and that is all."
 )
 @click.option("--model", help="Another language model, as for `weft generate`.")
 @click.option(
@@ -74,6 +83,7 @@ def cascade(
     test: str,
     tokens: int,
     most: int | None,
+    questions: bool,
     model: str | None,
     device: str,
     config: str,
@@ -81,15 +91,28 @@ def cascade(
     picture: str | None,
 ) -> None:
     """A small program that answers, and a large one where it doubts: cycles and agreement."""
+    if questions:
+        from sw.bench.speculation import SHORT, prompts_of
+
+        click.echo("\n".join(prompts_of(SHORT)))
+        return
     for agreement in agreements:
         check_agreement(agreement)
     rows: dict[str, dict[str, Any]] = {}
     with steps() as step:
-        for name in pair or (TEXT, *ENCODERS):
-            if name == TEXT:
-                rows |= _text(model, config, agreements[0], test, tokens, most, device, step)
-            elif (found := _encoders(name, config, agreements, device, step)) is not None:
-                rows[name] = found
+        names = pair or (*LANGUAGES, *ENCODERS)
+        if set(names) & set(LANGUAGES):
+            from sw.cli.bench_cascade_text import answer_row, languages, text_rows
+
+            with languages(model, config, device, step) as both:
+                if TEXT in names:
+                    rows |= text_rows(both, agreements[0], test, tokens, most, step)
+                if ANSWERS in names:
+                    rows[ANSWERS] = answer_row(both, agreements, test, step)
+        for name in names:
+            if name in ENCODERS:
+                found = _encoders(name, config, agreements, device, step)
+                rows |= {} if found is None else {name: found}
     show(_table(rows))
     write_json(
         json_file,
@@ -115,7 +138,7 @@ def _encoders(
     step: Callable[[str], Any],
 ) -> dict[str, Any] | None:
     """A row of the table; None where the model's package is missing."""
-    from sw.bench.cascade import account, agreement_by_confidence, curve
+    from sw.bench.cascade import figures
     from sw.bench.cascade_encoders import PAIRS, measure_rtl
 
     pair = PAIRS[name]
@@ -139,76 +162,8 @@ def _encoders(
         "small": pair.small,
         "large": pair.large,
         "task": pair.task,
-        **account(questions, agreements[0]),
-        "others": [account(questions, agreement) for agreement in agreements[1:]],
-        "by_confidence": agreement_by_confidence(questions),
-        "curve": curve(questions),
+        **figures(questions, agreements),
     }
-
-
-def _text(
-    path: str | None,
-    config: str,
-    agreement: float,
-    test: str,
-    tokens: int,
-    most: int | None,
-    device: str,
-    step: Callable[[str], Any],
-) -> dict[str, dict[str, Any]]:
-    """Rows of the language model with and without drafts, of all kinds of prompts and each."""
-    from sw.bench.cascade import Questions, agreement_by_confidence, curve
-    from sw.bench.cascade_text import PassLog, measure_answer, questions_of, summary
-    from sw.bench.speculation import KINDS, PassCycles, measure_rtl, prompts_of
-    from sw.cli.cascading import ANSWER, calibration_prompts, observed
-    from sw.decoding.cascade import Cascade
-    from sw.models.generator import Generator
-    from sw.models.language_model import LanguageModel
-
-    given = LanguageModel(path) if path else None
-    generators = [Generator(config, step=step, model=given, bits=bits) for bits in (4, 8)]
-    language = generators[1].model
-    ends = language.checkpoint.ends
-    with generators[1].open("golden") as opened:
-        programs = [generator.program() for generator in generators]
-        measured = [
-            measure_rtl(program, step)[0] if device == "verilator" else PassCycles(program, {})
-            for program in programs
-        ]
-        small, large = opened.load_decoders(*programs)
-        context = min(program.context for program in programs)
-        known = observed(small, large, calibration_prompts(language, context), ends, ANSWER, step)
-        threshold = known.threshold(test, agreement)
-        logs = [PassLog(*pair) for pair in zip((small, large), measured, strict=True)]
-        both = Cascade([small, large], test, threshold)
-        found: dict[str, list[dict[str, Any]]] = {}
-        for kind in KINDS:
-            update = step(f"Prompts: {kind}")
-            prompts = prompts_of(kind)[1::2][:most]
-            found[kind] = []
-            for number, prompt in enumerate(prompts):
-                ids = language.prompt([{"role": "user", "content": prompt}])
-                if len(ids) < context:
-                    room = min(tokens, context - len(ids))
-                    found[kind].append(measure_answer(both, logs, ids, ends, room))
-                update(number + 1, len(prompts))
-    every = [result for results in found.values() for result in results]
-    questions: Questions = questions_of(known, test)
-    rows: dict[str, dict[str, Any]] = {}
-    for mode, name in (("plain", TEXT), ("drafts", f"{TEXT} with drafts")):
-        rows[name] = {
-            "small": f"{language.name} 4 bits",
-            "large": "8 bits",
-            "task": name,
-            "wanted": agreement,
-            "threshold": threshold,
-            "alone": float(known.right.mean()),
-            "calibrated_on": len(known.right),
-            **summary(every, mode),
-            "kinds": {kind: summary(each, mode) for kind, each in found.items() if each},
-        }
-    rows[TEXT] |= {"by_confidence": agreement_by_confidence(questions), "curve": curve(questions)}
-    return rows
 
 
 def _table(rows: dict[str, dict[str, Any]]) -> Table:

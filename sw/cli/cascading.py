@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from sw.bench.speculation import KINDS, prompts_of
 from sw.cli.second_model import SecondModel
 from sw.compiler.errors import InputError
 from sw.compiler.program.decoder_program import DecoderProgram
-from sw.decoding.calibration import Observed, observe
+from sw.decoding.calibration import Observed, digest_of, observe
 from sw.decoding.cascade import UNITS, Cascade
 from sw.decoding.sampler import Sampler
 from sw.decoding.self_test import TESTS, check_agreement, check_threshold
@@ -73,10 +72,11 @@ def cascade_options(command: Callable) -> Callable:
     return command
 
 
-def calibration_prompts(model: LanguageModel, context: int) -> list[list[int]]:
+def calibration_prompts(model: LanguageModel, context: int, first: int = 0) -> list[list[int]]:
     """Every other prompt of each kind, as tokens, that has room for an answer in a context; `weft
-    bench cascade` measures the others. Raises `InputError` if there is none."""
-    texts = [prompt for kind in KINDS for prompt in prompts_of(kind)[::2]]
+    bench cascade` measures the others, and the other way round. Raises `InputError` if there is
+    none."""
+    texts = [prompt for kind in KINDS for prompt in prompts_of(kind)[first::2]]
     prompts = [model.prompt([{"role": "user", "content": text}]) for text in texts]
     fitting = [ids for ids in prompts if len(ids) + SHORTEST <= context]
     if not fitting:
@@ -96,13 +96,8 @@ def observed(
     step: Callable[[str], Any],
 ) -> Observed:
     """What the small model says where the large one answers prompts, kept for these programs."""
-    digest = hashlib.sha256(repr((prompts, sorted(ends), tokens)).encode())
-    for model in (small, large):
-        program: DecoderProgram = model.program
-        digest.update(program.constants.tobytes())
-        digest.update(model.commands.tobytes())
-    key = source_digest("sw/decoding/calibration.py")
-    name = f"cascade-{digest.hexdigest()[:16]}-{key}.npz"
+    digest = digest_of((small.program, large.program), (prompts, sorted(ends), tokens))
+    name = f"cascade-{digest}-{source_digest('sw/decoding/calibration.py')}.npz"
 
     def make(_work: Path) -> bytes:
         update = step("Calibrating: the large model answers, the small one reads (once; minutes)")

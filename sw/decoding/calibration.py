@@ -3,6 +3,7 @@ right."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
@@ -10,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw.isa import SELECTED
+from sw.compiler.program.decoder_program import DecoderProgram
 from sw.decoding.decoding import Decoding
 from sw.decoding.drafts import Lookup
 from sw.decoding.sampler import Sampler
 from sw.decoding.self_test import calibrate, self_test
 from sw.driver.decoder import LoadedDecoder, Prediction
 
-__all__ = ["Observed", "observe", "predictions"]
+__all__ = ["Observed", "digest_of", "observe", "predictions"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,21 @@ class Observed:
     def threshold(self, test: str, agreement: float) -> float:
         """See `calibrate`."""
         return calibrate(self_test(test)(self.logs), ~self.right, agreement)
+
+    def __add__(self, other: Observed) -> Observed:
+        """Both, one behind the other."""
+        logs, right = [self.logs, other.logs], [self.right, other.right]
+        return Observed(np.concatenate(logs), np.concatenate(right))
+
+
+def digest_of(programs: Sequence[DecoderProgram], what: object) -> str:
+    """Names, in a cache, what these programs say to something; its `repr` tells it apart."""
+    digest = hashlib.sha256(repr(what).encode())
+    for program in programs:
+        digest.update(program.constants.tobytes())
+        for entry in program.entries.values():
+            digest.update(entry.commands.tobytes())
+    return digest.hexdigest()[:16]
 
 
 def predictions(model: LoadedDecoder, text: Sequence[int], begin: int) -> Prediction:

@@ -93,8 +93,7 @@ class Cascade:
             yield from small
             return
         found = list(small)
-        behind = range(len(text) - 1, session.position)
-        if doubted(min(session.confidences[n] for n in behind), self.threshold):
+        if doubted(session.least_sure(len(text) - 1), self.threshold):
             session.asked += 1
             session.rewind(len(text))
             found = list(decoding.answer(session.large, text, tokens))

@@ -59,6 +59,10 @@ class CascadeSession(Session):
     def verifying(self, tokens: int) -> Any | None:
         return super().verifying(tokens) if tokens <= self.room else None
 
+    def least_sure(self, begin: int) -> float:
+        """The least confidence of the predictions behind the tokens from position `begin` on."""
+        return min(self.confidences[n] for n in range(begin, self.position))
+
     def prefill(
         self, ids: Sequence[int], progress: Callable[[int, int], None] | None = None
     ) -> Prediction:

@@ -8,14 +8,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
 from hw.sparse.formats import DENSE, WeightFormat
 from sw.bench.cascade import Questions, account, agreement_by_confidence, curve, halves
-from sw.bench.cascade_encoders import PAIRS, _file, _stored
-from sw.bench.cascade_text import PassLog, measure_answer, summary
+from sw.bench.cascade_encoders import PAIRS
+from sw.bench.cascade_models import file_name, stored
+from sw.bench.cascade_text import (
+    PassLog,
+    answered_once,
+    measure_answer,
+    short_answers,
+    summary,
+)
 from sw.bench.decoders import DecoderShape, decoder
-from sw.bench.speculation import PassCycles
+from sw.bench.speculation import KINDS, SHORT, PassCycles, prompts_of
 from sw.cli.bench_cascade import ENCODERS, cascade
 from sw.compiler.capture.frontend import import_module
 from sw.compiler.lower.decoder import lower_decoder
@@ -84,6 +92,8 @@ def test_cycles_are_those_of_all_passes(threshold):
     with open_device("golden", "tiny") as device:
         models = device.load_decoders(*programs)
         logs = [PassLog(model, PassCycles(model.program, {})) for model in models]
+        for model in models:  # as calibration does, passes that count for nothing
+            model.session().prefill(prompt[1:])
         both = Cascade(models, threshold=threshold)
         counted = []
         real = both.session
@@ -93,6 +103,7 @@ def test_cycles_are_those_of_all_passes(threshold):
             return real()
 
         both.session = counting  # type: ignore[method-assign]
+        started = models[1].counters["expected_cycles"]
         found = measure_answer(both, logs, prompt, {5}, 30)
         plain, drafts = found["plain"], found["drafts"]
         after = [model.counters["expected_cycles"] for model in models]
@@ -104,7 +115,8 @@ def test_cycles_are_those_of_all_passes(threshold):
             assert mode["same"] <= mode["judged"]
             if threshold == 1:
                 assert mode["same"] == mode["judged"] and mode["identical"]
-        assert counted[0][1] == sum(found["alone"]["drafts"])  # the large one alone, before
+        alone = counted[0][1] - started  # of the large one, before
+        assert alone == sum(found["alone"]["drafts"])
         entry = programs[1].entries[1]
         tokens = found["tokens"]
         places = range(len(prompt), len(prompt) + tokens - (tokens == 30))
@@ -120,15 +132,100 @@ def test_cycles_are_those_of_all_passes(threshold):
         assert drafts["large_cycles"] == plain["large_cycles"] == found["alone"]["plain"]
 
 
+def test_answers_that_are_known(tmp_path, monkeypatch):
+    """Are not made again; with another threshold, another text or other cycles they are."""
+    monkeypatch.setenv("WEFT_CACHE", str(tmp_path))
+    program = lower_decoder(decoder(SHAPE, 2), "tiny", (1, 4, 8))
+    prompt = [*program.prefix, 7, 8, 9]
+    with open_device("golden", "tiny") as device:
+        models = device.load_decoders(program, program)
+        logs = [PassLog(model, PassCycles(program, {})) for model in models]
+        first = answered_once(Cascade(models, threshold=0.3), logs, prompt, {5}, 6)
+
+        def fail(*_: object, **__: object) -> None:
+            raise AssertionError("it ran")
+
+        for model in models:
+            monkeypatch.setattr(model, "run", fail)
+        assert answered_once(Cascade(models, threshold=0.3), logs, prompt, {5}, 6) == first
+        item = {"context": 5, "tokens": 1, "cycles": 9, "estimated_cycles": 8}
+        others = [PassLog(model, PassCycles(program, {1: [item]})) for model in models]
+        for threshold, passes, text in (
+            (0.4, logs, prompt),
+            (0.3, others, prompt),
+            (0.3, logs, prompt[:-1]),
+        ):
+            with pytest.raises(AssertionError, match="it ran"):
+                answered_once(Cascade(models, threshold=threshold), passes, text, {5}, 6)
+
+
+def test_short_answers():
+    """As questions: each model's whole answer, and how sure the small one was of its least sure
+    token."""
+    graphs = [decoder(dataclasses.replace(SHAPE, hidden=12)), decoder(SHAPE, 2)]
+    programs = [lower_decoder(graph, "tiny", (1, 4, 8)) for graph in graphs]
+    programs[0] = beginning_like(*programs)
+    rng = np.random.default_rng(SEED)
+    prompts = [[*programs[1].prefix, *map(int, rng.integers(0, 90, 4))] for _ in range(6)]
+    with open_device("golden", "tiny") as device:
+        models = device.load_decoders(*programs)
+        cycles = [PassCycles(program, {}) for program in programs]
+        logs = [PassLog(*pair) for pair in zip(models, cycles, strict=True)]
+        for model in models:
+            model.session().prefill(prompts[0][1:])
+        before = [model.counters["expected_cycles"] for model in models]
+        found = short_answers(models, logs, prompts, {5}, 7, "margin")
+        spent = [model.counters["expected_cycles"] for model in models]
+        assert found.small.sum() == spent[0] - before[0]
+        assert found.large.sum() == spent[1] - before[1]
+        for number, prompt in enumerate(prompts):
+            texts, sure = [], 1.0
+            for model in models:
+                session, text = model.session(), []
+                prediction = session.prefill(prompt[session.position :])
+                while len(text) < 7:
+                    if model is models[0]:
+                        logs_of = prediction.log_probabilities[-1]
+                        sure = min(sure, 1 - np.exp(logs_of[1] - logs_of[0]))
+                    if prediction.best == 5:
+                        break
+                    text.append(prediction.best)
+                    if len(text) < 7:
+                        prediction = session.step(prediction.best)
+                texts.append(text)
+            assert found.wrong[number] == (texts[0] != texts[1])
+            assert found.confidences[number] == pytest.approx(sure)
+    assert 0 < found.wrong.sum() and (found.of == 1).all()
+
+
+def test_16_bit_inputs_where_they_can_be():
+    """Behind an activation, into the residual stream: not the first linear of a feed-forward."""
+
+    class Block(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = torch.nn.Linear(64, 80), torch.nn.Linear(80, 64)
+            self.norm = torch.nn.LayerNorm(64)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.norm(x)
+            return self.norm(x + self.second(torch.nn.functional.gelu(self.first(x))))
+
+    exact = import_module(Block(), (torch.randn(1, 5, 64),))
+    chosen = stored(exact, WeightFormat.parse("int8 x int16")).formats
+    assert list(chosen) == ["second"]
+    assert {*stored(exact, WeightFormat.parse("int4")).formats} == {"first", "second"}
+
+
 def test_heads_keep_their_format():
     exact = import_module(tagger(4, 100, 1), (np.zeros((1, 5, 6), np.float32),))
-    chosen = _stored(exact, WeightFormat.parse("2:4 int8")).formats
+    chosen = stored(exact, WeightFormat.parse("2:4 int8")).formats
     assert len(chosen) == 1 and set(chosen.values()) == {WeightFormat.parse("2:4 int8")}
 
 
 def test_pairs():
     assert tuple(PAIRS) == ENCODERS
-    names = [_file(WeightFormat.parse(name)) for name in ("2:4 int8", "2:4 int4/32", "int8")]
+    names = [file_name(WeightFormat.parse(name)) for name in ("2:4 int8", "2:4 int4/32", "int8")]
     assert len(set(names)) == 3 and not any(set(name) & set(":/ ") for name in names)
     assert DENSE.name == "int8"
 
@@ -136,15 +233,27 @@ def test_pairs():
 def test_the_bench(tmp_path, monkeypatch):
     """On a tiny language model: the table, the file and the picture."""
     monkeypatch.chdir(tmp_path)
+
+    def few(kind: str) -> list[str]:
+        return sorted(prompts_of(kind), key=len)[:4]
+
+    for place in ("cascading", "bench_cascade_text"):
+        monkeypatch.setattr(f"sw.cli.{place}.prompts_of", few)
     module = tiny_module(max_position_embeddings=256)
     folder = write_folder(tmp_path / "roomy", module, tiny_tokenizer())
     given = ["--model", str(folder), "--config", "tiny", "--tokens", "6", "--pair", "text"]
+    given += ["--pair", "answers", "--prompts", "3"]
     given += ["--agreement", "0.9", "--json", "found.json", "--picture", "found.png"]
     result = CliRunner().invoke(cascade, given, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     found = json.loads(Path("found.json").read_text())["pairs"]
-    assert list(found) == ["text", "text with drafts"] and Path("found.png").exists()
-    for row in found.values():
+    texts = ["text", "text with drafts"]
+    assert list(found) == [*texts, "answers"] and Path("found.png").exists()
+    assert found["answers"]["questions"] == len(few(SHORT))
+    measured = {(each["kind"], each["number"]) for each in found["text"]["prompts"]}
+    assert measured <= {(kind, n) for kind in KINDS for n in (1, 2, 3)}
+    assert {number % 2 for _, number in measured} == {0, 1}  # with either half's threshold
+    for row in (found[name] for name in texts):
         assert 0 < row["cycles_ratio"] and 0.8 < row["agreement"] <= 1
         assert row["answers"] == sum(kind["answers"] for kind in row["kinds"].values())
     bad = CliRunner().invoke(cascade, ["--agreement", "1.5"])

@@ -5,19 +5,23 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from sw.bench import speculation
 from sw.bench.decoders import DecoderShape, decoder
 from sw.bench.measure_decoder import measure_pass
 from sw.bench.speculation import (
     KINDS,
     PassCycles,
+    _decoded,
     account,
     by_drafts,
     host_bytes,
+    measure_rtl,
     prompts_of,
     summary,
 )
 from sw.bench.speculation_picture import draw_speculation
 from sw.compiler.lower.decoder import lower_decoder
+from sw.compiler.program.decoder_program import DecoderProgram
 from sw.decoding.decoding import Decoding, Step
 from sw.decoding.drafts import Lookup
 from sw.decoding.policy import Fixed
@@ -112,6 +116,38 @@ def test_speedups_by_number_of_drafts_are_those_of_decoding(tmp_path):
     total = {"tokens_per_step": 1.5, "speedup": 1.2, "by_drafts": found}
     draw_speculation(tmp_path / "picture.png", {"chat": total}, results)
     assert (tmp_path / "picture.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
+    """Texts and passes of the RTL that are known are not made again; others are."""
+    monkeypatch.setenv("WEFT_CACHE", str(tmp_path))
+    with open_device("golden", "tiny") as device:
+        model = device.load_decoder(PROGRAM)
+        texts, passes = _decoded(model, IDS, {5}, 12)
+        assert texts[0] == texts[1] and len(passes[0]) >= len(passes[1]) > 0
+
+        def fail(*_: object, **__: object) -> None:
+            raise AssertionError("it ran")
+
+        monkeypatch.setattr(model, "run", fail)
+        assert _decoded(model, IDS, {5}, 12) == [texts, passes]
+        for other in ((IDS[:-1], {5}, 12), (IDS, {6}, 12), (IDS, {5}, 13)):
+            with pytest.raises(AssertionError, match="it ran"):
+                _decoded(model, *other)
+    counted: list[tuple[int, int]] = []
+
+    def measured(program: DecoderProgram, rows: int, position: int) -> dict[str, int]:
+        counted.append((rows, position))
+        return {"context": position + rows, "tokens": rows, "cycles": 3, "estimated_cycles": 2}
+
+    monkeypatch.setattr(speculation, "measure_pass", measured)
+    monkeypatch.setattr(speculation, "POSITIONS", (8, 20))
+    monkeypatch.setattr(speculation, "CHECKED", (14,))
+    first = measure_rtl(PROGRAM, lambda _text: None)
+    assert sorted(counted) == [(rows, position) for rows in (1, 4, 8) for position in (8, 14, 20)]
+    second = measure_rtl(PROGRAM, lambda _text: None)
+    assert len(counted) == 9 and second[1] == first[1]
+    assert second[0].measured == first[0].measured
 
 
 def test_bytes_of_the_host(monkeypatch):
