@@ -34,7 +34,7 @@ from sw.compiler.graph.operations import (
     QuantLinear,
 )
 from sw.compiler.program.decoder_file import decoder_bytes, read_decoder
-from sw.compiler.program.planes import Planes, plane_images
+from sw.compiler.program.planes import Planes, plane_images, planes_of, planes_record
 from sw.compiler.stream.access import selection_words
 from sw.compiler.stream.layout import Form, layout_of, pack_tensor
 
@@ -173,13 +173,17 @@ class DecoderProgram:
     work: Work
     memories: dict[str, tuple[Planes, ...]] = dataclasses.field(default_factory=dict)
 
+    @property
+    def fields(self) -> dict[str, Any]:
+        """By name; entries, work and memories as fields of theirs, for files."""
+        entries = [dict(_fields(entry)) for entry in self.entries.values()]
+        memories = planes_record(self.memories)
+        of_parts = {"entries": entries, "work": dict(_fields(self.work)), "memories": memories}
+        return dict(_fields(self)) | of_parts
+
     def to_bytes(self) -> bytes:
         """Content of a program file."""
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        entries = [dict(_fields(entry)) for entry in self.entries.values()]
-        memories = {n: [dict(_fields(p)) for p in planes] for n, planes in self.memories.items()}
-        fields |= {"entries": entries, "work": dict(_fields(self.work)), "memories": memories}
-        return decoder_bytes(fields)
+        return decoder_bytes(self.fields)
 
     def save(self, path: str | Path) -> None:
         """Write a program file; it appears whole or not at all. Raises `OSError`."""
@@ -190,17 +194,18 @@ class DecoderProgram:
     @classmethod
     def load(cls, path: str | Path) -> DecoderProgram:
         """Read a program file. Raises `ProgramError` for anything else."""
-        fields = read_decoder(Path(path))
-        entries = [Entry(**entry) for entry in fields.pop("entries")]
-        work = Work(**fields.pop("work"))
-        places = fields.pop("memories", {})
-        memories = {n: tuple(Planes(**p) for p in planes) for n, planes in places.items()}
-        return cls(
-            **fields,
-            entries={entry.tokens: entry for entry in entries},
-            work=work,
-            memories=memories,
-        )
+        return cls.of_fields(read_decoder(Path(path)))
+
+    @classmethod
+    def of_fields(cls, fields: Mapping[str, Any]) -> DecoderProgram:
+        """From `fields`."""
+        entries = [Entry(**entry) for entry in fields["entries"]]
+        of_parts = {
+            "entries": {entry.tokens: entry for entry in entries},
+            "work": Work(**fields["work"]),
+            "memories": planes_of(fields.get("memories", {})),
+        }
+        return cls(**{**fields, **of_parts})
 
     def memory_image(
         self, given: Mapping[str, tuple[np.ndarray, np.ndarray]]
@@ -309,7 +314,7 @@ class DecoderProgram:
         return Selection(places[..., 0], places[..., 1], octave.T, (low | high << 32).T)
 
 
-def _fields(value: Entry | Work | Planes) -> Iterator[tuple[str, Any]]:
+def _fields(value: DecoderProgram | Entry | Work) -> Iterator[tuple[str, Any]]:
     return ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
 
 
