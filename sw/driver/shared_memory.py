@@ -119,6 +119,15 @@ class SharedMemory:
         begin = self._begins[Region.WORKSPACE][self.parts.index(workspace.part)]
         return begin + workspace.slot * workspace.part.workspace_bytes
 
+    def extents(self, region: Region) -> list[tuple[int, int]]:
+        """Bus address and bytes of each part's commands or constants, in order."""
+        base = self.device.address_of(region)
+        sizes = [
+            len(part.commands if region == Region.PROGRAM else as_bytes(part.program.constants))
+            for part in self.parts
+        ]
+        return [(base + n, size) for n, size in zip(self._begins[region], sizes, strict=True)]
+
     def _free(self, part: Part) -> set[int]:
         slots = self._slots[self.parts.index(part)] if self._slots else 0
         return set(range(slots)) - {user.slot for user in part.users}
