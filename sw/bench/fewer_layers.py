@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -112,7 +113,7 @@ def shortened(
     result = copy.deepcopy(module)
     encoder = result.get_submodule("encoder")
     layers = list(result.get_submodule("encoder.layer").children())
-    norms = [layer.get_submodule("output.LayerNorm") for layer in layers]
+    norms: list[Any] = [layer.get_submodule("output.LayerNorm") for layer in layers]
     exact = _run(result.get_submodule("embeddings"), list(batches))
     choices, sums, norm = [Choice((), (), exact)], exact, norms[0]
     for number, layer in enumerate(layers):

@@ -25,7 +25,7 @@ def _session(device: Device, program: DecoderProgram, position: int, seed: int) 
     model = LoadedDecoder(device, program)
     rng = np.random.default_rng(seed)
     image = rng.integers(0, 256, program.workspace_bytes, np.uint8)
-    return model.add(Session(model, position, image))
+    return model.add(Session(model, position, [(0, image)]))
 
 
 def _written(device: Device, program: DecoderProgram) -> np.ndarray:

@@ -21,7 +21,7 @@ class Replay(Session):
 
     def __init__(self, program: Any, text: Sequence[int], end: int):
         model: Any = SimpleNamespace(program=program)
-        super().__init__(model, len(program.prefix), np.zeros(0, np.uint8))
+        super().__init__(model, len(program.prefix), [])
         self.text, self.end = list(text), end
 
     def _predict(self, tokens: Any, rows: int | None = None) -> Prediction:

@@ -19,6 +19,7 @@ from sw.cli.bench_cascade import cascade
 from sw.cli.bench_decoder import decode, prefill, smollm2
 from sw.cli.bench_decoders import decoders
 from sw.cli.bench_fpga import area, board
+from sw.cli.bench_modalities import modalities
 from sw.cli.bench_simulator import simulator
 from sw.cli.bench_speculation import speculation
 from sw.cli.bench_speech import speech
@@ -247,6 +248,7 @@ def look(**options: Any) -> None:
 bench.section("One workload", gemm, attention, encoder, minilm, look, program_)
 bench.section("Language models", decode, prefill, smollm2, speculation, cascade, window, decoders)
 bench.section("Speech", speech)
+bench.section("Several models", modalities)
 bench.section("Studies", pruning, eviction)
 bench.section("The whole list", all_rows, table, baseline, sparsity, structured)
 bench.section("The simulator", simulator)

@@ -13,10 +13,11 @@ from rich.table import Table
 from hw.registers import ACTIVITY_TEXTS
 from sw.cli.common import OUTPUT_FILE, write_json
 from sw.cli.module_tree import tree
+from sw.cli.program_file import entry_option, read_program
 from sw.cli.screen import console, show
 from sw.compiler.errors import InputError
-from sw.compiler.program.decoder_file import is_decoder_file
 from sw.compiler.program.decoder_program import DecoderProgram, Entry
+from sw.compiler.program.joint import JointProgram
 from sw.compiler.program.plan import MemoryUse, Plan, Stage, Traffic, make_plan
 from sw.compiler.program.program import Program
 from sw.golden.activity import EXACT
@@ -295,14 +296,58 @@ def decoder_record(program: DecoderProgram) -> dict[str, Any]:
     }
 
 
+# --- several entries --------------------------------------------------------------------------
+
+
+def _entry_record(program: JointProgram, name: str) -> dict[str, Any]:
+    """What is known of an entry, as JSON data."""
+    entry = program.entries[name]
+    record: dict[str, Any] = {
+        "kind": "module" if isinstance(entry, Program) else "decoder",
+        "constants_bytes": len(entry.constants),
+        "workspace_bytes": entry.workspace_bytes,
+        "io_bytes": entry.io_bytes,
+        "fills": program.sequences.get(name),
+    }
+    if isinstance(entry, Program):
+        cycles = entry.estimated_cycles
+        return record | {"commands": entry.command_count, "predicted_cycles": cycles}
+    passes = entry.entries.values()
+    first = entry.entries[1].estimated_cycles(len(entry.prefix))
+    return record | {"commands": sum(p.command_count for p in passes), "predicted_cycles": first}
+
+
+def _entries(program: JointProgram) -> tuple[Table, dict[str, Any]]:
+    """A line for each entry, and the same as JSON data."""
+    config = program.config
+    table = Table(title=f"Entries, for {config.name} ({config.rows}x{config.columns})")
+    table.add_column("entry")
+    for name in ("commands", "constants", "workspace", "cycles"):
+        table.add_column(name, justify="right")
+    table.add_column("results")
+    records = {name: _entry_record(program, name) for name in program.entries}
+    for name, record in records.items():
+        numbers = ("commands", "constants_bytes", "workspace_bytes", "predicted_cycles")
+        fills = record["fills"]
+        results = "tokens" if record["kind"] == "decoder" else "of the module"
+        results = f"memories of {fills}" if fills else results
+        table.add_row(name, *(f"{record[number]:,}" for number in numbers), results)
+    table.caption = "Bytes. Cycles as predicted; of a decoder, of its first token."
+    record = {"config": dataclasses.asdict(config), "entries": records}
+    return table, record
+
+
 @click.command()
 @click.argument("file")
 @click.option("--all", "every_part", is_flag=True, help="Every part of every layer.")
 @click.option(
     "--activity", is_flag=True, help="What each unit will do: rows, groups, words of memories."
 )
+@entry_option
 @click.option("--json", "json_file", type=OUTPUT_FILE, help="Write the plan to this file.")
-def inspect(file: str, every_part: bool, activity: bool, json_file: str | None) -> None:
+def inspect(
+    file: str, every_part: bool, activity: bool, entry: str | None, json_file: str | None
+) -> None:
     """Print the plan of a program file: tiles, loads, cycles, memories.
 
     The cycles of a part run from the GEMM before to the end of its own, waits included; `busy` is
@@ -311,16 +356,21 @@ def inspect(file: str, every_part: bool, activity: bool, json_file: str | None) 
     different data, `x2` if each is loaded twice; resident: it is on chip already. Layers that are
     alike are a line each below the first of them, whose parts are shown. What the host computes
     before and after the machine is listed operation by operation. Of a language model's program
-    its passes are shown, with the cycles that the cost model expects at some positions.
+    its passes are shown, with the cycles that the cost model expects at some positions. A file with
+    several entries lists them; --entry shows one.
     """
-    if is_decoder_file(file):
-        if activity:
-            raise InputError("--activity is of programs whose commands do not depend on a position")
-        decoder = DecoderProgram.load(file)
-        show(_decoder_summary(decoder), _passes(decoder))
-        write_json(json_file, decoder_record(decoder))
+    program = read_program(file, entry)
+    if activity and not isinstance(program, Program):
+        raise InputError("--activity is of programs whose commands do not depend on a position")
+    if isinstance(program, JointProgram):
+        table, record = _entries(program)
+        show(table)
+        write_json(json_file, record)
         return
-    program = Program.load(file)
+    if isinstance(program, DecoderProgram):
+        show(_decoder_summary(program), _passes(program))
+        write_json(json_file, decoder_record(program))
+        return
     plan = make_plan(program)
     show(
         _summary(program, plan),

@@ -19,13 +19,14 @@ from sw.cli.common import (
     weights_option,
 )
 from sw.cli.model import MINILM, MODEL_HELP, load_model
+from sw.cli.program_file import entry_option, pass_of, read_module, read_program
 from sw.cli.screen import console, show
 from sw.compiler.compile import compile_module
 from sw.compiler.errors import CompileError, InputError
 from sw.compiler.program.array_file import array_bytes, read_array
-from sw.compiler.program.decoder_file import is_decoder_file
-from sw.compiler.program.decoder_program import DecoderProgram, Entry
+from sw.compiler.program.decoder_program import DecoderProgram
 from sw.compiler.program.disassemble import disassemble as disassembly
+from sw.compiler.program.joint import JointProgram
 from sw.compiler.program.program import Program
 from sw.driver import open_device
 
@@ -95,10 +96,12 @@ def compile_(
     multiple=True,
     help="Where to write the outputs (.npy).",
 )
+@entry_option
 @device_option
 @memory_options
 def run(
     file: str,
+    entry: str | None,
     inputs: tuple[str, ...],
     outputs: tuple[str, ...],
     device: str,
@@ -106,7 +109,7 @@ def run(
     memory_width: int,
 ) -> None:
     """Run a program file on a device."""
-    program = Program.load(file)
+    program = read_module(file, entry)
     arrays = [read_array(path, "input") for path in inputs]
     count = program.result_count
     if outputs and len(outputs) != count:
@@ -133,21 +136,18 @@ def run(
 @click.command()
 @click.argument("file")
 @click.option("--tokens", type=int, help="Of a language model: the pass of so many.  [default: 1]")
-def disassemble(file: str, tokens: int | None) -> None:
-    """Print the commands of a program file."""
-    if is_decoder_file(file):
-        program = entry_of(DecoderProgram.load(file), 1 if tokens is None else tokens)
-    elif tokens is not None:
+@entry_option
+def disassemble(file: str, tokens: int | None, entry: str | None) -> None:
+    """Print the commands of a program file; of one with several entries without --entry, of all."""
+    program = read_program(file, entry)
+    parts = program.entries if isinstance(program, JointProgram) else {"": program}
+    decoders = [part for part in parts.values() if isinstance(part, DecoderProgram)]
+    if tokens is not None and not decoders:
         raise InputError(f"--tokens is for a language model's program, which {file} is not")
-    else:
-        program = Program.load(file)
-    for line in disassembly(program):
-        click.echo(line)
-
-
-def entry_of(program: DecoderProgram, tokens: int) -> Entry:
-    """Raises `InputError` for a number of tokens without a pass."""
-    if tokens not in program.entries:
-        there = ", ".join(map(str, program.entries))
-        raise InputError(f"there is no pass of {tokens} tokens: the program has those of {there}")
-    return program.entries[tokens]
+    for name, part in parts.items():
+        if name:
+            click.echo(f"; entry {name}")
+        if isinstance(part, DecoderProgram):
+            part = pass_of(part, 1 if tokens is None else tokens)
+        for line in disassembly(part):
+            click.echo(line)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,10 @@ from numpy.typing import NDArray
 
 from hw.isa import COMMAND_BYTES, SELECTED, Region
 from hw.registers import register_address
-from sw.driver.decoder_memory import DecoderMemory
 from sw.driver.errors import DeviceError
 from sw.driver.machine import Machine
 from sw.driver.passes import Pass, Predicting, cheapest
+from sw.driver.shared_memory import Parts, SharedMemory
 
 __all__ = ["LoadedDecoder", "Prediction", "Session", "SessionError"]
 
@@ -48,8 +49,10 @@ class LoadedDecoder:
     """A decoder's program on a device. Sessions share its weights; each has a workspace.
 
     Their caches survive other programs on the same device: they are read back before one takes
-    their place, and written again with the next pass. Decoders with the same `memory` lie in the
+    their place, and written again with the next pass. Programs with the same `memory` lie in the
     device's memory together.
+
+    filled_by: names of programs there that give sessions their memories.
 
     Attributes
     ----------
@@ -63,12 +66,16 @@ class LoadedDecoder:
         self,
         device: Machine,
         program: Any,
-        memory: DecoderMemory | None = None,
+        memory: SharedMemory | None = None,
         chain: Any = None,
+        filled_by: Mapping[str, Any] = MappingProxyType({}),
     ):
         self.device, self.program, self.chain = device, program, chain
-        self.memory = memory or DecoderMemory(device)
-        self.memory.models.append(self)
+        self.memory = SharedMemory(device) if memory is None else memory
+        self.memory.parts.append(self)
+        self.filled_by = " or ".join(map(repr, filled_by))
+        sizes = [part.workspace_bytes for part in (program, *filled_by.values())]
+        self.workspace_bytes: int = max(sizes)
         self.counters: Counter[str] = Counter()
         self.sessions: list[Session] = []
         self._begins: dict[int, int] = {}  # of each entry's commands, in bytes; 0: of the chain's
@@ -81,6 +88,11 @@ class LoadedDecoder:
         self.commands: NDArray[np.uint8] = np.concatenate(list(parts.values()))
 
     @property
+    def users(self) -> Sequence[Session]:
+        """What works in the device's memory."""
+        return self.sessions
+
+    @property
     def io_bytes(self) -> int:
         """Of any of its passes."""
         return self.program.io_bytes if self.chain is None else self.chain.io_bytes
@@ -91,15 +103,14 @@ class LoadedDecoder:
         """A new sequence, which holds the program's prefix.
 
         memories: real keys and values of those caches that hold something else than the text, see
-        `DecoderProgram.memory_image`.
+        `DecoderProgram.memory_image`; none where another program is to fill them.
         """
-        image = np.zeros(self.program.workspace_bytes, np.uint8)
-        for offset, data in (
-            *self.program.prefix_image,
-            *self.program.memory_image(memories or {}),
-        ):
-            image[offset : offset + len(data)] = data
-        return self.add(Session(self, len(self.program.prefix), image))
+        program = self.program
+        awaits = bool(self.filled_by) and memories is None
+        image = [*program.prefix_image, *(() if awaits else program.memory_image(memories or {}))]
+        session = Session(self, len(program.prefix), image)
+        session.remembers = not awaits
+        return self.add(session)
 
     def add(self, session: Session) -> Session:
         """Take a session among those that are open."""
@@ -107,8 +118,8 @@ class LoadedDecoder:
         return session
 
     def read_back(self, session: Session) -> NDArray[np.uint8]:
-        """A session's workspace, from the device."""
-        size = self.program.workspace_bytes
+        """What a session has to keep of its workspace, its caches, from the device."""
+        size = self.program.cache_bytes
         return self.device.read(Region.WORKSPACE, self.memory.offset(session), size)
 
     def forget(self, session: Session) -> None:
@@ -139,7 +150,7 @@ class LoadedDecoder:
         memory.place(session)
         begin = self._begins[entry.tokens]
         if reading or memory.ready != (session, begin, position, ids[0]):
-            memory.show(session, begin, len(entry.commands))
+            memory.show(self, session, begin, len(entry.commands))
             slot = session.key_slots.of(position)
             for number, value in program.registers(position, ids, reading, slot).items():
                 device.set_register(number, value)
@@ -168,7 +179,7 @@ class LoadedDecoder:
         position, memory, begin = session.position, self.memory, self._begins[_CHAIN]
         memory.place(session)
         if memory.ready != (session, begin, position, token):
-            memory.show(session, begin, len(chain.commands))
+            memory.show(self, session, begin, len(chain.commands))
             registers = program.registers(position, np.array([token]), False, position)
             for number, value in {**registers, **chain.registers}.items():
                 device.set_register(number, value)
@@ -231,15 +242,21 @@ class Session:
     Attributes
     ----------
     position: tokens that it holds, the prefix among them. key_slots: where their keys are. slot:
-    its place in the device's memory, or None. image: its workspace, while it is not there.
+    its place in the device's memory, or None. image: what its workspace has to hold, while it is
+    not there, (offset, bytes). remembers: whether it has its memories, if it is to have some.
     """
 
-    def __init__(self, model: LoadedDecoder, position: int, image: NDArray[np.uint8]):
+    def __init__(self, model: LoadedDecoder, position: int, image: Parts):
         self.model, self.position = model, position
         self.key_slots = model.program.key_slots()
-        self.image: NDArray[np.uint8] | None = image
+        self.image: Parts | None = image
         self.slot: int | None = None
+        self.remembers = True
         self.closed = False
+
+    @property
+    def part(self) -> LoadedDecoder:
+        return self.model
 
     # --- what comes next ------------------------------------------------------------------------
 
@@ -345,11 +362,11 @@ class Session:
 
     def fork(self) -> Session:
         """Another session that holds the same tokens."""
-        self._check_open()
-        image = self.model.read_back(self) if self.image is None else self.image.copy()
-        other = self.model.add(Session(self.model, self.position, image))
-        other.key_slots = self.key_slots.copy()
-        return other
+        self.check_open()
+        image = [(0, self.model.read_back(self))] if self.image is None else [*self.image]
+        fork = Session(self.model, self.position, image)
+        fork.remembers, fork.key_slots = self.remembers, self.key_slots.copy()
+        return self.model.add(fork)
 
     @property
     def room(self) -> int:
@@ -367,19 +384,24 @@ class Session:
     def keep(self) -> None:
         """Read the cache back from the device, if it is there alone."""
         if self.image is None:
-            self.image = self.model.read_back(self)
+            self.image = [(0, self.model.read_back(self))]
         self.slot = None
 
     def passes(self, tokens: int, *, predicting: Predicting = "last") -> list[Pass]:
         """Those that take so many tokens in the fewest cycles (see `cheapest`)."""
         return cheapest(self.model.program, self.position, tokens, predicting=predicting)
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raises `SessionError` if it was closed."""
         if self.closed:
             raise SessionError("the session is closed: make another one")
 
     def _checked(self, ids: Sequence[int]) -> NDArray[np.int64]:
-        self._check_open()
+        self.check_open()
+        if not self.remembers:
+            raise SessionError(
+                f"the session remembers nothing yet: fill it by entry {self.model.filled_by} first"
+            )
         return self.model.program.check(self.position, ids)
 
     def _read(

@@ -144,6 +144,15 @@ class Machine(abc.ABC):
         self.write_register(address + 12, WRITABLE[region])
         self._windows[region] = offset, size
 
+    def address_of(self, region: Region) -> int:
+        """Bus address of an open region."""
+        return self._bases[region]
+
+    def window(self, region: Region) -> tuple[int, int]:
+        """Bus address and bytes of what the machine sees of a region, as its registers say."""
+        low, high, size = self.read_registers(region_address(region), 3)
+        return low | high << 32, size
+
     def set_register(self, number: int, value: int) -> None:
         """Write one of the registers that commands name, 1 to 15."""
         self.write_register(register_address(number), value)

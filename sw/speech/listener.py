@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from sw.compiler.memories import DECODER, ENCODER
 from sw.compiler.program.program import Program
 from sw.driver import Device
 from sw.driver.decoder import Session
@@ -45,8 +46,8 @@ class Listener:
     def __init__(self, transcriber: Transcriber, device: Device) -> None:
         self.transcriber, self.device = transcriber, device
         self.model = transcriber.model
-        self._encoder = device.load(transcriber.encoder_program)
-        self._decoder = device.load_decoder(transcriber.decoder_program)
+        entries = device.load_entries(transcriber.program)
+        self._encoder, self._decoder = entries.module(ENCODER), entries.decoder(DECODER)
 
     def transcribe(
         self,
@@ -78,17 +79,14 @@ class Listener:
 
     def _listen(self, samples: np.ndarray, heard: Heard) -> Session:
         """A sequence that remembers what the encoder makes of a window."""
-        program = self.transcriber.encoder_program
-        found = self._encoder(windows(spectrogram(samples))[None])
-        pairs = zip(found[::2], found[1::2], strict=True)
-        names = self.transcriber.decoder_program.memories
-        memories = {name: (k[0], v[0]) for name, (k, v) in zip(names, pairs, strict=True)}
+        program, session = self._encoder.program, self._decoder.session()
+        self._encoder.fill(session, windows(spectrogram(samples))[None])
         total = program.estimated_cycles
         convolutions = _end(program, CONVOLUTIONS) / total
         cycles = self.device.raw_counters()["cycles"] if self.device.has_cycles else total
         heard.cycles["convolutions"] += round(cycles * convolutions)
         heard.cycles["encoder"] += cycles - round(cycles * convolutions)
-        return self._decoder.session(memories)
+        return session
 
     def _tokens(
         self, session: Session, prompt: list[int], most: int, heard: Heard

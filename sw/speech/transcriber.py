@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,9 +16,9 @@ from sw.compiler.capture.frontend import import_module
 from sw.compiler.errors import CompileError
 from sw.compiler.graph.graph_file import GRAPH_VERSION, graph_bytes, load_graph
 from sw.compiler.graph.operations import FloatGraph, QuantGraph, QuantLinear
-from sw.compiler.lower.decoder import lower_decoder
-from sw.compiler.lower.lower import lower
+from sw.compiler.memories import DECODER, ENCODER, lower_with_memory
 from sw.compiler.program.decoder_program import DecoderProgram
+from sw.compiler.program.joint import JointProgram
 from sw.compiler.program.program import Program
 from sw.compiler.quantise import QuantOptions, quantise
 from sw.compiler.quantise.decoder import DecoderOptions, quantise_decoder
@@ -155,24 +154,24 @@ class Transcriber:
             "attention": 2 * config.encoder_layers * rows * rows * hidden,
         }
 
-    def _program(self, part: str, make: Callable[[], bytes]) -> Path:
-        code = source_digest("hw", "sw/compiler", "sw/models", "sw/speech")
-        machine = f"{self.config.fingerprint():08x}-{self.config.memory_rate}"
-        name = f"whisper-{self.model.digest[:16]}-{part}-{machine}-{code}.safetensors"
-        return kept("programs", name, lambda _work: make())
-
     @functools.cached_property
-    def encoder_program(self) -> Program:
-        """For windows of 30 seconds."""
-        return Program.load(
-            self._program("encoder", lambda: lower(self.encoder, self.config).to_bytes())
-        )
-
-    @functools.cached_property
-    def decoder_program(self) -> DecoderProgram:
-        """For texts of up to as many tokens as the model has positions."""
+    def program(self) -> JointProgram:
+        """Both: the encoder stores keys and values in a sequence of the decoder."""
 
         def make() -> bytes:
-            return lower_decoder(self.decoder, self.config, PASSES).to_bytes()
+            return lower_with_memory(self.encoder, self.decoder, self.config, PASSES).to_bytes()
 
-        return DecoderProgram.load(self._program("decoder", make))
+        code = source_digest("hw", "sw/compiler", "sw/models", "sw/speech")
+        machine = f"{self.config.fingerprint():08x}-{self.config.memory_rate}"
+        name = f"whisper-{self.model.digest[:16]}-{machine}-{code}.safetensors"
+        return JointProgram.load(kept("programs", name, lambda _work: make()))
+
+    @property
+    def encoder_program(self) -> Program:
+        """For windows of 30 seconds."""
+        return self.program.module(ENCODER)
+
+    @property
+    def decoder_program(self) -> DecoderProgram:
+        """For texts of up to as many tokens as the model has positions."""
+        return self.program.decoder(DECODER)

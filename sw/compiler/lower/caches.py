@@ -1,6 +1,7 @@
 """Where a decoder keeps keys and values of a sequence in its workspace, and how they get there.
 
-Planes are as in `program/planes.py`. A pass appends at its position, which a register holds.
+Planes are as in `program/planes.py`. A pass appends at its position, which a register holds; what
+fills a memory begins at its first row.
 """
 
 from __future__ import annotations
@@ -55,7 +56,10 @@ def append(
     place = value.cache
     assert place is not None
     pitch = context.config.weight_pitch
-    step = len(place.planes)
+    step, moved = len(place.planes), {}
+    if context.graph.decoder is not None:
+        moved["register"] = of_caches(context.graph.decoder)[0]
+        moved["reach"] = place.positions - sum(rows)
     for part, offset in enumerate(place.planes):
         context.emitter.emit(
             Opcode.STORE,
@@ -68,8 +72,7 @@ def append(
             address=address + part,
             word_stride=step,
             run_stride=stride,
-            register=of_caches(context.graph.decoder)[0],
-            reach=place.positions - sum(rows),
+            **moved,
         )
 
 

@@ -38,6 +38,11 @@ class CachePlace:
     planes: tuple[int, ...]
     positions: int
 
+    @property
+    def form(self) -> Form:
+        """Of the words in the planes."""
+        return Form.K if len(self.planes) == 2 else Form.V
+
 
 @dataclass
 class Value:

@@ -32,7 +32,7 @@ from sw.compiler.lower.steps import (
 )
 from sw.compiler.stream.layout import align
 
-__all__ = ["AngleTable", "head_steps", "query_order"]
+__all__ = ["AngleTable", "head_steps", "query_order", "some_outputs"]
 
 Projected = QuantLinear | QuantHeadNorm
 """What writes queries, keys or values, or what a norm of heads reads."""
@@ -70,7 +70,7 @@ def _affine(p: Affine, order: np.ndarray) -> Affine:
     return Affine(*(_take(part, order) for part in parts))
 
 
-def _rows(op: QuantLinear, order: np.ndarray, out8: str, angles: str | None) -> QuantLinear:
+def some_outputs(op: QuantLinear, order: np.ndarray, out8: str, angles: str | None) -> QuantLinear:
     """Some outputs of a linear, as a linear of its own."""
     return replace(
         op,
@@ -166,7 +166,7 @@ class _Rewriter:
                     assert isinstance(linear, QuantLinear)
                     linears[kind].append(_normed(linear, writer, some, name, angles))
                 else:
-                    linears[kind].append(_rows(writer, rows, name, angles))
+                    linears[kind].append(some_outputs(writer, rows, name, angles))
         self.ops += [*linears["k"], *linears["v"], *linears["q"]]
         self._attend(op, parts, order)
 
@@ -179,7 +179,7 @@ class _Rewriter:
         for head in range(op.kv_heads):
             rows = np.where(order >= 0, order + head * heads * dim, -1)
             name = self._tensor(f"{op.q}.{head}", op.q, len(rows))
-            self.ops.append(_rows(q, rows, name, None))
+            self.ops.append(some_outputs(q, rows, name, None))
             parts["q"].append(name)
             for kind, bits in (("k", 16), ("v", 8)):
                 name, nothing = f"{op.cache}.{kind}.{head}", np.zeros(dim)

@@ -7,6 +7,7 @@ Tensors live in the DRAM workspace, INT8 activations stay on chip while there is
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import zip_longest
 
 import numpy as np
@@ -28,6 +29,7 @@ from sw.compiler.lower.collector import without_collector
 from sw.compiler.lower.context import Context
 from sw.compiler.lower.linear import lower_linear
 from sw.compiler.lower.norm import RowSource, lower_elementwise, lower_norm
+from sw.compiler.lower.remember import Remembering, split_heads
 from sw.compiler.lower.resident import choose_resident
 from sw.compiler.lower.steps import Step, make_steps
 from sw.compiler.program.program import InputPlace, OutputPlace, Program, mask_block_words
@@ -39,21 +41,33 @@ __all__ = ["lower"]
 
 
 @without_collector
-def lower(graph: QuantGraph, config: str | AcceleratorConfig) -> Program:
+def lower(
+    graph: QuantGraph, config: str | AcceleratorConfig, remembering: Remembering | None = None
+) -> Program:
     """Compile a quantised graph. Raises `CompileError` if the machine is too small for it.
 
+    remembering: a memory that the results are stored in, instead of being given back.
     Starts again, with more caution, when a step does not fit.
     """
     config = get_config(config)
     if graph.decoder is not None:
         raise CompileError("the graph is a decoder's: use lower_decoder")
     _check(graph, config)
-    steps = make_steps(graph)
+    macs, places = graph.useful_macs, {}
+    if remembering is not None:
+        graph, places = split_heads(graph, remembering, config)
+    steps = make_steps(graph, {name: place.form for name, place in places.items()})
     cautions = Caution(steps)
     while True:
         context = Context(graph, config, steps, cautions)
+        context.caches |= places
+        if remembering is not None:
+            context.workspace.take(remembering.reserved)
         try:
-            return _attempt(context)
+            program = replace(_attempt(context), useful_macs=macs)
+            if remembering is None:
+                return program
+            return replace(program, memories=dict(remembering.memories))
         except DoesNotFit:
             if context.step is None or not cautions.grow(context.step):
                 raise

@@ -9,8 +9,9 @@ together, so that it is loaded once.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 
@@ -189,9 +190,10 @@ def _needed(op: _Vector, needed: set[str]) -> _Vector:
     )
 
 
-def _live(graph: QuantGraph) -> list[QuantOp]:
-    """Operations that an output depends on, with results that nobody reads removed."""
-    needed = {output.name for output in graph.outputs}
+def _live(graph: QuantGraph, stored: Iterable[str]) -> list[QuantOp]:
+    """Operations that an output depends on, or what is stored, with results that nobody reads
+    removed."""
+    needed = {*(output.name for output in graph.outputs), *stored}
     kept: list[QuantOp] = []
     for op in reversed(graph.ops):
         if isinstance(op, QuantLinear | QuantElementwise | QuantNorm):
@@ -277,10 +279,10 @@ def uses(steps: list[Step]) -> tuple[dict[str, set[Form]], dict[str, int]]:
     return forms, last_use
 
 
-def make_steps(graph: QuantGraph) -> Steps:
-    """See the module."""
+def make_steps(graph: QuantGraph, stored: Mapping[str, Form] = MappingProxyType({})) -> Steps:
+    """See the module. stored: results besides the outputs, in the forms in which they are kept."""
     tensors = dict(graph.tensors)
-    ops, heads = _with_heads(_live(graph), tensors)
+    ops, heads = _with_heads(_live(graph, stored), tensors)
     inputs = tuple(op for op in ops if isinstance(op, QuantInput))
     steps = group([op for op in ops if not isinstance(op, QuantInput)])
 
@@ -288,5 +290,8 @@ def make_steps(graph: QuantGraph) -> Steps:
     for output in graph.outputs:
         forms[output.name].add(Form.A if tensors[output.name].bits == 8 else Form.S)
         last_use[output.name] = len(steps)
+    for name, form in stored.items():
+        forms[name].add(form)
+        last_use[name] = len(steps)
     sparse = {op.x for op in ops if isinstance(op, QuantLinear) and op.format.sparse}
     return Steps(inputs, tuple(steps), tensors, dict(forms), heads, last_use, frozenset(sparse))

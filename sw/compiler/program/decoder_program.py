@@ -35,7 +35,7 @@ from sw.compiler.graph.operations import (
 )
 from sw.compiler.graph.window import KeySlots
 from sw.compiler.program.decoder_file import decoder_bytes, read_decoder
-from sw.compiler.program.planes import Planes, plane_images
+from sw.compiler.program.planes import Planes, plane_images, planes_of, planes_record
 from sw.compiler.stream.access import selection_words
 from sw.compiler.stream.layout import Form, layout_of, pack_tensor
 
@@ -191,14 +191,19 @@ class DecoderProgram:
     memories: dict[str, tuple[Planes, ...]] = dataclasses.field(default_factory=dict)
     sums: Sums | None = None
 
+    @property
+    def fields(self) -> dict[str, Any]:
+        """By name; entries, work and memories as fields of theirs, for files."""
+        entries = [dict(_fields(entry)) for entry in self.entries.values()]
+        memories = planes_record(self.memories)
+        sums = None if self.sums is None else dict(_fields(self.sums))
+        work = dict(_fields(self.work))
+        of_parts = {"entries": entries, "work": work, "memories": memories, "sums": sums}
+        return dict(_fields(self)) | of_parts
+
     def to_bytes(self) -> bytes:
         """Content of a program file."""
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        entries = [dict(_fields(entry)) for entry in self.entries.values()]
-        memories = {n: [dict(_fields(p)) for p in planes] for n, planes in self.memories.items()}
-        fields |= {"entries": entries, "work": dict(_fields(self.work)), "memories": memories}
-        fields["sums"] = None if self.sums is None else dict(_fields(self.sums))
-        return decoder_bytes(fields)
+        return decoder_bytes(self.fields)
 
     def save(self, path: str | Path) -> None:
         """Write a program file; it appears whole or not at all. Raises `OSError`."""
@@ -209,18 +214,20 @@ class DecoderProgram:
     @classmethod
     def load(cls, path: str | Path) -> DecoderProgram:
         """Read a program file. Raises `ProgramError` for anything else."""
-        fields = read_decoder(Path(path))
-        entries = [Entry(**entry) for entry in fields.pop("entries")]
-        work = Work(**fields.pop("work"))
-        places, sums = fields.pop("memories", {}), fields.pop("sums", None)
-        memories = {n: tuple(Planes(**p) for p in planes) for n, planes in places.items()}
-        return cls(
-            **fields,
-            entries={entry.tokens: entry for entry in entries},
-            work=work,
-            memories=memories,
-            sums=None if sums is None else Sums(**sums),
-        )
+        return cls.of_fields(read_decoder(Path(path)))
+
+    @classmethod
+    def of_fields(cls, fields: Mapping[str, Any]) -> DecoderProgram:
+        """From `fields`."""
+        entries = [Entry(**entry) for entry in fields["entries"]]
+        sums = fields.get("sums")
+        of_parts = {
+            "entries": {entry.tokens: entry for entry in entries},
+            "work": Work(**fields["work"]),
+            "memories": planes_of(fields.get("memories", {})),
+            "sums": None if sums is None else Sums(**sums),
+        }
+        return cls(**{**fields, **of_parts})
 
     def memory_image(
         self, given: Mapping[str, tuple[np.ndarray, np.ndarray]]
@@ -345,7 +352,7 @@ class DecoderProgram:
         return Selection(places[..., 0], places[..., 1], octave.T, (low | high << 32).T)
 
 
-def _fields(value: Entry | Work | Planes | Sums) -> Iterator[tuple[str, Any]]:
+def _fields(value: DecoderProgram | Entry | Work | Sums) -> Iterator[tuple[str, Any]]:
     return ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
 
 

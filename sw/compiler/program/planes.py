@@ -6,7 +6,8 @@ the values, for each key/value head.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ from hw.config import AcceleratorConfig
 from hw.vector.golden import to_bytes
 from sw.compiler.stream.layout import Form, layout_of, pack_tensor, words_per_row
 
-__all__ = ["Planes", "plane_images"]
+__all__ = ["Planes", "plane_images", "planes_of", "planes_record"]
 
 
 @dataclass(frozen=True)
@@ -48,3 +49,13 @@ def plane_images(
             stride = place.positions * config.weight_pitch
             image += [(offset + n * stride, panel) for n, panel in enumerate(panels)]
     return image
+
+
+def planes_record(memories: Mapping[str, Sequence[Planes]]) -> dict[str, list[dict[str, int]]]:
+    """Planes by cache as JSON data."""
+    return {name: [dataclasses.asdict(p) for p in planes] for name, planes in memories.items()}
+
+
+def planes_of(record: Mapping[str, list[dict[str, int]]]) -> dict[str, tuple[Planes, ...]]:
+    """Planes by cache from a `planes_record`."""
+    return {name: tuple(Planes(**p) for p in planes) for name, planes in record.items()}

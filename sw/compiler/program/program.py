@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from sw.compiler.graph.reference import (
 )
 from sw.compiler.graph.rows import Rows, as_array
 from sw.compiler.program.places import InputPlace, OutputPlace
+from sw.compiler.program.planes import Planes
 from sw.compiler.program.program_file import program_bytes, read_program
 from sw.compiler.stream.layout import layout_of, pack_tensor, unpack_tensor
 
@@ -44,7 +46,8 @@ class Program:
     places, command_place: `places[command_place[i]]` is the part of the module that command i
     belongs to. command_start, command_work: the cycle in which the cost model expects command i
     to start, and the cycles that it keeps its unit or the bus busy. estimated_cycles: how long
-    the model expects the whole program to take.
+    the model expects the whole program to take. memories: where the results go if they are those
+    of a decoder's sequence, in whose workspace the program then runs: planes of each head by cache.
     """
 
     config: AcceleratorConfig
@@ -62,6 +65,7 @@ class Program:
     command_work: np.ndarray
     estimated_cycles: int = 0
     isa_version: int = ISA_VERSION
+    memories: dict[str, tuple[Planes, ...]] = dataclasses.field(default_factory=dict)
 
     @property
     def fingerprint(self) -> int:
@@ -185,9 +189,14 @@ class Program:
 
     # --- files --------------------------------------------------------------------------------
 
+    @property
+    def fields(self) -> dict[str, Any]:
+        """By name, for files."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+
     def to_bytes(self) -> bytes:
         """Content of a program file."""
-        return program_bytes({f.name: getattr(self, f.name) for f in dataclasses.fields(self)})
+        return program_bytes(self.fields)
 
     def save(self, path: str | Path) -> None:
         """Write a program file; it appears whole or not at all. Raises `OSError`."""

@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hw.config import AcceleratorConfig, ConfigError
-from hw.isa import COMMAND_BYTES, ISA_VERSION
+from hw.isa import COMMAND_BYTES
 from sw.compiler.errors import ProgramError
 from sw.compiler.graph.graph_file import flatten, restore
-from sw.compiler.graph.tensor_file import TensorFileError, read_tensors, tensor_bytes
+from sw.compiler.graph.tensor_file import tensor_bytes
+from sw.compiler.program.machine_header import machine_header, read_for_machine
 from sw.compiler.program.places import InputPlace, OutputPlace
+from sw.compiler.program.planes import planes_of, planes_record
 from sw.compiler.stream.layout import Form
 
-__all__ = ["PROGRAM_VERSION", "program_bytes", "read_program"]
+__all__ = ["PROGRAM_VERSION", "program_bytes", "program_fields", "program_record", "read_program"]
 
 FORMAT = "weft-program"
-PROGRAM_VERSION = 3
+PROGRAM_VERSION = 4
 _BIG = ("commands", "constants", "command_place", "command_start", "command_work")
 
 
-def program_bytes(program: Mapping[str, Any]) -> bytes:
-    """Content of a program file; program: fields of a `Program` by name."""
-    arrays: dict[str, np.ndarray] = {}
-    header = {
-        "isa_version": program["isa_version"],
-        "config": dataclasses.asdict(program["config"]),
-        "fingerprint": program["config"].fingerprint(),
+def program_record(program: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """A program as JSON data, its machine left out; its arrays move to `arrays`.
+
+    program: fields of a `Program` by name.
+    """
+    record = {
         "workspace_bytes": program["workspace_bytes"],
         "io_bytes": program["io_bytes"],
         "useful_macs": program["useful_macs"],
@@ -49,39 +48,40 @@ def program_bytes(program: Mapping[str, Any]) -> bytes:
             {"name": o.name, "heads": o.heads, "form": o.form.name, "offset": o.offset}
             for o in program["outputs"]
         ],
+        "memories": planes_record(program["memories"]),
         "graph": flatten(program["graph"], arrays),
     }
     arrays |= {name: program[name] for name in _BIG}
+    return record
+
+
+def program_bytes(program: Mapping[str, Any]) -> bytes:
+    """Content of a program file; program: fields of a `Program` by name."""
+    arrays: dict[str, np.ndarray] = {}
+    record = program_record(program, arrays)
+    header = {**machine_header(program["config"]), **record}
     return tensor_bytes(arrays, header, FORMAT, PROGRAM_VERSION)
 
 
 def read_program(path: Path) -> dict[str, Any]:
     """Fields of the `Program` in a file. Raises `ProgramError` for anything else."""
-    try:
-        header, arrays = read_tensors(path, FORMAT, PROGRAM_VERSION, "compile it again")
-    except TensorFileError as error:
-        raise ProgramError(str(error)) from None
-    if header["isa_version"] != ISA_VERSION:
-        raise ProgramError(
-            f"{path} uses command stream version {header['isa_version']}, "
-            f"this is {ISA_VERSION}: compile it again"
-        )
-    try:
-        config = AcceleratorConfig(**header["config"])
-    except (TypeError, ConfigError) as error:
-        raise ProgramError(f"{path} has an unknown configuration: {error}") from None
-    if config.fingerprint() != header["fingerprint"]:
-        raise ProgramError(f"{path} was compiled for a configuration that this software lacks")
+    config, header, arrays = read_for_machine(path, FORMAT, PROGRAM_VERSION)
+    return {**program_fields(header, arrays, str(path)), "config": config}
+
+
+def program_fields(
+    header: Mapping[str, Any], arrays: dict[str, np.ndarray], path: str
+) -> dict[str, Any]:
+    """Fields of a `Program` but for its machine, from a `program_record`. path: of the file.
+    Raises `ProgramError`."""
     if len(arrays["commands"]) % COMMAND_BYTES:
         raise ProgramError(f"{path} is damaged: half a command")
     return dict(
-        config=config,
         **{name: arrays[name] for name in _BIG},
         workspace_bytes=header["workspace_bytes"],
         io_bytes=header["io_bytes"],
         useful_macs=header["useful_macs"],
         estimated_cycles=header["estimated_cycles"],
-        isa_version=header["isa_version"],
         places=tuple(header["places"]),
         inputs=tuple(
             InputPlace(
@@ -96,5 +96,6 @@ def read_program(path: Path) -> dict[str, Any]:
             OutputPlace(o["name"], o["heads"], Form[o["form"]], o["offset"])
             for o in header["outputs"]
         ),
+        memories=planes_of(header["memories"]),
         graph=restore(header["graph"], arrays),
     )

@@ -4,6 +4,7 @@ import json
 import re
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,6 +14,7 @@ from sw.bench.cases import Encoder
 from sw.bench.decoders import DecoderShape, decoder
 from sw.compiler import compile_module
 from sw.compiler.lower.decoder import lower_decoder
+from sw.compiler.program.joint import JointProgram
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +154,44 @@ def test_a_language_model(weft, tmp_path):
         in weft("disassemble", path, "--tokens", 3).error()
     )
     assert "not a program file but a decoder program file" in weft("run", path).error()
+
+
+def test_several_entries(weft, tmp_path):
+    """A line each; each is shown, disassembled and run as if it were alone."""
+    shape = DecoderShape(hidden=16, heads=4, kv_heads=2, dim=6, ffn=20, layers=1, vocabulary=90,
+                         context=40, key_block=16)  # fmt: skip
+    words, layers = (
+        lower_decoder(decoder(shape), "tiny", (1, 4)),
+        Encoder(16, 2, 32, 12).program(PRESETS["tiny"]),
+    )
+    paths = {name: tmp_path / f"{name}.weft" for name in ("words", "layers", "all")}
+    words.save(paths["words"])
+    layers.save(paths["layers"])
+    JointProgram({"words": words, "layers": layers}).save(paths["all"])
+    text = weft("inspect", paths["all"], "--json", tmp_path / "all.json").out
+    entries = json.loads((tmp_path / "all.json").read_text())["entries"]
+    assert re.search(rf"layers +{layers.command_count:,} .* of the module", text)
+    assert re.search(rf"words .* {entries['words']['predicted_cycles']:,} +tokens", text)
+    listing = weft("disassemble", paths["all"]).out
+    for name in ("words", "layers"):
+        alone, entry = (paths[name],), (paths["all"], "--entry", name)
+        for command in ("inspect", "disassemble"):
+            assert weft(command, *entry).out == weft(command, *alone).out
+        assert f"; entry {name}\n" + weft("disassemble", *alone).out in listing
+    x = tmp_path / "x.npy"
+    np.save(x, np.ones(layers.graph.inputs[0].shape, np.float32))
+    given = ("--input", x, "--device", "golden")
+    found = weft("run", paths["all"], "--entry", "layers", *given).out
+    assert found == weft("run", paths["layers"], *given).out
+    for line, arguments in (
+        ("has several entries: give --entry words, layers", ("run", paths["all"])),
+        ("'words' is a language model's", ("run", paths["all"], "--entry", "words")),
+        ("no entry 'x': ", ("inspect", paths["all"], "--entry", "x")),
+        ("several entries, which", ("disassemble", paths["words"], "--entry", "words")),
+        ("no pass of 3 tokens", ("disassemble", paths["all"], "--tokens", 3)),
+        ("--activity is of programs", ("inspect", paths["all"], "--activity")),
+    ):
+        assert line in weft(*arguments).error(), line
 
 
 def test_passes_are_of_language_models(weft, tmp_path, model):

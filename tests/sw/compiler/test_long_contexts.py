@@ -105,8 +105,7 @@ def test_the_last_positions() -> None:
         session = device.load_decoder(program).session()
         session.position = state.position
         assert session.image is not None
-        for offset, data in plane_images(program.config, planes, keys, values):
-            session.image[offset : offset + len(data)] = data
+        session.image += plane_images(program.config, planes, keys, values)
         for size in (1, 8, 1):
             ids = rng.integers(0, SHAPE.vocabulary, size)
             found, wanted = session.verify(ids), run_pass(graph, state, ids)[0]

@@ -29,7 +29,12 @@ BELOW = {
     "tune": {"errors", "graph", "capture", "quantise", "prune", "stream", "program", "lower"},
 }
 """What each room may import, besides itself, `hw`, the cache and how files are written."""
-FILES = {"errors": set(), "compile": {"errors", *BELOW}, "__init__": {"compile", "errors", *BELOW}}
+FILES = {
+    "errors": set(),
+    "memories": {"errors", *BELOW},
+    "compile": {"errors", "memories", *BELOW},
+    "__init__": {"compile", "errors", "memories", *BELOW},
+}
 """The same for the files that are in no room."""
 
 

@@ -271,7 +271,7 @@ def test_after_a_power_cycle_everything_is_put_there_again():
     device, line = on_model(board)
     program = CopyProgram(CONFIG)
     executable = device.load(program)
-    assert device.loaded is executable
+    assert device.loaded is executable.memory
     board.power_cycle()
     with pytest.raises(LinkError, match="restarted"):
         device.write(Region.IO, 0, data())

@@ -9,8 +9,7 @@ import pytest
 
 from sw.compiler.graph.decoder import head_order, memory_integers, new_state, run_pass
 from sw.compiler.graph.reference import run_reference
-from sw.compiler.lower.decoder import lower_decoder
-from sw.compiler.lower.lower import lower
+from sw.compiler.memories import ENCODER, in_units_of, lower_with_memory
 from sw.driver import open_device
 from sw.models.whisper_parts import windows
 from sw.speech import listener
@@ -28,9 +27,10 @@ def _spectrogram(samples: np.ndarray) -> np.ndarray:
 def _expected(samples: np.ndarray, first: set[int], end: int, most: int) -> list[int]:
     """Greedy tokens by the integer references."""
     q = quantised()
-    keys, values = run_reference(q.encoder, (windows(_spectrogram(samples))[None],))
-    state, given, found = new_state(q.decoder), PROMPT, []
     assert q.decoder.decoder is not None
+    encoder = in_units_of(q.encoder, q.decoder.decoder)
+    keys, values = run_reference(encoder, (windows(_spectrogram(samples))[None],))
+    state, given, found = new_state(q.decoder), PROMPT, []
     for name, memory in q.decoder.decoder.memories.items():
         state.remember(name, *memory_integers(memory, keys[0], values[0]))
     order = head_order(q.decoder.ops[-1])  # pyright: ignore
@@ -52,11 +52,8 @@ def test_tokens_are_those_of_the_references(monkeypatch, most):
     plain = [_expected(part, set(), -1, most) for part in parts]
     first, end = {plain[0][0], plain[1][0]}, plain[0][-1]  # both windows must begin otherwise
     model = SimpleNamespace(prompt=lambda _language: PROMPT, suppressed_first=tuple(first), end=end)
-    transcriber = SimpleNamespace(
-        model=model,
-        encoder_program=lower(q.encoder, "tiny"),
-        decoder_program=lower_decoder(q.decoder, "tiny", (1, 4)),
-    )
+    program = lower_with_memory(q.encoder, q.decoder, "tiny", (1, 4))
+    transcriber = SimpleNamespace(model=model, program=program)
     with open_device("golden", "tiny") as device:
         heard = listener.Listener(transcriber, device)  # pyright: ignore[reportArgumentType]
         results = list({id(h): h for h in heard.transcribe(samples, tokens=most)}.values())
@@ -68,6 +65,6 @@ def test_tokens_are_those_of_the_references(monkeypatch, most):
         assert found.tokens == _expected(part, first, end, most)
         assert len(found.log_probabilities) == len(found.tokens)
         assert set(found.cycles) == set(listener.PARTS)
-        estimate = transcriber.encoder_program.estimated_cycles
+        estimate = program.module(ENCODER).estimated_cycles
         assert found.cycles["convolutions"] + found.cycles["encoder"] == estimate
         assert 0 < found.cycles["convolutions"] < estimate / 2
