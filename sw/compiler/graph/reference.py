@@ -111,7 +111,10 @@ def feeds_of(graph: QuantGraph, inputs: Sequence[object] | Mapping[str, object])
     for item in graph.inputs:
         if item.name not in inputs:
             raise InputError(f"input {item.name!r} is missing")
-        value = arrays[item.name] = as_array(inputs[item.name])
+        given = inputs[item.name]
+        by_sequence = graph.lengths and isinstance(given, list | tuple)
+        value = graph.rows.join(given, item.name) if by_sequence else as_array(given)
+        arrays[item.name] = value
         if tuple(value.shape) != tuple(item.shape):
             raise InputError(f"input {item.name!r} has shape {value.shape}, not {item.shape}")
         if item.kind == "float" and not np.isfinite(value).all():
@@ -126,8 +129,8 @@ def feeds_of(graph: QuantGraph, inputs: Sequence[object] | Mapping[str, object])
         value = arrays[item.name]
         if item.kind == "float":
             readers = (op for op in graph.ops if isinstance(op, QuantInput))
-            tokens = {graph.tokens_of(op.out) for op in readers if item.name in op.source}
-            rows = graph.batch * max(tokens, default=graph.tokens)
+            found = {graph.rows_of(op.out).total for op in readers if item.name in op.source}
+            rows = max(found, default=graph.rows.total)
             feeds[item.name] = value.reshape(rows, -1).astype(np.float32)
         elif item.kind != "host":
             flat = value.reshape(-1)
@@ -326,8 +329,7 @@ def run_reference(
     graph: QuantGraph, inputs: Sequence[object] | Mapping[str, object]
 ) -> list[np.ndarray]:
     """Outputs as float32, for the module's inputs (numpy or torch) in call order or by name."""
-    rows = Rows.uniform(graph.batch, graph.tokens)
-    values = run_reference_rows(graph, feeds_of(graph, inputs), rows)
+    values = run_reference_rows(graph, feeds_of(graph, inputs), graph.rows)
     outputs = tuple(
         from_integers(values[item.name], graph.tensors[item.name]).reshape(item.shape)
         for item in graph.outputs
