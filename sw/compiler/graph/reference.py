@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -36,6 +37,7 @@ __all__ = [
     "exact_product",
     "feeds_of",
     "from_integers",
+    "input_array",
     "named_inputs",
     "results_of",
     "run_reference",
@@ -104,6 +106,13 @@ def named_inputs(
     return {item.name: value for item, value in zip(graph.inputs, inputs, strict=True)}
 
 
+def input_array(graph: QuantGraph, name: str, value: Any) -> np.ndarray:
+    """An input, given whole or, of a graph with lengths, sequence by sequence."""
+    if graph.lengths and isinstance(value, list | tuple):
+        return graph.rows.join(value, name)
+    return as_array(value)
+
+
 def feeds_of(graph: QuantGraph, inputs: Sequence[object] | Mapping[str, object]) -> Feeds:
     """Inputs of the module, as given, one row for each token."""
     inputs = named_inputs(graph, inputs)
@@ -111,10 +120,7 @@ def feeds_of(graph: QuantGraph, inputs: Sequence[object] | Mapping[str, object])
     for item in graph.inputs:
         if item.name not in inputs:
             raise InputError(f"input {item.name!r} is missing")
-        given = inputs[item.name]
-        by_sequence = graph.lengths and isinstance(given, list | tuple)
-        value = graph.rows.join(given, item.name) if by_sequence else as_array(given)
-        arrays[item.name] = value
+        value = arrays[item.name] = input_array(graph, item.name, inputs[item.name])
         if tuple(value.shape) != tuple(item.shape):
             raise InputError(f"input {item.name!r} has shape {value.shape}, not {item.shape}")
         if item.kind == "float" and not np.isfinite(value).all():

@@ -62,7 +62,7 @@ class Rows:
         """The rows of each sequence, of [rows, ...]."""
         return np.split(array, self.starts[1:])
 
-    def join(self, values: list[Any] | tuple[Any, ...], name: str) -> np.ndarray:
+    def join(self, values: Sequence[Any], name: str) -> np.ndarray:
         """Rows [rows, ...] of an input that is given sequence by sequence, [length, ...] each.
 
         Raises `InputError` for sequences of other lengths.

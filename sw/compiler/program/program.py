@@ -22,10 +22,10 @@ from sw.compiler.graph.reference import (
     encode_input,
     feeds_of,
     from_integers,
+    input_array,
     named_inputs,
     results_of,
 )
-from sw.compiler.graph.rows import as_array
 from sw.compiler.program.places import InputPlace, OutputPlace
 from sw.compiler.program.program_file import program_bytes, read_program
 from sw.compiler.stream.layout import layout_of, pack_tensor, unpack_tensor
@@ -127,9 +127,7 @@ class Program:
             raise InputError(f"{len(names)} inputs are needed ({', '.join(names)}), got {found}")
         arrays = []
         for item in self.graph.inputs:
-            value = given[item.name]
-            by_sequence = self.graph.lengths and isinstance(value, list | tuple)
-            array = self.graph.rows.join(value, item.name) if by_sequence else as_array(value)
+            array = input_array(self.graph, item.name, given[item.name])
             kinds = {"tokens": "iu", "float": "fiu", "mask": "biuf", "host": "biuf"}[item.kind]
             if array.dtype.kind not in kinds:
                 raise InputError(f"input {item.name!r} ({item.kind}) cannot be {array.dtype}")
