@@ -12,7 +12,8 @@ from sw.compiler.lower.context import ACTIVATIONS_QUEUE, Context
 from sw.compiler.lower.params import Params
 from sw.compiler.lower.score_bias import Block, ScoreBias
 from sw.compiler.lower.shared import Shared
-from sw.compiler.lower.tile import QUERY_ROWS, AttentionPlan, careful_rows, plan_attention
+from sw.compiler.lower.tile_attention import QUERY_ROWS, AttentionPlan, plan_attention
+from sw.compiler.lower.tile_rows import careful_rows
 from sw.compiler.program.program import mask_block_words, mask_starts
 from sw.compiler.stream.layout import Form, align, even_split
 
