@@ -85,7 +85,7 @@ def tags(small: Encoder, large: Encoder) -> Questions:
     """Tags of made-up medical notes, and of sentences without personal data: a question is a text.
     As tokens are counted, the mean margin of a text's tokens says how sure it is."""
     texts = [*rampart.notes(), *(text for kind in KINDS for text in evaluation_texts(kind))]
-    ids = [window for text in texts for window in _windows(text)]
+    ids = [ids for text in texts for ids in rampart.window_ids(rampart.tokenise(text))]
     logits = [_logits(encoder, ids) for encoder in (small, large)]
     margin = self_test("margin")
     sure = [float(margin(log_probabilities(rows[1:-1])).mean()) for rows in logits[0]]
@@ -96,18 +96,6 @@ def tags(small: Encoder, large: Encoder) -> Questions:
     lengths = [len(each) for each in ids]
     cycles = [_cycles(encoder, lengths) for encoder in (small, large)]
     return Questions(np.array(sure), np.array(wrong), np.array(lengths) - 2, *cycles)
-
-
-def _windows(text: str) -> list[NDArray[np.int64]]:
-    """Token numbers that the tagger sees of a text, with the special ones."""
-    found: list[NDArray[np.int64]] = []
-
-    def seen(ids: NDArray[np.int64]) -> NDArray[np.float64]:
-        found.append(ids)
-        return np.zeros((len(ids), 1))
-
-    rampart.tags(rampart.tokenise(text), seen)
-    return found
 
 
 def _logits(encoder: Encoder, ids: Sequence[NDArray[np.int64]]) -> list[NDArray[np.float64]]:

@@ -12,7 +12,7 @@ from hw.sparse.formats import DENSE, WeightFormat
 from sw.bench import workloads
 from sw.compiler.errors import CompileError
 from sw.compiler.graph.operations import QuantGraph, QuantInput
-from sw.compiler.graph.retarget import with_shape
+from sw.compiler.graph.retarget import with_lengths, with_shape
 from sw.compiler.lower.lower import lower
 from sw.compiler.program.program import Program
 
@@ -151,21 +151,33 @@ class Encoder(Workload):
 
 @dataclass(frozen=True)
 class MiniLM(Workload):
-    """all-MiniLM-L6-v2 with its real weights: six layers and the norm of the embeddings."""
+    """all-MiniLM-L6-v2 with its real weights: six layers and the norm of the embeddings.
+
+    tokens: of a text. others: of more texts that share the run.
+    """
 
     tokens: int
+    others: tuple[int, ...] = ()
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        return (self.tokens, *self.others)
 
     @property
     def title(self) -> str:
+        if self.others:
+            return f"all-MiniLM-L6-v2, {len(self.lengths)} texts of {sum(self.lengths)} tokens"
         return f"all-MiniLM-L6-v2, {self.tokens} tokens"
 
     @property
     def command(self) -> str:
-        return f"weft bench minilm --tokens {self.tokens}"
+        return f"weft bench minilm --tokens {','.join(map(str, self.lengths))}"
 
     def graph(self) -> QuantGraph:
         from sw.models.embedder import Embedder
 
+        if self.others:
+            return with_lengths(Embedder().graph, self.lengths)
         return with_shape(Embedder().graph, 1, self.tokens)
 
 

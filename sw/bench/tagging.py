@@ -38,7 +38,8 @@ def compare(
     for number, text in enumerate(texts):
         update(number, len(texts))
         tokens = rampart.tokenise(text)
-        exact, found = rampart.tags(tokens, rampart.float_logits), tagger.reference_tags(text)
+        logits = list(map(rampart.float_logits, rampart.window_ids(tokens)))
+        exact, found = rampart.tags(tokens, logits), tagger.reference_tags(text)
         personal = exact != 0
         masked = [rampart.masked(text, rampart.spans(tokens, tags)) for tags in (exact, found)]
         for name, count in (

@@ -20,6 +20,7 @@ from sw.cli.bench_decoder import decode, prefill, smollm2
 from sw.cli.bench_decoders import decoders
 from sw.cli.bench_fpga import area, board
 from sw.cli.bench_modalities import modalities
+from sw.cli.bench_packing import packing
 from sw.cli.bench_simulator import simulator
 from sw.cli.bench_speculation import speculation
 from sw.cli.bench_speech import speech
@@ -231,11 +232,20 @@ def program_(
 
 
 @click.command()
-@click.option("--tokens", type=click.IntRange(1, 512), default=128, show_default=True)
+@click.option(
+    "--tokens",
+    default="128",
+    show_default=True,
+    help="Of a text, or of several that share the run: 9,31,16.",
+)
 @_common
-def minilm(tokens: int, **options: Any) -> None:
+def minilm(tokens: str, **options: Any) -> None:
     """all-MiniLM-L6-v2 on random tokens (quantised the first time, a few minutes)."""
-    _report(MiniLM(tokens), **options)
+    parts = tokens.split(",")
+    if not all(part.isdigit() and 1 <= int(part) <= 512 for part in parts):
+        raise CompileError(f"--tokens {tokens!r}: give one or more of 1 to 512, as in 9,31,16")
+    first, *others = map(int, parts)
+    _report(MiniLM(first, tuple(others)), **options)
 
 
 @click.command()
@@ -249,7 +259,7 @@ bench.section("One workload", gemm, attention, encoder, minilm, look, program_)
 bench.section("Language models", decode, prefill, smollm2, speculation, cascade, window, decoders)
 bench.section("Speech", speech)
 bench.section("Several models", modalities)
-bench.section("Studies", pruning, eviction)
+bench.section("Studies", packing, pruning, eviction)
 bench.section("The whole list", all_rows, table, baseline, sparsity, structured)
 bench.section("The simulator", simulator)
 bench.section("FPGA", area, board)

@@ -53,8 +53,9 @@ def demo(context: click.Context, config: str, everything: bool) -> None:
     """Embed eight sentences on the RTL and compare with PyTorch float32.
 
     nearest: the sentence whose embedding is most like this one's, and their similarity. cosine:
-    between the embeddings that the accelerator and PyTorch in float32 give. used: useful
-    multiply-accumulates of those that the array could have done.
+    between the embeddings that the accelerator and PyTorch in float32 give. cycles: a sentence's
+    share of the run that it is in with others, by tokens. used: useful multiply-accumulates of
+    those that the array could have done in that run.
     """
     from sim.verilator import NoCompilerError
     from sw.models import minilm
@@ -67,8 +68,9 @@ def demo(context: click.Context, config: str, everything: bool) -> None:
         embedder = Embedder(config, step=step)
         step("Loading all-MiniLM-L6-v2")
         exact = minilm.float_embeddings(SENTENCES)
-        for tokens in sorted({len(ids) for ids in minilm.tokenise(SENTENCES)}):
-            embedder.program(tokens)
+        lengths = [len(ids) for ids in minilm.tokenise(SENTENCES)]
+        for run in embedder.runs(lengths):  # lowered before the seconds of the RTL are counted
+            embedder.packed([lengths[place] for place in run])
         step("Building the Verilator model of the accelerator (once, a minute or two)")
         name = "verilator"
         try:

@@ -12,6 +12,7 @@ from sw.compiler.capture.decoder import capture_decoder
 from sw.compiler.capture.frontend import import_module
 from sw.compiler.errors import CompileError
 from sw.compiler.graph.operations import FloatGraph
+from sw.compiler.graph.retarget import check_lengths, with_lengths
 from sw.compiler.lower.decoder import PASSES, lower_decoder
 from sw.compiler.lower.lower import lower
 from sw.compiler.program.decoder_program import DecoderProgram
@@ -31,9 +32,10 @@ def compile_module(
     *,
     example_kwargs: Mapping[str, object] | None = None,
     outputs: Sequence[int | str] | None = None,
+    lengths: Sequence[int] | None = None,
     progress: Progress | None = None,
 ) -> Program:
-    """Compile an ordinary `nn.Module` for inputs of exactly these shapes.
+    """Compile an ordinary `nn.Module` for inputs of exactly these shapes, or of these lengths.
 
     Parameters
     ----------
@@ -48,6 +50,10 @@ def compile_module(
     quantization: options of the quantiser. By default weights that are 2:4 sparse or INT4 already
         are stored so, if the configuration can.
     outputs: which outputs to compile, by position or name; all by default.
+    lengths: of several sequences that one run takes, each at most as long as those of the example.
+        Their rows lie one behind the other; attention is of each by itself, so each gives what it
+        gives alone. An input is then a list of sequences [tokens, ...], or all rows [rows, ...]; so
+        are results.
     progress: called with a text and the part done.
 
     Raises `CompileError` (`UnsupportedOperation` names operation and place) before anything
@@ -58,12 +64,17 @@ def compile_module(
     if batches == []:
         raise CompileError("calibration is empty: give at least one batch of module inputs")
     graph = import_module(module, example_inputs, example_kwargs, outputs=outputs)
+    if lengths is not None:
+        check_lengths(graph, lengths)
     if batches is None:
         batches = [_example_batch(module, graph, example_inputs, example_kwargs)]
     if quantization is None:
         formats = given_formats(graph, sparse=chosen.sparse, int4=chosen.int4)
         quantization = QuantOptions(formats=formats)
-    return lower(quantise(graph, batches, quantization, progress), chosen)
+    quantised = quantise(graph, batches, quantization, progress)
+    if lengths is not None:
+        quantised = with_lengths(quantised, lengths)
+    return lower(quantised, chosen)
 
 
 def compile_decoder(

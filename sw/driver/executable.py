@@ -20,12 +20,24 @@ _LIMIT_CYCLES, _LIMIT_PER_COMMAND, _LIMIT_FACTOR = 1_000_000, 10_000, 200
 
 
 def _is_torch(value: object) -> bool:
+    if isinstance(value, list | tuple):
+        return any(map(_is_torch, value))
     return type(value).__module__.split(".")[0] == "torch"
+
+
+def _as_torch(value: Any) -> Any:
+    import torch
+
+    if isinstance(value, list):
+        return [_as_torch(item) for item in value]
+    # A copy in C order keeps a single number so.
+    return torch.from_numpy(np.array(value, order="C")) if isinstance(value, np.ndarray) else value
 
 
 class Executable:
     """Call it with the module's inputs, torch or numpy, in order or by name; what the module
-    returns comes back in the same kind.
+    returns comes back in the same kind: of a program with lengths, list by list if the inputs are
+    lists of sequences.
 
     One output comes back by itself, more of them as a tuple. Several executables can share a
     device: calling one moves its program into memory if another one ran in between, unless they
@@ -117,12 +129,5 @@ class Executable:
         io = self.run_io(as_bytes(self.program.prepare_inputs(*inputs, **named)))
         results = self.program.results(io, *inputs, **named)
         if any(_is_torch(value) for value in (*inputs, *named.values())):
-            import torch
-
-            results = tuple(
-                torch.from_numpy(np.array(value, order="C"))  # keeps a single number so
-                if isinstance(value, np.ndarray)
-                else value
-                for value in results
-            )
+            results = tuple(map(_as_torch, results))
         return results[0] if len(results) == 1 else results

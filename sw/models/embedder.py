@@ -1,4 +1,4 @@
-"""Sentence embeddings on a device: quantised once, lowered for each length, both cached."""
+"""Sentence embeddings on a device."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ __all__ = ["Embedder", "Embedding"]
 
 @dataclass(frozen=True)
 class Embedding:
-    """Result for one text. counters: of the device; empty on the golden device."""
+    """Result for one text. counters: of the device, its share of a run (`Encoding`); without cycles
+    on the golden device."""
 
     text: str
     tokens: int
@@ -68,16 +69,9 @@ class Embedder(Encoder):
         return QuantOptions(formats=given_formats(exact, sparse=self.config.sparse, int4=False))
 
     def embed(self, texts: Sequence[str], device: Device) -> list[Embedding]:
-        """Embed texts one after another. Raises `CompileError` for a text that is too long."""
-        token_lists = minilm.tokenise(texts)
-        programs = {n: self.program(n) for n in sorted({len(ids) for ids in token_lists})}
-        results = []
-        update = self._step(f"Running {len(texts)} texts on the {self.config.name} accelerator")
-        for number, (text, ids) in enumerate(zip(texts, token_lists, strict=True)):
-            update(number, len(texts))
-            outputs = device.load(programs[len(ids)])(ids[None])
-            hidden = np.asarray(outputs[0] if isinstance(outputs, tuple) else outputs)
-            embedding = minilm.pool(hidden.reshape(len(ids), -1))
-            results.append(Embedding(text, len(ids), embedding, device.counters()))
-        update(len(texts), len(texts))
-        return results
+        """Embed texts, several in a run. Raises `CompileError` for a text that is too long."""
+        encoded = self.encode(minilm.tokenise(texts), device, "texts")
+        return [
+            Embedding(text, len(found.rows), minilm.pool(found.rows), found.counters)
+            for text, found in zip(texts, encoded, strict=True)
+        ]

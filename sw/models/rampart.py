@@ -11,7 +11,7 @@ import functools
 import json
 import random
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ __all__ = [
     "spans",
     "tags",
     "tokenise",
+    "window_ids",
     "windows",
 ]
 
@@ -155,16 +156,19 @@ def windows(count: int) -> list[slice]:
     return [slice(int(start), int(start) + most) for start in starts]
 
 
-def tags(tokens: Tokens, logits: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """The likeliest tag of each token, [n].
+def window_ids(tokens: Tokens) -> list[np.ndarray]:
+    """What the model sees of a text: ids of each window, special tokens included."""
+    first, last = (_tokenizer().token_to_id(name) for name in ("[CLS]", "[SEP]"))
+    parts = (tokens.ids[window] for window in windows(len(tokens.ids)))
+    return [np.array([first, *part, last]) for part in parts]
 
-    logits: from the ids of one window, special tokens included, to [tokens, tags].
-    """
+
+def tags(tokens: Tokens, logits: Sequence[np.ndarray]) -> np.ndarray:
+    """The likeliest tag of each token, [n]. logits: [tokens, tags] of each window."""
     found = np.zeros(len(tokens.ids), dtype=np.int64)
     inside = np.full(len(tokens.ids), -1)
-    first, last = (_tokenizer().token_to_id(name) for name in ("[CLS]", "[SEP]"))
-    for window in windows(len(tokens.ids)):
-        best = logits(np.array([first, *tokens.ids[window], last]))[1:-1].argmax(axis=-1)
+    for window, rows in zip(windows(len(tokens.ids)), logits, strict=True):
+        best = rows[1:-1].argmax(axis=-1)
         places = np.arange(len(best))
         depth = np.minimum(places, places[::-1])  # from the nearer end of the window
         better = depth > inside[window]

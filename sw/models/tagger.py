@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -21,8 +21,8 @@ __all__ = ["Tagged", "Tagger"]
 
 @dataclass(frozen=True)
 class Tagged:
-    """Result for one text. tags: one for each of its tokens. counters: of the device, added up over
-    the windows of the text; empty on the golden device."""
+    """Result for one text. tags: one for each of its tokens. counters: of the device, its windows'
+    shares of their runs (`Encoding`) added up; without cycles on the golden device."""
 
     text: str
     tags: np.ndarray
@@ -55,22 +55,18 @@ class Tagger(Encoder):
         return rampart.calibration()
 
     def tag(self, texts: Sequence[str], device: Device) -> list[Tagged]:
-        """Tag texts one after another."""
+        """Tag texts, several of their windows in a run."""
+        given = [rampart.tokenise(text) for text in texts]
+        windows = [rampart.window_ids(tokens) for tokens in given]
+        encoded = iter(self.encode([ids for each in windows for ids in each], device, "windows"))
         results = []
-        update = self._step(f"Running {len(texts)} texts on the {self.config.name} accelerator")
-        for number, text in enumerate(texts):
-            update(number, len(texts))
+        for text, tokens, own in zip(texts, given, windows, strict=True):
+            found = list(itertools.islice(encoded, len(own)))
             counters: Counter[str] = Counter()
-
-            def run(ids: np.ndarray, counters: Counter[str] = counters) -> np.ndarray:
-                logits: Any = device.load(self.program(len(ids)))(ids[None])
-                counters.update({k: v for k, v in device.counters().items() if isinstance(v, int)})
-                return np.asarray(logits).reshape(len(ids), -1)
-
-            tokens = rampart.tokenise(text)
-            tags = rampart.tags(tokens, run)
+            for window in found:
+                counters.update({k: v for k, v in window.counters.items() if isinstance(v, int)})
+            tags = rampart.tags(tokens, [window.rows for window in found])
             results.append(Tagged(text, tags, rampart.spans(tokens, tags), counters))
-        update(len(texts), len(texts))
         return results
 
     def reference_tags(self, text: str) -> np.ndarray:
@@ -81,4 +77,5 @@ class Tagger(Encoder):
             values = run_reference_rows(self.graph, {source.name: ids}, Rows((len(ids),)))
             return from_integers(values[output.name], self.graph.tensors[output.name])
 
-        return rampart.tags(rampart.tokenise(text), run)
+        tokens = rampart.tokenise(text)
+        return rampart.tags(tokens, list(map(run, rampart.window_ids(tokens))))

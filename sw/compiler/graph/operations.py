@@ -19,6 +19,7 @@ from hw.sparse.formats import DENSE, KEPT, QUAD, WeightFormat
 from hw.vector.golden import Affine
 from sw.compiler.graph.host import HostGraph
 from sw.compiler.graph.inputs import FloatInput
+from sw.compiler.graph.rows import Rows
 
 __all__ = [
     "Cache",
@@ -601,6 +602,8 @@ class QuantGraph:
 
     inputs: names, shapes and kinds of the module's inputs, in call order. host: as in the float
     graph. decoder: of a language model; constants of inputs then have a row for each position.
+    lengths: of each sequence, where they are told apart (`with_lengths`); `tokens` is then the
+    largest, and inputs and outputs are [rows, ...], one sequence behind the other.
     useful_macs of the graph: multiply-accumulates of linears and attention that count.
     """
 
@@ -612,6 +615,7 @@ class QuantGraph:
     outputs: list[QuantOutput] = field(default_factory=list)
     host: HostGraph | None = None
     decoder: DecoderState | None = None
+    lengths: tuple[int, ...] = ()
 
     @property
     def feeds(self) -> list[FloatInput]:
@@ -619,16 +623,23 @@ class QuantGraph:
         return [*self.inputs, *(self.host.feeds if self.host else ())]
 
     @property
-    def rows(self) -> int:
-        return self.batch * self.tokens
+    def rows(self) -> Rows:
+        """Its sequences: of all tensors but those that have `tokens` of their own."""
+        return Rows(self.lengths) if self.lengths else Rows.uniform(self.batch, self.tokens)
+
+    def rows_of(self, name: str) -> Rows:
+        """Sequences of a tensor or a mask."""
+        if name in self.tensors:
+            tokens = self.tensors[name].tokens
+        else:
+            op = next(op for op in self.ops if isinstance(op, QuantInput) and op.out == name)
+            shape = next(item.shape for item in self.feeds if item.name == op.source[0])
+            tokens = 0 if self.lengths else math.prod(shape) // self.batch
+        return Rows.uniform(self.batch, tokens) if tokens else self.rows
 
     def tokens_of(self, name: str) -> int:
-        """Rows of each sequence of a tensor or a mask."""
-        if name in self.tensors:
-            return self.tensors[name].tokens or self.tokens
-        op = next(op for op in self.ops if isinstance(op, QuantInput) and op.out == name)
-        shape = next(item.shape for item in self.feeds if item.name == op.source[0])
-        return math.prod(shape) // self.batch
+        """Rows of the longest sequence of a tensor or a mask."""
+        return max(self.rows_of(name).lengths)
 
     @property
     def linears(self) -> list[QuantLinear]:
@@ -642,12 +653,10 @@ class QuantGraph:
         attention, valid pairs."""
         total = 0
         for op in self.linears:
-            total += self.batch * self.tokens_of(op.x) * op.useful_macs_per_row
+            total += self.rows_of(op.x).total * op.useful_macs_per_row
         for op in self.ops:
             if isinstance(op, QuantAttention):
-                queries, keys = self.tokens_of(op.q), self.tokens_of(op.k)
-                pairs = queries * keys
-                if op.causal:
-                    pairs = queries * (queries + 1) // 2
-                total += 2 * self.batch * pairs * self.tensors[op.q].features
+                lengths = zip(self.rows_of(op.q).lengths, self.rows_of(op.k).lengths, strict=True)
+                pairs = sum(q * (q + 1) // 2 if op.causal else q * k for q, k in lengths)
+                total += 2 * pairs * self.tensors[op.q].features
         return total

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -36,6 +37,7 @@ __all__ = [
     "exact_product",
     "feeds_of",
     "from_integers",
+    "input_array",
     "named_inputs",
     "results_of",
     "run_reference",
@@ -104,6 +106,13 @@ def named_inputs(
     return {item.name: value for item, value in zip(graph.inputs, inputs, strict=True)}
 
 
+def input_array(graph: QuantGraph, name: str, value: Any) -> np.ndarray:
+    """An input, given whole or, of a graph with lengths, sequence by sequence."""
+    if graph.lengths and isinstance(value, list | tuple):
+        return graph.rows.join(value, name)
+    return as_array(value)
+
+
 def feeds_of(graph: QuantGraph, inputs: Sequence[object] | Mapping[str, object]) -> Feeds:
     """Inputs of the module, as given, one row for each token."""
     inputs = named_inputs(graph, inputs)
@@ -111,7 +120,7 @@ def feeds_of(graph: QuantGraph, inputs: Sequence[object] | Mapping[str, object])
     for item in graph.inputs:
         if item.name not in inputs:
             raise InputError(f"input {item.name!r} is missing")
-        value = arrays[item.name] = as_array(inputs[item.name])
+        value = arrays[item.name] = input_array(graph, item.name, inputs[item.name])
         if tuple(value.shape) != tuple(item.shape):
             raise InputError(f"input {item.name!r} has shape {value.shape}, not {item.shape}")
         if item.kind == "float" and not np.isfinite(value).all():
@@ -126,8 +135,8 @@ def feeds_of(graph: QuantGraph, inputs: Sequence[object] | Mapping[str, object])
         value = arrays[item.name]
         if item.kind == "float":
             readers = (op for op in graph.ops if isinstance(op, QuantInput))
-            tokens = {graph.tokens_of(op.out) for op in readers if item.name in op.source}
-            rows = graph.batch * max(tokens, default=graph.tokens)
+            found = {graph.rows_of(op.out).total for op in readers if item.name in op.source}
+            rows = max(found, default=graph.rows.total)
             feeds[item.name] = value.reshape(rows, -1).astype(np.float32)
         elif item.kind != "host":
             flat = value.reshape(-1)
@@ -326,8 +335,7 @@ def run_reference(
     graph: QuantGraph, inputs: Sequence[object] | Mapping[str, object]
 ) -> list[np.ndarray]:
     """Outputs as float32, for the module's inputs (numpy or torch) in call order or by name."""
-    rows = Rows.uniform(graph.batch, graph.tokens)
-    values = run_reference_rows(graph, feeds_of(graph, inputs), rows)
+    values = run_reference_rows(graph, feeds_of(graph, inputs), graph.rows)
     outputs = tuple(
         from_integers(values[item.name], graph.tensors[item.name]).reshape(item.shape)
         for item in graph.outputs

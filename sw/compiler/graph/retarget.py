@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from sw.compiler.errors import CompileError
 from sw.compiler.graph.operations import (
-    FloatInput,
+    FloatGraph,
     QuantAttention,
     QuantGraph,
     QuantInput,
     QuantOp,
-    QuantOutput,
 )
 
-__all__ = ["with_shape"]
-
-
-def _resize(shape: tuple[int, ...], batch: int, tokens: int) -> tuple[int, ...]:
-    """Replace the leading [batch, tokens] of a module's input or output."""
-    return (batch, tokens, *shape[2:])
+__all__ = ["check_lengths", "with_lengths", "with_shape"]
 
 
 def with_shape(graph: QuantGraph, batch: int, tokens: int) -> QuantGraph:
@@ -35,14 +30,54 @@ def with_shape(graph: QuantGraph, batch: int, tokens: int) -> QuantGraph:
             f"{batch} sequences of {tokens} tokens: the graph was quantised for 1 to "
             f"{graph.tokens} tokens"
         )
+    _check_host(graph)
+    return _cut(graph, batch, tokens, ())
 
+
+def check_lengths(graph: FloatGraph | QuantGraph, lengths: Sequence[int]) -> None:
+    """Raises `CompileError` for lengths that `with_lengths` does not take."""
+    wrong = [length for length in lengths if not 1 <= length <= graph.tokens]
+    if wrong or not lengths:
+        raise CompileError(
+            f"a sequence of {wrong[0]} tokens: the graph is for 1 to {graph.tokens} tokens"
+            if wrong
+            else "no lengths given: one for each sequence is needed"
+        )
+    _check_host(graph)
+
+
+def _check_host(graph: FloatGraph | QuantGraph) -> None:
     if graph.host is not None:
         raise CompileError(
             "its host computes masks, positions or results for exactly "
             f"{graph.batch} x {graph.tokens} tokens: quantise each length"
         )
+
+
+def with_lengths(graph: QuantGraph, lengths: Sequence[int]) -> QuantGraph:
+    """The same computation on sequences of these lengths, one behind the other: what each gives by
+    itself. Inputs and outputs are [rows, ...], without a batch.
+
+    Raises `CompileError` as `with_shape`.
+    """
+    check_lengths(graph, lengths)
+    return _cut(graph, len(lengths), max(lengths), tuple(lengths))
+
+
+def _cut(graph: QuantGraph, batch: int, tokens: int, lengths: tuple[int, ...]) -> QuantGraph:
     if any(tensor.tokens for tensor in graph.tensors.values()):
         raise CompileError("sequences of two lengths cannot be cut together: quantise each length")
+    before = (graph.rows.total,) if graph.lengths else (graph.batch, graph.tokens)
+    now = (sum(lengths),) if lengths else (batch, tokens)
+
+    def resized(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Replace the leading [batch, tokens] of a module's input or output."""
+        if shape[: len(before)] != before:
+            raise CompileError(
+                f"{name!r} is {list(shape)}, not [batch, tokens, ...]: it cannot be cut to other "
+                "lengths"
+            )
+        return (*now, *shape[len(before) :])
 
     def cut(op: QuantOp) -> QuantOp:
         if isinstance(op, QuantAttention) and op.bias is not None:
@@ -56,11 +91,9 @@ def with_shape(graph: QuantGraph, batch: int, tokens: int) -> QuantGraph:
     return QuantGraph(
         batch=batch,
         tokens=tokens,
-        inputs=[
-            FloatInput(i.name, i.kind, _resize(i.shape, batch, tokens), i.place)
-            for i in graph.inputs
-        ],
+        inputs=[replace(item, shape=resized(item.name, item.shape)) for item in graph.inputs],
         tensors=graph.tensors,
         ops=[cut(op) for op in graph.ops],
-        outputs=[QuantOutput(o.name, _resize(o.shape, batch, tokens)) for o in graph.outputs],
+        outputs=[replace(item, shape=resized(item.name, item.shape)) for item in graph.outputs],
+        lengths=lengths,
     )

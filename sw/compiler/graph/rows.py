@@ -2,15 +2,19 @@
 
 The graphs are written for `batch` sequences of equal length; every operation but attention
 works on single rows. So the same graph runs on any list of sequences no longer than its own:
-that is how calibration texts of all lengths go through it without padding.
+that is how calibration texts of all lengths go through it without padding, and how a program has
+sequences of several lengths.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
+from sw.compiler.errors import InputError
 
 __all__ = ["Feeds", "Rows", "as_array"]
 
@@ -54,6 +58,26 @@ class Rows:
     def total(self) -> int:
         return int(sum(self.lengths))
 
+    def split(self, array: np.ndarray) -> list[np.ndarray]:
+        """The rows of each sequence, of [rows, ...]."""
+        return np.split(array, self.starts[1:])
+
+    def join(self, values: Sequence[Any], name: str) -> np.ndarray:
+        """Rows [rows, ...] of an input that is given sequence by sequence, [length, ...] each.
+
+        Raises `InputError` for sequences of other lengths.
+        """
+        arrays = [as_array(value) for value in values]
+        found = [array.shape[0] if array.ndim else 0 for array in arrays]
+        if found != list(self.lengths):
+            raise InputError(
+                f"input {name!r} has sequences of {_listed(found)} rows, the program is for "
+                f"{_listed(self.lengths)}"
+            )
+        if len({(array.shape[1:], array.dtype) for array in arrays}) > 1:
+            raise InputError(f"input {name!r}: its sequences differ in more than their lengths")
+        return np.concatenate(arrays)
+
     @property
     def groups(self) -> list[tuple[int, np.ndarray]]:
         """(length, [sequences, length] row numbers) of sequences of equal length."""
@@ -62,3 +86,8 @@ class Rows:
             starts = self.starts[np.array(self.lengths) == length]
             found.append((length, starts[:, None] + np.arange(length)))
         return found
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    shown = ", ".join(map(str, numbers[:8]))
+    return f"{shown}, ... ({len(numbers)} of them)" if len(numbers) > 8 else shown or "no"

@@ -83,7 +83,7 @@ class _Lane(Stream[Job]):
             a.keys.used(a.key_of("k", job, block))
         if masked:
             a.masks.used(a.key_of("mask", job, block))
-        shift, drop = a.op.score_shift[job.head], largest_drop(a.key_count)
+        shift, drop = a.op.score_shift[job.head], largest_drop(a.key_rows.lengths[job.batch])
         self.emit_softmax(job.rows, panels, shift, drop, block, limit)
 
     def _values(self, job: Job, block: int, last: bool) -> None:
@@ -96,7 +96,7 @@ class _Lane(Stream[Job]):
         if not last:
             return
         words = (job.head * a.head.head_panels, a.head.head_panels)
-        rows = (job.batch * a.queries + job.start, job.rows)
+        rows = (a.first_row(job), job.rows)
         target = Bytes.take(a.context, a.out, Form.A, words, rows)
         first, groups = (w * c.groups_per_row_panel for w in words)
         a.context.emitter.emit(

@@ -20,7 +20,7 @@ from sw.compiler.lower.params import Params, keep_if_room
 from sw.compiler.lower.shared import Shared
 from sw.compiler.lower.steps import HeadsAttention, Step
 from sw.compiler.lower.streams import Stream, take_turns
-from sw.compiler.lower.tile import plan_cached_attention
+from sw.compiler.lower.tile_attention import plan_cached_attention
 from sw.compiler.program.decoder_program import of_caches
 from sw.compiler.stream.layout import Form, align, layout_of
 

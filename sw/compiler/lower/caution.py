@@ -1,8 +1,8 @@
 """Caution: how far below its first choice of sizes a kind of step stays, as the memories are small.
 
-A plan (tile.py) counts words, but buffers of several sizes that come and go leave gaps between
-them; so only the attempt shows whether a step fits. One that does not says nothing about the
-others, except those of its own kind: all layers of a transformer learn from the first.
+A plan (`tile_rows.py`) counts words, but buffers of several sizes that come and go leave gaps
+between them; so only the attempt shows whether a step fits. One that does not says nothing about
+the others, except those of its own kind: all layers of a transformer learn from the first.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections import Counter
 
 from sw.compiler.lower.steps import Kind, Step, Steps
-from sw.compiler.lower.tile import MOST_CAUTION
+from sw.compiler.lower.tile_rows import MOST_CAUTION
 
 __all__ = ["Caution"]
 
 
 class Caution:
-    """A level for every kind of step: 0 at first, then smaller and smaller tiles (tile.py).
+    """A level for every kind of step: 0 at first, then smaller and smaller tiles (`tile_rows.py`).
 
     Members
     -------

@@ -12,6 +12,7 @@ from hw.sparse.formats import WeightFormatError
 from hw.sparse.packing import TileFormat
 from sw.compiler.errors import CompileError
 from sw.compiler.graph.operations import QuantGraph, QuantLinear, Tensor
+from sw.compiler.graph.rows import Rows
 from sw.compiler.lower.caution import Caution
 from sw.compiler.lower.steps import Step, Steps
 from sw.compiler.stream import layout as words
@@ -163,10 +164,14 @@ class Context:
     def is_output(self, name: str) -> bool:
         return self.steps.last_use.get(name) == len(self.steps.steps)
 
+    def sequences(self, name: str) -> Rows:
+        """Of a tensor, also of one that rewriting added."""
+        tokens = self.steps.tensors[name].tokens
+        return Rows.uniform(self.graph.batch, tokens) if tokens else self.graph.rows
+
     def rows(self, name: str) -> int:
         """Rows of a tensor, over all sequences."""
-        tokens = self.steps.tensors[name].tokens or self.graph.tokens
-        return self.graph.batch * tokens
+        return self.sequences(name).total
 
     def row_words(self, name: str, form: Form = Form.A) -> int:
         """As `Value.words`."""

@@ -18,14 +18,14 @@ from sw.compiler.lower.linear_results import LinearResults
 from sw.compiler.lower.norm import FusedNorm, RowSource
 from sw.compiler.lower.params import Params, keep_if_room
 from sw.compiler.lower.steps import GatedLinear, NormedLinear, Step
-from sw.compiler.lower.tile import (
+from sw.compiler.lower.tile_linear import (
     RAMP_PARTS,
     LinearPlan,
     plan_linear,
     reduction_parts,
-    row_tiles,
     staging_words,
 )
+from sw.compiler.lower.tile_rows import row_tiles
 from sw.compiler.stream.layout import (
     Form,
     Layout,

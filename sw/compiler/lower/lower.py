@@ -32,7 +32,7 @@ from sw.compiler.lower.norm import RowSource, lower_elementwise, lower_norm
 from sw.compiler.lower.remember import Remembering, split_heads
 from sw.compiler.lower.resident import choose_resident
 from sw.compiler.lower.steps import Step, make_steps
-from sw.compiler.program.program import InputPlace, OutputPlace, Program, mask_block_words
+from sw.compiler.program.program import InputPlace, OutputPlace, Program, mask_starts
 from sw.compiler.stream.allocate import DoesNotFit
 from sw.compiler.stream.layout import Form
 from sw.compiler.stream.order import finish, merge
@@ -111,9 +111,9 @@ def _check_tokens(graph: QuantGraph) -> None:
         else:
             continue
         for what, names in together.items():
-            tokens = {name: graph.tokens_of(name) for name in names if name is not None}
-            if len(set(tokens.values())) > 1:
-                found = ", ".join(f"{name!r} has {count}" for name, count in tokens.items())
+            rows = {name: graph.rows_of(name).lengths for name in names if name is not None}
+            if len(set(rows.values())) > 1:
+                found = ", ".join(f"{name!r} has {max(each)}" for name, each in rows.items())
                 raise CompileError(
                     f"{op.place or 'graph'}: {what} need the same number of tokens: {found}"
                 )
@@ -157,13 +157,13 @@ def _place_input(context: Context, op: QuantInput) -> InputPlace:
         value = context.define_input(name)
         places = {form: offset for form, (_, offset) in value.dram.items()}
         return InputPlace(name, context.steps.heads.get(name, 0), places)
-    c, tokens = context.config, context.graph.tokens_of(name)
+    c = context.config
     readers = (op for step in context.steps.steps for op in step.ops)
     blocks = {o.key_block for o in readers if isinstance(o, QuantAttention) and o.mask == name}
     masks = {}
     for block in sorted(blocks):
-        words = mask_block_words(c.rows, c.columns, tokens, block) * -(-tokens // block)
-        masks[block] = context.io.take(context.graph.batch * words * c.mask_pitch)
+        words = mask_starts(c, context.graph.rows_of(name).lengths, block)[-1]
+        masks[block] = context.io.take(words * c.mask_pitch)
         context.masks[name, block] = masks[block]
     return InputPlace(name, masks=masks)
 
@@ -211,6 +211,7 @@ def _attempt(context: Context) -> Program:
             ops=[op for op in graph.ops if isinstance(op, QuantInput)],
             outputs=list(graph.outputs),
             host=graph.host,
+            lengths=graph.lengths,
         ),
         inputs=inputs,
         outputs=tuple(outputs),

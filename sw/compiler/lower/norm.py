@@ -15,7 +15,8 @@ from sw.compiler.lower.destination import Bytes
 from sw.compiler.lower.params import Params, keep_if_room, param_parts
 from sw.compiler.lower.steps import Step
 from sw.compiler.lower.strips import Strip, Strips
-from sw.compiler.lower.tile import MOST_PANELS, plan_groups, plan_rows, strip_count
+from sw.compiler.lower.tile_linear import MOST_PANELS
+from sw.compiler.lower.tile_rows import plan_groups, plan_rows, strip_count
 from sw.compiler.stream.layout import Form, even_split
 
 __all__ = ["FusedNorm", "RowSource", "lower_elementwise", "lower_norm"]

@@ -7,7 +7,8 @@ from sw.compiler.graph.operations import QuantAttention, QuantElementwise, Quant
 from sw.compiler.lower.context import Context
 from sw.compiler.lower.linear import columns_of
 from sw.compiler.lower.steps import NormedLinear, Step
-from sw.compiler.lower.tile import QUERY_ROWS, plan_linear
+from sw.compiler.lower.tile_attention import QUERY_ROWS
+from sw.compiler.lower.tile_linear import plan_linear
 from sw.compiler.stream.allocate import DoesNotFit
 from sw.compiler.stream.layout import Form, align
 

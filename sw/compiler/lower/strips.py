@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from hw.config import AcceleratorConfig
 from hw.isa import Opcode
 from sw.compiler.lower.context import ACTIVATIONS_QUEUE, Context, Value
-from sw.compiler.lower.tile import strip_count
+from sw.compiler.lower.tile_rows import strip_count
 from sw.compiler.stream.layout import Form
 
 __all__ = ["Strip", "Strips", "strip_ranges"]

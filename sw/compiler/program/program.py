@@ -6,6 +6,7 @@ Programs are kept as one safetensors file with JSON metadata, never as code or p
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +23,10 @@ from sw.compiler.graph.reference import (
     encode_input,
     feeds_of,
     from_integers,
+    input_array,
     named_inputs,
     results_of,
 )
-from sw.compiler.graph.rows import Rows, as_array
 from sw.compiler.program.places import InputPlace, OutputPlace
 from sw.compiler.program.planes import Planes
 from sw.compiler.program.program_file import program_bytes, read_program
@@ -90,23 +91,25 @@ class Program:
     def prepare_inputs(self, *inputs: object, **named: object) -> np.ndarray:
         """The IO region's bytes for these inputs (numpy or torch, in call order or by name).
 
+        A program with lengths takes each as rows [rows, ...], or as a list of its sequences.
         Raises `InputError` for a wrong number, shape or type, NaN, indices out of range, or a mask
         that is none of keys.
         """
         feeds = feeds_of(self.graph, self._checked(inputs, named))
-        rows = Rows.uniform(self.graph.batch, self.graph.tokens)
         image = np.zeros(self.io_bytes, np.uint8)
         places = {place.name: place for place in self.inputs}
         for op in self.graph.ops:
             assert isinstance(op, QuantInput)
-            values = encode_input(op, self.graph, feeds, rows)
+            values = encode_input(op, self.graph, feeds, self.graph.rows)
             if op.kind == "mask":
                 feeds[op.out] = values
             place = places.get(op.out)
             if place is None:
                 continue
             for block, offset in place.masks.items():
-                self._put(image, offset, self._mask_bytes(values, block))
+                sequences = self.graph.rows_of(op.out).split(values)
+                data = np.concatenate([self._mask_bytes(mask, block) for mask in sequences])
+                self._put(image, offset, data)
             for form, offset in place.forms.items():
                 layout = layout_of(self.config, self.graph.tensors[op.out].features, place.heads)
                 self._put(image, offset, pack_tensor(self.config, values, layout, form))
@@ -128,7 +131,7 @@ class Program:
             raise InputError(f"{len(names)} inputs are needed ({', '.join(names)}), got {found}")
         arrays = []
         for item in self.graph.inputs:
-            array = as_array(given[item.name])
+            array = input_array(self.graph, item.name, given[item.name])
             kinds = {"tokens": "iu", "float": "fiu", "mask": "biuf", "host": "biuf"}[item.kind]
             if array.dtype.kind not in kinds:
                 raise InputError(f"input {item.name!r} ({item.kind}) cannot be {array.dtype}")
@@ -138,17 +141,16 @@ class Program:
         return arrays
 
     def _mask_bytes(self, mask: np.ndarray, key_block: int) -> np.ndarray:
-        """One byte a key, each key block padded to whole mask words."""
-        c, tokens = self.config, mask.size // self.graph.batch
+        """One byte a key of a sequence, each key block padded to whole mask words."""
+        c, tokens = self.config, len(mask)
         words = mask_block_words(c.rows, c.columns, tokens, key_block)
         blocks = -(-tokens // key_block)
-        keys = mask.reshape(self.graph.batch, tokens).astype(np.uint8)
-        keys = np.pad(keys, ((0, 0), (0, blocks * key_block - tokens)))
-        keys = keys.reshape(self.graph.batch, blocks, key_block)
-        keys = np.pad(keys, ((0, 0), (0, 0), (0, max(0, words * c.columns - key_block))))
-        image = np.zeros((self.graph.batch, blocks, words, c.mask_pitch), np.uint8)
-        shape = (*image.shape[:3], c.columns)
-        image[..., : c.columns] = keys[..., : words * c.columns].reshape(shape)
+        keys = np.pad(mask.astype(np.uint8), (0, blocks * key_block - tokens))
+        keys = keys.reshape(blocks, key_block)
+        keys = np.pad(keys, ((0, 0), (0, max(0, words * c.columns - key_block))))
+        image = np.zeros((blocks, words, c.mask_pitch), np.uint8)
+        shape = (blocks, words, c.columns)
+        image[..., : c.columns] = keys[:, : words * c.columns].reshape(shape)
         return image.ravel()
 
     def read_integers(self, io: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -156,7 +158,7 @@ class Program:
         results = []
         for place in self.outputs:
             layout = layout_of(self.config, self.graph.tensors[place.name].features, place.heads)
-            rows = self.graph.batch * self.graph.tokens_of(place.name)
+            rows = self.graph.rows_of(place.name).total
             zeros = np.zeros((rows, layout.features), np.int64)
             size = len(pack_tensor(self.config, zeros, layout, place.form))
             part = io[place.offset : place.offset + size]
@@ -166,9 +168,13 @@ class Program:
     def results(self, io: np.ndarray, *inputs: object, **named: object) -> tuple:
         """The module's results, from the IO region and the inputs: what the host computes too.
 
-        Arrays, and whatever else the module returns, as it was when it was compiled.
+        Arrays, and whatever else the module returns, as it was when it was compiled. Lists of
+        sequences where an input is one.
         """
         outputs = self.read_outputs(io)
+        given = (*inputs, *named.values())
+        if self.graph.lengths and any(isinstance(value, list | tuple) for value in given):
+            return tuple(self.graph.rows.split(rows) for rows in outputs)
         if self.graph.host is None:
             return outputs
         arrays = self._checked(inputs, named)
@@ -214,3 +220,12 @@ def mask_block_words(rows: int, columns: int, tokens: int, key_block: int) -> in
     """Mask words that one key block takes: keys padded to activation words of P."""
     keys = -(-min(tokens, key_block) // rows) * rows
     return -(-keys // columns)
+
+
+def mask_starts(config: AcceleratorConfig, lengths: Sequence[int], key_block: int) -> list[int]:
+    """First mask word of each sequence, whose key blocks lie one behind the other, and the end."""
+    words = (
+        mask_block_words(config.rows, config.columns, tokens, key_block) * -(-tokens // key_block)
+        for tokens in lengths
+    )
+    return [0, *itertools.accumulate(words)]

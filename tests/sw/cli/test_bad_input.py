@@ -130,6 +130,9 @@ def test_configurations_and_devices(weft, program, tmp_path):
     bench = ("bench", "gemm", "--config", "tiny", "--shape")
     for shape in ("3x4", "0x4x4", "axbxc"):
         assert f"shape {shape!r}: give MxKxN" in weft(*bench, shape).error()
+    for tokens in ("0", "513", "9,", "9;3", "-1"):
+        error = weft("bench", "minilm", f"--tokens={tokens}").error()
+        assert error == f"--tokens {tokens!r}: give one or more of 1 to 512, as in 9,31,16"
     text = weft(*bench, "4x4x4", "--memory-latency", 0).error()
     assert "memory_latency must be at least 1" in text
 

@@ -36,8 +36,11 @@ def shown(weft, monkeypatch):
         def config(self):
             return get_config(self.name)
 
-        def program(self, tokens: int) -> None:
-            pass
+        def runs(self, lengths: list[int]) -> list[list[int]]:
+            return [list(range(len(lengths)))]
+
+        def packed(self, lengths: list[int]) -> None:
+            assert lengths == [len(ids) for ids in minilm.tokenise(SENTENCES)]
 
         def open(self, device: str):
             return contextlib.nullcontext()

@@ -339,6 +339,9 @@ def random_inputs(graph: QuantGraph, seed: int = 0) -> list[np.ndarray]:
     for item in graph.inputs:
         if item.kind == "tokens":
             values.append(random.integers(0, 50, item.shape))
+        elif item.kind == "mask" and graph.lengths:
+            seen = [np.arange(n) < random.integers(1, n + 1) for n in graph.lengths]
+            values.append(np.concatenate(seen).astype(np.int64))
         elif item.kind == "mask":
             lengths = random.integers(1, item.shape[1] + 1, (graph.batch, 1))
             values.append((np.arange(item.shape[1]) < lengths).astype(np.int64))

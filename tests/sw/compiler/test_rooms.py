@@ -137,7 +137,7 @@ def test_every_import_counts(source: str) -> None:
     [
         ("sw.compiler.graph.rows", "sw.compiler.quantise.names"),
         ("sw.compiler.stream.order", "sw.compiler.graph.operations"),
-        ("sw.compiler.lower.tile", "sw.compiler.compile"),
+        ("sw.compiler.lower.tile_rows", "sw.compiler.compile"),
         ("sw.compiler.tune.tune", "sw.compiler"),
         ("sw.compiler.errors", "sw.compiler.stream"),
         ("sw.compiler.program.plan", "sw.driver.device"),

@@ -128,7 +128,8 @@ def test_long_texts_are_tagged_as_short_ones(package):
     note = rampart.notes()[0]
     tokens = rampart.tokenise(" ".join([note] * 12))
     assert len(tokens.ids) > 3 * WINDOW
-    found = rampart.spans(tokens, rampart.tags(tokens, rampart.float_logits))
+    logits = list(map(rampart.float_logits, rampart.window_ids(tokens)))
+    found = rampart.spans(tokens, rampart.tags(tokens, logits))
     assert [span.label for span in found] == 12 * ["GIVEN_NAME", "SURNAME", "GIVEN_NAME", "PHONE"]
 
 

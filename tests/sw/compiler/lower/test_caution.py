@@ -17,7 +17,7 @@ from sw.compiler.lower import lower as lowering
 from sw.compiler.lower.caution import Caution
 from sw.compiler.lower.lower import lower
 from sw.compiler.lower.steps import Step, make_steps
-from sw.compiler.lower.tile import MOST_CAUTION, careful_rows
+from sw.compiler.lower.tile_rows import MOST_CAUTION, careful_rows
 from sw.compiler.program.plan import Plan, make_plan
 from tests.sw.compiler.execution import CONFIGS, run_golden
 from tests.sw.compiler.random_graphs import (

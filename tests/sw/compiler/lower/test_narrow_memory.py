@@ -13,7 +13,7 @@ from sw.bench import workloads
 from sw.compiler.graph.reference import run_reference
 from sw.compiler.lower import linear
 from sw.compiler.lower.lower import lower
-from sw.compiler.lower.tile import LinearPlan
+from sw.compiler.lower.tile_linear import LinearPlan
 from sw.compiler.program.plan import make_plan
 from sw.compiler.stream.access import pitch_of
 from tests.sw.compiler.execution import CONFIGS

@@ -1,11 +1,11 @@
-"""Sizes that lowering chooses: no stream of attention without work."""
+"""Sizes of attention: no stream of attention without work."""
 
 from __future__ import annotations
 
 import pytest
 
 from hw.config import PRESETS
-from sw.compiler.lower.tile import AttentionPlan, plan_attention
+from sw.compiler.lower.tile_attention import AttentionPlan, plan_attention
 from sw.compiler.stream.layout import layout_of, tile_words
 
 

@@ -1,4 +1,5 @@
-"""Tile sizes: all policy that decides speed, not results, is in this file.
+"""Tile sizes of linear layers. With `tile_attention.py` and `tile_rows.py` this is all policy that
+decides speed, not results.
 
 A schedule is correct for any sizes; these aim at: weights loaded no faster than the bus can,
 every buffer at least double, at least two M tiles so that the norm of one hides under the next,
@@ -13,40 +14,36 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from hw.config import AcceleratorConfig
-from hw.isa import COMMAND_BYTES, SELECTED
+from hw.isa import COMMAND_BYTES
 from hw.sparse.packing import TileFormat
+from sw.compiler.lower.tile_rows import (
+    NORM_ROWS,
+    SHARES,
+    WEIGHT_BUS_SHARE,
+    careful_rows,
+    format_words,
+    rows_for_bus,
+    strip_count,
+)
 from sw.compiler.stream.allocate import DoesNotFit
 from sw.compiler.stream.layout import Layout, align, even_split, tile_words
 from sw.compiler.stream.timing import NORM_ROW_CYCLES
 
 __all__ = [
-    "MOST_CAUTION",
-    "AttentionPlan",
-    "CachedPlan",
+    "MOST_PANELS",
+    "RAMP_PARTS",
     "LinearPlan",
-    "key_words",
-    "plan_attention",
-    "plan_cached_attention",
-    "plan_groups",
+    "last_tiles",
     "plan_linear",
-    "plan_rows",
+    "reduction_parts",
+    "staging_words",
 ]
 
-WEIGHT_BUS_SHARE = 0.7  # of the bus while a GEMM runs, at most, by choice of the M tile
 MOST_ROWS = 64  # M tile; more only saves bus traffic
-COLD_ROWS = 32  # first M tile when the array waits for its rows
-NORM_ROWS = 32  # M tile in front of a fused norm
-QUERY_ROWS = 32
 MOST_PANELS = 4  # output tiles of one GEMM
-STRIPS = 8  # of the residual rows in front of a norm, at most
-STRIP_GROUPS = NORM_ROW_CYCLES * 3 // 4  # at least: loses cycles of each row, starts earlier
 TILE_PARTS = 4  # of an M tile of the input that must give way to the next one, at least
 RAMP_PARTS = 4  # reduction parts of a step's first GEMM, which starts on the first of them
-LANES = 8  # attention streams at most
 RELOADED_PARTS = 24  # of an M tile's input, if it is loaded again for each output tile
-LATENCY = 130  # cycles through scores, softmax and back, without their own work
-SHARES = (8, 7, 6, 4, 2, 1)  # eighths of the rows that are left at each level of caution
-MOST_CAUTION = len(SHARES) - 1
 
 
 @dataclass(frozen=True)
@@ -62,45 +59,6 @@ class LinearPlan:
     k_unit: int
     panels: tuple[int, ...]
     kept: int
-
-
-@dataclass(frozen=True)
-class AttentionPlan:
-    """rows: query block. lanes: streams that alternate. resident: all keys of a head stay."""
-
-    rows: int
-    lanes: int
-    resident: bool
-
-
-@dataclass(frozen=True)
-class CachedPlan:
-    """tokens, heads: of a query block; all heads that share keys, or one. lanes: streams."""
-
-    tokens: int
-    heads: int
-    lanes: int
-
-    @property
-    def rows(self) -> int:
-        return self.tokens * self.heads
-
-
-def careful_rows(rows: int, caution: int) -> int:
-    """Rows of a step at a level of caution, of as many as it may have."""
-    return rows * SHARES[caution] // SHARES[0]
-
-
-def _words(form: TileFormat) -> float:
-    """Words of a tile and its share of the multipliers."""
-    return form.words + (form.heads / form.group if form.group else 0)
-
-
-def rows_for_bus(c: AcceleratorConfig, forms: Sequence[TileFormat]) -> int:
-    """Fewest rows of a GEMM at which its weights use no more than their share of the bus."""
-    words = max(map(_words, forms))
-    beats = words * c.weight_pitch / c.memory_rate
-    return max(math.ceil(words), int(beats / WEIGHT_BUS_SHARE))
 
 
 def _m_tile(rows: int, target: int, least: int, most: int) -> int:
@@ -133,7 +91,7 @@ class _Linears:
 
     @functools.cached_property
     def words(self) -> float:
-        return max(_words(form) / form.panels for form in self.forms)
+        return max(format_words(form) / form.panels for form in self.forms)
 
     @functools.cached_property
     def k_unit(self) -> int:
@@ -333,18 +291,6 @@ def _cycles(task: _Linears, plan: LinearPlan, beside: int) -> float:
     return max(array, (weights + inputs) / (c.memory_rate * WEIGHT_BUS_SHARE)) + waits
 
 
-def row_tiles(
-    c: AcceleratorConfig, rows: int, size: int, forms: Sequence[TileFormat], wait: bool
-) -> list[tuple[int, int]]:
-    """M tiles (start, size) of at most `size`. wait: the vector unit makes them meanwhile, so the
-    first one is small if the bus allows."""
-    least = rows_for_bus(c, forms)
-    if not wait or size <= COLD_ROWS or rows < 2 * COLD_ROWS or COLD_ROWS < least:
-        return even_split(rows, size)
-    rest = even_split(rows - COLD_ROWS, size)
-    return [(0, COLD_ROWS), *((COLD_ROWS + start, count) for start, count in rest)]
-
-
 def last_tiles(c: AcceleratorConfig, tiles: int, words: float) -> int:
     """Weight tiles of one GEMM in a last step of so many of `words`, all of which waits for the
     bus.
@@ -368,141 +314,3 @@ def staging_words(free: int, rows: int, panels: int, x_words: int) -> int:
     piece = rows * panels
     words = min(8 * piece, max(free - 2 * x_words, 3 * piece))
     return words if words <= free - x_words * 5 // 4 else 0
-
-
-def plan_rows(c: AcceleratorConfig, rows: int, groups: int, caution: int) -> int:
-    """Rows of one step of a norm that is not fused: short, to start what follows early.
-    caution: as in `plan_linear`."""
-    most = min(c.residual_words // (3 * groups) or c.residual_words // groups, c.row_slots // 2)
-    if most < 1:
-        raise DoesNotFit(f"residual memory: {c.residual_words} words cannot hold {groups}")
-    most = max(1, careful_rows(min(most, NORM_ROWS // 2), caution))
-    return even_split(rows, most)[0][1]
-
-
-def strip_count(groups: int) -> int:
-    """Strips (strips.py) of residual rows of this many groups."""
-    return min(max(1, groups // STRIP_GROUPS), STRIPS)
-
-
-def plan_groups(
-    c: AcceleratorConfig, rows: int, panels: int, activation_free: int
-) -> tuple[int, int]:
-    """(rows, panels) of one step of an elementwise operation."""
-    most = min(
-        panels,
-        c.param_words // 4 // c.groups_per_row_panel,
-        c.residual_words // (3 * c.groups_per_row_panel),
-        activation_free // 3,
-    )
-    if most < 1:
-        raise DoesNotFit("an elementwise operation does not fit parameter or residual memory")
-    tall = min(
-        c.residual_words // (3 * most * c.groups_per_row_panel), activation_free // (3 * most)
-    )
-    return even_split(rows, max(1, min(tall, NORM_ROWS)))[0][1], most
-
-
-def key_words(c: AcceleratorConfig, head: Layout, keys: int) -> tuple[int, int]:
-    """Weight words of a key block: K and V of one head, padded for whole tiles."""
-    padded = align(keys, c.rows)
-    columns = align(padded, c.columns)
-    return head.head_panels * columns, head.head_columns // c.columns * padded
-
-
-def plan_attention(
-    c: AcceleratorConfig,
-    queries: int,
-    key_count: int,
-    sequences: int,
-    head: Layout,
-    key_block: int,
-    q_resident: bool,
-    out_resident: bool,
-    activation_free: int,
-    weight_free: int,
-    caution: int,
-) -> AttentionPlan:
-    """Sizes of the attention of one head after another, for a sequence's queries and keys.
-
-    sequences: of queries, those of each head counted: shorter query blocks where these are fewer
-    than the streams.
-    caution: as in `plan_linear`; from the first level on, key blocks are loaded for each query
-    block, and with less than half of the rows a single stream is left.
-    """
-    keys = min(key_block, key_count)
-    padded = align(keys, c.rows)
-    score_panels = align(padded, c.columns) // c.columns
-    out_panels = head.head_columns // c.columns
-    # Activation words of a query row: P, and Q and the result if they pass through.
-    row_words = padded // c.rows
-    passing = (0 if q_resident else 2) + (0 if out_resident else 2)
-    key, value = key_words(c, head, keys)
-    # Enough streams that the others' products cover one's softmax and the latencies around it.
-    rows = max(min(queries, QUERY_ROWS), tile_words(c))
-    step = rows * (score_panels * head.head_panels + padded // c.rows * out_panels)
-    softmax = min(queries, QUERY_ROWS) * padded // c.lanes
-    wanted = 1 + -(-(LATENCY + softmax * 5 // 4) // step)
-    single = SHARES[caution] < SHARES[0] // 2
-    for lanes in (1,) if single else range(min(max(wanted, 2), LANES), 0, -1):
-        wished = min(queries, QUERY_ROWS)
-        if lanes > sequences * -(-queries // wished):  # shorter blocks, one a stream
-            wished = -(-queries // (lanes // sequences))
-            if lanes % sequences or wished < tile_words(c):
-                continue
-        most = min(
-            wished,
-            c.accumulator_words // (lanes * (score_panels + out_panels)),
-            c.row_slots // lanes,
-            activation_free // (lanes * row_words + max(lanes, 2) * passing * head.head_panels),
-        )
-        most = careful_rows(max(0, most), caution)
-        if most and (lanes == 1 or most >= min(wished, QUERY_ROWS if lanes > 2 else 4)):
-            blocks = -(-key_count // keys)
-            resident = blocks * (key + value) * 5 // 2 <= weight_free and caution == 0
-            if not resident and key + value > weight_free:
-                raise DoesNotFit(
-                    f"weight memory: {weight_free} words cannot hold {keys} keys and values of "
-                    f"{head.dim} features ({key + value} words)"
-                )
-            return AttentionPlan(even_split(queries, most)[0][1], lanes, resident)
-    raise DoesNotFit(
-        f"attention over {keys} keys of {head.dim} features does not fit the accumulator "
-        f"({c.accumulator_words} words), activation ({activation_free} words) or row memory"
-    )
-
-
-def plan_cached_attention(
-    c: AcceleratorConfig,
-    tokens: int,
-    sharing: int,
-    kv_heads: int,
-    score_panels: int,
-    out_panels: int,
-    block_words: int,
-    accumulator_words: int,
-    activation_free: int,
-    weight_free: int,
-    caution: int,
-) -> CachedPlan:
-    """Sizes of attention over a cache. Few tokens go together for all query heads that share keys,
-    whose weights then enter the array once; head by head if that does not fit.
-
-    block_words: weight words of a key block, keys and values. accumulator_words: that it may use.
-    """
-    ways = [(1, min(tokens, QUERY_ROWS))]
-    if 1 < sharing and tokens * sharing <= QUERY_ROWS:
-        ways.insert(0, (sharing, tokens))
-    for heads, wanted in ways:
-        jobs = kv_heads * (sharing // heads) * -(-tokens // wanted)
-        streams = min(LANES, max(1, weight_free // block_words), jobs)
-        for lanes in range(1 if SHARES[caution] < SHARES[0] // 2 else streams, 0, -1):
-            most = min(
-                accumulator_words // (lanes * (score_panels + out_panels)),
-                (c.row_slots - 2 * SELECTED) // lanes,
-                activation_free // (lanes * (score_panels * c.columns // c.rows + 8)),
-            )
-            rows = careful_rows(most, caution) // heads
-            if rows >= (wanted if heads > 1 else 1):
-                return CachedPlan(even_split(tokens, min(rows, wanted))[0][1], heads, lanes)
-    raise DoesNotFit("attention over a cache does not fit the accumulator or the row state")
