@@ -220,7 +220,7 @@ class _Race:
         records += 2 * layouts[0].groups if norm is not None else 0
         params = records * c.param_pitch
         once = records <= c.param_words
-        ahead = self._rate(min(context.weight.largest_gap // 2 * c.weight_pitch, weights))
+        ahead = self._rate(context.weight.largest_gap * c.weight_pitch / 2)
         block = max(
             plan.k_panels * n * form.total_words(1) / form.panels
             for n, form in zip(plan.panels, forms, strict=True)
@@ -334,7 +334,8 @@ class _Race:
             key_bytes /= min(plan.lanes, len(splits))
         row_bytes = self._row_bytes(q, Form.A) + self._row_bytes(out, Form.A)
         heads = op.heads
-        slack = context.weight.largest_gap / max(1, sum(key_words(c, head, size)))
+        block_words = sum(key_words(c, head, size))
+        alone = min(max(0.0, 2 - context.weight.largest_gap / block_words), 1.0)
         bus = self._rate(
             heads * (key_bytes + commands * COMMAND_BYTES) + queries * row_bytes
         )
@@ -351,7 +352,7 @@ class _Race:
             span = max(heads * array, heads * vector, heads * chain / lanes)
             tail = chain / len(splits) / max(len(blocks), 1)
             # Keys of few blocks beside those in use: what moves them stands between the products.
-            span = max(span, self.bus - begin) + min(span, self.bus - begin) / max(slack, 1)
+            span = max(span, self.bus - begin) + min(span, self.bus - begin) * alone
             self.array = begin + max(span, heads * array)
             end = self.array + tail / 2
             self.vector = max(self.vector, end)
