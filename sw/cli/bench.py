@@ -18,6 +18,7 @@ from sw.cli.activity import activity_option, activity_table
 from sw.cli.bench_cascade import cascade
 from sw.cli.bench_decoder import decode, prefill, smollm2
 from sw.cli.bench_decoders import decoders
+from sw.cli.bench_exploration import exploration
 from sw.cli.bench_fpga import area, board
 from sw.cli.bench_simulator import simulator
 from sw.cli.bench_speculation import speculation
@@ -251,3 +252,4 @@ bench.section("Studies", pruning, eviction)
 bench.section("The whole list", all_rows, table, baseline, sparsity, structured)
 bench.section("The simulator", simulator)
 bench.section("FPGA", area, board)
+bench.section("Exploration", exploration)
