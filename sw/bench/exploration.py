@@ -33,13 +33,13 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     Attention(4, 256, 32),
 )
 LARGEST_RTL = 64
-"""Multiply-accumulates a cycle of machines that are simulated: larger ones take minutes to build."""
+"""Multiply-accumulates a cycle of machines that are simulated: larger ones are built slowly."""
 
 
 @dataclass(frozen=True)
 class Error:
-    """Cycles of a workload on a machine by the analytic model, by the cost model of its program, and
-    of the RTL (0: not run)."""
+    """Cycles of a workload on a machine by the analytic model, by the cost model of its program,
+    and of the RTL (0: not run)."""
 
     config: AcceleratorConfig
     title: str

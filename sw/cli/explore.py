@@ -81,7 +81,7 @@ def _graphs(graph: QuantGraph, weights: str | None) -> dict[str, QuantGraph]:
 @click.option(
     "--budget-bandwidth", "bandwidth", type=POSITIVE, help="Bytes a cycle that the memory gives."
 )
-@click.option("--budget-cycles", "cycles", type=POSITIVE, help="Of the model; for --objective area.")
+@click.option("--budget-cycles", "cycles", type=POSITIVE, help="For --objective area.")
 @click.option(
     "--objective",
     type=click.Choice(["cycles", "area", "energy"]),

@@ -18,7 +18,6 @@ from sw.compiler.graph.operations import (
     QuantAttention,
     QuantElementwise,
     QuantGraph,
-    QuantInput,
     QuantLinear,
     QuantNorm,
 )
@@ -28,11 +27,12 @@ from sw.compiler.lower.linear import columns_of, plan_of
 from sw.compiler.lower.resident import choose_resident
 from sw.compiler.lower.steps import Step, Steps
 from sw.compiler.lower.strips import strip_ranges
-from sw.compiler.lower.tile import key_words, plan_attention, plan_rows, row_tiles
+from sw.compiler.lower.tile import plan_rows, row_tiles
 from sw.compiler.stream.allocate import DoesNotFit
-from sw.compiler.stream.layout import Form, Layout, align, even_split, words_per_row
+from sw.compiler.stream.layout import Form, Layout, even_split, words_per_row
 from sw.compiler.stream.starts import MATRIX_LATENCY, START, VECTOR_LATENCY
 from sw.compiler.stream.timing import NORM_ROW_CYCLES
+from sw.explore.attention_work import attention_work
 
 __all__ = ["analytic_cycles"]
 
@@ -159,25 +159,25 @@ class _Race:
         ahead: float,
         norm: float = 0.0,
         alone: float = 0.0,
-    ) -> tuple[float, float]:
-        """One piece of a step; when it is done, with and without the norm behind it.
+        lead: float = 0.0,
+    ) -> float:
+        """One piece of a step; when it is done, with the norm behind it.
 
         wait: when its operands are there. parts: commands that it consists of. ahead: cycles of
         the bus by which it may be ahead of the array. alone: share of the shorter of the two that
-        the other waits for, 0 with two buffers.
+        the other waits for, 0 with two buffers. lead: cycles of the bus until all inputs of the
+        first part are there.
         """
         begin = max(self.array, wait)
-        first = bus / parts
         start = max(self.bus, begin - ahead)
-        begin = max(begin, start + first + LATENCY if start + first + LATENCY > begin else begin)
+        alike = alone * min(array, bus)
+        begin = max(begin, start + bus / parts + LATENCY) + alike
+        inputs = start + lead + array * (1 - 1 / parts) if lead else 0.0
         self.bus = start + bus
-        begin += alone * min(array, bus)
-        self.array = max(begin + array, self.bus + LATENCY + array / parts + alone * min(array, bus))
-        result = self.array + MATRIX_LATENCY
-        each = vector / parts
-        self.vector = max(self.vector + vector, result + each, begin + array / parts + vector)
-        self.vector += norm
-        return self.vector + VECTOR_LATENCY, result
+        self.array = max(begin + array, self.bus + LATENCY + array / parts + alike, inputs)
+        result = self.array + MATRIX_LATENCY + vector / parts
+        self.vector = max(self.vector + vector, result, begin + array / parts + vector) + norm
+        return self.vector + VECTOR_LATENCY
 
     def _linear(self, step: Step) -> None:
         context, c = self.context, self.c
@@ -202,13 +202,14 @@ class _Race:
         chunks = -(-x.layout.panels // plan.k_panels)
         again = 0 if resident else (parts - 1) * (x.layout.panels - plan.kept)
         weights, tile_cycles = 0.0, []
-        for op, layout, form in zip(ops, layouts, forms, strict=True):
+        for layout, form in zip(layouts, forms, strict=True):
             tiles = -(-x.layout.panels // form.panels)
             words = form.total_words(tiles)
             weights += layout.column_panels * words * c.weight_pitch
             tile_cycles.append((layout.column_panels, tiles, words))
         groups = sum(self._groups(op, layout) for op, layout in zip(ops, layouts, strict=True))
-        row_bytes = 0.0 if resident else wide * (x.layout.panels + again) * c.activation_pitch
+        inputs = 0.0 if resident else float(wide * x.layout.panels * c.activation_pitch)
+        row_bytes = inputs if resident else inputs + wide * again * c.activation_pitch
         results = [name for op in ops for name in (op.out16, op.out8, op.low8)]
         if norm is not None:
             results += [norm.out16, norm.out8]
@@ -242,7 +243,7 @@ class _Race:
             commands = len(pieces) * parts * (chunks + COMMANDS)
             bus = weights + rows * row_bytes + commands * COMMAND_BYTES
             bus += params if first or not once else 0
-            done, plain = self._piece(
+            done = self._piece(
                 self._waits(sources, start + rows),
                 array,
                 self._rate(bus),
@@ -251,6 +252,7 @@ class _Race:
                 ahead,
                 rows * norm_groups,
                 alone,
+                self._rate(rows * inputs) if first else 0.0,
             )
             first = False
             self._done(results, start + rows, done)
@@ -280,88 +282,39 @@ class _Race:
         return columns * (count + (op.low8 is not None))
 
     def _attention(self, op: QuantAttention) -> None:
-        context, c = self.context, self.c
-        q, k, v = (context.values[name] for name in (op.q, op.k, op.v))
-        batch = context.graph.batch
-        queries, keys = q.rows // batch, k.rows // batch
+        context = self.context
+        q, batch = context.values[op.q], context.graph.batch
+        queries = q.rows // batch
         out = context.define(op.out8)
-        head = out.layout
-        plan = plan_attention(
-            c,
-            queries,
-            keys,
-            batch * op.heads,
-            head,
-            min(op.key_block, keys),
-            q_resident=Form.A in q.chip,
-            out_resident=Form.A in out.chip,
-            activation_free=context.activation.largest_gap,
-            weight_free=context.weight.largest_gap,
-            caution=context.caution,
-        )
-        size = min(op.key_block, keys)
-        out_panels = head.head_columns // c.columns
-        blocks = [min(size, keys - start) for start in range(0, keys, size)]
-        splits = even_split(queries, plan.rows)
-        array = vector = chain = 0.0
-        commands = 0
-        key_bytes = 0.0
-        for start, rows in splits:
-            for number, block in enumerate(blocks):
-                if op.causal:
-                    block = min(block, start + rows - number * size)
-                    if block <= 0:
-                        break
-                panels = -(-block // c.rows)
-                score = -(-panels * c.rows // c.columns) * head.head_panels
-                scores = score * max(rows, c.columns)
-                values = panels * out_panels * max(rows, c.rows)
-                softmax = rows * panels * c.groups_per_row_panel
-                array += scores + values
-                vector += softmax
-                chain += scores + values + softmax + 2 * MATRIX_LATENCY + VECTOR_LATENCY
-                commands += 3
-                if Form.K not in k.chip:
-                    width = align(align(block, c.rows), c.columns)
-                    key_bytes += head.head_panels * min(width, block) * c.weight_pitch
-                if Form.V not in v.chip:
-                    key_bytes += out_panels * block * c.weight_pitch
-            vector += rows * head.head_panels * c.groups_per_row_panel
-            commands += 2
-        if plan.resident and splits:
-            key_bytes /= len(splits)
-        elif plan.lanes > 1:
-            key_bytes /= min(plan.lanes, len(splits))
+        work = attention_work(context, op, out)
+        heads, jobs = batch * op.heads, batch * op.heads * len(work.splits)
         row_bytes = self._row_bytes(q, Form.A) + self._row_bytes(out, Form.A)
-        heads = op.heads
-        block_words = sum(key_words(c, head, size))
-        alone = min(max(0.0, 2 - context.weight.largest_gap / block_words), 1.0)
-        bus = self._rate(
-            heads * (key_bytes + commands * COMMAND_BYTES) + queries * row_bytes
-        )
-        jobs = heads * len(splits)
+        bus = self._rate(heads * work.bytes + q.rows * row_bytes)
+        rows = context.values[op.k].rows
+        wait = max(self._waits([op.q], queries), self._waits([op.k, op.v], rows // batch))
+        last = max(self._waits([op.q], q.rows), self._waits([op.k, op.v], rows))
+        start = max(self.bus, wait)
+        first = self._rate(work.first_bytes + work.splits[0][1] * self._row_bytes(q, Form.A))
+        begin = max(self.array, wait, start + first + LATENCY if first else 0.0)
+        self.bus = start + bus
+        job = work.chain / len(work.splits)
+        turns = -(-jobs // work.lanes)
+        fill = job - work.array / len(work.splits)  # the last job's, which nothing hides
+        span = max(heads * work.array, heads * work.vector, turns * job - fill)
+        last_block = job / work.blocks
+        moving = self.bus - begin + (last_block if work.first_bytes else 0.0)
+        span = max(span, moving) + min(span, moving) * work.alone
+        span = max(span, last - begin + heads * work.array / batch)
+        self.array = begin + span
+        end = self.array + fill
+        self.vector = max(self.vector, end)
+        per_sequence = jobs // batch
         for sequence in range(batch):
-            wait = self._waits([op.q, op.k, op.v], (sequence + 1) * max(queries, keys))
-            begin = max(self.array, wait)
-            start = max(self.bus, wait)
-            first = bus / jobs
-            if bus:
-                begin = max(begin, start + first / 2)
-            self.bus = start + bus
-            lanes = min(plan.lanes, jobs)
-            span = max(heads * array, heads * vector, heads * chain / lanes)
-            tail = chain / len(splits) / max(len(blocks), 1)
-            # Keys of few blocks beside those in use: what moves them stands between the products.
-            span = max(span, self.bus - begin) + min(span, self.bus - begin) * alone
-            self.array = begin + max(span, heads * array)
-            end = self.array + tail / 2
-            self.vector = max(self.vector, end)
-            done = _Ready()
-            for index, (first_row, rows) in enumerate(splits):
-                left = (len(splits) - 1 - index) / jobs
-                self._done(
-                    [op.out8], sequence * queries + first_row + rows, end - left * span
-                )
+            later = (batch - 1 - sequence) * per_sequence
+            for index, (first, count) in enumerate(work.splits):
+                left = later + len(work.splits) - 1 - index
+                done = end - left * span / jobs
+                self._done([op.out8], sequence * queries + first + count, done)
 
     def _norm(self, op: QuantNorm) -> None:
         context, c = self.context, self.c

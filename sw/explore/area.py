@@ -22,7 +22,15 @@ from hw.config import AcceleratorConfig
 from sim.cache import ROOT
 from sw.compiler.errors import CompileError
 
-__all__ = ["SAMPLES", "AreaModel", "Sample", "area_model", "block_rams", "multipliers", "read_samples"]
+__all__ = [
+    "SAMPLES",
+    "AreaModel",
+    "Sample",
+    "area_model",
+    "block_rams",
+    "multipliers",
+    "read_samples",
+]
 
 SAMPLES = ROOT / "benchmarks" / "area_samples.json"
 

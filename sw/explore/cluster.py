@@ -94,7 +94,7 @@ def workers(address: str | None = None, count: int | None = None) -> Iterator[Ma
 def _check(client, address: str) -> None:
     """All workers must be there and have this Weft. Raises `InputError`."""
     if not client.scheduler_info()["workers"]:
-        raise InputError(f"the scheduler at {address} has no workers: start `dask worker {address}`")
+        raise InputError(f"the scheduler at {address} has no workers: `dask worker {address}`")
     try:
         found = client.run(version)
     except Exception as error:  # whatever a worker without these sources raises

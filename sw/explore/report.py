@@ -1,4 +1,4 @@
-"""Results of an exploration as files: all points as JSON, and a page with the front in a picture."""
+"""Results of an exploration as files: all points as JSON, a page with the front in a picture."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def _page(
 <meta charset="utf-8">
 <title>{html.escape(title)}</title>
 <style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }}
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; }}
 table {{ border-collapse: collapse; width: 100%; font-size: 0.9rem; }}
 th, td {{ text-align: right; padding: 0.3rem 0.6rem; border-bottom: 1px solid #ddd; }}
 th:first-child, td:first-child {{ text-align: left; }}

@@ -105,7 +105,9 @@ class _Search:
         tasks = [
             task
             for format, workload in sorted(self.workloads.items())
-            for task in batches("analytic", workload, [c for f, c in machines if f == format], BATCH)
+            for task in batches(
+                "analytic", workload, [c for f, c in machines if f == format], BATCH
+            )
         ]
         formats = [f for f in sorted(self.workloads) for g, _ in machines if g == f]
         cycles = [c for result in self.run(tasks, progress) for c in result]

@@ -1,4 +1,4 @@
-"""The space of machines: what can be chosen, points drawn from it, and the neighbours of a point."""
+"""The space of machines: what can be chosen, points drawn from it, neighbours of a point."""
 
 from __future__ import annotations
 

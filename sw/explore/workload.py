@@ -1,4 +1,4 @@
-"""What is explored: a model's shapes, without its weights, and with as few of its layers as say it all.
+"""What is explored: a model's shapes, without weights, and with as few layers as say it all.
 
 A model's layers are alike, and one more costs as much as the last one. So two graphs are estimated,
 with two of them and with one, and the others cost the difference.
@@ -210,9 +210,7 @@ def _repeated(graph: QuantGraph) -> tuple[tuple[int, int], int]:
     return best, layers
 
 
-def _with_layers(
-    graph: QuantGraph, block: tuple[int, int], layers: int, keep: int
-) -> QuantGraph:
+def _with_layers(graph: QuantGraph, block: tuple[int, int], layers: int, keep: int) -> QuantGraph:
     """With the first `keep` of these layers only."""
     first, period = block
     gone = first + keep * period, first + layers * period
