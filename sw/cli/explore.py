@@ -57,11 +57,11 @@ def _graphs(graph: QuantGraph, weights: str | None) -> dict[str, QuantGraph]:
             "give one for all with --weights"
         )
     found = {}
-    for name in weights.split(","):
+    for name in map(str.strip, weights.split(",")):
         try:
-            format = WeightFormat.parse(name.strip())
+            format = WeightFormat.parse("2:4 int8" if name == "2:4" else name)
         except WeightFormatError as error:
-            raise InputError(f"--weights {name.strip()}: {error}") from None
+            raise InputError(f"--weights {name}: {error}") from None
         if format.scaled or format.inputs == 16:
             raise InputError(f"--weights {format.name}: int8, int4, int4/32, 2:4 and their like")
         found[format.name] = with_format(graph, format)

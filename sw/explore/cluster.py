@@ -96,7 +96,7 @@ def _check(client, address: str) -> None:
     if not client.scheduler_info()["workers"]:
         raise InputError(f"the scheduler at {address} has no workers: `dask worker {address}`")
     try:
-        found = client.run(version)
+        found = client.run(_version_there)
     except Exception as error:  # whatever a worker without these sources raises
         raise InputError(f"a worker of {address} cannot run Weft: {first_line(error)}") from None
     for worker, theirs in sorted(found.items()):
@@ -105,6 +105,11 @@ def _check(client, address: str) -> None:
                 f"worker {worker} has another version of Weft ({theirs}, here {version()}): give "
                 "all the same sources"
             )
+
+
+def _version_there() -> str:
+    """Executed by a worker."""
+    return version()
 
 
 def _mapped(client) -> Map:

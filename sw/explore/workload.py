@@ -193,21 +193,32 @@ def _wiring(ops: Sequence[QuantOp], start: int, period: int) -> list[dict[str, o
 def _repeated(graph: QuantGraph) -> tuple[tuple[int, int], int]:
     """((first operation, operations of a layer), layers) of the layers that are alike."""
     kinds = [_kind(graph, op) for op in graph.ops]
-    best, layers = (0, 0), 1
+    found: list[tuple[int, int, int]] = []  # layers, first, period
     for period in range(1, len(kinds) // 3 + 1):
         run = 0
         for at in range(len(kinds) - period):
             run = run + 1 if kinds[at] == kinds[at + period] else 0
-            first, count = at + 1 - run, run // period + 1
-            if count > 2 and count * period > layers * best[1]:
-                best, layers = (first, period), count
-    first, period = best
-    if layers > 2:
-        ops = graph.ops[first:]
-        wires = [_wiring(ops, n * period, period) for n in range(1, layers)]
-        if any(wire != wires[0] for wire in wires):
-            return (0, 0), 1
-    return best, layers
+            if run >= 2 * period:
+                found.append((run // period + 1, at + 1 - run, period))
+    for layers, first, period in sorted(found, key=lambda f: f[0] * f[2], reverse=True):
+        if _removable(graph, first, period, layers):
+            return (first, period), layers
+    return (0, 0), 1
+
+
+def _removable(graph: QuantGraph, first: int, period: int, layers: int) -> bool:
+    """Whether each layer reads the one before as the others do, and the rest reads the last one."""
+    ops = graph.ops[first:]
+    wires = [_wiring(ops, n * period, period) for n in range(1, layers)]
+    inner = {
+        name
+        for op in ops[: (layers - 1) * period]
+        for field, name in _names(op).items()
+        if field in ("out8", "out16", "low8")
+    }
+    behind = {name for op in ops[layers * period :] for name in _names(op).values()}
+    behind |= {output.name for output in graph.outputs}
+    return all(wire == wires[0] for wire in wires) and not inner & behind
 
 
 def _with_layers(graph: QuantGraph, block: tuple[int, int], layers: int, keep: int) -> QuantGraph:
