@@ -6,8 +6,9 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-__all__ = ["PRESETS", "AcceleratorConfig", "ConfigError", "get_config"]
+__all__ = ["PRESETS", "AcceleratorConfig", "ConfigError", "get_config", "read_config"]
 
 
 class ConfigError(ValueError):
@@ -327,19 +328,52 @@ PRESETS: dict[str, AcceleratorConfig] = {
 }
 
 
-def get_config(config: str | AcceleratorConfig) -> AcceleratorConfig:
-    """Return a preset by name, or the configuration itself. Raises `ConfigError`.
+def read_config(path: str) -> AcceleratorConfig:
+    """The configuration of a JSON file: an object of fields, all others as they are by default.
+    Raises `ConfigError`."""
+    try:
+        fields = json.loads(Path(path).read_text())
+    except OSError as error:
+        raise ConfigError(f"configuration file {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise ConfigError(f"configuration file {path} is not JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise ConfigError(f"configuration file {path} must hold an object of fields")
+    known = [field.name for field in dataclasses.fields(AcceleratorConfig)]
+    unknown = sorted(fields.keys() - set(known))
+    if unknown:
+        raise ConfigError(
+            f"configuration file {path}: there is no field {unknown[0]!r}; there are "
+            f"{', '.join(known)}"
+        )
+    name = fields.get("name", Path(path).stem)
+    if not isinstance(name, str):
+        raise ConfigError(f"configuration file {path}: name must be a text, got {name!r}")
+    return AcceleratorConfig(**{**fields, "name": name})
 
-    Options may be added to a preset: "base+sleep".
+
+def get_config(config: str | AcceleratorConfig) -> AcceleratorConfig:
+    """Return a preset by name, that of a file (`FILE.json`), or the configuration itself. Raises
+    `ConfigError`.
+
+    Options may be added to both: "base+sleep".
     """
     if isinstance(config, AcceleratorConfig):
         return config
-    preset, *options = config.split("+")
-    if preset not in PRESETS:
-        raise ConfigError(f"unknown configuration {config!r}; presets: {', '.join(PRESETS)}")
+    path, suffix, rest = config.rpartition(".json")
+    preset, *options = rest.split("+") if suffix else config.split("+")
+    if suffix and not preset:
+        found = read_config(path + suffix)
+    elif preset in PRESETS:
+        found = PRESETS[preset]
+    else:
+        raise ConfigError(
+            f"unknown configuration {config!r}; presets: {', '.join(PRESETS)}; or a FILE.json"
+        )
     for option in options:
         if option not in OPTIONS:
             raise ConfigError(f"configuration {config!r}: options are {', '.join(OPTIONS)}")
     if not options:
-        return PRESETS[preset]
-    return replace(PRESETS[preset], name=config, **dict.fromkeys(options, True))
+        return found
+    name = f"{found.name}+{'+'.join(options)}"
+    return replace(found, name=name, **dict.fromkeys(options, True))

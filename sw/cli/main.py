@@ -19,6 +19,7 @@ from sw.cli.board import simulate_board
 from sw.cli.build import build_
 from sw.cli.demo import demo
 from sw.cli.embed import embed
+from sw.cli.explore import explore
 from sw.cli.export import export
 from sw.cli.generate import chat, generate
 from sw.cli.inspect import inspect
@@ -49,7 +50,7 @@ def cli() -> None:
 cli.section("Run", demo, embed, generate, chat, transcribe, look, redact, run, simulate_board)
 cli.section("Compile", compile_, inspect, disassemble, tune, recover)
 cli.section("Measure", bench, accuracy)
-cli.section("Build", synth, build_, export)
+cli.section("Build", explore, synth, build_, export)
 
 
 ERRORS = (

@@ -56,7 +56,8 @@ def synth(
     A configuration is the accelerator alone, for ECP5; a board is all that is in its FPGA
     (`ulx3s` is the board). --place makes no bitstream; a configuration is placed in the ULX3S.
     """
-    if config_or_board.split("+")[0] not in (*BOARDS, *PRESETS):
+    name = config_or_board.split("+")[0]
+    if name not in (*BOARDS, *PRESETS) and ".json" not in config_or_board:
         raise ConfigError(
             f"unknown configuration or board {config_or_board!r}; configurations: "
             f"{', '.join(PRESETS)}; boards: {', '.join(BOARDS)}"

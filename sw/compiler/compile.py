@@ -11,7 +11,7 @@ from hw.config import AcceleratorConfig, get_config
 from sw.compiler.capture.decoder import capture_decoder
 from sw.compiler.capture.frontend import import_module
 from sw.compiler.errors import CompileError
-from sw.compiler.graph.operations import FloatGraph
+from sw.compiler.graph.operations import FloatGraph, QuantGraph
 from sw.compiler.graph.retarget import check_lengths, with_lengths
 from sw.compiler.lower.decoder import PASSES, lower_decoder
 from sw.compiler.lower.lower import lower
@@ -20,7 +20,7 @@ from sw.compiler.program.program import Program
 from sw.compiler.quantise import Progress, QuantOptions, given_formats, quantise
 from sw.compiler.quantise.decoder import DecoderOptions, quantise_decoder
 
-__all__ = ["compile_decoder", "compile_module"]
+__all__ = ["compile_decoder", "compile_module", "quantise_module"]
 
 
 def compile_module(
@@ -60,6 +60,38 @@ def compile_module(
     runs, and `ConfigError` for an impossible configuration.
     """
     chosen = get_config(config)
+    graph = quantise_module(
+        module,
+        example_inputs,
+        calibration,
+        quantization,
+        sparse=chosen.sparse,
+        int4=chosen.int4,
+        example_kwargs=example_kwargs,
+        outputs=outputs,
+        lengths=lengths,
+        progress=progress,
+    )
+    return lower(graph, chosen)
+
+
+def quantise_module(
+    module: nn.Module | ExportedProgram,
+    example_inputs: object = (),
+    calibration: Iterable[object] | None = None,
+    quantization: QuantOptions | None = None,
+    *,
+    sparse: bool = True,
+    int4: bool = True,
+    example_kwargs: Mapping[str, object] | None = None,
+    outputs: Sequence[int | str] | None = None,
+    lengths: Sequence[int] | None = None,
+    progress: Progress | None = None,
+) -> QuantGraph:
+    """The integers of a module, for any machine; parameters as of `compile_module`.
+
+    sparse, int4: whether weights that are so already are to be stored so.
+    """
     batches = None if calibration is None else list(calibration)
     if batches == []:
         raise CompileError("calibration is empty: give at least one batch of module inputs")
@@ -69,12 +101,9 @@ def compile_module(
     if batches is None:
         batches = [_example_batch(module, graph, example_inputs, example_kwargs)]
     if quantization is None:
-        formats = given_formats(graph, sparse=chosen.sparse, int4=chosen.int4)
-        quantization = QuantOptions(formats=formats)
+        quantization = QuantOptions(formats=given_formats(graph, sparse=sparse, int4=int4))
     quantised = quantise(graph, batches, quantization, progress)
-    if lengths is not None:
-        quantised = with_lengths(quantised, lengths)
-    return lower(quantised, chosen)
+    return quantised if lengths is None else with_lengths(quantised, lengths)
 
 
 def compile_decoder(

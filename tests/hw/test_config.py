@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 
@@ -101,3 +102,38 @@ def test_partial_sums_hold_the_largest_value(rows, bits):
     wide = dataclasses.replace(config, decoder=True)
     assert wide.sum_bits == bits + 8
     assert rows * 257 * 128 * 128 < 1 << (wide.sum_bits - 1)
+
+
+def test_files(tmp_path):
+    path = tmp_path / "mine+other.json"
+    fields = {"rows": 8, "columns": 8, "lanes": 4, "bus_bytes": 8}
+    path.write_text(json.dumps(fields))
+    assert get_config(str(path)) == AcceleratorConfig(name="mine+other", **fields)
+    found = get_config(f"{path}+sleep+sparse")
+    assert found == AcceleratorConfig(name="mine+other+sleep+sparse", sleep=True, sparse=True,
+                                      **fields)  # fmt: skip
+    path.write_text(json.dumps(dataclasses.asdict(PRESETS["ulx3s"])))
+    assert get_config(str(path)) == PRESETS["ulx3s"]
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "must hold an object of fields"),
+        ('{"row": 8}', "there is no field 'row'; there are name, rows"),
+        ('{"rows": "8"}', "rows must be a positive integer, got '8'"),
+        ('{"name": 3}', "name must be a text"),
+        ('{"rows": 7}', "rows=7 must be even"),
+    ],
+)
+def test_bad_files(tmp_path, text, complaint):
+    path = tmp_path / "bad.json"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=complaint):
+        get_config(str(path))
+
+
+def test_files_that_are_not_there(tmp_path):
+    with pytest.raises(ConfigError, match="No such file"):
+        get_config(str(tmp_path / "none.json"))

@@ -35,7 +35,7 @@ from sw.compiler.stream.layout import (
     tile_words,
 )
 
-__all__ = ["lower_linear"]
+__all__ = ["columns_of", "lower_linear", "plan_of"]
 
 
 def columns_of(context: Context, op: QuantLinear) -> Layout:
@@ -187,13 +187,15 @@ def _load_weights(context: Context, layer: _Layer, n: tuple[int, int], k: tuple[
     return address
 
 
-def _plan(
+def plan_of(
     context: Context,
     step: Step,
     x: Value,
     layouts: tuple[Layout, ...],
     forms: list[TileFormat],
 ) -> LinearPlan:
+    """Sizes of a step's linear layers, with what is free of the memories now. layouts, forms: of
+    their columns and weights."""
     return plan_linear(
         context.config,
         x.rows,
@@ -225,7 +227,7 @@ def lower_linear(context: Context, step: Step, source: RowSource | None = None) 
     norm = FusedNorm(context, step.norm) if step.norm else None
     layouts = tuple(columns_of(context, op) for op in ops)
     forms = context.weight_forms(ops)
-    plan = _plan(context, step, x, layouts, forms)
+    plan = plan_of(context, step, x, layouts, forms)
     layers = [
         _Layer(context, op, x.layout, panels) for op, panels in zip(ops, plan.panels, strict=True)
     ]

@@ -122,7 +122,7 @@ def test_models_that_are_not_there(weft, tmp_path):
 
 def test_configurations_and_devices(weft, program, tmp_path):
     text = weft("export", "--config", "huge", "-o", tmp_path / "x.v").error()
-    assert text == "unknown configuration 'huge'; presets: tiny, ulx3s, base"
+    assert text == "unknown configuration 'huge'; presets: tiny, ulx3s, base; or a FILE.json"
     assert "unknown configuration" in weft("embed", "x", "--config", "huge").error()
     unknown = "unknown device 'gpu'; known: board:PORT, golden, verilator"
     assert weft("run", program, "--device", "gpu").error() == unknown

@@ -1,0 +1,1 @@
+"""Exploration: which machine for a model and a budget."""
