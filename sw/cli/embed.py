@@ -45,7 +45,10 @@ def embed(
     weights: str | None,
     json_file: str | None,
 ) -> None:
-    """Embed TEXTS with all-MiniLM-L6-v2 and compare with PyTorch float32."""
+    """Embed TEXTS with all-MiniLM-L6-v2 and compare with PyTorch float32.
+
+    Texts share runs. cycles: a text's share of its run, by tokens. utilisation: of that run.
+    """
     from sw.models import minilm
     from sw.models.embedder import Embedder
 

@@ -2,11 +2,13 @@
 
 import pytest
 
-from sw.bench.cases import Attention, Case, Encoder, Gemm
+from sw.bench.cases import Attention, Case, Encoder, Gemm, random_inputs
 from sw.bench.decoders import DecoderShape, decoder
-from sw.bench.measure import measure
+from sw.bench.measure import measure, measure_program
 from sw.bench.measure_decoder import measure_pass
+from sw.compiler.graph.retarget import with_lengths
 from sw.compiler.lower.decoder import lower_decoder
+from sw.compiler.lower.lower import lower
 from sw.compiler.program.decoder_program import DecoderProgram
 
 TOLERANCE = 0.03
@@ -35,6 +37,18 @@ def test_predicted_cycles(workload, least):
     assert result["bit_exact"]
     assert abs(error) <= TOLERANCE
     assert result["utilization"] >= least
+
+
+@pytest.mark.parametrize("lengths", [(43, 1, 17), (9, 9, 8, 8, 7, 7, 7, 5)])
+def test_predicted_cycles_of_several_lengths(lengths):
+    graph = with_lengths(Encoder(192, 3, 768, max(lengths)).graph(), lengths)
+    program = lower(graph, "base")
+    result = measure_program(program, random_inputs(program.graph))
+    error = result["estimated_cycles"] / result["cycles"] - 1
+    print(f"{result['cycles']} cycles, predicted {error:+.2%}, used {result['utilization']:.2%}")
+    assert result["bit_exact"]
+    assert abs(error) <= TOLERANCE
+    assert result["utilization"] >= 0.9
 
 
 SHAPE = DecoderShape(

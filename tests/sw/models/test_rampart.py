@@ -124,6 +124,18 @@ def test_tags_are_those_of_float(package):
     assert found.same >= 0.99 * found.tokens and found.personal_same >= 0.98 * found.personal
 
 
+def test_windows_of_all_texts_share_runs(package):
+    """A device gives every text the tags that it gives it alone."""
+    notes = rampart.notes()
+    texts = [*notes[:5], "", " ".join(notes[5:9]), notes[9]]
+    tagger = Tagger()
+    with tagger.open("golden") as device:
+        found = tagger.tag(texts, device)
+    for text, each in zip(texts, found, strict=True):
+        np.testing.assert_array_equal(each.tags, tagger.reference_tags(text), err_msg=text)
+        assert each.text == text and (each.counters["commands"] > 0) == bool(text)
+
+
 def test_long_texts_are_tagged_as_short_ones(package):
     note = rampart.notes()[0]
     tokens = rampart.tokenise(" ".join([note] * 12))
