@@ -1,5 +1,5 @@
 """Which key gives its place up in a cache that does not fill: the oldest, or that of least
-attention. A study in float behind decision 0033; machines have the oldest alone."""
+attention. A study in float behind decision 0033: machines have the first rule and the fourth."""
 
 from __future__ import annotations
 

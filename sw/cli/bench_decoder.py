@@ -89,10 +89,11 @@ def measure_decoder(
                 f"a pass of {tokens} tokens up to position {context} does not fit a context of "
                 f"{program.context} with a prefix of {len(program.prefix)}"
             )
-        if not program.state.fits(context - tokens, tokens, counts=True):
+        counts = program.entries[tokens].attention is not None
+        if not program.state.fits(context - tokens, tokens, counts):
             raise CompileError(
                 f"a pass of {tokens} tokens up to position {context} does not end inside the "
-                f"window of {program.state.window} keys"
+                f"window of {program.state.window} keys, or cannot sum up the attention to them"
             )
         result = measure_pass(program, tokens, context - tokens, step=step, **options)
     cycles, table = result["cycles"], Table(title=f"{title} on {result['config']}")

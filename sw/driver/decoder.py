@@ -159,8 +159,7 @@ class LoadedDecoder:
         self._execute(entry.commands, entry.estimated_cycles(position, reading), progress)
         self._count(entry.tokens, position, count, reading)
         if position + count > program.state.counted_from:
-            size = program.attention_bytes(entry)
-            sums = device.read(Region.IO, entry.attention, size)
+            sums = device.read(Region.IO, entry.attention, program.attention_bytes(entry))
             session.key_slots.take(position, program.attention(entry, sums)[:count])
         if reading:
             return None
@@ -180,7 +179,8 @@ class LoadedDecoder:
         memory.place(session)
         if memory.ready != (session, begin, position, token):
             memory.show(self, session, begin, len(chain.commands))
-            registers = program.registers(position, np.array([token]), False, position)
+            slot = session.key_slots.of(position)
+            registers = program.registers(position, np.array([token]), False, slot)
             for number, value in {**registers, **chain.registers}.items():
                 device.set_register(number, value)
         entry = program.entries[1]
@@ -291,8 +291,7 @@ class Session:
         or without a chain, one token.
         """
         tokens, chain, state = self._checked([token]), self.model.chain, self.model.program.state
-        alone = min(state.slots, state.counted_from)
-        if chain is None or self.position + chain.passes > alone:
+        if chain is None or not state.fits(self.position, chain.passes, counts=False):
             return self._predict(tokens)
         prediction = self.model.run_chain(self, int(tokens[0]))
         self.position += len(prediction.tokens)
@@ -324,14 +323,13 @@ class Session:
     def verifying(self, tokens: int) -> Any | None:
         """The entry of the smallest pass that predicts behind each of so many tokens and fits into
         the context, if there is one."""
-        entries = self.model.program.entries.values()
-        state = self.model.program.state
+        program = self.model.program
         fitting = [
-            e
-            for e in entries
-            if tokens <= min(e.tokens, self.room)
-            and e.selected == e.tokens
-            and state.fits(self.position, e.tokens, e.attention is not None)
+            entry
+            for entry in program.entries.values()
+            if tokens <= min(entry.tokens, self.room)
+            and entry.selected == entry.tokens
+            and program.state.fits(self.position, entry.tokens, entry.attention is not None)
         ]
         return min(fitting, key=lambda entry: entry.tokens, default=None)
 

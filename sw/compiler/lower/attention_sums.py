@@ -46,8 +46,9 @@ def find_sums(graph: QuantGraph, config: AcceleratorConfig) -> Sums | None:
     ((heads, _, _), op) = shapes.popitem()
     slots, columns, width = graph.decoder.slots, [], 0
     for start, size in key_blocks(op, slots):
-        columns.append(width + np.arange(min(size, slots - start)))
-        width += align(align(size, config.rows), config.columns)
+        keys = min(size, slots - start)
+        columns.append(width + np.arange(keys))
+        width += align(align(keys, config.rows), config.columns)
     sums = Sums(heads, width, np.concatenate(columns))
     if not has_room(sums, config, 1):
         raise CompileError(
@@ -107,14 +108,20 @@ class AttentionSums:
         context.activation.give_back(rows)
 
     def add(
-        self, start: int, panels: int, weights: int, rows: tuple[int, int], limit: Mapping[str, int]
+        self,
+        block: tuple[int, int],
+        weights: int,
+        rows: tuple[int, int],
+        limit: Mapping[str, int],
     ) -> None:
-        """Weights of the block of keys from `start` on: panels of R of them, of rows (first, count)
-        of all query heads and tokens. limit: fields that drop the block."""
-        panel = int(self.sums.columns[start]) // self.context.config.columns
+        """Weights of a block (start, size) of keys, of rows (first, count) of all query heads and
+        tokens. limit: fields that drop the block."""
+        start, c = block[0], self.context.config
+        keys = min(block[1], len(self.sums.columns) - start)
+        panel = int(self.sums.columns[start]) // c.columns
         self._unit.product(
             weights,
-            panels,
+            -(-keys // c.rows),
             rows[1],
             self._address + panel * self.rows + rows[0],
             self.rows,

@@ -249,15 +249,14 @@ class _Lane(Stream[Job]):
     def _values(self, job: Job, block: int) -> None:
         """P V of one key block, and its sums; behind the last block the division."""
         a = self.a
-        start, size = a.blocks[block]
-        panels, condition = -(-size // a.c.rows), a.condition(job, block)
+        panels, condition = -(-a.blocks[block][1] // a.c.rows), a.condition(job, block)
         words = a.value_block(job, block)
         self.emit_values(job.rows, panels, words, block, {**condition, **a.trim(block)})
         a.keys.used(a.key_of("v", job, block))
         if a.sums is not None:
             rows = (job.head * a.tokens + job.start, job.rows)
             period = {"period": job.tokens}
-            a.sums.add(start, panels, self.weights, rows, {**condition, **period})
+            a.sums.add(a.blocks[block], self.weights, rows, {**condition, **period})
         if block + 1 == len(a.blocks):
             self._divide(job)
 

@@ -211,7 +211,7 @@ def _attempt(
     if context.graph.tokens > SELECTED:
         selected = 1
     output, attention = 0, None
-    last = max(index for index, step in enumerate(steps.steps) if _counts(step))
+    last = max((index for index, step in enumerate(steps.steps) if _counts(step)), default=-1)
     for index, step in enumerate(steps.steps):
         context.step = step
         context.emitter.place(step.place)

@@ -8,18 +8,21 @@ from typing import Any
 import numpy as np
 
 from sw.compiler.graph.operations import DecoderState
+from sw.compiler.graph.window import KeySlots
 from sw.driver.decoder import Prediction, Session
 
 __all__ = ["Chain", "chances_of", "random_table"]
 
-_ENTRIES = {n: SimpleNamespace(tokens=n, selected=n) for n in (1, 4, 8)}
+_ENTRIES = {n: SimpleNamespace(tokens=n, selected=n, attention=None) for n in (1, 4, 8)}
 for entry in _ENTRIES.values():
     entry.estimated_cycles = lambda position, reading=False, rows=entry.tokens: 1000 + rows
+_STATE = DecoderState(1000, (0,))
 _PROGRAM = SimpleNamespace(
     entries=_ENTRIES,
     prefix=(0,),
     context=1000,
-    state=DecoderState(1000, (0,)),
+    state=_STATE,
+    key_slots=lambda: KeySlots(_STATE),
     check=lambda position, ids: np.asarray(ids),
 )
 
