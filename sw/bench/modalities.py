@@ -84,13 +84,14 @@ def measure_entry(
     *,
     memory_latency: int = 64,
     memory_width: int = 16,
+    optimise: bool = True,
     step: Step = silent,
 ) -> dict[str, Any]:
     """A module of a program on random inputs, on golden and in Verilator, on the machine with
     `sleep`: all entries lie in memory.
 
     `fetched`: see there. `unexplained_bytes`: that the machine's counter has besides.
-    `alone_cycles`: of the same module with nothing else in memory.
+    `alone_cycles`: of the same module with nothing else in memory. optimise: see `VerilatorDevice`.
     """
     asleep = JointProgram({n: with_sleep(entry) for n, entry in program.entries.items()})
     part = asleep.module(name)
@@ -107,6 +108,7 @@ def measure_entry(
         config=asleep.config,
         memory_latency=memory_latency,
         memory_width=memory_width,
+        optimise=optimise,
         progress=lambda _text, done, total: build(done, total),
     ) as rtl:
         entries = rtl.load_entries(asleep)

@@ -6,26 +6,31 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sw.compiler.compile import compile_decoder, compile_module
+    from sw.compiler.compile import compile_decoder, compile_encoder_decoder, compile_module
     from sw.compiler.program.decoder_program import DecoderProgram
+    from sw.compiler.program.joint import JointProgram
     from sw.compiler.program.program import Program, ProgramError
     from sw.compiler.quantise import QuantOptions
 
 __all__ = [
     "DecoderProgram",
+    "JointProgram",
     "Program",
     "ProgramError",
     "QuantOptions",
     "compile_decoder",
+    "compile_encoder_decoder",
     "compile_module",
 ]
 
 _HOMES = {
     "DecoderProgram": "program.decoder_program",
+    "JointProgram": "program.joint",
     "Program": "program.program",
     "ProgramError": "program.program",
     "QuantOptions": "quantise",
     "compile_decoder": "compile",
+    "compile_encoder_decoder": "compile",
     "compile_module": "compile",
 }
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from hw.config import AcceleratorConfig, get_config
@@ -15,12 +16,14 @@ from sw.compiler.graph.operations import FloatGraph, QuantGraph
 from sw.compiler.graph.retarget import check_lengths, with_lengths
 from sw.compiler.lower.decoder import PASSES, lower_decoder
 from sw.compiler.lower.lower import lower
+from sw.compiler.memories import lower_with_memory, with_keys_and_values
 from sw.compiler.program.decoder_program import DecoderProgram
+from sw.compiler.program.joint import JointProgram
 from sw.compiler.program.program import Program
 from sw.compiler.quantise import Progress, QuantOptions, given_formats, quantise
 from sw.compiler.quantise.decoder import DecoderOptions, quantise_decoder
 
-__all__ = ["compile_decoder", "compile_module", "quantise_module"]
+__all__ = ["compile_decoder", "compile_encoder_decoder", "compile_module", "quantise_module"]
 
 
 def compile_module(
@@ -144,6 +147,82 @@ def compile_decoder(
         graph, sequences, context=context, prefix=prefix, options=options, progress=progress
     )
     return lower_decoder(quantised, chosen, passes)
+
+
+def compile_encoder_decoder(
+    module: nn.Module | tuple[nn.Module, nn.Module],
+    config: str | AcceleratorConfig = "base",
+    *,
+    context: int,
+    calibration: Iterable[tuple[Tensor, Sequence[int]]],
+    passes: Sequence[int] = PASSES,
+    quantization: QuantOptions | None = None,
+    options: DecoderOptions | None = None,
+    progress: Progress | None = None,
+) -> JointProgram:
+    """Compile a module that writes about what it has read: entries `encoder` and `decoder`, of
+    which the first one fills the memories of the second one's sequences.
+
+    Parameters
+    ----------
+    module: of `transformers`, with an encoder (`WhisperForConditionalGeneration`); or a pair, of an
+        encoder from its input to rows [1, rows, features], and a decoder from token numbers
+        [1, tokens] and these rows to logits.
+    context: tokens that a text may have.
+    calibration: inputs of the encoder, all of one shape, which is the program's, with the token
+        numbers of a text about each.
+    passes: as of `compile_decoder`. quantization: of the encoder. options: of the decoder.
+
+    Raises `CompileError` (`UnsupportedOperation` names operation and place) before anything runs.
+    """
+    chosen = get_config(config)
+    if not chosen.decoder:
+        raise CompileError(f"configuration {chosen.name!r} needs decoder=True for language models")
+    pairs = [(item, list(map(int, text))) for item, text in calibration]
+    if not pairs:
+        raise CompileError("calibration is empty: give at least one input with a text about it")
+    whole = isinstance(module, nn.Module)
+    encoder, decoder = _halves(module) if whole else module
+    inputs = [item for item, _ in pairs]
+    outputs = ("last_hidden_state",) if whole else None
+    exact = import_module(encoder, (inputs[0],), outputs=outputs)
+    with torch.no_grad():
+        rows = [encoder(item) for item in inputs]
+    seen = [(r if isinstance(r, Tensor) else r[0])[0].numpy() for r in rows]
+    graph = capture_decoder(decoder, context=context, memory=seen[0].shape[-1])
+    reader = quantise_decoder(
+        graph,
+        [text for _, text in pairs],
+        context=context,
+        memories=seen,
+        options=options,
+        progress=progress,
+    )
+    writer = quantise(with_keys_and_values(exact, graph), inputs, quantization, progress)
+    return lower_with_memory(writer, reader, chosen, passes)
+
+
+class _Decoder(nn.Module):
+    """The decoder of a module of `transformers`, from token numbers and rows to logits."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, input_ids: Tensor, rows: Tensor) -> Tensor:
+        found = self.module(decoder_input_ids=input_ids, encoder_outputs=(rows,), use_cache=False)
+        return found.logits
+
+
+def _halves(module: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """The encoder of a module of `transformers`, and its decoder. Raises `CompileError`."""
+    get = getattr(module, "get_encoder", None)
+    if get is None or not getattr(getattr(module, "config", None), "is_encoder_decoder", False):
+        raise CompileError(
+            f"{type(module).__name__} has no encoder: give one of transformers that has, or a pair "
+            "(encoder, decoder)"
+        )
+    return get(), _Decoder(module)
 
 
 def _example_batch(

@@ -11,14 +11,23 @@ from hw.config import AcceleratorConfig, get_config
 from hw.isa import Function
 from hw.vector.golden import Affine
 from sw.compiler.errors import CompileError
-from sw.compiler.graph.operations import DecoderState, Memory, QuantGraph, QuantLinear, Tensor
+from sw.compiler.graph.operations import (
+    DecoderState,
+    FloatAttention,
+    FloatGraph,
+    FloatLinear,
+    Memory,
+    QuantGraph,
+    QuantLinear,
+    Tensor,
+)
 from sw.compiler.lower.decoder import PASSES, lower_decoder
 from sw.compiler.lower.lower import lower
 from sw.compiler.lower.remember import Remembering
 from sw.compiler.program.joint import JointProgram
 from sw.compiler.quantise.affines import make_affine
 
-__all__ = ["DECODER", "ENCODER", "in_units_of", "lower_with_memory"]
+__all__ = ["DECODER", "ENCODER", "in_units_of", "lower_with_memory", "with_keys_and_values"]
 
 ENCODER, DECODER = "encoder", "decoder"
 """Names of the entries."""
@@ -40,6 +49,36 @@ def lower_with_memory(
     remembering = Remembering(reader.memories, reader.cache_bytes)
     writer = lower(in_units_of(encoder, reader.state), config, remembering)
     return JointProgram({ENCODER: writer, DECODER: reader})
+
+
+def with_keys_and_values(encoder: FloatGraph, decoder: FloatGraph) -> FloatGraph:
+    """An encoder that gives keys and values, as a decoder makes them of its rows, in their place.
+
+    Raises `CompileError` where the encoder's rows are not what the decoder sees, or where keys and
+    values are more than a linear of them.
+    """
+    attentions = [op for op in decoder.ops if isinstance(op, FloatAttention) and op.memory]
+    if not attentions:
+        raise CompileError("the decoder sees nothing of the encoder: it has no attention over rows")
+    if len(encoder.outputs) != 1:
+        raise CompileError(f"the encoder gives {len(encoder.outputs)} results: it needs one")
+    ((rows, shape),) = encoder.outputs
+    made = {op.name: op for op in decoder.ops}
+    ops, outputs = list(encoder.ops), []
+    for number, attention in enumerate(attentions):
+        for kind in "kv":
+            linear = made[getattr(attention, kind)]
+            if not isinstance(linear, FloatLinear) or linear.x != attention.memory:
+                raise CompileError(f"{attention.place}: keys and values are not a linear of rows")
+            if linear.weight.shape[1] != shape[-1]:
+                raise CompileError(
+                    f"{attention.place}: the decoder sees rows of {linear.weight.shape[1]} "
+                    f"features, the encoder gives {shape[-1]}"
+                )
+            name = f"memory{number}.{kind}"
+            ops.append(replace(linear, name=name, x=rows))
+            outputs.append((name, (*shape[:-1], len(linear.weight))))
+    return replace(encoder, ops=ops, outputs=outputs)
 
 
 def in_units_of(graph: QuantGraph, decoder: DecoderState) -> QuantGraph:

@@ -19,7 +19,7 @@ from hw.isa import Function
 from sw.compiler.capture.evaluate import evaluate
 from sw.compiler.capture.nodes import place_of, refuse
 from sw.compiler.capture.state import Capture
-from sw.compiler.capture.symbolic import Activation, Derived, Pointwise, Scores
+from sw.compiler.capture.symbolic import Activation, Convolved, Derived, Pointwise, Scores
 from sw.compiler.errors import UnsupportedOperation
 from sw.compiler.graph.operations import FloatActivation, FloatAdd
 
@@ -106,7 +106,9 @@ def _div(c: Capture, node, a, b):
 # --- functions --------------------------------------------------------------------------------
 
 
-def _function(c: Capture, node, value: object, function: Function) -> Activation:
+def _function(c: Capture, node, value: object, function: Function) -> Activation | Convolved:
+    if isinstance(value, Convolved):  # another convolution reads it, see `sounds.py`
+        return replace(value, function=function)
     x = c.as_activation(node, value)
     op = FloatActivation(node.name, x.name, function, place_of(node))
     return replace(x, name=c.builder.put(op))
@@ -149,7 +151,9 @@ def _root(c: Capture, node: torch.fx.Node) -> torch.fx.Node | None:
     return root if isinstance(c.values.get(root), Activation) else None  # pyright: ignore
 
 
-def _written_out(c: Capture, node: torch.fx.Node, error: Exception) -> Activation | Pointwise:
+def _written_out(
+    c: Capture, node: torch.fx.Node, error: Exception
+) -> Activation | Convolved | Pointwise:
     """A known function of one activation, or what may become one."""
     root = _root(c, node)
     if root is None:

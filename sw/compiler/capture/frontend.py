@@ -13,8 +13,9 @@ from torch.utils import _pytree as pytree
 from sw.compiler.capture.functional import functional_program, stored_tensors
 from sw.compiler.capture.importer import run_node
 from sw.compiler.capture.nodes import place_of, refuse
+from sw.compiler.capture.sounds import is_sound
 from sw.compiler.capture.state import Capture
-from sw.compiler.capture.symbolic import Activation, Derived, Hosted, Picture, Pointwise
+from sw.compiler.capture.symbolic import Activation, Derived, Hosted, Picture, Pointwise, Sound
 from sw.compiler.errors import CompileError, UnsupportedOperation, UnsupportedOutputWarning
 from sw.compiler.graph.host import Ref
 from sw.compiler.graph.operations import FloatAttention, FloatGraph, FloatInput, operands
@@ -100,10 +101,14 @@ def _input(node: torch.fx.Node, capture: Capture, example: object) -> object:
     if len(shape) == 4:
         capture.inputs[node] = shape
         return Picture(node)
+    if len(shape) == 3 and is_sound(node):
+        capture.inputs[node] = shape
+        return Sound(node)
     if len(shape) not in (2, 3):
         raise CompileError(
             f"input {node.name!r} has shape {shape}; float inputs are [tokens, features], "
-            "[batch, tokens, features] or pictures [batch, channels, height, width]"
+            "[batch, tokens, features], sound [batch, channels, length] that conv1d reads, or "
+            "pictures [batch, channels, height, width]"
         )
     builder = capture.builder
     batch, tokens = (1, *shape)[-3:-1]

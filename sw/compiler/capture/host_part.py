@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sw.compiler.capture.builder import GraphBuilder
 from sw.compiler.capture.nodes import place_of
-from sw.compiler.capture.symbolic import Activation, Derived
+from sw.compiler.capture.symbolic import Activation, Derived, Windows
 from sw.compiler.graph.host import HostCall, HostGraph, HostMask, Ref, TorchName
 from sw.compiler.graph.inputs import FloatInput
 
@@ -95,6 +95,53 @@ class HostPart:
         self._own.append(HostCall(name, "aten.transpose.int", (Ref(columns), 1, 2), {}))
         self.feeds[name] = FloatInput(name, "float", shape)
         return name
+
+    def windows(self, name: str, source: str, shape: tuple[int, int, int], how: Windows) -> str:
+        """Name of the feed with what a convolution sees of a sound [batch, channels, length] at
+        each of its places, [batch, places, values (channel, offset)]."""
+        name = self.builder.put(FloatInput(name, "float", shape))
+        columns = self._unfolded(f"{name}.windows", Ref(source), how)
+        self._own.append(HostCall(name, "aten.transpose.int", (columns, 1, 2), {}))
+        self.feeds[name] = FloatInput(name, "float", shape)
+        return name
+
+    def windows_of_windows(
+        self, name: str, source: str, shape: tuple[int, int, int], inner: Windows, outer: Windows
+    ) -> str:
+        """The same of all places of an inner convolution that an outer one sees, [batch, places of
+        the outer one, values (place, channel, offset)]; if the outer one is padded, with a value
+        behind those of each place: -1 where there is none, else 0."""
+        name = self.builder.put(FloatInput(name, "float", shape))
+
+        def call(part: str, target: str, *args: Any) -> Ref:
+            self._own.append(HostCall(f"{name}.{part}", target, args, {}))
+            return Ref(f"{name}.{part}")
+
+        batch, length, values = shape
+        width = values // outer.kernel
+        found = self._unfolded(f"{name}.inner", Ref(source), inner)
+        if outer.padding:
+            found = call("ones", "aten.constant_pad_nd.default", found, [0, 0, 0, 1], 1.0)
+        found = self._unfolded(f"{name}.outer", found, outer)
+        found = call("split", "aten.reshape.default", found, [batch, width, outer.kernel, length])
+        found = call("rows", "aten.permute.default", found, [0, 3, 2, 1])
+        if outer.padding:
+            inside = torch.zeros(width)
+            inside[-1] = 1
+            inside = self._constant(inside, f"{name}.inside")
+            found = call("outside", "aten.sub.Tensor", found, inside)
+        args = (found, [batch, length, values])
+        self._own.append(HostCall(name, "aten.reshape.default", args, {}))
+        self.feeds[name] = FloatInput(name, "float", shape)
+        return name
+
+    def _unfolded(self, name: str, source: Ref, how: Windows) -> Ref:
+        """[batch, channels, length] as [batch, (channel, offset), places]."""
+        flat = f"{name}.flat"
+        self._own.append(HostCall(flat, "aten.unsqueeze.default", (source, 2), {}))
+        sizes = ([1, how.kernel], [1, how.dilation], [0, how.padding], [1, how.stride])
+        self._own.append(HostCall(name, "aten.im2col.default", (Ref(flat), *sizes), {}))
+        return Ref(name)
 
     # --- results ------------------------------------------------------------------------------
 

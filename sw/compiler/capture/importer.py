@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sw.compiler.capture import attention, elementwise, linears, pictures, rows
+from sw.compiler.capture import attention, elementwise, linears, pictures, rows, sounds
 from sw.compiler.capture.epilogue import hosted, takes_rows
 from sw.compiler.capture.fake_quantise import OPERATIONS, Levels
 from sw.compiler.capture.integers import integers
@@ -31,6 +31,7 @@ from sw.compiler.capture.symbolic import (
     Pointwise,
     Probabilities,
     Scores,
+    Sound,
 )
 from sw.compiler.errors import UnsupportedOperation
 
@@ -56,6 +57,7 @@ HANDLERS: dict[object, Callable] = {
     **attention.HANDLERS,
     **rows.HANDLERS,
     **pictures.HANDLERS,
+    **sounds.HANDLERS,
 }
 
 
@@ -135,6 +137,8 @@ def _handled(node: torch.fx.Node, operands: list, c: Capture, args, kwargs) -> o
     """What the handler of its operation makes of a node. Raises `UnsupportedOperation`."""
     if any(isinstance(item, Picture) for item in operands) and node.target not in pictures.HANDLERS:
         raise refuse(node, "only a convolution reads a picture: the host gives it as it is")
+    if any(isinstance(item, Sound) for item in operands) and node.target not in sounds.HANDLERS:
+        raise refuse(node, "only convolutions read sound: the host gives it as it is")
     handler = HANDLERS.get(node.target)
     if handler is not None:
         return handler(c, node, *args, **kwargs)

@@ -14,12 +14,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from hw.isa import Function
+
 __all__ = [
     "CASTS",
     "LEADING",
     "VIEWS",
     "Activation",
     "Combination",
+    "Convolved",
     "Derived",
     "Hidden",
     "Hosted",
@@ -28,8 +31,10 @@ __all__ = [
     "Positional",
     "Probabilities",
     "Scores",
+    "Sound",
     "Term",
     "Value",
+    "Windows",
     "head_columns",
     "split_rows",
 ]
@@ -111,6 +116,38 @@ class Picture:
     """A float input [batch, channels, height, width], which only a convolution can read."""
 
     node: torch.fx.Node
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A float input [batch, channels, length] that convolutions over its length read."""
+
+    node: torch.fx.Node
+
+
+@dataclass(frozen=True)
+class Windows:
+    """What a convolution over a length sees: places, and how they are laid out."""
+
+    kernel: int
+    dilation: int
+    padding: int
+    stride: int
+
+
+@dataclass(frozen=True)
+class Convolved:
+    """A convolution of a `Sound`, and a function of it, that only another convolution reads.
+
+    node: of the convolution. source: the input.
+    """
+
+    node: torch.fx.Node
+    source: torch.fx.Node
+    how: Windows
+    weight: Tensor
+    bias: Tensor | None
+    function: Function | None = None
 
 
 @dataclass(frozen=True)
