@@ -20,6 +20,7 @@ from sw.cli.build import build_
 from sw.cli.demo import demo
 from sw.cli.embed import embed
 from sw.cli.export import export
+from sw.cli.fit import fit
 from sw.cli.generate import chat, generate
 from sw.cli.inspect import inspect
 from sw.cli.look import look
@@ -47,7 +48,7 @@ def cli() -> None:
 
 
 cli.section("Run", demo, embed, generate, chat, transcribe, look, redact, run, simulate_board)
-cli.section("Compile", compile_, inspect, disassemble, tune, recover)
+cli.section("Compile", compile_, inspect, disassemble, tune, fit, recover)
 cli.section("Measure", bench, accuracy)
 cli.section("Build", synth, build_, export)
 
