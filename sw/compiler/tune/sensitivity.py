@@ -18,7 +18,7 @@ import numpy as np
 from hw.numerics import saturate
 from hw.sparse.formats import DENSE, WeightFormat
 from sw.compiler.errors import CompileError
-from sw.compiler.graph.float_executor import run_float_op
+from sw.compiler.graph.float_executor import run_float, run_float_op
 from sw.compiler.graph.operations import FloatGraph, FloatLinear, operands
 from sw.compiler.graph.rows import Feeds, Rows
 from sw.compiler.quantise.calibration import calibration_rows
@@ -84,10 +84,7 @@ class Executed:
     @classmethod
     def run(cls, graph: FloatGraph, batches: Sequence[object]) -> Executed:
         feeds, rows = calibration_rows(graph, batches)
-        values = dict(feeds)
-        for op in graph.ops:
-            values[op.name] = run_float_op(op, values, rows)
-        return cls(graph, values, rows)
+        return cls(graph, run_float(graph, feeds, rows), rows)
 
     def error(
         self, judge: Judge, linears: dict[str, FloatLinear], ranges: Mapping[str, Range] = _NONE

@@ -23,7 +23,15 @@ from sw.compiler.quantise.named import sites
 from sw.compiler.tune.assign import Cost, Plan, linear_cost
 from sw.compiler.tune.sensitivity import Executed, Judge
 
-__all__ = ["Costs", "CutErrors", "cut_errors", "interpolated", "levels", "structured_front"]
+__all__ = [
+    "Costs",
+    "CutErrors",
+    "attention_cycles",
+    "cut_errors",
+    "interpolated",
+    "levels",
+    "structured_front",
+]
 
 CutErrors = Mapping[str, Mapping[int, float]]
 """Error (1 - mean cosine) by block and heads or channels left; 0 where all are."""
@@ -148,11 +156,13 @@ def _linear(
     return linear_cost(outputs, inputs, rows, format, config)
 
 
-def _attention(op: FloatAttention, heads: int, dim: int, rows: int, tokens: int, c) -> float:
-    """Cycles of the array: scores, then their sums of V."""
-    scores = ceil(dim / c.rows) * ceil(tokens / c.columns)
-    sums = ceil(tokens / c.rows) * ceil(dim / c.columns)
-    return heads * rows * (scores + sums) * (0.5 if op.causal else 1.0)
+def attention_cycles(
+    heads: int, dim: int, rows: int, tokens: int, config: AcceleratorConfig
+) -> int:
+    """Cycles of the array: scores of `rows` queries, then their sums of V."""
+    scores = ceil(dim / config.rows) * ceil(tokens / config.columns)
+    sums = ceil(tokens / config.rows) * ceil(dim / config.columns)
+    return heads * rows * (scores + sums)
 
 
 class Costs:
@@ -205,6 +215,6 @@ class Costs:
             block = self.around.get(op.name)
             heads = op.heads if block is None else cuts.get(block.name, block.groups)
             dim = self.shapes[op.q][0] // op.heads if op.q in self.shapes else self.config.columns
-            cycles = _attention(op, heads, dim, self.rows, self.tokens, self.config)
-            total += Cost(cycles, 0)
+            cycles = attention_cycles(heads, dim, self.rows, self.tokens, self.config)
+            total += Cost(cycles * (0.5 if op.causal else 1.0), 0)
         return total

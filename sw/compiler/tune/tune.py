@@ -37,7 +37,7 @@ from sw.compiler.tune.assign import Cost, Plan, front, within
 from sw.compiler.tune.sensitivity import JUDGED, Judge, row_cosines, sensitivities, split
 from sw.compiler.tune.structured import Costs, CutErrors, cut_errors, structured_front
 
-__all__ = ["FORMATS", "Measured", "Subject", "Tuner"]
+__all__ = ["FORMATS", "Measured", "Subject", "Tuner", "possible_formats"]
 
 FORMATS = tuple(
     WeightFormat.parse(name) for name in ("int8", "int8 x int16", "2:4 int8", "int4/32")
@@ -110,10 +110,13 @@ class Measured:
     cycles: int
 
 
-def _possible(
-    formats: Sequence[WeightFormat], config: AcceleratorConfig, structured: bool
+def possible_formats(
+    formats: Sequence[WeightFormat],
+    config: AcceleratorConfig,
+    structured: bool,
+    default: Sequence[WeightFormat] = FORMATS,
 ) -> tuple[WeightFormat, ...]:
-    """Formats asked for, or those of `FORMATS` that the configuration has; dense is one.
+    """Formats asked for, or those of `default` that the configuration has; dense is one.
 
     structured: dense alone will do, because shapes are to be chosen too.
     """
@@ -127,7 +130,7 @@ def _possible(
 
     for text in filter(None, map(refusal, formats)):
         raise CompileError(text)
-    found = [f for f in formats or FORMATS if f != DENSE and not refusal(f)]
+    found = [f for f in formats or default if f != DENSE and not refusal(f)]
     if not found and not structured:
         raise CompileError("int8 is what every linear may have: name another format")
     return (DENSE, *found)
@@ -149,7 +152,7 @@ class Tuner:
     blocks: Sequence[Block] | None = None
 
     def __post_init__(self) -> None:
-        self.formats = _possible(self.formats, self.config, self.pruning is not None)
+        self.formats = possible_formats(self.formats, self.config, self.pruning is not None)
         code = source_digest("hw/sparse", "hw/vector", "hw/softmax", *SOURCES)
         name = f"{self.subject.name}-{self.subject.digest()}-{code}-{GRAPH_VERSION}"
         self.folder = f"tuning/{name}"

@@ -9,6 +9,7 @@ import pytest
 from sw.cli import look
 from sw.compiler.errors import InputError
 from sw.models import focus, looker, photos
+from sw.models.view import View
 
 Image = pytest.importorskip("PIL.Image", reason="Pillow is in the extra vision")
 
@@ -39,7 +40,7 @@ def test_a_picture_is_dimmed(weft, tmp_path):
     with Image.open(output) as written:
         assert written.size == (2 * photo.width, photo.height)
     (record,) = json.loads(found.read_text())
-    assert record["correlation_to_float32"] > 0.999 and record["merged"] == 0
+    assert record["correlation_to_float32"] > 0.999 and record["view"]["merged"] == 0
     box = record["boxes"][0]
     assert box["left"] < 0.5 * photo.width < box["left"] + box["width"]  # the rocket in the middle
     error = weft("look", given, "--cycles", 1000).error()
@@ -49,10 +50,10 @@ def test_a_picture_is_dimmed(weft, tmp_path):
 @pytest.mark.parametrize(("cycles", "merged"), [(1000, 0), (999, 16), (904, 96), (903, 112)])
 def test_as_few_as_the_budget_needs_are_merged(monkeypatch, cycles, merged):
     class Stub:
-        def __init__(self, _config, _step, merged):
-            self.merged, self.estimated_cycles = merged, 1000 - merged
+        def __init__(self, _config, _step, view):
+            self.view, self.estimated_cycles = view, 1000 - view.merged
 
     monkeypatch.setattr(looker, "Looker", Stub)
-    assert look._looker("base", print, None, cycles).merged == merged
+    assert look._looker("base", print, View(), cycles).view.merged == merged
     with pytest.raises(InputError, match="takes 808 cycles or more on base, not 807"):
-        look._looker("base", print, None, 807)
+        look._looker("base", print, View(), 807)

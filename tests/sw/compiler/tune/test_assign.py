@@ -221,3 +221,22 @@ def test_cycles_are_those_of_the_program() -> None:
     plans = [Plan({}, n, Cost(1000 - 10 * n, 0)) for n in range(40)]
     found = Tuner.within(plans, Model(plans, 0.0), 900)
     assert found.cycles == 900 and plans.index(found.plan) == 15
+
+
+class Seen(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.patches, self.norm = nn.Conv2d(3, 12, 4, 4), nn.LayerNorm(12)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.patches(x).flatten(2).transpose(1, 2))
+
+
+def test_sensitivity_of_modules_with_a_host_part() -> None:
+    """Their inputs are the host's, pictures say; the graph reads what it makes of them."""
+    pictures = [torch.randn(1, 3, 8, 8) for _ in range(6)]
+    graph = import_module(Seen().eval(), (pictures[0],))
+    ((place, found),) = sensitivities(graph, pictures, FORMATS).items()
+    assert place == "patches" and found[DENSE] == 0
+    assert all(error > 0 for format, error in found.items() if format != DENSE)

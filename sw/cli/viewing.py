@@ -1,0 +1,87 @@
+"""Options for how a picture is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import click
+
+from sw.cli.common import Step
+from sw.compiler.errors import CompileError, InputError
+
+if TYPE_CHECKING:
+    from sw.models.view import View
+
+__all__ = ["chosen_view", "view_options"]
+
+
+def view_options(command: Callable) -> Callable:
+    """--size, --stride, --format, --share and --plan; what is merged comes from elsewhere."""
+    for option in (
+        click.option(
+            "--plan",
+            type=click.Path(exists=True, dir_okay=False),
+            help="All of this as `weft fit look --json` found it.",
+        ),
+        click.option(
+            "--share",
+            type=click.FloatRange(0, 1, min_open=True),
+            help="Of the multiplications that linears in --format have.  [default: 1]",
+        ),
+        click.option(
+            "--format",
+            "format_name",
+            help="Of the weights of linears, those that lose least first, as `weft tune` has them: "
+            "'2:4 int8', int4/32, ..  [default: int8]",
+        ),
+        click.option(
+            "--stride",
+            type=int,
+            help="Pixels from one patch of 14 to the next: less than 14, and patches overlap.",
+        ),
+        click.option(
+            "--size",
+            type=int,
+            help="Pixels that a picture is scaled to, a multiple of 14.  [default: 224]",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def chosen_view(
+    config: str,
+    step: Step,
+    *,
+    size: int | None,
+    stride: int | None,
+    format_name: str | None,
+    share: float | None,
+    plan: str | None,
+    merged: int | None = None,
+) -> View:
+    """The view of these options. Raises `InputError`, and `CompileError` for a bad format."""
+    from hw.config import get_config
+    from hw.sparse.formats import WeightFormat, WeightFormatError
+    from sw.models.focus import PATCH, SIZE
+    from sw.models.view import View, read_view
+
+    if plan is not None:
+        options = {"--size": size, "--stride": stride, "--merge": merged, "--format": format_name}
+        for name, value in options.items():
+            if value is not None:
+                raise InputError(f"--plan and {name} exclude each other")
+        return read_view(plan)
+    if share is not None and format_name is None:
+        raise InputError("--share needs --format: which one the linears shall have")
+    view = View(size=size or SIZE, stride=stride or PATCH, merged=merged or 0)
+    if format_name is None:
+        return view
+    try:
+        format = WeightFormat.parse(format_name)
+    except WeightFormatError as error:
+        raise CompileError(str(error)) from None
+    from sw.fit.search import Fitter
+
+    return Fitter(get_config(config), step).with_format(view, format, share or 1.0)
