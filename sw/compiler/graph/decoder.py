@@ -14,7 +14,7 @@ import numpy as np
 
 from hw.isa import MASKED_SCORE, REGISTER_BITS, SELECTED, SUM_FRACTION_BITS
 from hw.numerics import Int, round_shift, saturate, scale_by_power
-from hw.softmax.golden import largest_drop, row_step, weights
+from hw.softmax.golden import keep_step, largest_drop, row_step, weights
 from hw.sparse.formats import WeightFormat
 from hw.vector.golden import (
     Affine,
@@ -58,11 +58,15 @@ __all__ = [
     "memory_integers",
     "new_state",
     "run_pass",
+    "with_pruning",
     "with_window",
 ]
 
 VALUE_FRACTION_BITS = 14
 """Selected values are logits in octaves with so many fraction bits."""
+
+MOST_OCTAVES = 31
+"""Of `with_pruning`."""
 
 HEAD_BLOCK = 32
 """Outputs of a head that are summed up together, all with the same shift."""
@@ -188,6 +192,25 @@ def _product(x: Int, weight: np.ndarray) -> Int:
     return (x.astype(np.float64) @ weight.T.astype(np.float64, copy=False)).astype(np.int64)
 
 
+def _scores(q: Int, keys: Int) -> Int:
+    """`q @ keys`, exactly."""
+    return (q.astype(np.float64) @ keys.astype(np.float64)).astype(np.int64)
+
+
+class _Judge:
+    """Says which key blocks stay, one after another: see `with_pruning`."""
+
+    def __init__(self, octaves: int, shift: Int, octave: Int, largest: Int):
+        self.octaves, self.shift, self.octave, self.largest = octaves, shift, octave, largest
+
+    def stays(self, top: Int, first: bool) -> np.ndarray:
+        """For largest scores [kv heads, queries of one, tokens]: [kv heads, 1, tokens]."""
+        stays, self.octave, self.largest, _ = keep_step(
+            top, self.octave, self.largest, first, self.shift, self.octaves
+        )
+        return np.logical_or(stays.any(axis=1, keepdims=True), first)
+
+
 def _narrow(values: Int, bits: int) -> Int:
     if bits == 8:
         return saturate(values, 8)
@@ -200,10 +223,19 @@ def _by_row(p: Affine) -> Affine:
 
 
 class Pass:
-    """One pass, operation by operation: `values` by name, and what heads select and sum up."""
+    """One pass, operation by operation: `values` by name, and what heads select and sum up.
 
-    def __init__(self, graph: QuantGraph, state: SequenceState, ids: np.ndarray):
+    alike: each token is one of a pass of its own, where that makes a difference (`with_pruning`).
+    """
+
+    def __init__(
+        self, graph: QuantGraph, state: SequenceState, ids: np.ndarray, *, alike: bool = False
+    ):
         assert graph.decoder is not None
+        self.prunes = graph.decoder.octaves > 0 and (alike or len(ids) == 1)
+        self.blocks = self.dropped = (
+            0  # key blocks, of key/value heads, and those that were dropped
+        )
         self.graph, self.decoder, self.state, self.ids = graph, graph.decoder, state, ids
         self.positions = state.position + np.arange(len(ids))
         self.values: Values = {}
@@ -299,19 +331,32 @@ class Pass:
         shift = np.array(op.score_shift, np.int64).reshape(op.kv_heads, groups, 1)
         octave = largest = total = np.zeros(q.shape[:3], np.int64)
         output = np.zeros(q.shape, np.int64)
-        for start, size in key_blocks(op, end):
+        blocks, judge = key_blocks(op, end), None
+        if self.prunes and op.k is not None:
+            blocks[1:] = blocks[:0:-1]  # the newest ones first, which count most
+            judge = _Judge(self.decoder.octaves, shift, octave, octave)
+        for start, size in blocks:
             block = slice(start, min(start + size, end))
 
             def rows_of(cache: np.ndarray, block: slice = block) -> Int:
                 rows = cache[block].astype(np.int64).reshape(-1, op.kv_heads, 1, dim)
                 return rows.transpose(1, 2, 3, 0)
 
-            scores = np.zeros((*q.shape[:3], block.stop - start), np.int64)
-            for part, places in zip(to_bytes(rows_of(keys)), (0, 8), strict=True):
-                product = (q.astype(np.float64) @ part.astype(np.float64)).astype(np.int64)
-                scores += round_shift(product, places)
+            high, low = to_bytes(rows_of(keys))
+            scores = _scores(q, high)
             valid = np.broadcast_to(np.arange(start, block.stop) <= last[:, None], scores.shape)
+            stays: np.ndarray | None = None
+            if judge is not None:
+                seen = valid.any(axis=(1, 3))
+                stays = judge.stays(np.where(valid, scores, MASKED_SCORE).max(axis=-1), start == 0)
+                self.blocks += int(seen.sum())
+                self.dropped += int((seen & ~stays[:, 0]).sum())
+            tile = dim if judge is None else self.decoder.tile
+            for begin in range(0, dim, tile):
+                inputs = slice(begin, begin + tile)
+                scores += round_shift(_scores(q[..., inputs], low[..., inputs, :]), 8)
             top = np.where(valid, scores, MASKED_SCORE).max(axis=-1)
+            before = octave, largest, total, output
             octave, largest, rescale = row_step(top, octave, largest, start == 0, shift, drop)
             p, fine = weights(scores, octave[..., None], shift[..., None], valid)  # pyright: ignore
             part = p.astype(np.float64) @ rows_of(values).swapaxes(-1, -2).astype(np.float64)
@@ -321,6 +366,10 @@ class Pass:
             else:
                 total = scale_by_power(total, rescale) + fine.sum(axis=-1)
                 output = scale_by_power(output, rescale[..., None]) + part
+            if stays is not None and not stays.all():
+                found = octave, largest, total, output
+                octave, largest, total = map(np.where, [stays] * 3, found[:3], before[:3])
+                output = np.where(stays[..., None], output, before[3])
         h = middle(output, _by_row(reciprocal_row(total)))
         h = h.transpose(2, 0, 1, 3).reshape(tokens, -1)
         self.values[op.out8] = _narrow(affine(h, op.second), self._bits(op.out8))
@@ -381,6 +430,23 @@ def with_window(graph: QuantGraph, keep: int, sink: int) -> QuantGraph:
         raise CompileError(f"a window of {keep} keys")
     check_window(decoder.context, len(decoder.prefix), keep, sink)
     return replace(graph, decoder=replace(decoder, window=sink + keep, sink=sink))
+
+
+def with_pruning(graph: QuantGraph, octaves: int, tile: int) -> QuantGraph:
+    """The same decoder whose passes of one token leave out key blocks that count little: no score,
+    by the high bytes of the keys, is within `octaves` of the largest so far, in any of the heads
+    that share keys. The first block stays, and others are looked at from the newest one back.
+
+    tile: rows of the array. Passes of several tokens leave nothing out, so what a token is followed
+    by depends on how many it comes with. Raises `CompileError`.
+    """
+    decoder = graph.decoder
+    assert decoder is not None
+    if not 1 <= octaves <= MOST_OCTAVES:
+        raise CompileError(f"pruned keys: {octaves} octaves, 1 to {MOST_OCTAVES} are possible")
+    if decoder.window:
+        raise CompileError("pruned keys and a window exclude each other")
+    return replace(graph, decoder=replace(decoder, octaves=octaves, tile=tile))
 
 
 def check_window(context: int, prefix: int, keep: int, sink: int) -> None:

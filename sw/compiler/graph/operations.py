@@ -547,6 +547,8 @@ class DecoderState:
     every sequence begins, never computed on the accelerator. caches: by name. angles: INT16
     [context, dim] by name, cosine and sine of each pair next to each other. window: 0, or keys that
     stay in a cache: those of the first `sink` positions and of the last ones (`with_window`).
+    octaves: 0, or how far below the largest score so far a key block still counts in passes of one
+    token (`with_pruning`), tile: inputs whose sums with the keys' low bytes are rounded together.
     """
 
     context: int
@@ -555,6 +557,8 @@ class DecoderState:
     angles: dict[str, np.ndarray] = field(default_factory=dict)
     window: int = 0
     sink: int = 0
+    octaves: int = 0
+    tile: int = 0
 
     @property
     def memories(self) -> dict[str, Memory]:

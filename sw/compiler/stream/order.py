@@ -98,7 +98,7 @@ def _distances(
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Unit (0: none) and distance of each wait, [commands, slots], in this order."""
     commands = stream.commands
-    predicate = commands.field("predicate")[order]
+    predicate = commands.predicates()[order]
     placed = commands.unit[order, None] == np.arange(len(Unit))
     # Before each command: how many of each unit stand, and how many without a predicate.
     standing = np.zeros((len(order) + 1, len(Unit)), np.int32)
@@ -131,7 +131,7 @@ def _dropped_together(
     commands, result = stream.commands, np.zeros_like(after)
     epoch = np.zeros(len(order), np.int64)
     epoch[list(stream.epoch)] = list(stream.epoch.values())
-    columns = commands.unit, commands.field("predicate"), epoch, commands.last_limits()
+    columns = commands.unit, commands.predicates(), epoch, commands.last_limits()
     unit, predicate, epoch, limit = (column[order] for column in columns)
     waited = stream.waits[order, :, 0]
     may_drop = [np.flatnonzero((unit == u) & (predicate > 0)) for u in Unit]

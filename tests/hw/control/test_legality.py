@@ -50,7 +50,7 @@ def test_legality_is_that_of_decode(options):
     word = Signal(256)
     forms, legal = legal_forms(word, config), Signal()
     m.d.comb += legal.eq(forms.any())
-    target = target_units(m, word)
+    target = target_units(m, word, config)
     seen = set()
 
     async def bench(ctx):
