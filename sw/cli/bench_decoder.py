@@ -19,9 +19,11 @@ from sw.cli.common import (
     bits_option,
     config_option,
     memory_options,
+    prune_option,
     steps,
     write_json,
 )
+from sw.cli.long_texts import KINDS, long_text
 from sw.cli.screen import show
 from sw.compiler.errors import CompileError, InputError
 from sw.compiler.lower.decoder import lower_decoder
@@ -227,6 +229,10 @@ SIZES = ("hidden", "heads", "kv_heads", "ffn", "layers", "vocab", "dim", "head_n
 )
 @click.option("--prompt", help="Read this instead, and decode --tokens tokens: every pass.")
 @click.option("--tokens", default=4, type=click.IntRange(min=1), show_default=True)
+@prune_option
+@click.option(
+    "--text", "kind", type=click.Choice(KINDS), default="prose", help="What --prune-keys reads."
+)
 @bits_option
 @_measuring
 def smollm2(
@@ -234,6 +240,8 @@ def smollm2(
     rows: int,
     prompt: str | None,
     tokens: int,
+    octaves: int,
+    kind: str,
     bits: str,
     config: str,
     json_file: str | None,
@@ -250,10 +258,15 @@ def smollm2(
         return
 
     stored = f", {bits} bits" if bits != "8" else ""
-    title = f"SmolLM2-135M-Instruct, {rows} at {context}{stored}"
+    title, passes = f"SmolLM2-135M-Instruct, {rows} at {context}{stored}", (rows,)
+    if octaves:
+        if rows > 1:
+            raise InputError(f"--prune-keys with --rows {rows}: passes of one token prune keys")
+        title += f", {kind}, key blocks within {octaves} octaves"
+        options["text"], passes = long_text(kind, context), (1, 128)
     measure_decoder(
         title,
-        lambda step: Generator(config, step=step, bits=int(bits)).program(passes=(rows,)),
+        lambda step: Generator(config, step=step, bits=int(bits), octaves=octaves).program(passes),
         rows,
         context,
         json_file,

@@ -34,6 +34,7 @@ __all__ = [
     "memory_options",
     "plain_rtl_option",
     "progress_display",
+    "prune_option",
     "read_lines",
     "reporter",
     "steps",
@@ -107,6 +108,16 @@ bits_option = click.option(
     "Q4_1 and Q4_0 files have them.",
 )
 
+
+prune_option = click.option(
+    "--prune-keys",
+    "octaves",
+    metavar="OCTAVES",
+    default=0,
+    type=click.IntRange(0, 31),
+    help="Single tokens read only key blocks with a score within so many octaves (powers of 2) of "
+    "the largest so far; 7 is good. Of machines as base+prune.  [default: all key blocks]",
+)
 
 plain_rtl_option = click.option(
     "--plain-rtl",

@@ -288,21 +288,23 @@ class GoldenMachine:
 
     def drops(self, command: Command) -> bool:
         """Whether a predicate drops a command."""
-        return command.opcode != Opcode.KEEP and self._nothing_left(command)
+        return command.opcode != Opcode.KEEP and not self._something_left(command)
 
-    def _nothing_left(self, command: Command) -> bool:
+    def _something_left(self, command: Command) -> bool:
         predicate = command.values.get("predicate", 0)
-        return predicate != 0 and isa.last_limit(command.values) + self.registers[predicate] <= 0
+        return predicate == 0 or isa.last_limit(command.values) + self.registers[predicate] > 0
 
     def moved(self, command: Command) -> Command:
         """A command with its register's value added to its offset or limit, and without the
-        tiles that it leaves out."""
+        tiles that it leaves out. The limit of KEEP then is whether it is to look at anything."""
         v = command.values
+        if command.opcode == Opcode.KEEP:
+            return replace(command, values={**v, "limit": int(self._something_left(command))})
         if v.get("trim", 0):
             predicate = self.registers[v["predicate"]]
             v = {**v, **isa.trimmed(v, predicate, self.config.rows, self.config.columns)}
             command = replace(command, values=v)
-        if not v.get("register", 0) or command.opcode in (Opcode.SELECT, Opcode.ADD, Opcode.KEEP):
+        if not v.get("register", 0) or command.opcode in (Opcode.SELECT, Opcode.ADD):
             return command
         value = self.registers[v["register"]]
         if command.opcode in (Opcode.LOAD, Opcode.STORE):
@@ -653,15 +655,15 @@ class GoldenMachine:
         self.residual[address] = wrapped(halves, 16).reshape(v["rows"], words, lanes)
 
     def _keep(self, command: Command) -> None:
-        v, looks = command.values, not self._nothing_left(command)
+        v = command.values
         self._check_vector(command)
-        if looks:
+        if v["limit"]:
             self._slots(command, reads="ROW_MAX")
         rows = self._slots(command, reads="" if v["first"] else "octaves", writes="octaves")
         self.written["softmax state"][rows] = False  # its sum belongs to another octave
         top = self.row_max[rows].astype(np.int64)
         stays, *state = keep_step(
-            top if looks else np.full_like(top, MASKED_SCORE),
+            top if v["limit"] else np.full_like(top, MASKED_SCORE),
             self.octave[rows],
             self.largest[rows],
             bool(v["first"]),

@@ -11,7 +11,7 @@ from hw.config import AcceleratorConfig, get_config
 from sim.cache import find, kept, source_digest
 from sw.compiler.capture.decoder import capture_decoder
 from sw.compiler.errors import CompileError
-from sw.compiler.graph.decoder import check_window, with_window
+from sw.compiler.graph.decoder import check_pruning, check_window, with_pruning, with_window
 from sw.compiler.graph.graph_file import GRAPH_VERSION, graph_bytes, load_graph
 from sw.compiler.graph.operations import FloatGraph, QuantGraph
 from sw.compiler.lower.decoder import PASSES, lower_decoder
@@ -46,7 +46,7 @@ class Generator:
     as the model has. step: announces long steps (quantising takes minutes the first time). model:
     None is SmolLM2-135M-Instruct. bits: of the linears' weights, 8 or 4 (scaled, see
     `hw/sparse/formats.py`); those of the head have 8. window: keys that stay in a cache besides
-    the first `SINK`; 0: all.
+    the first `SINK`; 0: all. octaves: key blocks of less are left out (`with_pruning`); 0: none.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class Generator:
         model: LanguageModel | None = None,
         bits: int = 8,
         window: int = 0,
+        octaves: int = 0,
     ):
         self.config, self._step = get_config(config), step
         if not self.config.decoder:
@@ -70,6 +71,14 @@ class Generator:
         self._name = f"decoder-{self.model.checkpoint.digest[:16]}-{self.context}{stored}"
         self.window = window
         check_window(self.context, len(self.model.prefix), window, SINK)
+        self.octaves = octaves
+        if octaves:
+            check_pruning(octaves, window)
+            if not self.config.prune:
+                raise CompileError(
+                    f"configuration {self.config.name!r} prunes no keys: it needs prune=True, as "
+                    "'base+prune'"
+                )
         self._exact: FloatGraph | None = None
         self._graph: QuantGraph | None = None
 
@@ -126,12 +135,15 @@ class Generator:
         sizes = "-".join(map(str, passes))
         machine = f"{self.config.fingerprint():08x}-{self.config.memory_rate}"
         stays = f"-w{self.window}" if self.window else ""
+        stays += f"-p{self.octaves}" if self.octaves else ""
         name = f"{self._name}{stays}-{sizes}-{machine}-{key}.safetensors"
 
         def make(_work: Path) -> bytes:
             graph = self.graph
             if self.window:
                 graph = with_window(graph, self.window, SINK)
+            if self.octaves:
+                graph = with_pruning(graph, self.octaves, self.config.rows)
             self._step(f"Compiling the model for {self.config.name}")
             return lower_decoder(graph, self.config, passes).to_bytes()
 

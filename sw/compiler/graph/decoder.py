@@ -51,6 +51,7 @@ __all__ = [
     "Pass",
     "Selection",
     "SequenceState",
+    "check_pruning",
     "check_window",
     "head_blocks",
     "head_order",
@@ -124,11 +125,14 @@ def key_blocks(op: QuantCachedAttention, keys: int) -> list[tuple[int, int]]:
 @dataclass
 class SequenceState:
     """One sequence: `position` tokens, their keys (INT16) and values (INT8) by cache; and those of
-    its memories, zeros until `remember`."""
+    its memories, zeros until `remember`. dropped: key blocks that its passes left out, of `blocks`
+    of each key/value head that they could have read (`with_pruning`)."""
 
     position: int
     keys: dict[str, np.ndarray] = field(default_factory=dict)
     values: dict[str, np.ndarray] = field(default_factory=dict)
+    blocks: int = 0
+    dropped: int = 0
 
     def remember(self, cache: str, keys: np.ndarray, values: np.ndarray) -> None:
         """Take the integers of a memory, see `memory_integers`."""
@@ -233,9 +237,6 @@ class Pass:
     ):
         assert graph.decoder is not None
         self.prunes = graph.decoder.octaves > 0 and (alike or len(ids) == 1)
-        self.blocks = self.dropped = (
-            0  # key blocks, of key/value heads, and those that were dropped
-        )
         self.graph, self.decoder, self.state, self.ids = graph, graph.decoder, state, ids
         self.positions = state.position + np.arange(len(ids))
         self.values: Values = {}
@@ -349,8 +350,8 @@ class Pass:
             if judge is not None:
                 seen = valid.any(axis=(1, 3))
                 stays = judge.stays(np.where(valid, scores, MASKED_SCORE).max(axis=-1), start == 0)
-                self.blocks += int(seen.sum())
-                self.dropped += int((seen & ~stays[:, 0]).sum())
+                self.state.blocks += int(seen.sum())
+                self.state.dropped += int((seen & ~stays[:, 0]).sum())
             tile = dim if judge is None else self.decoder.tile
             for begin in range(0, dim, tile):
                 inputs = slice(begin, begin + tile)
@@ -442,11 +443,16 @@ def with_pruning(graph: QuantGraph, octaves: int, tile: int) -> QuantGraph:
     """
     decoder = graph.decoder
     assert decoder is not None
-    if not 1 <= octaves <= MOST_OCTAVES:
-        raise CompileError(f"pruned keys: {octaves} octaves, 1 to {MOST_OCTAVES} are possible")
-    if decoder.window:
-        raise CompileError("pruned keys and a window exclude each other")
+    check_pruning(octaves, decoder.window)
     return replace(graph, decoder=replace(decoder, octaves=octaves, tile=tile))
+
+
+def check_pruning(octaves: int, window: int) -> None:
+    """Raises `CompileError` for pruned keys that no decoder can have."""
+    if not 1 <= octaves <= MOST_OCTAVES:
+        raise CompileError(f"key blocks within {octaves} octaves: 1 to {MOST_OCTAVES} are possible")
+    if window:
+        raise CompileError("pruned keys and a window exclude each other: leave one out")
 
 
 def check_window(context: int, prefix: int, keep: int, sink: int) -> None:
@@ -477,18 +483,22 @@ def check_tokens(
 
 
 def run_pass(
-    graph: QuantGraph, state: SequenceState, ids: Sequence[int] | np.ndarray
+    graph: QuantGraph,
+    state: SequenceState,
+    ids: Sequence[int] | np.ndarray,
+    *,
+    alike: bool = False,
 ) -> tuple[Selection, np.ndarray]:
     """The next tokens of a sequence, whose state moves on: what the head selects, and all logits.
 
-    Logits are in octaves (multiply by ln 2), float64 [rows, vocabulary].
+    alike: see `Pass`. Logits are in octaves (multiply by ln 2), float64 [rows, vocabulary].
     """
     assert graph.decoder is not None
     table = next(op for op in graph.ops if isinstance(op, QuantInput)).tables[0]
     tokens = check_tokens(ids, len(table), state.position, graph.decoder.context)
     if len(tokens) > 1 and state.position + len(tokens) > graph.decoder.slots:
         raise InputError(f"a pass of {len(tokens)} tokens does not end inside the window")
-    work = Pass(graph, state, tokens)
+    work = Pass(graph, state, tokens, alike=alike)
     for op in graph.ops:
         work.execute(op)
     state.position += len(work.ids)

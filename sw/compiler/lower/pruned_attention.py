@@ -49,7 +49,7 @@ class _Attention(CachedAttention):
         self.plan = dataclasses.replace(plan, lanes=lanes)
 
     def planned(self, score_panels: int, block_words: int):
-        """Two blocks' scores, and the high bytes of the next one."""
+        """Two blocks' scores, and the high bytes of the next ones."""
         return super().planned(2 * score_panels, block_words + self.panels * self.key_words)
 
     def key_of(self, kind: str, job: Job, block: int) -> Hashable:
@@ -97,22 +97,24 @@ class _Lane(CachedLane):
         self.context.softmax.give_back(self.slots[1])
 
     def run(self, jobs: list[Job]) -> Iterator[None]:
-        """Emit the jobs: values of one block, weights of the next, high bytes of the one behind."""
-        blocks = [0, *range(len(self.a.blocks) - 1, 0, -1)]
+        """Emit the jobs. What waits for loads stands behind the next loads of high bytes, which
+        are certain if it is executed itself: so it need not wait for all that may be dropped."""
+        a = self.a
+        blocks = [0, *range(len(a.blocks) - 1, 0, -1)]
         for job in jobs:
-            query = self.a.query(job)
-            for turn in range(len(blocks) + 2):
-                if 2 <= turn:
-                    self.add_values(job, blocks[turn - 2])
-                    self.a.answers.pop((job.kv_head, blocks[turn - 2]), None)
-                if 1 <= turn <= len(blocks):
-                    self._refine(job, blocks[turn - 1], query, turn - 1)
-                if turn < len(blocks):
-                    self._screen(job, blocks[turn], query, turn)
+            query = a.query(job)
+            for turn in range(-1, len(blocks) + 1):
+                if turn >= 1:
+                    self.add_values(job, blocks[turn - 1])
+                    a.answers.pop((job.kv_head, blocks[turn - 1]), None)
+                if turn + 1 < len(blocks):
+                    self._screen(job, blocks[turn + 1], query, turn + 1)
+                if 0 <= turn < len(blocks):
+                    self._refine(job, blocks[turn], query, turn, (*blocks, None, None)[turn + 2])
                 yield
             self.divide(job)
             if query[2]:
-                self.a.context.activation.give_back(query[0])
+                a.context.activation.give_back(query[0])
 
     def _screen(self, job: Job, block: int, query: tuple[int, int, bool], turn: int) -> None:
         """Scores by the high bytes of a key block, and whether it stays."""
@@ -127,7 +129,7 @@ class _Lane(CachedLane):
         )
         a.keys.used(a.key_of("high", job, block))
         register = self.registers[turn % 2] if block else 0
-        emit(
+        self.keep = emit(
             Opcode.KEEP,
             rows=job.rows,
             slot=self.slots[1],
@@ -140,16 +142,27 @@ class _Lane(CachedLane):
         if block:
             a.answers[job.kv_head, block] = register
 
-    def _refine(self, job: Job, block: int, query: tuple[int, int, bool], turn: int) -> None:
+    def _refine(
+        self,
+        job: Job,
+        block: int,
+        query: tuple[int, int, bool],
+        turn: int,
+        following: int | None,
+    ) -> None:
         """Low bytes behind the high ones, and the weights."""
         a, emitter = self.a, self.a.context.emitter
         self.scores = self.places[turn % 2]
         if block:
             emitter.settle(self.registers[turn % 2])
+        low, _ = a.plane(1, job, block), a.value_block(job, block)
+        if following is not None:
+            a.plane(0, job, following)
         emitter.emit(
             Opcode.LOW_GEMM,
+            behind=self.keep,
             **(self.products(job, block, query) | self.limit(block)),
-            w_address=a.plane(1, job, block),
+            w_address=low,
             accumulate=1,
             row_max=1,
             slot=self.slot,

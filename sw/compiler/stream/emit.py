@@ -47,6 +47,7 @@ class Stream:
     of its weights. first_use: who first needs each activation load, (unit, count). order: by the
     number of a command, (unit, count) of commands that stand before it because of a register.
     epoch: how often the register of its predicate was written before, if it has one.
+    answer: by the number of a command, the KEEP that wrote the register of its predicate.
     """
 
     config: AcceleratorConfig
@@ -56,6 +57,7 @@ class Stream:
     first_use: NDArray[np.int32]
     order: dict[int, list[tuple[int, int]]]
     epoch: dict[int, int]
+    answer: dict[int, int]
 
     @functools.cached_property
     def queues(self) -> list[NDArray[np.int64]]:
@@ -85,6 +87,7 @@ class Emitter:
         self._behind: dict[int, list[int]] = {}
         self._epoch: dict[int, int] = {}
         self._settled: dict[int, int] = {}  # by number of a BARRIER, the KEEP that it waits for
+        self._answer: dict[int, int] = {}
 
     def place(self, text: str) -> None:
         """Commands from here on belong to this part of the module, given by its path and class;
@@ -94,10 +97,13 @@ class Emitter:
             self.places.append(text)
         self._place = self.places.index(text)
 
-    def emit(self, opcode: Opcode, *, reach: int = 0, **fields: int) -> int:
+    def emit(
+        self, opcode: Opcode, *, reach: int = 0, behind: int | None = None, **fields: int
+    ) -> int:
         """Append a command; missing fields are 0. Returns its number.
 
-        reach: of a transfer, the largest value of its register. HALT is for one with a predicate;
+        reach: of a transfer, the largest value of its register. behind: a command that is to stand
+        in front of it, whatever they touch. HALT is for one with a predicate;
         the one at the end is `order.finish`'s.
         """
         values = EMPTY[opcode] | fields
@@ -105,6 +111,8 @@ class Emitter:
             raise AssertionError(f"{opcode.name} overlaps its own residual operand: {fields}")
         unit = _unit_of(opcode, values)
         number = self._recorder.add(opcode, unit, self._place, values)
+        if behind is not None:
+            self._behind.setdefault(number, []).append(behind)
         self.matrix_commands += opcode in MATRIX_OPCODES
         if reach:
             self._reach[number] = reach
@@ -138,6 +146,9 @@ class Emitter:
         """Put a command behind those that write what it uses, and use what it writes."""
         register, predicate = values.get("register", 0), values["predicate"]
         self._epoch[number] = len(self._writes.get(predicate, ()))
+        for writer, other in self._writes.get(predicate, [])[-1:]:
+            if writer == Opcode.BARRIER:
+                self._answer[number] = self._settled[other]
         behind = self._behind.setdefault(number, [])
         written = register if opcode in (Opcode.ADD, Opcode.SELECT, Opcode.KEEP) else 0
         for used in {register, predicate} - {0}:
@@ -164,7 +175,9 @@ class Emitter:
         reach[list(self._reach)] = list(self._reach.values())
         table, begin = access_table(self.config, commands, reach)
         words, certain = self._words(commands, table, begin), commands.predicates() == 0
-        found = find_waits(Touching(commands.unit, certain, table, begin, words))
+        answer = np.full(len(commands), -1, np.int32)
+        answer[list(self._answer)] = list(self._answer.values())
+        found = find_waits(Touching(commands.unit, certain, answer, table, begin, words))
         # A vector command without effect waits for what others have no room for.
         commands = commands.insert(found.before, Opcode.VECTOR, rows=1, groups=1)
         unit = commands.unit
@@ -186,7 +199,8 @@ class Emitter:
             at = moved(keep)
             waits[moved(barrier), 0] = unit[at], count[at]
         epoch = {moved(number): written for number, written in self._epoch.items()}
-        return Stream(self.config, commands, count, waits, found.first_use, order, epoch)
+        answers = {moved(number): moved(keep) for number, keep in self._answer.items()}
+        return Stream(self.config, commands, count, waits, found.first_use, order, epoch, answers)
 
     def _words(
         self, commands: Commands, table: NDArray[np.int32], begin: NDArray[np.int64]
