@@ -26,6 +26,7 @@ from sw.cli.common import (
 from sw.cli.long_texts import KINDS, long_text
 from sw.cli.screen import show
 from sw.compiler.errors import CompileError, InputError
+from sw.compiler.graph.decoder import with_pruning
 from sw.compiler.lower.decoder import lower_decoder
 from sw.compiler.program.decoder_program import DecoderProgram
 from sw.compiler.quantise.decoder.options import decoder_weights
@@ -98,6 +99,7 @@ def measure_decoder(
         ("cycles", f"{cycles:,}", ""),
         ("predicted", f"{estimate:,}", f"{estimate / cycles - 1:+.2%}"),
         ("bytes to read", f"{result['needed_bytes']:,}", f"{result['bandwidth_share']:.2%}"),
+        ("bytes read", f"{result['dram_read_bytes']:,}", ""),
         ("products", f"{result['array_products']:,}", f"{result['array_share']:.2%}"),
         ("array busy", f"{result['matrix_busy']:,}", f"{result['matrix_busy'] / cycles:.2%}"),
         *((STALLS[n], f"{c:,}", f"{c / cycles:.2%}") for n, c in result["stalls"].items()),
@@ -118,7 +120,9 @@ def _named(sizes: dict[str, Any]) -> str:
     return " ".join(f"{name} {value}" for name, value in sizes.items() if value)
 
 
-def _random(config: str, tokens: int, context: int, **sizes: Any) -> DecoderProgram:
+def _random(
+    config: str, tokens: int, context: int, octaves: int = 0, **sizes: Any
+) -> DecoderProgram:
     machine = get_config(config)
     dim, rest = sizes["dim"], sizes["hidden"] % sizes["heads"]
     if (dim is None and rest) or sizes["heads"] % sizes["kv_heads"]:
@@ -135,7 +139,10 @@ def _random(config: str, tokens: int, context: int, **sizes: Any) -> DecoderProg
         head_norms=sizes["head_norms"],
         weights=decoder_weights(int(sizes["bits"]), machine),
     )
-    return lower_decoder(decoder(shape), machine, (tokens,))
+    graph = decoder(shape)
+    if octaves:
+        graph = with_pruning(graph, octaves, machine.rows)
+    return lower_decoder(graph, machine, (tokens,))
 
 
 @click.command()
@@ -144,14 +151,18 @@ def _random(config: str, tokens: int, context: int, **sizes: Any) -> DecoderProg
 @click.option(
     "--rows", default=1, type=click.IntRange(1, SELECTED), show_default=True, help="Tokens at once."
 )
+@prune_option
 @_measuring
-def decode(context: int, rows: int, config: str, json_file: str | None, **options: Any) -> None:
+def decode(
+    context: int, rows: int, octaves: int, config: str, json_file: str | None, **options: Any
+) -> None:
     """One pass of a decoder that ends at position --context: decoding, or verification."""
     sizes = {name: options.pop(name) for name in list(options) if name in SIZES}
     title = f"decode {rows} at {context}: " + _named(sizes)
+    _check_rows(octaves, rows)
     measure_decoder(
         title,
-        lambda _step: _random(config, rows, context, **sizes),
+        lambda _step: _random(config, rows, context, octaves, **sizes),
         rows,
         context,
         json_file,
@@ -219,6 +230,11 @@ def _sequence(
         raise SystemExit(2)
 
 
+def _check_rows(octaves: int, rows: int) -> None:
+    if octaves and rows > 1:
+        raise InputError(f"--prune-keys with --rows {rows}: only passes of one token prune keys")
+
+
 SIZES = ("hidden", "heads", "kv_heads", "ffn", "layers", "vocab", "dim", "head_norms", "bits")
 
 
@@ -259,9 +275,8 @@ def smollm2(
 
     stored = f", {bits} bits" if bits != "8" else ""
     title, passes = f"SmolLM2-135M-Instruct, {rows} at {context}{stored}", (rows,)
+    _check_rows(octaves, rows)
     if octaves:
-        if rows > 1:
-            raise InputError(f"--prune-keys with --rows {rows}: passes of one token prune keys")
         title += f", {kind}, key blocks within {octaves} octaves"
         options["text"], passes = long_text(kind, context), (1, 128)
     measure_decoder(
