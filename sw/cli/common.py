@@ -35,6 +35,7 @@ __all__ = [
     "memory_options",
     "plain_rtl_option",
     "progress_display",
+    "prune_option",
     "read_lines",
     "reporter",
     "steps",
@@ -136,6 +137,16 @@ def check_evict(window: int, evict: str) -> None:
     if evict == "least" and not window:
         raise InputError("--evict least needs --window: without one all keys stay")
 
+
+prune_option = click.option(
+    "--prune-keys",
+    "octaves",
+    metavar="OCTAVES",
+    default=0,
+    type=click.IntRange(0, 31),
+    help="Single tokens read only key blocks with a score within so many octaves (powers of 2) of "
+    "the largest so far; 7 is good. Of machines as base+prune.  [default: all key blocks]",
+)
 
 plain_rtl_option = click.option(
     "--plain-rtl",

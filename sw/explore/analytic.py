@@ -27,7 +27,7 @@ from sw.compiler.lower.linear import columns_of, plan_of
 from sw.compiler.lower.resident import choose_resident
 from sw.compiler.lower.steps import Step, Steps
 from sw.compiler.lower.strips import strip_ranges
-from sw.compiler.lower.tile import plan_rows, row_tiles
+from sw.compiler.lower.tile_rows import plan_rows, row_tiles
 from sw.compiler.stream.allocate import DoesNotFit
 from sw.compiler.stream.layout import Form, Layout, even_split, words_per_row
 from sw.compiler.stream.starts import MATRIX_LATENCY, START, VECTOR_LATENCY
