@@ -28,6 +28,7 @@ __all__ = [
     "config_option",
     "device_option",
     "device_options",
+    "given_lengths",
     "given_texts",
     "json_option",
     "load_exported",
@@ -229,6 +230,14 @@ def given_texts(texts: Sequence[str], file: str | None) -> list[str]:
         if not text.strip():
             raise InputError(f"text {number + 1} is empty")
     return found
+
+
+def given_lengths(text: str, most: int) -> tuple[int, ...]:
+    """Tokens of one sequence or of several, 1 to `most`, as in "9,31,16". Raises `InputError`."""
+    parts = text.split(",")
+    if not all(part.isdecimal() and 1 <= int(part) <= most for part in parts):
+        raise InputError(f"--tokens {text!r}: give one or more of 1 to {most}, as in 9,31,16")
+    return tuple(map(int, parts))
 
 
 def write_json(path: str | None, value: Any) -> None:
