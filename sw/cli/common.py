@@ -29,6 +29,7 @@ __all__ = [
     "config_option",
     "device_option",
     "device_options",
+    "given_lengths",
     "given_texts",
     "json_option",
     "load_exported",
@@ -277,6 +278,14 @@ def given_texts(texts: Sequence[str], file: str | None, *, as_it_is: bool = Fals
     if not found:
         raise InputError("no text: give one or more texts, or --file with one a line")
     return found
+
+
+def given_lengths(text: str, most: int) -> tuple[int, ...]:
+    """Tokens of one sequence or of several, 1 to `most`, as in "9,31,16". Raises `InputError`."""
+    parts = text.split(",")
+    if not all(part.isdecimal() and 1 <= int(part) <= most for part in parts):
+        raise InputError(f"--tokens {text!r}: give one or more of 1 to {most}, as in 9,31,16")
+    return tuple(map(int, parts))
 
 
 def write_json(path: str | None, value: Any) -> None:
