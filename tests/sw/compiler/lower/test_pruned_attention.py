@@ -14,13 +14,10 @@ from hw.config import AcceleratorConfig, get_config
 from hw.isa import Opcode
 from sw.bench.decoders import DecoderShape, decoder
 from sw.compiler.errors import CompileError
-from sw.compiler.graph.decoder import (
-    new_state,
-    run_pass,
-    with_pruning,
-    with_window,
-)
+from sw.compiler.graph.decoder import new_state, run_pass
 from sw.compiler.graph.operations import QuantGraph
+from sw.compiler.graph.pruning import with_pruning
+from sw.compiler.graph.window import with_window
 from sw.compiler.lower.decoder import lower_decoder
 from tests.sw.compiler.lower.test_decoder import Machine, assert_same
 from tests.sw.compiler.shuffle import Shuffler, commands_of
