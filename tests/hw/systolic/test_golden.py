@@ -101,7 +101,9 @@ def loops(config, opcode, v, activation, weight, acc, row_max, shift, mask) -> N
                             s = int(shift[v["slot"] + i])
                             x = x << -s if s < 0 else (x + (1 << (s - 1) if s else 0)) >> s
                     line = [row[c] for row in weights]
-                    if opcode != Opcode.SCALED_GEMM:
+                    if opcode == Opcode.LOW_GEMM:
+                        x += sum(a[place] * w for place, w in line) + 128 >> 8
+                    elif opcode != Opcode.SCALED_GEMM:
                         x += sum(a[place] * w for place, w in line)
                     elif v["wide"]:
                         high, low = (scaled(half, line, scales[c], offsets[c]) for half in halves)
@@ -124,6 +126,8 @@ def random_values(rng: np.random.Generator, opcode: Opcode) -> dict[str, int]:
     flag = lambda: int(rng.integers(2))  # noqa: E731
     rows = int(rng.integers(1, 7))
     int4, wide = int(opcode == Opcode.SCALED_GEMM) or flag(), flag()
+    if opcode == Opcode.LOW_GEMM:
+        int4, wide = 0, 1
     return {
         "rows": rows,
         "k_tiles": int(rng.integers(1, 4)),
