@@ -159,7 +159,7 @@ def decode(
     """One pass of a decoder that ends at position --context: decoding, or verification."""
     sizes = {name: options.pop(name) for name in list(options) if name in SIZES}
     title = f"decode {rows} at {context}: " + _named(sizes)
-    _check_rows(octaves, rows)
+    _check_pruning(octaves, rows, options["trace"])
     measure_decoder(
         title,
         lambda _step: _random(config, rows, context, octaves, **sizes),
@@ -230,9 +230,12 @@ def _sequence(
         raise SystemExit(2)
 
 
-def _check_rows(octaves: int, rows: int) -> None:
+def _check_pruning(octaves: int, rows: int, trace: str | None) -> None:
+    """Raises `InputError`."""
     if octaves and rows > 1:
         raise InputError(f"--prune-keys with --rows {rows}: only passes of one token prune keys")
+    if octaves and trace:
+        raise InputError("--trace with --prune-keys: it does not know what was left out")
 
 
 SIZES = ("hidden", "heads", "kv_heads", "ffn", "layers", "vocab", "dim", "head_norms", "bits")
@@ -275,7 +278,7 @@ def smollm2(
 
     stored = f", {bits} bits" if bits != "8" else ""
     title, passes = f"SmolLM2-135M-Instruct, {rows} at {context}{stored}", (rows,)
-    _check_rows(octaves, rows)
+    _check_pruning(octaves, rows, options["trace"])
     if octaves:
         title += f", {kind}, key blocks within {octaves} octaves"
         options["text"], passes = long_text(kind, context), (1, 128)
