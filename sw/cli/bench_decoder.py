@@ -192,7 +192,7 @@ def decode(
     """One pass of a decoder that ends at position --context: decoding, or verification."""
     sizes = {name: options.pop(name) for name in list(options) if name in SIZES}
     title = f"decode {rows} at {context}{_kept(window, evict)}: " + _named(sizes)
-    _check_rows(octaves, rows)
+    _check_pruning(octaves, rows, options["trace"])
     measure_decoder(
         title,
         lambda _step: _random(config, rows, context, window, evict, octaves, **sizes),
@@ -270,9 +270,12 @@ def _sequence(
         raise SystemExit(2)
 
 
-def _check_rows(octaves: int, rows: int) -> None:
+def _check_pruning(octaves: int, rows: int, trace: str | None) -> None:
+    """Raises `InputError`."""
     if octaves and rows > 1:
         raise InputError(f"--prune-keys with --rows {rows}: only passes of one token prune keys")
+    if octaves and trace:
+        raise InputError("--trace with --prune-keys: it does not know what was left out")
 
 
 SIZES = ("hidden", "heads", "kv_heads", "ffn", "layers", "vocab", "dim", "head_norms", "bits")
@@ -321,7 +324,7 @@ def smollm2(
     title = f"SmolLM2-135M-Instruct, {rows} at {context}{stored}{_kept(window, evict)}"
     passes = (rows,)
     kept = {"bits": int(bits), "window": window, "evict": evict, "octaves": octaves}
-    _check_rows(octaves, rows)
+    _check_pruning(octaves, rows, options["trace"])
     if octaves:
         title += f", {kind}, key blocks within {octaves} octaves"
         options["text"], passes = long_text(kind, context), (1, 128)

@@ -221,6 +221,28 @@ def test_chat_with_drafts(files):
 @pytest.mark.parametrize(
     ("options", "text"),
     [
+        (
+            ["--draft", "lookup"],
+            "--prune-keys with --draft: passes of several tokens prune nothing",
+        ),
+        (["--cascade", "4"], "--prune-keys with --cascade: passes of several tokens prune nothing"),
+        (["--window", "16"], "pruned keys and a window exclude each other: leave one out"),
+        (["--config", "tiny"], "configuration 'tiny' prunes no keys: it needs prune=True"),
+        ([], ""),
+    ],
+)
+def test_pruned_keys(files, options, text):
+    given = ["the", "--model", files["folder"], *ON, "--config", "tiny+prune", "--prune-keys", "5"]
+    found = CliRunner().invoke(generate, [*map(str, given), "--tokens", "3", *options])
+    if text:
+        assert found.exit_code and str(found.exception).startswith(text), found.exception
+    else:
+        assert not found.exit_code and found.output
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
         (["--draft-tokens", "3"], "--draft-tokens needs --draft: where drafts come from"),
         (
             ["--draft", "lookup", "--draft-tokens", "0"],
