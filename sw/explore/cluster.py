@@ -65,7 +65,7 @@ def workers(address: str | None = None, count: int | None = None) -> Iterator[Ma
     cores). Raises `InputError`."""
     if importlib.util.find_spec("distributed") is None:
         raise InputError('exploring needs Dask: pip install -e ".[explore]"')
-    import dask
+    import dask.config
     from distributed import Client, LocalCluster
 
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
@@ -75,7 +75,10 @@ def workers(address: str | None = None, count: int | None = None) -> Iterator[Ma
         if address is None:
             number = count or os.cpu_count() or 1
             cluster = LocalCluster(
-                n_workers=number, threads_per_worker=1, dashboard_address=None, memory_limit=0
+                n_workers=number,
+                threads_per_worker=1,
+                dashboard_address=None,  # pyright: ignore[reportArgumentType]
+                memory_limit=0,
             )
             with cluster, Client(cluster) as client:
                 yield _mapped(client)
