@@ -21,6 +21,7 @@ test: $(STAMP)
 	@scripts/setup-tools icarus
 	@scripts/setup-tools torchao "$(VENV)"
 	@scripts/setup-tools smollm2 "$(VENV)"
+	@scripts/setup-tools explore "$(VENV)"
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright

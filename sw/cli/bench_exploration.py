@@ -5,10 +5,11 @@ from __future__ import annotations
 import click
 from rich.table import Table
 
+from boards.synthesis import synthesise
 from sw.bench.exploration import cycle_errors, machines, summary
-from sw.cli.common import json_option, steps, write_json
+from sw.cli.common import json_option, reporter, steps, write_json
 from sw.cli.screen import show
-from sw.explore.area import AreaModel, read_samples
+from sw.explore.area import AreaModel, Sample, add_sample, read_samples
 
 __all__ = ["exploration"]
 
@@ -19,10 +20,24 @@ __all__ = ["exploration"]
 @click.option(
     "--rtl", is_flag=True, help="Against the RTL, on machines of up to 64 MACs: minutes for each."
 )
+@click.option(
+    "--synthesise",
+    "more",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Of these machines, to be kept in benchmarks/area_samples.json: minutes for each.",
+)
+@click.option("--fit", is_flag=True, help="Fit to what is synthesised: it is not held out.")
 @json_option
-def exploration(count: int, seed: int, rtl: bool, json_file: str | None) -> None:
+def exploration(
+    count: int, seed: int, rtl: bool, more: int, fit: bool, json_file: str | None
+) -> None:
     """Errors of the analytic cycles on random machines, and of areas that were held out."""
     with steps() as step:
+        for config in machines(more, seed, small=True):
+            units = synthesise(config, reporter(step)).units
+            add_sample(Sample(config, units, held=not fit))
         errors = cycle_errors(machines(count, seed, small=rtl), rtl=rtl, step=step)
     table = Table(title=f"Errors on {count} machines, seed {seed}")
     for name in ("model", "cases", "mean", "median", "9 of 10", "worst"):

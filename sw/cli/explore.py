@@ -152,7 +152,7 @@ def explore(
                 changes["synthesised"] = _synthesise(config, step)
             order[number] = replace(point, config=config, **changes)
     best, front = order[0], sorted(order, key=lambda p: p.share)
-    title = f"Machines for {model}" + (f", {tokens} tokens" if model == MINILM else "")
+    title = f"Machines for {Path(model).name}" + (f", {tokens} tokens" if model == MINILM else "")
     write_config(str(folder / "config.json"), best.config)
     write_json(
         str(folder / "points.json"),

@@ -1,7 +1,7 @@
 """Area of a machine on ECP5 without synthesising it: unit by unit, fitted to synthesised ones.
 
 Multipliers and block RAMs follow from the structure and are counted. LUTs and registers of a unit
-are a linear function of a few sizes, fitted by least squares to `benchmarks/area_samples.json`.
+are a linear function of a few sizes, fitted by least squares to the areas in `benchmarks`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,15 @@ from numpy.typing import NDArray
 from boards.family import Area
 from hw.config import AcceleratorConfig
 from sim.cache import ROOT
+from sim.files import write_atomically
+from sw.bench.area import CASES, read_areas
 from sw.compiler.errors import CompileError
 
 __all__ = [
     "SAMPLES",
     "AreaModel",
     "Sample",
+    "add_sample",
     "area_model",
     "block_rams",
     "multipliers",
@@ -107,8 +110,8 @@ FEATURES: dict[str, Features] = {
     "weight memory": lambda c: (1, c.weight_bytes),
     "residual memory": lambda c: (1, c.lanes, c.lanes * math.log2(c.residual_words)),
     "parameter memories": lambda c: (1, c.lanes),
-    "loads": lambda c: (1, c.weight_bytes, c.bus_bytes),
-    "stores": lambda c: (1, c.weight_bytes, c.bus_bytes),
+    "loads": lambda c: (1, c.weight_bytes, c.lanes, c.bus_bytes),
+    "stores": lambda c: (1, c.weight_bytes, c.lanes, c.bus_bytes),
     "bus": lambda c: (1, c.bus_bytes),
     "front end": lambda c: (1,),
     "registers": lambda c: (1,),
@@ -136,15 +139,31 @@ class Sample:
 
 
 def read_samples(path: Path = SAMPLES) -> list[Sample]:
-    """Raises `CompileError` if the file is missing."""
+    """Those of the area table, whose 8x8 is held out, and those of the file. Raises `CompileError`
+    if one of them is missing."""
     if not path.exists():
-        raise CompileError(f"{path} is missing: write it with `weft bench area-samples`")
-    return [_sample(entry) for entry in json.loads(path.read_text())]
+        raise CompileError(f"{path} is missing: `weft bench explore --synthesise 1` writes it")
+    table = read_areas()
+    found = [
+        Sample(case.config, _units(table[case.name]), case.config.columns == 8)
+        for case in CASES
+        if case.name in table
+    ]
+    for entry in json.loads(path.read_text()):
+        found.append(Sample(AcceleratorConfig(**entry["config"]), _units(entry), entry["held"]))
+    return found
 
 
-def _sample(entry: Mapping[str, Any]) -> Sample:
-    units = {name: Area(**area) for name, area in entry["units"].items()}
-    return Sample(AcceleratorConfig(**entry["config"]), units, entry["held"])
+def add_sample(sample: Sample, path: Path = SAMPLES) -> None:
+    """To the file."""
+    entries = json.loads(path.read_text()) if path.exists() else []
+    units = {name: vars(area) for name, area in sample.units.items()}
+    entry = {"config": sample.config.hardware(), "held": sample.held, "units": units}
+    write_atomically(path, (json.dumps([*entries, entry], indent=1) + "\n").encode())
+
+
+def _units(entry: Mapping[str, Any]) -> dict[str, Area]:
+    return {name: Area(**area) for name, area in entry["units"].items()}
 
 
 class AreaModel:

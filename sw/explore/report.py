@@ -6,6 +6,7 @@ import dataclasses
 import html
 import importlib.util
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -129,10 +130,14 @@ def write_page(
     )
     figure.update_layout(
         template="plotly_white",
-        xaxis={"title": "area: the largest share of a kind of cell", "tickformat": ".0%",
-               "rangemode": "tozero"},
-        yaxis={"title": "cycles", "type": "log", "exponentformat": "SI", "dtick": "D2"},
-        legend={"orientation": "h", "y": -0.18},
+        xaxis={
+            "title": "area: the largest share of a kind of cell",
+            "type": "log",
+            "dtick": math.log10(2),
+            "tickformat": ".0%",
+        },
+        yaxis={"title": "cycles", "type": "log", "dtick": math.log10(2), "tickformat": ".3~s"},
+        legend={"orientation": "h", "y": -0.12},
         margin={"l": 80, "r": 20, "t": 20, "b": 60},
         height=620,
     )  # fmt: skip

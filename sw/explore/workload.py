@@ -96,7 +96,8 @@ def with_format(graph: QuantGraph, format: WeightFormat) -> QuantGraph:
     def changed(op: QuantOp) -> QuantOp:
         if not isinstance(op, QuantLinear):
             return op
-        weight, multipliers = random_weights(rng, op.weight.shape[0], op.weight.shape[1], format)
+        n, k = op.weight.shape
+        weight, multipliers = random_weights(rng, n, k, format)
         return replace(op, weight=weight, multipliers=multipliers, format=format)
 
     return replace(graph, ops=[changed(op) for op in graph.ops])
