@@ -1,6 +1,6 @@
 """How many cycles a graph takes on a machine, from the sizes that the compiler would choose.
 
-Nothing is lowered. Every step is cut into the pieces that its plan (`sw.compiler.lower.tile`) makes
+Nothing is lowered. Every step is cut into the pieces that its plan (`lower/tile_*.py`) makes
 of it, mostly M tiles; each piece has work for the array, the bus and the vector unit, and waits for
 the rows that it reads. Within a piece the three work side by side, as its commands do: the bus a
 little ahead, the vector unit one part behind.
@@ -27,7 +27,7 @@ from sw.compiler.lower.linear import columns_of, plan_of
 from sw.compiler.lower.resident import choose_resident
 from sw.compiler.lower.steps import Step, Steps
 from sw.compiler.lower.strips import strip_ranges
-from sw.compiler.lower.tile import plan_rows, row_tiles
+from sw.compiler.lower.tile_rows import plan_rows, row_tiles
 from sw.compiler.stream.allocate import DoesNotFit
 from sw.compiler.stream.layout import Form, Layout, even_split, words_per_row
 from sw.compiler.stream.starts import MATRIX_LATENCY, START, VECTOR_LATENCY

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hw.isa import COMMAND_BYTES
 from sw.compiler.graph.operations import QuantAttention
 from sw.compiler.lower.context import Context, Value
-from sw.compiler.lower.tile import key_words, plan_attention
+from sw.compiler.lower.tile_attention import key_words, plan_attention
 from sw.compiler.stream.layout import Form, even_split
 from sw.compiler.stream.starts import MATRIX_LATENCY, VECTOR_LATENCY
 
