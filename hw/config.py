@@ -15,7 +15,7 @@ class ConfigError(ValueError):
     """A configuration that cannot work; the text names the field and what to change."""
 
 
-OPTIONS = ("sparse", "int4", "scales", "decoder", "sleep")
+OPTIONS = ("sparse", "int4", "scales", "decoder", "sleep", "prune")
 """Parts that can be left out."""
 
 
@@ -56,6 +56,8 @@ class AcceleratorConfig:
         norms, gates, rotations and the selection of the largest outputs.
     sleep: units without work stop their registers, and counters tell for how long, and what each
         unit did (`hw.registers.ACTIVITY`). Programs, their bytes and their cycles are the same.
+    prune: attention over a cache can leave out key blocks by the high bytes of their keys
+        (`LOW_GEMM`, `KEEP`, and a BARRIER that waits for some commands only).
     memory_bytes: bytes a cycle that the memory behind the bus gives, if less than the bus; 0: as
         many. The compiler plans with it. The hardware does not depend on it, so neither does the
         fingerprint.
@@ -82,6 +84,7 @@ class AcceleratorConfig:
     scales: bool = False
     decoder: bool = False
     sleep: bool = False
+    prune: bool = False
     memory_bytes: int = 0
 
     def __post_init__(self) -> None:
@@ -142,6 +145,7 @@ class AcceleratorConfig:
             f"activation_words={self.activation_words} must be a multiple of 4 (four banks) "
             f"with sparse=True",
         )
+        check(not self.prune or self.decoder, "prune=True needs decoder=True: it is of its caches")
         check(not self.scales or self.int4, "scales=True needs int4=True: they are of INT4 weights")
         check(
             not self.scales or self.rows <= 64,
@@ -262,7 +266,7 @@ class AcceleratorConfig:
         """The fields that the hardware depends on: all but the name and the memory's bytes."""
         fields = dataclasses.asdict(self)
         del fields["name"], fields["memory_bytes"]
-        for option in ("scales", "sleep"):
+        for option in ("scales", "sleep", "prune"):
             if not fields[option]:  # machines from before there was it are still the same
                 del fields[option]
         return fields

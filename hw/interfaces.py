@@ -67,7 +67,7 @@ def command_layout(opcode: isa.Opcode) -> data.StructLayout:
     """
     wait = data.StructLayout({"unit": unsigned(4), "count": unsigned(isa.COUNT_BITS)})
     header: dict = {"opcode": unsigned(8), "waits": data.ArrayLayout(wait, isa.WAIT_SLOTS)}
-    writes = opcode in (isa.Opcode.SELECT, isa.Opcode.ADD)
+    writes = opcode in (isa.Opcode.SELECT, isa.Opcode.ADD, isa.Opcode.KEEP)
     names = ("register",) if writes else ("period", "wide")
     header |= {item.name: unsigned(item.bits) for item in isa.HEADER if item.name in names}
     return _with_fields(header, opcode)

@@ -8,17 +8,18 @@ dispatched to it before this one, but for the last `distance`. So a wait names e
 only, and no program can deadlock.
 
 With the option `decoder`, the machine has fifteen registers of 20 bits, which the driver writes and
-`ADD` and `SELECT` change: the same program so serves every position of a sequence. Two numbers in
-the header of a command name registers, 0 none:
+`ADD`, `SELECT` and `KEEP` change: the same program so serves every position of a sequence. Two
+numbers in the header of a command name registers, 0 none:
 
 - `register`: its value R moves what the command is about. LOAD and STORE: `offset += R *
-  pitch(memory)`; beyond 32 bits it is outside of every window. GEMM, SPARSE_GEMM, SCALED_GEMM and
-  SOFTMAX: `limit += R`, which stops at the largest limit. ADD and SELECT: the register that they
+  pitch(memory)`; beyond 32 bits it is outside of every window. Matrix commands and SOFTMAX:
+  `limit += R`, which stops at the largest limit. ADD, SELECT and KEEP: the register that they
   write. Others have none.
 - `predicate`: the command is dropped unless something is left to do: unless `limit + last + R > 0`
   in commands with a limit (as it stands in the command, without its `register`; `last` is `period -
   1`, or `rows - 1` without a period, with `causal`, else 0), unless `R > 0` in others. A dropped
-  command is not dispatched: no unit counts it, and no wait sees it. BARRIER has none.
+  command is not dispatched: no unit counts it, and no wait sees it. KEEP is never dropped: it then
+  finds nothing. BARRIER has none.
 
 Addresses may repeat: what a command writes twice holds what its loops write last. Undefined, and
 not checked by the machine, is only:
@@ -34,23 +35,24 @@ not checked by the machine, is only:
 - What on-chip words hold before a program writes them: after a program that ended with `HALT` what
   it left there, after power-up and after an error anything.
 - After an error, how much was written of the command that failed and of those around it on other
-  units, and what registers hold that ADD or SELECT change. No byte outside the writable windows
-  ever is.
+  units, and what registers hold that ADD, SELECT or KEEP change. No byte outside the writable
+  windows ever is.
 - Which command is reported if several fail. `ILLEGAL_COMMAND` and `PROGRAM_END` are found in the
   order of the stream, when all commands in front are done. The other errors are found by units that
   run side by side: the machine reports one command of those that fail and are not held back, the
   golden model the first one in the stream.
-- A register that `SELECT` writes, in commands that no BARRIER or HALT separates from it. The golden
-  model refuses it.
+- A register that `SELECT` or `KEEP` writes, in commands that no BARRIER or HALT separates from it;
+  with `prune`, a BARRIER with waits does if one of them is for that command. The golden model
+  refuses it.
 
 Commands with `wide` in their header have 16-bit operands or results in two signed bytes, `x = 256
 * high + low`: word 2*i has the high bytes of row i, word 2*i + 1 the low ones. A row of a wide GEMM
 is two rows of activations, whose sums meet in front of the accumulator. Wide results saturate to
 `satW`, -32768 .. 32639, so that `high = (x + 128) >> 8` is a byte.
 
-A wait of a `GEMM`, `SPARSE_GEMM` or `SCALED_GEMM` in slot 0 holds back its weights only, those in
-slots 1 and 2 hold back its activations and accumulators: so the weights of the next command load
-while it still waits.
+A wait of a matrix command (GEMM, SPARSE_GEMM, SCALED_GEMM, LOW_GEMM) in slot 0 holds back its
+weights only, those in slots 1 and 2 hold back its activations and accumulators: so the weights of
+the next command load while it still waits.
 
 Notation in the descriptions: `R`, `C`, `V` are rows, columns and lanes of the configuration,
 `P = R / V` or `C / V` the groups in a destination word. `affine(x, p) = (x * p.mul + p.offset)
@@ -74,6 +76,8 @@ __all__ = [
     "DISTANCE_BITS",
     "ISA_VERSION",
     "MATRIX_OPCODES",
+    "PRUNE_OPCODES",
+    "STAYS",
     "Command",
     "CommandSpec",
     "Described",
@@ -101,6 +105,8 @@ DISTANCE_BITS: Final = 10
 REGISTERS: Final = 16
 """Register 0 is none."""
 REGISTER_BITS: Final = 20
+STAYS: Final = 1 << 19
+"""What `KEEP` writes to a register if something stays: above 0 with any limit that is added."""
 SELECTED: Final = 8
 """Values that `SELECT` keeps of a row."""
 WAIT_SLOTS: Final = 3
@@ -152,10 +158,20 @@ class Opcode(enum.IntEnum):
     SELECT = 11
     ADD = 12
     SCALED_GEMM = 13
+    LOW_GEMM = 14
+    KEEP = 15
 
 
-MATRIX_OPCODES: Final = (Opcode.GEMM, Opcode.SPARSE_GEMM, Opcode.SCALED_GEMM)
+MATRIX_OPCODES: Final = (
+    Opcode.GEMM,
+    Opcode.SPARSE_GEMM,
+    Opcode.SCALED_GEMM,
+    Opcode.LOW_GEMM,
+)
 """They have the same fields."""
+
+PRUNE_OPCODES: Final = (Opcode.LOW_GEMM, Opcode.KEEP)
+"""Only machines with `prune` have them."""
 
 
 class Unit(enum.IntEnum):
@@ -674,7 +690,8 @@ _SPECS = (
         Opcode.BARRIER,
         (),
         (),
-        "Hold dispatch until every unit has finished everything.",
+        "Hold dispatch until every unit has finished everything. With the option `prune`, one with "
+        "waits holds it only until these are met.",
         "",
         (),
     ),
@@ -686,6 +703,45 @@ _SPECS = (
         "program goes on behind it.",
         "",
         ("predicate",),
+    ),
+    CommandSpec(
+        Opcode.LOW_GEMM,
+        (Unit.MATRIX,),
+        _GEMM,
+        "Multiply 16-bit activations by the low bytes of weights, for sums of their high bytes. "
+        "`wide` is 1, `w_int4` 0.",
+        """
+        as GEMM, but for
+            psum[c] = round(sum(x[r] * W[r][c]), 8)             # of each tile
+        """,
+        ("register", "predicate", "period", "wide"),
+    ),
+    CommandSpec(
+        Opcode.KEEP,
+        (Unit.VECTOR,),
+        (
+            Field("rows", 12, "rows M", nonzero=True),
+            *_SLOT,
+            Field("limit", 18, "with a predicate: finds nothing unless limit + R > 0", True),
+            Field("score_shift", 5, "score * 2^-(score_shift + 8) is in octaves"),
+            Field("first", 1, "first key block of these rows: start their maximum anew"),
+            Field("octaves", 5, "a block stays up to so many octaves below the largest so far"),
+        ),
+        "Whether any row of a block of scores has one that is not far below the largest so far.",
+        """
+        stays = False
+        for i in range(rows):
+            top = ROW_MAX[slot+i] if predicate == 0 or limit + R[predicate] > 0 else MASKED_SCORE
+            old, largest = first ? (-2^25, -2^25) : (OCTAVE[slot+i], LARGEST[slot+i])
+            new = old
+            if top != MASKED_SCORE:
+                b = ceil(round(top, score_shift) / 256)                   # of this block
+                stays = stays or b >= largest - octaves
+                new = largest = max(b, largest)
+            OCTAVE[slot+i] = new; LARGEST[slot+i] = largest; SHIFT[slot+i] = min(new - old, 31)
+        if register: R[register] = stays ? 2^19 : 0     # for commands behind a BARRIER or HALT
+        """,
+        ("register", "predicate"),
     ),
 )
 
@@ -846,6 +902,8 @@ def _check(opcode: Opcode, values: Mapping[str, int]) -> None:
         scaled = opcode != Opcode.SCALED_GEMM or values["w_group"]
         require(scaled, "scales need INT4 weights in groups")
         require(not (values["wide"] and values["a_unsigned"]), "wide activations are signed")
+        low = opcode != Opcode.LOW_GEMM or (values["wide"] and not values["w_int4"])
+        require(low, "low bytes meet wide activations, and are no INT4 weights")
     if opcode == Opcode.VECTOR:
         require(values["function"] <= max(Function), f"unknown function {values['function']}")
         require(not (values["wide"] and values["wrap"]), "a wide result does not wrap")

@@ -109,7 +109,7 @@ ACTIVITY_TEXTS: Final = {
     "groups_rotate": "of VECTOR with rotations",
     "groups_norm": "of NORM",
     "groups_scale": "of SCALE",
-    "groups_softmax": "of SOFTMAX",
+    "groups_softmax": "of SOFTMAX, and one for each row of KEEP",
     "groups_select": "of SELECT; all these groups add up to `vector_busy`",
     "activation_read_matrix": "words read from activation memory by the matrix unit",
     "activation_read_pair": "the second words of rows for 2:4 weights",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.config import AcceleratorConfig
-from hw.control.legality import legal_forms, target_units
+from hw.control.legality import commands_of, legal_forms, target_units
 from hw.control.moves import MOVED, Moves
-from hw.control.queue import selected_count
+from hw.control.queue import has_reached, selected_count
 from hw.control.scoreboard import UNITS
 from hw.interfaces import (
     INDEX_BITS,
@@ -21,14 +21,14 @@ from hw.interfaces import (
     command_stream,
     memory_layout,
 )
-from hw.isa import COMMANDS, COUNT_BITS, WAIT_SLOTS, ErrorCode, Opcode
+from hw.isa import COMMANDS, COUNT_BITS, WAIT_SLOTS, ErrorCode, Opcode, Unit
 
 __all__ = ["Dispatch", "FetchedCommand"]
 
 FetchedCommand = data.StructLayout({"entry": CommandEntry, "code": 4})
 """A command as it was fetched; with a `code`, the `ErrorCode` that stops the machine there."""
 
-WRITERS = (Opcode.SELECT, Opcode.ADD)
+WRITERS = (Opcode.SELECT, Opcode.ADD, Opcode.KEEP)
 """They name a register in order to write it."""
 
 
@@ -50,6 +50,9 @@ class Dispatch(wiring.Component):
     dropped (see `Moves`), and ADD writes. That waits for no unit: the commands before have taken
     from the registers what they needed.
 
+    With `prune`, a BARRIER with waits holds only until they are met, as in a queue. KEEP is not
+    dropped: its `limit` says from here on whether it is to look at anything.
+
     Latency: 3 cycles from `i` to `o`. Throughput: one command in four cycles, faster than any
     unit executes them; BARRIER holds until every dispatched command has completed, HALT too.
     Flow control: streams on both sides.
@@ -67,8 +70,9 @@ class Dispatch(wiring.Component):
         queue was full.
     o_done: HALT was reached and everything is done; stays until reset.
     o_error: the program cannot go on; stays until reset.
-    registers: the driver's access to the registers, with `decoder`. i_select: what SELECT writes
-        to one, with `decoder`; it comes no later than in the cycle after the command's completion.
+    registers: the driver's access to the registers, with `decoder`. i_select: what SELECT or KEEP
+        writes to one, with `decoder`; it comes no later than in the cycle after the command's
+        completion. completed: from the scoreboard, with `prune`.
     """
 
     def __init__(self, config: AcceleratorConfig):
@@ -89,6 +93,8 @@ class Dispatch(wiring.Component):
         }
         if config.decoder:
             members |= {"registers": In(RegisterPort()), "i_select": In(RegisterWrite)}
+        if config.prune:
+            members |= {"completed": In(COUNT_BITS).array(len(UNITS))}
         super().__init__(members)
 
     def elaborate(self, platform):
@@ -105,7 +111,7 @@ class Dispatch(wiring.Component):
         fetched = Signal(4)  # code from fetch
         forms = legal_forms(word, self.config)
         legal = Signal(len(forms))
-        units = target_units(m, word)
+        units = target_units(m, word, self.config)
         counts = [Signal(COUNT_BITS, name=f"count_{slot}") for slot in range(WAIT_SLOTS)]
         header = command_layout(Opcode.HALT)(entry.word)
         leaves = Signal()
@@ -122,7 +128,7 @@ class Dispatch(wiring.Component):
             ]
             before = memory_layout(Opcode.HALT)(word)
             m.d.sync += [header.period.eq(before.period), header.wide.eq(before.wide)]
-            for opcode in WRITERS:
+            for opcode in WRITERS if self.config.prune else WRITERS[:2]:
                 with m.If(before.opcode == opcode):
                     register = command_layout(opcode)(entry.word).register
                     m.d.sync += register.eq(before.register)
@@ -180,6 +186,9 @@ class Dispatch(wiring.Component):
                 self.o_dispatched[i].eq(self.o[i].valid & self.o[i].ready),
             ]
         executed = alone & self.i_idle & ~self.i_halt
+        if self.config.prune:
+            enough = self.i_idle | (self._waits_met(m, header) & ~self.i_stale)
+            executed = alone & enough & ~self.i_halt
         m.d.comb += [
             self.o_taken.eq(self.o_dispatched.any() | executed | added),
             leaves.eq(self.o_taken | (dropped & goes)),
@@ -196,7 +205,7 @@ class Dispatch(wiring.Component):
             m.d.comb += [
                 moves.i_word.eq(word),
                 moves.i_select.eq(self.i_select),
-                dropping.eq(moves.o_dropped),
+                *([] if self.config.prune else [dropping.eq(moves.o_dropped)]),
                 adding.eq(legal[list(COMMANDS).index(Opcode.ADD)]),
                 moves.i_add.valid.eq(adds & goes),
                 moves.i_add.register.eq(addition.register),
@@ -209,9 +218,16 @@ class Dispatch(wiring.Component):
                 with m.If(~full):
                     asked = memory_layout(Opcode.GEMM)(word)
                     m.d.sync += trims.eq(asked.trim & (asked.opcode == Opcode.GEMM))
+            if self.config.prune:
+                keep = header.opcode == Opcode.KEEP
+                m.d.comb += dropping.eq(moves.o_dropped & ~keep)
+                with m.If(deciding & keep):
+                    m.d.sync += command_layout(Opcode.KEEP)(entry.word).limit.eq(~moves.o_dropped)
             with m.If(deciding):
                 with m.Switch(header.opcode):
                     for opcode, name in MOVED.items():
+                        if opcode not in commands_of(self.config):
+                            continue
                         with m.Case(opcode):
                             field = command_layout(opcode)(entry.word)[name]
                             m.d.sync += field.eq(moves.o[name])
@@ -228,3 +244,15 @@ class Dispatch(wiring.Component):
             self.o_error.valid.eq(refused & self.i_idle),
         ]
         return m
+
+    def _waits_met(self, m: Module, header) -> Value:
+        """Whether the command is a BARRIER with waits that are met, once it is settled. As in a
+        queue, counts are chosen in one cycle and compared in the next."""
+        met, some = [], []
+        for slot, wait in enumerate(header.waits):
+            count = Signal(COUNT_BITS, name=f"completed_{slot}", reset_less=True)
+            m.d.sync += count.eq(selected_count(self.completed, wait.unit))
+            some.append(wait.unit != Unit.NONE)
+            met.append(~some[-1] | has_reached(count, wait.count))
+        barrier = header.opcode == Opcode.BARRIER
+        return barrier & Cat(some).any() & Cat(met).all()

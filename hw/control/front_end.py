@@ -75,7 +75,7 @@ class FrontEnd(wiring.Component):
         if config.decoder:
             members |= {"registers": In(RegisterPort()), "i_select": In(RegisterWrite)}
         super().__init__(members)
-        self._decoder = config.decoder
+        self._decoder, self._prune = config.decoder, config.prune
 
     @property
     def moves(self) -> Value:
@@ -121,6 +121,8 @@ class FrontEnd(wiring.Component):
         m.d.sync += dispatch.i_stale.eq(Cat(queue.o_stale for queue in self.queues).any())
         for i in range(len(UNITS)):
             m.d.comb += dispatch.dispatched[i].eq(scoreboard.o_dispatched[i])
+            if self._prune:
+                m.d.comb += dispatch.completed[i].eq(scoreboard.o_completed[i])
             for queue in self.queues:
                 m.d.comb += queue.completed[i].eq(scoreboard.o_completed[i])
         for queue in self.queues:

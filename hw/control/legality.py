@@ -12,6 +12,7 @@ from hw.isa import (
     COMMANDS,
     HEADER,
     MATRIX_OPCODES,
+    PRUNE_OPCODES,
     WAIT_SLOTS,
     CommandSpec,
     Function,
@@ -20,11 +21,17 @@ from hw.isa import (
     Unit,
 )
 
-__all__ = ["legal_forms", "target_units"]
+__all__ = ["commands_of", "legal_forms", "target_units"]
 
 DECODER_OPCODES = (Opcode.SELECT, Opcode.ADD)
 DECODER_FIELDS = ("gated", "rotate", "same_param0", "same_param1", "rms")
 """What only a configuration with `decoder` has, besides all fields of the header."""
+
+
+def commands_of(config: AcceleratorConfig) -> dict[Opcode, CommandSpec]:
+    """The commands that dispatch looks at: of machines without `prune` nothing of that is left."""
+    absent = () if config.prune else PRUNE_OPCODES
+    return {opcode: spec for opcode, spec in COMMANDS.items() if opcode not in absent}
 
 
 def legal_forms(word: Value, config: AcceleratorConfig) -> Value:
@@ -36,7 +43,7 @@ def legal_forms(word: Value, config: AcceleratorConfig) -> Value:
     for another cycle.
     """
     forms = []
-    for spec in COMMANDS.values():
+    for spec in commands_of(config).values():
         view = memory_layout(spec.opcode)(word)
         conditions = [view.opcode == spec.opcode, Const(_exists(spec.opcode, config), 1)]
         conditions += [view.waits[slot].unit <= max(Unit) for slot in range(WAIT_SLOTS)]
@@ -77,6 +84,8 @@ def _conditions(spec: CommandSpec, view, config: AcceleratorConfig) -> list[Valu
         found += [~(view.wide & view.a_unsigned)]
         if spec.opcode == Opcode.SCALED_GEMM:
             found += [view.w_group != 0]
+        if spec.opcode == Opcode.LOW_GEMM:
+            found += [view.wide, ~view.w_int4]
         if not config.int4:
             found += [~view.w_int4]
         if config.decoder and not config.trims and spec.opcode == Opcode.GEMM:
@@ -96,11 +105,11 @@ def _conditions(spec: CommandSpec, view, config: AcceleratorConfig) -> list[Valu
     return found
 
 
-def target_units(m: Module, word: Value) -> Signal:
+def target_units(m: Module, word: Value, config: AcceleratorConfig) -> Signal:
     """One bit for each of `UNITS`: the unit that executes the command, none if dispatch does."""
     target = Signal(len(UNITS))
     with m.Switch(memory_layout(Opcode.HALT)(word).opcode):
-        for spec in COMMANDS.values():
+        for spec in commands_of(config).values():
             bits = [1 << UNITS.index(unit) for unit in spec.units]
             with m.Case(spec.opcode):
                 if spec.opcode == Opcode.LOAD:

@@ -8,12 +8,12 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2, exact_log2
 
 from hw.config import AcceleratorConfig
+from hw.control.legality import commands_of
 from hw.control.register_file import RegisterFile
 from hw.dma.transfer import pitch
 from hw.interfaces import RegisterPort, RegisterWrite, memory_layout
 from hw.isa import (
     COMMAND_BYTES,
-    COMMANDS,
     NO_LIMIT,
     REGISTER_BITS,
     Memory,
@@ -28,6 +28,7 @@ MOVED = {
     Opcode.GEMM: "limit",
     Opcode.SPARSE_GEMM: "limit",
     Opcode.SCALED_GEMM: "limit",
+    Opcode.LOW_GEMM: "limit",
     Opcode.SOFTMAX: "limit",
     Opcode.ADD: "value",
 }
@@ -107,7 +108,7 @@ class Moves(wiring.Component):
             conditional.eq(header.predicate != 0),
         ]
         with m.Switch(header.opcode):
-            for opcode, spec in COMMANDS.items():
+            for opcode, spec in commands_of(self._config).items():
                 view = memory_layout(opcode)(self.i_word)
                 names = {item.name for item in spec.fields}
                 with m.Case(opcode):

@@ -7,7 +7,15 @@ import numpy as np
 from hw.isa import MASKED_SCORE, SCORE_FRACTION_BITS, SUM_FRACTION_BITS
 from hw.numerics import Int, chord_table, round_shift
 
-__all__ = ["EXP2_TABLE", "MIN_OCTAVE", "exp2_fraction", "largest_drop", "row_step", "weights"]
+__all__ = [
+    "EXP2_TABLE",
+    "MIN_OCTAVE",
+    "exp2_fraction",
+    "keep_step",
+    "largest_drop",
+    "row_step",
+    "weights",
+]
 
 EXP2_SEGMENTS = 8
 EXP2_LOW_BITS = SCORE_FRACTION_BITS - 3
@@ -72,6 +80,20 @@ def row_step(
     new = np.where(masked, old, np.maximum(block, least))
     largest = np.where(masked, largest, np.maximum(block, largest))
     return new, largest, np.minimum(new - old, MAX_SHIFT)
+
+
+def keep_step(
+    row_max: Int, old: Int, largest: Int, first: bool, score_shift: Int | int, octaves: Int | int
+) -> tuple[Int, Int, Int, Int]:
+    """Whether a block of scores stays for each row, and octave, largest one and shift behind it.
+
+    octaves: a block whose scores are all more octaves below the largest so far does not stay; nor
+    does one without a valid score. The rest as in `row_step`.
+    """
+    new, top, shift = row_step(row_max, old, largest, first, score_shift, 0)
+    block = -((-round_shift(row_max, score_shift)) >> SCORE_FRACTION_BITS)
+    stays = np.full(row_max.shape, True) if first else block >= largest - octaves
+    return stays & (row_max != MASKED_SCORE), new, top, shift
 
 
 def weights(scores: Int, octave: Int, score_shift: int, valid: Int) -> tuple[Int, Int]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from amaranth import Cat, Const, Module, Mux, Shape, Signal, signed
+from collections.abc import Callable
+
+from amaranth import Cat, Const, Module, Mux, Shape, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -23,12 +25,14 @@ class RowStep(wiring.Component):
     octave = row_max masked ? old : max(block, largest - drop)        without drop if first
     o_drop = (row_max masked ? largest : max(block, largest)) - octave
     shift  = min(octave - old, 31)                                    may be negative: to the left
+    stays  = row_max not masked and block >= largest - octaves        with `prune`
     ```
     Latency: `latency` cycles. Throughput: a row a cycle. Flow control: none.
 
     Members
     -------
     row_max, old, old_drop, first, score_shift, drop: operands. o_octave, o_drop, o_shift: results.
+    octaves, o_stays: of KEEP, with `prune`.
 
     Source: octaves are whole, so that rescaling sums is a shift. That they follow each block
     instead of the largest one keeps the low bits of weights far below the largest.
@@ -36,7 +40,8 @@ class RowStep(wiring.Component):
 
     latency = 7
 
-    def __init__(self):
+    def __init__(self, *, prune: bool = False):
+        self.prune = prune
         super().__init__(
             {
                 "row_max": In(signed(32)),
@@ -48,6 +53,7 @@ class RowStep(wiring.Component):
                 "o_octave": Out(signed(OCTAVE_BITS)),
                 "o_drop": Out(DROP_BITS),
                 "o_shift": Out(signed(SHIFT_BITS)),
+                **({"octaves": In(5), "o_stays": Out(1)} if prune else {}),
             }
         )
 
@@ -80,9 +86,14 @@ class RowStep(wiring.Component):
         raised = guarded[1:].as_signed() + guarded[0] + ((1 << SCORE_FRACTION_BITS) - 1)
         block = register(raised[SCORE_FRACTION_BITS:].as_signed(), "block_4")
         least = register(largest - drop, "least_4")
+        floor = self._floor(register, largest) if self.prune else least
         largest, old = register(largest, "largest_4"), register(old, "old_4")
         masked = register(masked, "masked_4")
         # Stage 4: maxima.
+        if self.prune:
+            stays = register(~masked & (block >= floor), "stays_5")
+            stays = register(stays, "stays_6")
+            m.d.comb += self.o_stays.eq(register(stays, "o_stays_7"))
         new = Mux(masked, old, Mux(block < least, least, block))
         new = register(new, "octave_5", octave)
         largest = Mux(masked | (block < largest), largest, block)
@@ -103,3 +114,10 @@ class RowStep(wiring.Component):
             self.o_shift.eq(o_shift),
         ]
         return m
+
+    def _floor(self, register: Callable[[Value, str], Signal], largest: Value) -> Signal:
+        """Octaves below the largest one so far, in stage 4."""
+        octaves: Value = self.octaves
+        for stage in range(1, 4):
+            octaves = register(octaves, f"octaves_{stage}")
+        return register(largest - octaves, "floor_4")

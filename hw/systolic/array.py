@@ -67,6 +67,8 @@ class SystolicArray(wiring.Component):
     sum over r of activation[r]`, and low bytes join high ones shifted right by 8, rounded. The sums
     are those of INT4 weights as they are stored: higher bits of others are lost.
 
+    With `prune`, sums of a row that `rounds` are shifted right by 8, rounded, as they are joined.
+
     Weights: a word by row is broadcast over the rows and captured by row `index`, one of two rows
     by a pair of them; a word by column travels down the array like an activation and is captured
     by column `index` of each pair. `swap`, given with the first row of a tile, travels with that
@@ -84,6 +86,7 @@ class SystolicArray(wiring.Component):
     activation: R bytes for each word of a row; `is_unsigned` says how to read them.
     is_sparse: this row meets sparse weights. swap: this row is the first of its tile.
     is_high, is_low: a row of high bytes enters, or one of the low bytes that belong to it.
+    rounds: this row of low bytes meets low bytes of weights.
     is_scaled: this row meets weights in groups with scales and offsets. scales: those of its tile
     (`group_scales`), `scales_lead` cycles later.
     entry: weights (`weight_entry`); entry_valid: they enter. Words of a tile enter in order, with
@@ -111,6 +114,8 @@ class SystolicArray(wiring.Component):
             members |= {"is_high": In(1), "is_low": In(1)}
         if config.scales:
             members |= {"is_scaled": In(1), "scales": In(group_scales(config))}
+        if config.prune:
+            members |= {"rounds": In(1)}
         super().__init__(members)
 
     @property
@@ -197,6 +202,7 @@ class SystolicArray(wiring.Component):
             i_is_high=self.is_high if c.decoder else zero,
             i_is_low=self.is_low if c.decoder else zero,
             i_is_scaled=self.is_scaled if c.scales else zero,
+            i_rounds=self.rounds if c.prune else zero,
             i_scale=self.scales.scale if c.scales else Const(0, 8 * c.columns),
             i_offset=self.scales.offset if c.scales else Const(0, 8 * c.columns),
             i_entry_valid=self.entry_valid,
@@ -318,9 +324,11 @@ class SystolicArray(wiring.Component):
     def _joined(self, m: Module, sums: list[ValueLike]) -> list[ValueLike]:
         """Sums of low bytes with those of the high bytes in front of them."""
         config = self.config
-        scaled: ValueLike = 0
+        rounds: ValueLike = 0
         if config.scales:
-            scaled = DelayLine(m, self.is_scaled, "joins_scaled")[self.latency - 2]
+            rounds = DelayLine(m, self.is_scaled, "joins_scaled")[self.latency - 2]
+        if config.prune:
+            rounds |= DelayLine(m, self.rounds, "joins_low")[self.latency - 2]
         high = DelayLine(m, self.is_high, "is_high")[self.latency - 2]
         low = DelayLine(m, self.is_low, "is_low")[self.latency - 2]
         joined: list[ValueLike] = []
@@ -328,15 +336,15 @@ class SystolicArray(wiring.Component):
         for column, psum in enumerate(sums):
             if column % GROUP == 0:
                 near = copies(m, {"high": high, "low": low}, f"sums_{column // GROUP}")
-                if config.scales:
-                    near |= copies(m, {"scaled": scaled}, f"joins_{column // GROUP}")
+                if config.scales or config.prune:
+                    near |= copies(m, {"scaled": rounds}, f"joins_{column // GROUP}")
             held_bits = config.sum_bits if config.scales else config.psum_bits
             held = Signal(signed(held_bits), name=f"held_{column}", reset_less=True)
             with m.If(near["high"]):
                 m.d.sync += held.eq(psum)
             total = Signal(signed(config.sum_bits), name=f"joined_{column}")
             m.d.comb += total.eq(psum + Mux(near["low"], held << 8, 0))
-            if config.scales:
+            if config.scales or config.prune:
                 rounded = (Value.cast(psum) + 128) >> 8
                 with m.If(near["low"] & near["scaled"]):
                     m.d.comb += total.eq(rounded + held)

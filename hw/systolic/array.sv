@@ -23,6 +23,7 @@ module weft_systolic_array #(
     input is_high,
     input is_low,
     input is_scaled,
+    input rounds,
     input [8*COLUMNS-1:0] scale,
     input [8*COLUMNS-1:0] offset,
     input entry_valid,
@@ -50,7 +51,7 @@ module weft_systolic_array #(
     logic [COLUMNS-1:0] column_capture[DEPTH];
     logic [ROWS-1:0] row_capture[NEAR+1];
     logic [DEPTH-1:0] swaps;
-    logic [LATENCY-2:0] highs, lows, scaleds;
+    logic [LATENCY-2:0] highs, lows, scaleds, roundeds;
     logic signed [31:0] row_sum[LATENCY-1];
     logic [COLUMNS-1:0] column_position;
     logic [ROWS-1:0] row_position;
@@ -81,7 +82,7 @@ module weft_systolic_array #(
     always @(posedge clk) begin
         // Sums.
         if (!SCALES) for (c = 0; c < COLUMNS; c++) value[c] = sum[PAIRS-1][c];
-        if (SCALES && DECODER && lows[LATENCY-2] && scaleds[LATENCY-2])
+        if (DECODER && lows[LATENCY-2] && (SCALES && scaleds[LATENCY-2] || roundeds[LATENCY-2]))
             for (c = 0; c < COLUMNS; c++)
                 psum[32*c+:32] <= held[c] + ((value[c] + 128) >>> 8);
         else
@@ -161,6 +162,7 @@ module weft_systolic_array #(
             row_sum[0] = total;
         end
         scaleds = {scaleds[LATENCY-3:0], is_scaled};
+        roundeds = {roundeds[LATENCY-3:0], rounds};
         highs = {highs[LATENCY-3:0], is_high};
         lows = {lows[LATENCY-3:0], is_low};
         column_capture[0] = 0;

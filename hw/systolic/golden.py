@@ -141,6 +141,11 @@ def gemm(
         if wide:
             product = product[0::2] + round_shift(product[1::2], 8)
         product = product.sum(axis=1)
+    elif opcode == Opcode.LOW_GEMM:
+        a = (256 * a[0::2].astype(np.int32) + a[1::2]).reshape(rows, k_tiles, r)
+        w = tiles.reshape(k_tiles, r, -1).astype(np.float64)
+        sums = (a.transpose(1, 0, 2).astype(np.float64) @ w).astype(np.int64)
+        product = round_shift(sums, 8).sum(axis=0)
     else:
         a = 256 * a[0::2].astype(np.int32) + a[1::2] if wide else a
         product = a.astype(exact) @ tiles.reshape(panels * r, -1).astype(exact)

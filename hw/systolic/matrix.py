@@ -255,6 +255,8 @@ class MatrixUnit(wiring.Component):
         ]
         if self.config.decoder:
             m.d.comb += [array.is_high.eq(enter & head.is_high), array.is_low.eq(head.is_low)]
+        if self.config.prune:
+            m.d.comb += array.rounds.eq(head.rounds)
         if self.config.scales:
             # Those of a tile are taken a cycle before the sums of its first row need them.
             array_scales = Signal(group_scales(self.config), reset_less=True)

@@ -132,6 +132,8 @@ class RowStreamer(wiring.Component):
             m.d.comb += request.addr[1].eq(tile.a_address_1)
         if config.scales:
             m.d.comb += tag.is_scaled.eq(tile.is_scaled)
+        if config.prune:
+            m.d.comb += tag.rounds.eq(tile.is_low)
         if config.sleep:
             m.d.comb += tag.is_int4.eq(tile.is_int4)
         if config.decoder:

@@ -51,6 +51,7 @@ def request_tag(config: AcceleratorConfig) -> data.StructLayout:
     is_scaled: its sums get scales and offsets.
     is_int4: for INT4 weights (with `sleep`, which counts them).
     is_high, is_low: it has high bytes, or the low ones that follow them (with `decoder`).
+    rounds: its sums are those of low bytes of weights (with `prune`).
     """
     members = {
         name: field.shape for name, field in row_tag(config) if name not in ("valid", "keep")
@@ -62,6 +63,8 @@ def request_tag(config: AcceleratorConfig) -> data.StructLayout:
         members |= {"is_int4": 1}
     if config.decoder:
         members |= {"is_high": 1, "is_low": 1}
+    if config.prune:
+        members |= {"rounds": 1}
     return data.StructLayout(members)
 
 

@@ -23,7 +23,7 @@ def tile_layout(config: AcceleratorConfig) -> data.StructLayout:
     """A tile of the loop nest: where its rows begin, and what they have in common.
 
     rows: of activations; with `decoder`, two for each accumulator row if the tile is `wide`.
-    a_address_1: of the second words of sparse rows. last: of its command.
+    a_address_1: of the second words of sparse rows. last: of its command. is_low: of a LOW_GEMM.
     """
     members: dict = {
         "rows": unsigned(13 if config.decoder else 12),
@@ -47,6 +47,8 @@ def tile_layout(config: AcceleratorConfig) -> data.StructLayout:
         members |= {"period": 7, "wide": 1}
     if config.sleep:
         members |= {"is_int4": 1}
+    if config.prune:
+        members |= {"is_low": 1}
     return data.StructLayout(members)
 
 
@@ -168,6 +170,8 @@ class TileLoop(wiring.Component):
             ]
             if config.sleep:
                 m.d.sync += tile.is_int4.eq(incoming.w_int4)
+            if config.prune:
+                m.d.sync += tile.is_low.eq(incoming.opcode == Opcode.LOW_GEMM)
             if config.decoder:
                 m.d.sync += [tile.wide.eq(wide), tile.period.eq(incoming.period)]
         return m

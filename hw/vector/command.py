@@ -16,7 +16,8 @@ VECTOR_OPCODES = (Opcode.VECTOR, Opcode.NORM, Opcode.SCALE, Opcode.SOFTMAX)
 
 
 def _opcodes(config: AcceleratorConfig) -> tuple[Opcode, ...]:
-    return (*VECTOR_OPCODES, Opcode.SELECT) if config.decoder else VECTOR_OPCODES
+    more = (Opcode.SELECT,) if config.decoder else ()
+    return (*VECTOR_OPCODES, *more, *((Opcode.KEEP,) if config.prune else ()))
 
 
 def _kind_bits(opcodes: tuple[Opcode, ...]) -> int:
@@ -73,7 +74,7 @@ _FIELDS = {
 
 _DECODER_FIELDS = {
     "select": 1,  # what kind of command
-    "period": 7,  # SOFTMAX; SELECT: the register
+    "period": 7,  # SOFTMAX; SELECT, KEEP: the register
     "wide": 1,
     "function": 3,
     "gated": 1,
@@ -86,9 +87,16 @@ _DECODER_FIELDS = {
 }
 """What commands have with the option `decoder`, beside or instead of `_FIELDS`."""
 
+_PRUNE_FIELDS = {
+    "keep": 1,  # what kind of command: a group for each row, which does nothing
+    "octaves": 5,
+}
+"""What commands have with the option `prune`, too."""
+
 
 def _fields(config: AcceleratorConfig) -> data.StructLayout:
-    return data.StructLayout({**_FIELDS, **(_DECODER_FIELDS if config.decoder else {})})
+    fields = {**_FIELDS, **(_DECODER_FIELDS if config.decoder else {})}
+    return data.StructLayout({**fields, **(_PRUNE_FIELDS if config.prune else {})})
 
 
 def work_layout(config: AcceleratorConfig) -> data.StructLayout:
@@ -103,8 +111,7 @@ def work_layout(config: AcceleratorConfig) -> data.StructLayout:
 def is_vector(command) -> Value:
     """Whether a command, or a group of one, is of VECTOR."""
     others = [command.norm, command.scale, command.softmax]
-    if "select" in command.shape().members:
-        others.append(command.select)
+    others += [command[name] for name in ("select", "keep") if name in command.shape().members]
     return ~Cat(others).any()
 
 
@@ -191,6 +198,14 @@ class Decoder(wiring.Component):
                         o.write_residual.eq(0),  # its groups write nothing
                         o.write_selection.eq(select.write_residual),
                         o.period.eq(select.register),
+                    ]
+            if config.prune:
+                with m.Case(cases[Opcode.KEEP]):
+                    m.d.comb += [
+                        o.keep.eq(1),
+                        o.row_records.eq(1),
+                        o.groups.eq(1),
+                        o.period.eq(views[Opcode.KEEP].register),
                     ]
 
         full, checked = Signal(), Signal()

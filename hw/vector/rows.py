@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from amaranth import Cat, Const, Module, Signal, signed
+from amaranth import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.config import AcceleratorConfig
 from hw.delay import DelayLine
-from hw.interfaces import RowPort
-from hw.isa import SUM_BITS
+from hw.interfaces import RegisterWrite, RowPort
+from hw.isa import MASKED_SCORE, STAYS, SUM_BITS
 from hw.softmax.exp2 import OCTAVE_BITS
 from hw.softmax.row_step import RowStep
 from hw.softmax.state import DROP_BITS, SHIFT_BITS
@@ -30,7 +30,8 @@ class RowEngine(wiring.Component):
     """A record for each row of NORM, SCALE and SOFTMAX; passes every command on.
 
     NORM and SCALE: the parameters of the first affine stage. SOFTMAX: the octave as `offset` and
-    the rescaling shift as `shift`; the engine writes both to the row state.
+    the rescaling shift as `shift`; the engine writes both to the row state. So it does for KEEP,
+    whose records nobody uses, and then writes its register.
 
     Latency: `latency` cycles from the command to the first record; NORM: `NormRow.latency` + 4.
     Throughput: a row a cycle; NORM: a row in `NormRow.latency` + 2 cycles. Flow control: at most
@@ -43,6 +44,7 @@ class RowEngine(wiring.Component):
     slot: row whose state is wanted. octave, drop, total, statistics: its state, a cycle later.
     row_max: the matrix unit's row maxima, at the same slot.
     step_slot, step_octave, step_drop, step_shift, step: new octaves, to the row state.
+    kept: what KEEP writes to a register, with `prune`.
     i_selected: SELECT is done. Until then the engine holds it: it reads the row state late.
     """
 
@@ -68,6 +70,7 @@ class RowEngine(wiring.Component):
                 "step_shift": Out(signed(SHIFT_BITS)),
                 "step": Out(1),
                 **({"i_selected": In(1)} if config.decoder else {}),
+                **({"kept": Out(RegisterWrite)} if config.prune else {}),
             }
         )
 
@@ -75,7 +78,7 @@ class RowEngine(wiring.Component):
         m = Module()
         m.submodules.norm = norm = NormRow()
         m.submodules.reciprocal = reciprocal = Reciprocal()
-        m.submodules.row_step = row_step = RowStep()
+        m.submodules.row_step = row_step = RowStep(prune=self.config.prune)
         m.submodules.records = records = AheadFIFO(Record, self.depth, lag=Stage.AHEAD_LAG)
 
         # --- command ------------------------------------------------------------------------------
@@ -114,7 +117,8 @@ class RowEngine(wiring.Component):
         room = Signal()  # as it was a cycle ago: then one more may have begun, and one does now
         begin = Signal()
         valid = DelayLine(m, begin & ~work.norm, "valid", reset=True)
-        softmax = DelayLine(m, work.softmax, "softmax")
+        steps = work.softmax | work.keep if self.config.prune else work.softmax
+        softmax = DelayLine(m, steps, "softmax")
         slots = DelayLine(m, slot, "slot")
         first = DelayLine(m, work.first, "first")
         score_shift = DelayLine(m, work.score_shift, "score_shift")
@@ -177,4 +181,29 @@ class RowEngine(wiring.Component):
             records.i.eq(record),
         ]
         wiring.connect(m, records.o, wiring.flipped(self.record))
+        if self.config.prune:
+            self._keep(m, work, row_step, begin & work.keep, left == 1)
         return m
+
+    def _keep(self, m: Module, work, row_step: RowStep, begin, last_row) -> None:
+        """KEEP: the row maximum counts if `limit` says so, see `Dispatch`; a register for all rows.
+
+        begin: a row of it is under way. last_row: it is the last one.
+        """
+        last = 1 + RowStep.latency
+        some = Signal()  # of the rows before
+        row = DelayLine(m, begin, "keeps", reset=True)[last]
+        ends = DelayLine(m, begin & last_row, "keeps_last", reset=True)[last]
+        register = DelayLine(m, work.period[: len(self.kept.register)], "kept_register")[last]
+        looks = DelayLine(m, ~work.keep | work.limit.any(), "looks")[1]
+        with m.If(~looks):
+            m.d.comb += row_step.row_max.eq(MASKED_SCORE)
+        stays = some | row_step.o_stays
+        with m.If(row):
+            m.d.sync += some.eq(stays & ~ends)
+        m.d.comb += [
+            row_step.octaves.eq(DelayLine(m, work.octaves, "octaves")[1]),
+            self.kept.valid.eq(ends),
+            self.kept.register.eq(register),
+            self.kept.value.eq(Mux(stays, STAYS, 0)),
+        ]

@@ -46,6 +46,8 @@ def group_layout(config: AcceleratorConfig) -> data.StructLayout:
     ).split()
     if config.decoder:
         same += ["select", "wide", "gated", "rotate"]
+    if config.prune:
+        same += ["keep"]
     members = work_layout(config).members
     return data.StructLayout({**own, **{name: members[name] for name in same}})
 

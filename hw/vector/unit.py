@@ -37,7 +37,7 @@ assert Sequencer.commands_in_flight > LanePipeline.latency // 2 + 2
 
 
 class VectorUnit(wiring.Component):
-    """Executes `VECTOR`, `NORM`, `SCALE`, `SOFTMAX` and, with the option `decoder`, `SELECT`: see
+    """Executes `VECTOR`, `NORM`, `SCALE`, `SOFTMAX` and, with options, `SELECT` and `KEEP`: see
     their loop nests in `hw/isa.py`, and `hw/vector/golden.py` and `hw/softmax/golden.py`.
 
     ```
@@ -71,7 +71,7 @@ class VectorUnit(wiring.Component):
     acc_read, row_max: results of the matrix unit. shift: it reads SHIFT.
     residual_read, param0, param1, residual_write, activation_write, weight_write: memories; all
         but `acc_read` must always be ready.
-    selected: see `Selector`, with the option `decoder`.
+    selected: see `Selector`, with the option `decoder`; with `prune`, of KEEP too.
     status: see `UnitStatus`. issued: a group entered the pipeline. i_halt: stop until reset,
         from the next cycle on. activity: what is counted, with the option `sleep`.
     """
@@ -208,6 +208,9 @@ class VectorUnit(wiring.Component):
                 rows.i_selected.eq(selector.done),
                 self.selected.eq(selector.selected),
             ]
+        if self.config.prune:  # the row engine takes nothing else while a SELECT is under way
+            with m.If(rows.kept.valid):
+                m.d.comb += self.selected.eq(rows.kept)
 
         # --- groups -------------------------------------------------------------------------------
         m.d.comb += [
@@ -277,7 +280,8 @@ class VectorUnit(wiring.Component):
     def _count(self, m: Module) -> None:
         """Groups that enter the pipeline, by kind: the first one of these that holds."""
         group = self.sequencer.o
-        kinds = {"norm": group.norm, "scale": group.scale, "softmax": group.softmax}
+        softmax = group.softmax | group.keep if self.config.prune else group.softmax
+        kinds = {"norm": group.norm, "scale": group.scale, "softmax": softmax}
         if self.config.decoder:
             kinds |= {"select": group.select, "rotate": group.rotate, "gated": group.gated}
         kinds |= {"function": group.function != Function.NONE, "residual": group.add_residual}

@@ -75,7 +75,8 @@ class ShortEmbedder(Embedder):
         whole = minilm.load_module()
         texts = [torch.from_numpy(batch["input_ids"]) for batch in self.calibration()]
         update = self._step(f"Choosing {self.layers} layers")
-        module, _ = shortened(whole, texts, self.layers, update)
+        module, choice = shortened(whole, texts, self.layers, update)
+        self._step(f"Layers {', '.join(map(str, choice.kept))} stay")
         ids = {"input_ids": torch.zeros(1, minilm.MAX_TOKENS, dtype=torch.int64)}
         return import_module(module, ids, outputs=("last_hidden_state",))
 

@@ -28,7 +28,7 @@ Hidden = list[Tensor]
 class Bridge(nn.Module):
     """What stands for layers that were left out; takes what they take besides the hidden states."""
 
-    def __init__(self, dense: nn.Linear, norm: nn.LayerNorm):
+    def __init__(self, dense: nn.Linear, norm: nn.Module):
         super().__init__()
         self.dense, self.norm = dense, norm
 
@@ -51,7 +51,7 @@ class Choice:
         """The next layer is left out."""
         return Choice(self.layers, self.kept, self.hidden, True)
 
-    def bridged(self, sums: Hidden, norm: nn.LayerNorm) -> Choice:
+    def bridged(self, sums: Hidden, norm: nn.Module) -> Choice:
         """With a bridge, if one is missing. sums, norm: in front of the layer norm of the last
         layer that was left out, and that norm."""
         if not self.pending:
@@ -87,7 +87,7 @@ def _fit(hidden: Hidden, sums: Hidden) -> nn.Linear:
     return linear
 
 
-def _sums(layer: nn.Module, norm: nn.LayerNorm, hidden: Hidden) -> tuple[Hidden, Hidden]:
+def _sums(layer: nn.Module, norm: nn.Module, hidden: Hidden) -> tuple[Hidden, Hidden]:
     """What a layer gives, and what its last norm reads."""
     found: Hidden = []
     hook = norm.register_forward_pre_hook(lambda _norm, inputs: found.append(inputs[0].detach()))

@@ -28,6 +28,13 @@ def _session(device: Device, program: DecoderProgram, position: int, seed: int) 
     return model.add(Session(model, position, [(0, image)]))
 
 
+def _behind_text(device: Device, program: DecoderProgram, text: Sequence[int]) -> Session:
+    """A sequence that has read a text."""
+    session = device.load_decoder(program).session()
+    session.read(text[len(program.prefix) :])
+    return session
+
+
 def _written(device: Device, program: DecoderProgram) -> np.ndarray:
     """Everything that a pass may write."""
     workspace = device.read(Region.WORKSPACE, 0, program.workspace_bytes)
@@ -44,11 +51,12 @@ def measure_pass(
     reading: bool = False,
     trace: str | None = None,
     activity: bool = False,
+    text: Sequence[int] | None = None,
     seed: int = 0,
     step: Step = silent,
 ) -> dict[str, Any]:
     """One pass of `tokens` tokens behind `position` others, on golden and in Verilator; `reading`:
-    without the head.
+    without the head. text: these are the first ones of it, else the cache holds anything.
 
     `bandwidth_share`: bytes of weights, keys and values that the pass must read / (bytes of the bus
     * cycles). `array_share`: products of two bytes / (R * C * cycles). activity: on the machine
@@ -59,8 +67,13 @@ def measure_pass(
     entry: Entry = program.entries[tokens]
     ids = np.random.default_rng(seed + 1).integers(0, int(program.order.max()) + 1, tokens)
     step("Golden model")
+    before: np.ndarray | None = None
     with open_device("golden", config=program.config) as golden:
-        session = _session(golden, program, position, seed)
+        if text is None:
+            session = _session(golden, program, position, seed)
+        else:
+            session, ids = _behind_text(golden, program, text[:position]), np.array(text[position:])
+            before = session.model.read_back(session).copy()
         started = time.perf_counter()
         session.model.run(session, ids, reading=reading)
         golden_seconds = time.perf_counter() - started
@@ -74,7 +87,11 @@ def measure_pass(
         trace=bool(trace),
         progress=lambda _text, done, total: build(done, total),
     ) as rtl:
-        session = _session(rtl, program, position, seed)
+        if before is None:
+            session = _session(rtl, program, position, seed)
+        else:
+            model = LoadedDecoder(rtl, program)
+            session = model.add(Session(model, position, [(0, before)]))
         run = step("Running the RTL")
         total = max(entry.estimated_cycles(position, reading), 1)
         session.model.memory.place(session)
@@ -91,6 +108,9 @@ def measure_pass(
             write_chrome_trace(trace, rtl.events(), entry.commands, places)
     config, cycles = program.config, int(counters["cycles"])
     needed = program.needed_bytes(entry.tokens, position, reading)
+    if program.state.octaves:  # of key blocks, what was read
+        commands = entry.command_count * COMMAND_BYTES
+        needed = min(needed, counters["dram_read_bytes"] - commands)
     seen = min(position, program.state.slots - entry.tokens)
     products = program.work.products_of(entry, seen, reading)
     traffic = counters["dram_read_bytes"] + counters["dram_write_bytes"]

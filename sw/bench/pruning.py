@@ -1,5 +1,5 @@
 """What attention loses without some of its key blocks, in float: how many of them rules drop, and
-how far next tokens move. The study behind decision 0030; no machine does any of it.
+how far next tokens move. The study behind decisions 0030 and 0037; machines with `prune` do `near`.
 
 Blocks are the machine's: position 0, then 64 keys each, decided for each key/value head. The first
 block and the query's own one always stay.
@@ -113,6 +113,23 @@ def best(worth: Worth, count: int) -> Rule:
     return keep
 
 
+def near(octaves: int, *, newest_first: bool = True) -> Rule:
+    """Blocks with a score, by keys of 8 bits, within so many octaves of the largest so far, that of
+    the first block among them, in any of the heads that share keys: what KEEP does."""
+
+    def keep(query: Query) -> Tensor:
+        step = query.k.abs().amax() / 127
+        coarse = scores(query.q, (query.k / step).round() * step, query.scaling)
+        top = (query.by_block(coarse, "amax") / math.log(2)).ceil()
+        if newest_first:
+            largest = top.flip(-1).cummax(-1).values.flip(-1).maximum(top[..., :1])
+        else:
+            largest = top.cummax(-1).values
+        return by_kv_head(top >= largest - octaves, len(query.k)).any(1)
+
+    return keep
+
+
 RULES: dict[str, Rule] = {
     "weights' sum above 1%": above(masses, 0.01),
     "the same by high bytes": above(high_bytes, 0.01),
@@ -120,6 +137,10 @@ RULES: dict[str, Rule] = {
     "bounds of scores, best 16": best(bounds, 16),
     "mean keys, best 24": best(means, 24),
     "a weight beside 0": above(octaves, -13),
+    "within 6 octaves, newest first": near(6),
+    "within 7 octaves": near(7),
+    "within 8 octaves": near(8),
+    "within 8 octaves, oldest first": near(8, newest_first=False),
 }
 
 

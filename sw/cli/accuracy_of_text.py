@@ -11,7 +11,8 @@ import click
 import numpy as np
 from rich.table import Table
 
-from sw.cli.common import bits_option, json_option, steps, write_json
+from sw.cli.common import bits_option, json_option, prune_option, steps, write_json
+from sw.cli.long_texts import KINDS, long_text
 from sw.cli.screen import console, show
 from sw.compiler.errors import InputError
 
@@ -45,10 +46,21 @@ def _arithmetics(module: Any, graph: Any) -> dict[str, Arithmetic]:
 
 @click.command("smollm2")
 @click.option("--file", "text_file", help="A text to measure on, in place of its own.")
+@prune_option
+@click.option(
+    "--context", default=2048, show_default=True, type=click.IntRange(256), help="Of --prune-keys."
+)
 @bits_option
 @json_option
-def language_model(text_file: str | None, bits: str, json_file: str | None) -> None:
+def language_model(
+    text_file: str | None, octaves: int, context: int, bits: str, json_file: str | None
+) -> None:
     """How far the distributions of the next token are from each other."""
+    if octaves:
+        if text_file is not None:
+            raise InputError("--prune-keys has long texts of its own: leave --file out")
+        _pruned(octaves, context, int(bits), json_file)
+        return
     from sw.bench.perplexity import INTEGERS, compare
     from sw.models import smollm2
     from sw.models.generator import Generator
@@ -82,6 +94,47 @@ def language_model(text_file: str | None, bits: str, json_file: str | None) -> N
         json_file,
         {**totals[INTEGERS], "arithmetics": totals, "kinds": [p.json() for p in found]},
     )
+
+
+def _pruned(octaves: int, context: int, bits: int, json_file: str | None) -> None:
+    """What --prune-keys costs at the end of long texts."""
+    from sw.bench.pruned_integers import measure_pruned
+    from sw.models import smollm2
+    from sw.models.generator import Generator
+
+    found = {}
+    with steps() as step:
+        generator = Generator(step=step, bits=bits)
+        graph, rows = generator.graph, generator.config.rows
+        module = smollm2.load().checkpoint.module
+        for kind in KINDS:
+            found[kind] = measure_pruned(
+                graph,
+                module,
+                long_text(kind, context),
+                octaves,
+                rows,
+                lambda text, kind=kind: step(f"{kind}: {text}"),
+            )
+    table = Table(
+        title=f"SmolLM2-135M-Instruct, key blocks within {octaves} octaves: the last quarter of "
+        f"{context} tokens"
+    )
+    table.add_column("KL to float32, millinats")
+    for column in ("tokens", "blocks\ndropped", "all keys", "pruned", "added", "same\ntoken"):
+        table.add_column(column, justify="right")
+    for kind, f in found.items():
+        table.add_row(
+            kind,
+            f"{f.tokens:,}",
+            f"{f.dropped:.1%}",
+            f"{f.whole:.2f}",
+            f"{f.pruned:.2f}",
+            f"{f.added:+.2f} +- {f.error:.2f}",
+            f"{f.same:.1%}",
+        )
+    show(table)
+    write_json(json_file, {kind: figures.json() for kind, figures in found.items()})
 
 
 def _table(found: Sequence[Perplexity]) -> Table:

@@ -31,6 +31,7 @@ from sw.cli.bench_window import window
 from sw.cli.common import (
     OUTPUT_FILE,
     config_option,
+    given_lengths,
     memory_options,
     plain_rtl_option,
     steps,
@@ -242,10 +243,7 @@ def program_(
 @_common
 def minilm(tokens: str, **options: Any) -> None:
     """all-MiniLM-L6-v2 on random tokens (quantised the first time, a few minutes)."""
-    parts = tokens.split(",")
-    if not all(part.isdigit() and 1 <= int(part) <= 512 for part in parts):
-        raise CompileError(f"--tokens {tokens!r}: give one or more of 1 to 512, as in 9,31,16")
-    first, *others = map(int, parts)
+    first, *others = given_lengths(tokens, 512)
     _report(MiniLM(first, tuple(others)), **options)
 
 

@@ -60,7 +60,8 @@ those of the cost model, scales those of all lengths."""
     "--prompts",
     "most",
     type=click.IntRange(min=1),
-    help="Of each kind for the language model, at most.  [default: 10, all of them]",
+    help="Of each kind for the language model, at most; up to 5 need half of the calibration."
+    "  [default: 10, all of them]",
 )
 @click.option(
     "--questions", is_flag=True, help="Print the short questions of `answers`, and that is all."

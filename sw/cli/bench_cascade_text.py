@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ from sw.bench.cascade import agreement_by_confidence, curve, figures
 from sw.bench.cascade_text import PassLog, answered_once, questions_of, short_answers, summary
 from sw.bench.speculation import KINDS, SHORT, PassCycles, measure_rtl, prompts_of
 from sw.cli.cascading import ANSWER, calibration_prompts, observed
+from sw.decoding.calibration import Observed
 from sw.decoding.cascade import Cascade
 from sw.driver.decoder import LoadedDecoder
 from sw.models.generator import Generator
@@ -72,36 +75,32 @@ def text_rows(
     pair: Languages, agreement: float, test: str, tokens: int, most: int | None, step: Step
 ) -> dict[str, dict[str, Any]]:
     """Token by token, with and without drafts: all kinds of prompts, and each. Every other prompt
-    is answered with the threshold that the others give. most: prompts of a kind."""
-    known = [
-        observed(
-            *pair.both,
-            calibration_prompts(pair.model, pair.context, 1 - part),
-            pair.ends,
-            ANSWER,
-            step,
-        )
-        for part in range(2)
-    ]
-    cascades = [
-        Cascade(pair.both, test, each.threshold(test, agreement), by="token") for each in known
-    ]
-    found: list[dict[str, Any]] = []
+    is answered with the threshold that the others give. most: prompts of a kind; those with which
+    `weft generate` does not calibrate come first."""
+    asked: list[tuple[str, int, str]] = []
     for kind in KINDS:
-        update = step(f"Prompts: {kind}")
-        prompts = prompts_of(kind)[:most]
-        for number, text in enumerate(prompts):
-            prompt = pair.prompt(text)
-            room = min(tokens, pair.context - len(prompt))
-            if room > 0:
-                cascade = cascades[number % 2]
-                answer = answered_once(cascade, pair.logs, prompt, pair.ends, room)
-                found.append({"kind": kind, "number": number + 1, **answer})
-            update(number + 1, len(prompts))
+        prompts = list(enumerate(prompts_of(kind)))
+        asked += [(kind, *each) for each in (prompts[1::2] + prompts[0::2])[:most]]
+    known: dict[int, Observed] = {}
+    cascades: dict[int, Cascade] = {}
+    for part in sorted({number % 2 for _, number, _ in asked}, reverse=True):
+        others = calibration_prompts(pair.model, pair.context, 1 - part)
+        known[part] = observed(*pair.both, others, pair.ends, ANSWER, step)
+        cascades[part] = Cascade(pair.both, test, known[part].threshold(test, agreement))
+    found: list[dict[str, Any]] = []
+    update = step(f"Prompts: {len(asked)}")
+    for done, (kind, number, text) in enumerate(asked):
+        update(done, len(asked))
+        prompt = pair.prompt(text)
+        room = min(tokens, pair.context - len(prompt))
+        if room > 0:
+            answer = answered_once(cascades[number % 2], pair.logs, prompt, pair.ends, room)
+            found.append({"kind": kind, "number": number + 1, **answer})
+    update(len(asked), len(asked))
     by_kind = {kind: [each for each in found if each["kind"] == kind] for kind in KINDS}
-    every = known[0] + known[1]
+    every = functools.reduce(operator.add, known.values())
     questions = questions_of(every, test)
-    thresholds = [cascade.threshold for cascade in cascades]
+    thresholds = [cascade.threshold for cascade in cascades.values()]
     rows: dict[str, dict[str, Any]] = {}
     for mode, name in (("plain", "text"), ("drafts", "text with drafts")):
         rows[name] = {

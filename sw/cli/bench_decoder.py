@@ -20,12 +20,15 @@ from sw.cli.common import (
     check_evict,
     config_option,
     memory_options,
+    prune_option,
     steps,
     window_options,
     write_json,
 )
+from sw.cli.long_texts import KINDS, long_text
 from sw.cli.screen import show
 from sw.compiler.errors import CompileError, InputError
+from sw.compiler.graph.pruning import with_pruning
 from sw.compiler.graph.window import RECENT, with_window
 from sw.compiler.lower.decoder import lower_decoder
 from sw.compiler.program.decoder_program import DecoderProgram
@@ -105,6 +108,7 @@ def measure_decoder(
         ("cycles", f"{cycles:,}", ""),
         ("predicted", f"{estimate:,}", f"{estimate / cycles - 1:+.2%}"),
         ("bytes to read", f"{result['needed_bytes']:,}", f"{result['bandwidth_share']:.2%}"),
+        ("bytes read", f"{result['dram_read_bytes']:,}", ""),
         ("products", f"{result['array_products']:,}", f"{result['array_share']:.2%}"),
         ("array busy", f"{result['matrix_busy']:,}", f"{result['matrix_busy'] / cycles:.2%}"),
         *((STALLS[n], f"{c:,}", f"{c / cycles:.2%}") for n, c in result["stalls"].items()),
@@ -131,7 +135,13 @@ def _kept(window: int, evict: str) -> str:
 
 
 def _random(
-    config: str, tokens: int, context: int, window: int = 0, evict: str = "oldest", **sizes: Any
+    config: str,
+    tokens: int,
+    context: int,
+    window: int = 0,
+    evict: str = "oldest",
+    octaves: int = 0,
+    **sizes: Any,
 ) -> DecoderProgram:
     check_evict(window, evict)
     machine = get_config(config)
@@ -155,6 +165,8 @@ def _random(
         from sw.models.generator import SINK
 
         graph = with_window(graph, window, SINK, RECENT if evict == "least" else 0)
+    if octaves:
+        graph = with_pruning(graph, octaves, machine.rows)
     return lower_decoder(graph, machine, (tokens,))
 
 
@@ -164,11 +176,13 @@ def _random(
 @click.option(
     "--rows", default=1, type=click.IntRange(1, SELECTED), show_default=True, help="Tokens at once."
 )
+@prune_option
 @window_options
 @_measuring
 def decode(
     context: int,
     rows: int,
+    octaves: int,
     window: int,
     evict: str,
     config: str,
@@ -178,9 +192,10 @@ def decode(
     """One pass of a decoder that ends at position --context: decoding, or verification."""
     sizes = {name: options.pop(name) for name in list(options) if name in SIZES}
     title = f"decode {rows} at {context}{_kept(window, evict)}: " + _named(sizes)
+    _check_rows(octaves, rows)
     measure_decoder(
         title,
-        lambda _step: _random(config, rows, context, window, evict, **sizes),
+        lambda _step: _random(config, rows, context, window, evict, octaves, **sizes),
         rows,
         context,
         json_file,
@@ -255,6 +270,11 @@ def _sequence(
         raise SystemExit(2)
 
 
+def _check_rows(octaves: int, rows: int) -> None:
+    if octaves and rows > 1:
+        raise InputError(f"--prune-keys with --rows {rows}: only passes of one token prune keys")
+
+
 SIZES = ("hidden", "heads", "kv_heads", "ffn", "layers", "vocab", "dim", "head_norms", "bits")
 
 
@@ -265,6 +285,10 @@ SIZES = ("hidden", "heads", "kv_heads", "ffn", "layers", "vocab", "dim", "head_n
 )
 @click.option("--prompt", help="Read this instead, and decode --tokens tokens: every pass.")
 @click.option("--tokens", default=4, type=click.IntRange(min=1), show_default=True)
+@prune_option
+@click.option(
+    "--text", "kind", type=click.Choice(KINDS), default="prose", help="What --prune-keys reads."
+)
 @bits_option
 @window_options
 @_measuring
@@ -273,6 +297,8 @@ def smollm2(
     rows: int,
     prompt: str | None,
     tokens: int,
+    octaves: int,
+    kind: str,
     bits: str,
     window: int,
     evict: str,
@@ -293,10 +319,15 @@ def smollm2(
 
     stored = f", {bits} bits" if bits != "8" else ""
     title = f"SmolLM2-135M-Instruct, {rows} at {context}{stored}{_kept(window, evict)}"
-    kept = {"bits": int(bits), "window": window, "evict": evict}
+    passes = (rows,)
+    kept = {"bits": int(bits), "window": window, "evict": evict, "octaves": octaves}
+    _check_rows(octaves, rows)
+    if octaves:
+        title += f", {kind}, key blocks within {octaves} octaves"
+        options["text"], passes = long_text(kind, context), (1, 128)
     measure_decoder(
         title,
-        lambda step: Generator(config, step=step, **kept).program(passes=(rows,)),
+        lambda step: Generator(config, step=step, **kept).program(passes),
         rows,
         context,
         json_file,

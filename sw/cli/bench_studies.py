@@ -10,27 +10,11 @@ import click
 from rich.table import Table
 
 from sw.cli.common import OUTPUT_FILE, steps, write_json
+from sw.cli.long_texts import KINDS, long_text
 from sw.cli.screen import show
 from sw.compiler.errors import InputError
 
 __all__ = ["eviction", "pruning", "tokens"]
-
-KINDS = ("prose", "code")
-
-
-def _long_text(kind: str, tokens: int) -> list[int]:
-    """So many tokens of texts that calibration has not seen."""
-    from sw.models.corpus import code_texts, evaluation_texts
-    from sw.models.smollm2 import load
-
-    if kind == "code":
-        texts = code_texts(1, held_out=True, characters=8 * tokens)
-    else:
-        texts = (*evaluation_texts("everyday-longest"), *evaluation_texts("technical-long"))
-    ids = load().tokens("\n\n".join(texts))
-    if len(ids) < tokens:
-        raise InputError(f"the {kind} has {len(ids)} tokens: give a smaller --context")
-    return ids[:tokens]
 
 
 @click.command()
@@ -45,7 +29,7 @@ def pruning(context: int, json_file: str | None) -> None:
         module = load().checkpoint.module
         found = {}
         for kind in KINDS:
-            ids = _long_text(kind, context)
+            ids = long_text(kind, context)
             found[kind] = measure_pruning(
                 module, ids, RULES, lambda name, kind=kind: step(f"{kind}: {name}")
             )

@@ -29,12 +29,14 @@ __all__ = [
     "config_option",
     "device_option",
     "device_options",
+    "given_lengths",
     "given_texts",
     "json_option",
     "load_exported",
     "memory_options",
     "plain_rtl_option",
     "progress_display",
+    "prune_option",
     "read_lines",
     "reporter",
     "steps",
@@ -136,6 +138,16 @@ def check_evict(window: int, evict: str) -> None:
     if evict == "least" and not window:
         raise InputError("--evict least needs --window: without one all keys stay")
 
+
+prune_option = click.option(
+    "--prune-keys",
+    "octaves",
+    metavar="OCTAVES",
+    default=0,
+    type=click.IntRange(0, 31),
+    help="Single tokens read only key blocks with a score within so many octaves (powers of 2) of "
+    "the largest so far; 7 is good. Of machines as base+prune.  [default: all key blocks]",
+)
 
 plain_rtl_option = click.option(
     "--plain-rtl",
@@ -266,6 +278,14 @@ def given_texts(texts: Sequence[str], file: str | None, *, as_it_is: bool = Fals
     if not found:
         raise InputError("no text: give one or more texts, or --file with one a line")
     return found
+
+
+def given_lengths(text: str, most: int) -> tuple[int, ...]:
+    """Tokens of one sequence or of several, 1 to `most`, as in "9,31,16". Raises `InputError`."""
+    parts = text.split(",")
+    if not all(part.isdecimal() and 1 <= int(part) <= most for part in parts):
+        raise InputError(f"--tokens {text!r}: give one or more of 1 to {most}, as in 9,31,16")
+    return tuple(map(int, parts))
 
 
 def write_json(path: str | None, value: Any) -> None:

@@ -21,6 +21,7 @@ from sw.cli.common import (
     device_option,
     device_options,
     memory_options,
+    prune_option,
     steps,
     window_options,
     write_json,
@@ -69,6 +70,7 @@ def _options(command):
         ),
         click.option("--seed", type=int, help="Of the choice."),
         window_options,
+        prune_option,
         bits_option,
         click.option(
             "--draft",
@@ -97,12 +99,23 @@ def _generator(
     bits: str,
     window: int,
     evict: str,
+    octaves: int,
     step: Callable[..., Any],
 ) -> Generator:
     """The generator of a checkpoint, or of SmolLM2."""
     check_evict(window, evict)
     given = LanguageModel(model) if model is not None else None
-    return Generator(config, context, step, given, int(bits), window, evict)
+    return Generator(config, context, step, given, int(bits), window, evict, octaves)
+
+
+def _check_pruning(octaves: int, draft: str | None, small: str | None) -> None:
+    """Raises `InputError` for what needs passes of several tokens."""
+    for option, value in (("--draft", draft), ("--cascade", small)):
+        if octaves and value is not None:
+            raise InputError(
+                f"--prune-keys with {option}: passes of several tokens prune nothing, so what they "
+                "say is not what single tokens would give; leave one out"
+            )
 
 
 def _answer(
@@ -213,6 +226,7 @@ def generate(
     bits: str,
     window: int,
     evict: str,
+    octaves: int,
     draft: str | None,
     draft_tokens: str | None,
     small: str | None,
@@ -232,9 +246,10 @@ def generate(
     sampler = Sampler(temperature, top_k, seed)
     drafting = Drafting(draft, draft_tokens)
     cascading = Cascading(small, agreement, threshold, test, by)
+    _check_pruning(octaves, draft, small)
     with steps() as step:
         options = device_options(device, memory_latency, memory_width, step)
-        generator = _generator(model, config, context, bits, window, evict, step)
+        generator = _generator(model, config, context, bits, window, evict, octaves, step)
         ids = generator.model.prompt([{"role": "user", "content": prompt}])
         check_room(len(ids), generator.context)  # before anything takes minutes
         drafting.prepare(generator, step)
@@ -298,6 +313,7 @@ def chat(
     bits: str,
     window: int,
     evict: str,
+    octaves: int,
     draft: str | None,
     draft_tokens: str | None,
     small: str | None,
@@ -314,9 +330,10 @@ def chat(
     of the input."""
     sampler, drafting = Sampler(temperature, top_k, seed), Drafting(draft, draft_tokens)
     cascading = Cascading(small, agreement, threshold, test, by)
+    _check_pruning(octaves, draft, small)
     with steps() as step:
         options = device_options(device, memory_latency, memory_width, step)
-        generator = _generator(model, config, context, bits, window, evict, step)
+        generator = _generator(model, config, context, bits, window, evict, octaves, step)
         if not generator.model.chats:
             raise InputError(f"{generator.model.name} has no chat template: use weft generate")
         drafting.prepare(generator, step)

@@ -14,6 +14,7 @@ from sw.cli.common import (
     config_option,
     device_option,
     device_options,
+    given_lengths,
     memory_options,
     steps,
     weights_option,
@@ -35,7 +36,7 @@ __all__ = ["compile_", "disassemble", "run"]
 
 def _compile(
     model: str,
-    tokens: int,
+    tokens: str,
     calibration: str | None,
     config: AcceleratorConfig,
     weights: str | None,
@@ -44,7 +45,9 @@ def _compile(
     if model == MINILM:
         from sw.models.embedder import Embedder
 
-        return Embedder(config, step=step, weights=weights).program(tokens)
+        lengths = given_lengths(tokens, Embedder.longest)
+        embedder = Embedder(config, step=step, weights=weights)
+        return embedder.packed(lengths) if len(lengths) > 1 else embedder.program(*lengths)
     if weights is not None:
         raise CompileError(f"--weights is for {MINILM}, not for {model!r}")
     module, example, batches = load_model(model, calibration)
@@ -57,7 +60,12 @@ def _compile(
 @click.command("compile", help=f"Compile MODEL into a program file.\n\n{MODEL_HELP}")
 @click.argument("model")
 @click.option("-o", "--output", type=OUTPUT_FILE, required=True, help="Program file to write.")
-@click.option("--tokens", default=16, show_default=True, help="Sequence length (MiniLM).")
+@click.option(
+    "--tokens",
+    default="16",
+    show_default=True,
+    help="Sequence length (MiniLM), or those of several sequences in one run: 9,31,16.",
+)
 @click.option("--calibration", help="Calibration batches (.npy), for a .pt2 file.")
 @weights_option
 @click.option(
@@ -70,7 +78,7 @@ def _compile(
 def compile_(
     model: str,
     output: str,
-    tokens: int,
+    tokens: str,
     calibration: str | None,
     weights: str | None,
     memory_width: int | None,

@@ -308,6 +308,11 @@ class Session:
             raise SessionError(
                 f"verify takes at most {SELECTED} tokens, got {len(tokens)}: use prefill"
             )
+        if len(tokens) > 1 and self.model.program.state.octaves:
+            raise SessionError(
+                "a program that prunes keys verifies one token at a time: passes of several prune "
+                "nothing, so what they say is not what single tokens would give"
+            )
         entry = self.verifying(len(tokens))
         if entry is not None:
             return self._predict(tokens, entry.tokens)

@@ -65,8 +65,7 @@ def workers(address: str | None = None, count: int | None = None) -> Iterator[Ma
     cores). Raises `InputError`."""
     if importlib.util.find_spec("distributed") is None:
         raise InputError('exploring needs Dask: pip install -e ".[explore]"')
-    import dask
-    from distributed import Client, LocalCluster
+    dask, distributed = map(importlib.import_module, ("dask", "distributed"))
 
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the workers: one core each
@@ -74,14 +73,14 @@ def workers(address: str | None = None, count: int | None = None) -> Iterator[Ma
     with dask.config.set(settings):
         if address is None:
             number = count or os.cpu_count() or 1
-            cluster = LocalCluster(
+            cluster = distributed.LocalCluster(
                 n_workers=number, threads_per_worker=1, dashboard_address=None, memory_limit=0
             )
-            with cluster, Client(cluster) as client:
+            with cluster, distributed.Client(cluster) as client:
                 yield _mapped(client)
             return
         try:
-            client = Client(address, timeout=CONNECT_SECONDS)
+            client = distributed.Client(address, timeout=CONNECT_SECONDS)
         except (OSError, TimeoutError, ValueError) as error:
             raise InputError(
                 f"no Dask scheduler answers at {address}: {first_line(error)}"

@@ -96,7 +96,7 @@ def with_format(graph: QuantGraph, format: WeightFormat) -> QuantGraph:
     def changed(op: QuantOp) -> QuantOp:
         if not isinstance(op, QuantLinear):
             return op
-        weight, multipliers = random_weights(rng, *op.weight.shape, format)
+        weight, multipliers = random_weights(rng, op.weight.shape[0], op.weight.shape[1], format)
         return replace(op, weight=weight, multipliers=multipliers, format=format)
 
     return replace(graph, ops=[changed(op) for op in graph.ops])

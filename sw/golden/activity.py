@@ -90,6 +90,10 @@ def _vector(c: AcceleratorConfig, command: Command) -> Counts:
     return counts
 
 
+def _keep(c: AcceleratorConfig, command: Command) -> Counts:
+    return Counter(groups_softmax=command["rows"])
+
+
 def _kind(command: Command) -> str:
     """What groups of a vector command are counted as."""
     v = command.values
@@ -119,4 +123,5 @@ _COUNT: dict[Opcode, Callable[[AcceleratorConfig, Command], Counts]] = {
     **dict.fromkeys(
         (Opcode.VECTOR, Opcode.NORM, Opcode.SCALE, Opcode.SOFTMAX, Opcode.SELECT), _vector
     ),
+    Opcode.KEEP: _keep,
 }

@@ -49,6 +49,7 @@ SIZES = (
     "scales",
     "decoder",
     "trims",
+    "prune",
 )
 """Properties of a configuration that the code reads."""
 
@@ -70,10 +71,11 @@ ARRAYS = {
     "selection": "std::int64_t",
     "row_max_written": "std::uint8_t",
     "softmax_written": "std::uint8_t",
+    "octaves_written": "std::uint8_t",
     "statistics_written": "std::uint8_t",
     "selection_written": "std::uint8_t",
     "registers": "std::int64_t",
-    "selected": "std::uint8_t",
+    "selected": "std::int64_t",
 }
 """Memories and row state, by the type of their elements in C++."""
 
@@ -99,6 +101,8 @@ def layout_header() -> str:
         "REGISTERS": isa.REGISTERS,
         "REGISTER_BITS": isa.REGISTER_BITS,
         "SELECTED": isa.SELECTED,
+        "STAYS": isa.STAYS,
+        "DISTANCE_BITS": isa.DISTANCE_BITS,
         "NO_LIMIT": isa.NO_LIMIT,
         "WAIT_SLOTS": isa.WAIT_SLOTS,
         "WAIT_BITS": isa.WAIT_BITS,
@@ -111,6 +115,7 @@ def layout_header() -> str:
         "GELU_FRACTION_BITS": isa.GELU_FRACTION_BITS,
         "NORM_FRACTION_BITS": isa.NORM_FRACTION_BITS,
         "SCORE_FRACTION_BITS": isa.SCORE_FRACTION_BITS,
+        **{f"UNIT_{item.name}": item for item in isa.Unit},
         **{f"OPCODE_{item.name}": item for item in isa.Opcode},
         **{f"MEMORY_{item.name}": item for item in isa.Memory},
         **{f"FUNCTION_{item.name}": item for item in isa.Function},
@@ -241,7 +246,7 @@ class CompiledMachine:
         self._library = library
         self._state = _Machine(**{name: int(getattr(config, name)) for name in SIZES})
         self._registers = np.zeros(isa.REGISTERS, np.int64)
-        self._selected = np.zeros(isa.REGISTERS, np.bool_)
+        self._selected = np.zeros(isa.REGISTERS, np.int64)
         self._executed = ctypes.c_int64()
         self._halted = ctypes.c_int64()
 
@@ -260,17 +265,16 @@ class CompiledMachine:
             self._state.dram_writable[region] = bool(writable)
 
     def run(
-        self, registers: list[int], selected: set[int], commands: bytes, first: int, last: int
+        self, registers: list[int], selected: list[int], commands: bytes, first: int, last: int
     ) -> tuple[int, int, bool]:
         """Execute commands first..last-1 as far as this machine takes them.
 
-        registers: their values, selected: those that a SELECT wrote behind the last BARRIER; both
-        are brought up to date. Returns the index at which it stopped, how many commands were not
-        dropped, and whether HALT was the last of them.
+        registers: their values, selected: see `GoldenMachine`; both are brought up to date.
+        Returns the index at which it stopped, how many commands were not dropped, and whether HALT
+        was the last of them.
         """
         self._registers[:] = registers
-        self._selected[:] = False
-        self._selected[list(selected)] = True
+        self._selected[:] = selected
         self._executed.value = 0
         stop = self._library.weft_golden_run(
             ctypes.byref(self._state),
@@ -281,8 +285,7 @@ class CompiledMachine:
             ctypes.byref(self._halted),
         )
         registers[:] = self._registers.tolist()
-        selected.clear()
-        selected.update(np.flatnonzero(self._selected).tolist())
+        selected[:] = self._selected.tolist()
         return stop, self._executed.value, bool(self._halted.value)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hw.config import AcceleratorConfig
-from hw.isa import HEADER, Command, Function, IsaError, Memory, Opcode
+from hw.isa import HEADER, PRUNE_OPCODES, Command, Function, IsaError, Memory, Opcode
 
 __all__ = ["check_legal"]
 
@@ -16,6 +16,7 @@ def check_legal(command: Command, config: AcceleratorConfig) -> None:
         "int4": v.get("w_int4", 0),
         "scales": command.opcode == Opcode.SCALED_GEMM,
         "decoder": needs_decoder(command),
+        "prune": command.opcode in PRUNE_OPCODES,
     }
     for option, used in options.items():
         if used and not getattr(config, option):

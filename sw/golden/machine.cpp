@@ -88,6 +88,7 @@ template <class Transfer> static bool transfer_legal(const Machine& m, const Tra
 static bool gemm_legal(const Machine& m, const Gemm& v, int opcode) {
     const bool sparse = opcode == OPCODE_SPARSE_GEMM, scaled = opcode == OPCODE_SCALED_GEMM;
     if (scaled && !(m.scales && v.w_group)) return false;
+    if (opcode == OPCODE_LOW_GEMM && !(m.prune && v.wide && !v.w_int4)) return false;
     return !(v.w_by_column && (sparse || v.w_int4)) && (v.w_int4 || !v.w_group) &&
            !(v.wide && v.a_unsigned) && (!sparse || m.sparse) && (!v.w_int4 || m.int4) &&
            (m.decoder || !(v.rescale && !v.accumulate)) && (!v.trim || (m.trims && opcode == OPCODE_GEMM));
@@ -113,12 +114,29 @@ enum class Outcome { EXECUTED, DROPPED, HALTED, REFUSED };
 
 struct Registers {
     i64* value;
-    std::uint8_t* selected;
+    i64* selected;  // see `GoldenMachine`
 
-    // Used behind the BARRIER only, if a SELECT writes them.
-    bool usable(const Header& v, bool select) const {
+    // Used behind the BARRIER only, if a SELECT or KEEP writes them.
+    bool usable(const Header& v, bool writes) const {
         return !(v.predicate && selected[v.predicate]) &&
-               (select || !(v.register_ && selected[v.register_]));
+               (writes || !(v.register_ && selected[v.register_]));
+    }
+    void write(i64 number, i64 x) const {
+        if (number) value[number] = x, selected[number] = selected[0];
+    }
+    // What a BARRIER waits for is written.
+    void settle(std::uint64_t header, bool some_only) const {
+        i64 done = selected[0], counted = 0;
+        bool waits = false;
+        for (int slot = 0; slot < WAIT_SLOTS; slot++) {
+            const std::uint64_t wait = header >> (8 + WAIT_BITS * slot);
+            const i64 distance = wait >> 3 & ((1 << DISTANCE_BITS) - 1);
+            waits |= (wait & 7) != UNIT_NONE;
+            if ((wait & 7) == UNIT_VECTOR) counted = std::max(counted, selected[0] - distance);
+        }
+        if (some_only && waits) done = counted;
+        for (int n = 1; n < REGISTERS; n++)
+            if (selected[n] <= done) selected[n] = 0;
     }
     bool drops(const Header& v, i64 limit) const {
         return v.predicate && limit + value[v.predicate] <= 0;
@@ -143,16 +161,22 @@ static void trim(const Machine& m, Gemm& v, const Registers& registers) {
 
 static Outcome done(bool taken) { return taken ? Outcome::EXECUTED : Outcome::REFUSED; }
 
+static Outcome done_by_vector_unit(bool taken, const Registers& registers) {
+    registers.selected[0] += taken;
+    return done(taken);
+}
+
 static Outcome step(const Machine& m, const Registers& registers, const std::uint64_t* word) {
     if (!waits_are_known(word[0])) return Outcome::REFUSED;
     const int opcode = int(word[0] & 0xff);
+    const bool writes = opcode == OPCODE_SELECT || opcode == OPCODE_KEEP;
     // Decoded, legal, its registers usable: then it is dropped or goes on.
 #define DECODE(Type, legal, limit)                                                             \
     Type v;                                                                                    \
-    if (!decode(word, v) || !(legal) || !registers.usable(v, opcode == OPCODE_SELECT) ||       \
+    if (!decode(word, v) || !(legal) || !registers.usable(v, writes) ||                        \
         (!m.decoder && v.of_decoder()))                                                        \
         return Outcome::REFUSED;                                                               \
-    if (registers.drops(v, limit)) return Outcome::DROPPED;
+    if (registers.drops(v, limit) && opcode != OPCODE_KEEP) return Outcome::DROPPED;
     switch (opcode) {
         case OPCODE_LOAD: {
             DECODE(Load, transfer_legal(m, v, MEMORY_MASK), v.limit)
@@ -164,6 +188,7 @@ static Outcome step(const Machine& m, const Registers& registers, const std::uin
         }
         case OPCODE_SPARSE_GEMM:
         case OPCODE_SCALED_GEMM:
+        case OPCODE_LOW_GEMM:
         case OPCODE_GEMM: {
             DECODE(Gemm, gemm_legal(m, v, opcode), last_limit(v))
             trim(m, v, registers);
@@ -172,25 +197,35 @@ static Outcome step(const Machine& m, const Registers& registers, const std::uin
         }
         case OPCODE_VECTOR: {
             DECODE(Vector, vector_legal(m, v), 0)
-            return done(vector(m, v));
+            return done_by_vector_unit(vector(m, v), registers);
         }
         case OPCODE_NORM: {
             DECODE(Norm, destination_legal(m, v) && (m.decoder || !(v.rms || v.same_param1)), 0)
-            return done(norm(m, v));
+            return done_by_vector_unit(norm(m, v), registers);
         }
         case OPCODE_SCALE: {
             DECODE(Scale, destination_legal(m, v) && (m.decoder || !v.same_param1), 0)
-            return done(scale(m, v));
+            return done_by_vector_unit(scale(m, v), registers);
         }
         case OPCODE_SOFTMAX: {
             DECODE(Softmax, destination_legal(m, v), last_limit(v))
             move_limit(v, registers);
-            return done(softmax(m, v));
+            return done_by_vector_unit(softmax(m, v), registers);
         }
         case OPCODE_SELECT: {
             DECODE(Select, m.decoder, v.limit)
-            if (!select(m, v, registers.value)) return Outcome::REFUSED;
-            if (v.register_) registers.selected[v.register_] = 1;
+            i64 best;
+            if (!select(m, v, best)) return Outcome::REFUSED;
+            registers.selected[0]++;
+            registers.write(v.register_, best);
+            return Outcome::EXECUTED;
+        }
+        case OPCODE_KEEP: {
+            DECODE(Keep, m.prune, v.limit)
+            bool stays;
+            if (!keep(m, v, !registers.drops(v, v.limit), stays)) return Outcome::REFUSED;
+            registers.selected[0]++;
+            registers.write(v.register_, stays ? STAYS : 0);
             return Outcome::EXECUTED;
         }
         case OPCODE_ADD: {
@@ -201,7 +236,7 @@ static Outcome step(const Machine& m, const Registers& registers, const std::uin
         }
         case OPCODE_BARRIER: {
             DECODE(Barrier, true, 0)
-            std::memset(registers.selected, 0, REGISTERS);
+            registers.settle(word[0], m.prune);
             return Outcome::EXECUTED;
         }
         case OPCODE_HALT: {

@@ -18,11 +18,13 @@ from hw import isa
 from hw.config import AcceleratorConfig
 from hw.isa import (
     MASKED_SCORE,
+    MATRIX_OPCODES,
     NO_LIMIT,
     REGISTER_BITS,
     REGISTERS,
     SELECTED,
     SQUARES_BITS,
+    STAYS,
     SUM_BITS,
     TOTAL_BITS,
     Command,
@@ -31,9 +33,10 @@ from hw.isa import (
     Memory,
     Opcode,
     Region,
+    Unit,
 )
 from hw.numerics import Int, round_shift, saturate, scale_by_power, wrapped
-from hw.softmax.golden import row_step, weights
+from hw.softmax.golden import keep_step, row_step, weights
 from hw.sparse.packing import tile_format
 from hw.systolic.golden import gemm
 from hw.vector.golden import (
@@ -59,8 +62,9 @@ __all__ = ["GoldenMachine", "MachineStop", "UndefinedCommand"]
 PROGRESS_COMMANDS = 256
 """Commands between two reports of progress."""
 
-ROW_STATES = ("ROW_MAX", "softmax state", "statistics", "selection")
-"""What commands leave for later ones on the same rows."""
+ROW_STATES = ("ROW_MAX", "softmax state", "octaves", "statistics", "selection")
+"""What commands leave for later ones on the same rows. octaves: OCTAVE, LARGEST and SHIFT, of the
+softmax state or of KEEP."""
 
 
 class MachineStop(Exception):
@@ -122,7 +126,9 @@ class GoldenMachine:
         self.squares = np.zeros(c.row_slots, np.int64)
         self.selection = np.zeros((SELECTED, SELECTED, 2), np.int64)  # row, place: value, index
         self.registers = [0] * REGISTERS
-        self.selected: set[int] = set()  # registers that SELECT wrote behind the last BARRIER
+        # Of each register that a SELECT or KEEP wrote and no BARRIER waited for: how many commands
+        # the vector unit then had; else 0. The first: how many it has so far.
+        self.selected = [0] * REGISTERS
         # Rows whose state the program has written; a command without a program may read any.
         self.written = {name: np.ones(c.row_slots, np.bool_) for name in ROW_STATES}
         self.dram: dict[Region, _Dram] = {}
@@ -130,14 +136,13 @@ class GoldenMachine:
         self._execute: dict[Opcode, Callable[[Command], None]] = {
             Opcode.LOAD: self._load,
             Opcode.STORE: self._store,
-            Opcode.GEMM: self._gemm,
-            Opcode.SPARSE_GEMM: self._gemm,
-            Opcode.SCALED_GEMM: self._gemm,
+            **dict.fromkeys(MATRIX_OPCODES, self._gemm),
             Opcode.VECTOR: self._vector,
             Opcode.NORM: self._norm,
             Opcode.SCALE: self._scale,
             Opcode.SOFTMAX: self._softmax,
             Opcode.SELECT: self._select,
+            Opcode.KEEP: self._keep,
             Opcode.ADD: self._add,
         }
 
@@ -168,7 +173,7 @@ class GoldenMachine:
         index = executed = 0
         for written in self.written.values():
             written.fill(False)
-        self.selected.clear()
+        self.selected[:] = [0] * REGISTERS
         if self._compiled:
             self.bind_compiled(self._compiled)
         while index < total:
@@ -200,17 +205,18 @@ class GoldenMachine:
         """What a program makes the machine do, by the names of `sw.golden.activity`, without
         executing more of it than ADD. The registers are those that are held.
 
-        Raises `UndefinedCommand` where it depends on what SELECT finds, and `MachineStop`.
+        Raises `UndefinedCommand` where it depends on what SELECT or KEEP finds, and `MachineStop`.
         """
         self.activity, found = Counter(), set()
         for index in range(len(commands) // isa.COMMAND_BYTES):
             word = commands[isa.COMMAND_BYTES * index : isa.COMMAND_BYTES * (index + 1)]
             self.index, command = index, self._decode(word)
             names = ("register", "predicate")
-            if command.opcode == Opcode.SELECT:
+            if command.opcode in (Opcode.SELECT, Opcode.KEEP):
                 found.add(command["register"])
-            elif {command.values.get(name, 0) for name in names} & (found - {0}):
-                raise UndefinedCommand(f"command {index} depends on what a SELECT before it finds")
+                names = ("predicate",)
+            if {command.values.get(name, 0) for name in names} & (found - {0}):
+                raise UndefinedCommand(f"command {index} depends on what one before it finds")
             self._count(word)
             if self.drops(command):
                 continue
@@ -228,6 +234,7 @@ class GoldenMachine:
             "param1": self.params[Memory.PARAM1],
             "row_max_written": written["ROW_MAX"],
             "softmax_written": written["softmax state"],
+            "octaves_written": written["octaves"],
             "statistics_written": written["statistics"],
             "selection_written": written["selection"],
         }
@@ -240,6 +247,7 @@ class GoldenMachine:
         self._check_registers(command)
         if self.drops(command):
             return 0, False
+        self.selected[0] += command.unit == Unit.VECTOR
         if command.opcode == Opcode.HALT:
             return 1, True
         self.execute(self.moved(command))
@@ -260,26 +268,38 @@ class GoldenMachine:
         return command
 
     def _check_registers(self, command: Command) -> None:
-        """A register that SELECT writes is used behind a BARRIER only."""
+        """A register that SELECT or KEEP writes is used behind a BARRIER only."""
         if command.opcode == Opcode.BARRIER:
-            self.selected.clear()
+            self._settle(command)
         register, predicate = (command.values.get(n, 0) for n in ("register", "predicate"))
-        used = {predicate} if command.opcode == Opcode.SELECT else {register, predicate}
-        if used & self.selected:
+        writes = command.opcode in (Opcode.SELECT, Opcode.KEEP)
+        if any(self.selected[n] for n in {predicate, 0 if writes else register} - {0}):
             raise UndefinedCommand(
-                f"command {self.index}: {command.opcode.name} uses a register that a SELECT before "
-                f"it writes, without a BARRIER between them"
+                f"command {self.index}: {command.opcode.name} uses a register that a SELECT or "
+                f"KEEP before it writes, without a BARRIER between them"
             )
+
+    def _settle(self, barrier: Command) -> None:
+        """Registers that hold what was written once a BARRIER is passed."""
+        done, waits = self.selected[0], [wait for wait in barrier.waits if wait is not None]
+        if self.config.prune and waits:
+            done = max((done - w.distance for w in waits if w.unit == Unit.VECTOR), default=0)
+        self.selected[1:] = [count if count > done else 0 for count in self.selected[1:]]
 
     def drops(self, command: Command) -> bool:
         """Whether a predicate drops a command."""
+        return command.opcode != Opcode.KEEP and not self._something_left(command)
+
+    def _something_left(self, command: Command) -> bool:
         predicate = command.values.get("predicate", 0)
-        return predicate != 0 and isa.last_limit(command.values) + self.registers[predicate] <= 0
+        return predicate == 0 or isa.last_limit(command.values) + self.registers[predicate] > 0
 
     def moved(self, command: Command) -> Command:
         """A command with its register's value added to its offset or limit, and without the
-        tiles that it leaves out."""
+        tiles that it leaves out. The limit of KEEP then is whether it is to look at anything."""
         v = command.values
+        if command.opcode == Opcode.KEEP:
+            return replace(command, values={**v, "limit": int(self._something_left(command))})
         if v.get("trim", 0):
             predicate = self.registers[v["predicate"]]
             v = {**v, **isa.trimmed(v, predicate, self.config.rows, self.config.columns)}
@@ -409,7 +429,7 @@ class GoldenMachine:
         if v["row_max"] and v["mask"]:
             self._check(v["mask_address"] + n - 1, c.mask_words, "mask")
         if v["accumulate"] and v["rescale"]:
-            self._slots(command, reads="softmax state")
+            self._slots(command, reads="octaves")
         if v["row_max"]:
             self._slots(command, writes="ROW_MAX")
         gemm(
@@ -573,6 +593,7 @@ class GoldenMachine:
         rows = self._slots(
             command, reads="" if v["first"] else "softmax state", writes="softmax state"
         )
+        self._slots(command, writes="octaves")
         new, largest, shift = row_step(
             self.row_max[rows].astype(np.int64),
             self.octave[rows],
@@ -620,7 +641,7 @@ class GoldenMachine:
             self._write_selection(v, best, rows)
         if v["register"]:
             self.registers[v["register"]] = int(best[-1, 0, 1])
-            self.selected.add(v["register"])
+            self.selected[v["register"]] = self.selected[0]
 
     def _write_selection(self, v: dict[str, int], best: Int, rows: slice) -> None:
         """Values and indices, octave and sum of each row, as INT16 halves, low ones first."""
@@ -632,6 +653,27 @@ class GoldenMachine:
         words = halves.shape[1] // lanes
         address = self._residual_addresses({**v, "groups": words}, v["res_address"])
         self.residual[address] = wrapped(halves, 16).reshape(v["rows"], words, lanes)
+
+    def _keep(self, command: Command) -> None:
+        v = command.values
+        self._check_vector(command)
+        if v["limit"]:
+            self._slots(command, reads="ROW_MAX")
+        rows = self._slots(command, reads="" if v["first"] else "octaves", writes="octaves")
+        self.written["softmax state"][rows] = False  # its sum belongs to another octave
+        top = self.row_max[rows].astype(np.int64)
+        stays, *state = keep_step(
+            top if v["limit"] else np.full_like(top, MASKED_SCORE),
+            self.octave[rows],
+            self.largest[rows],
+            bool(v["first"]),
+            v["score_shift"],
+            v["octaves"],
+        )
+        self.octave[rows], self.largest[rows], self.shift[rows] = state
+        if v["register"]:
+            self.registers[v["register"]] = STAYS if stays.any() else 0
+            self.selected[v["register"]] = self.selected[0]
 
     def _add(self, command: Command) -> None:
         register = command["register"]

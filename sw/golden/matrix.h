@@ -17,12 +17,12 @@ using i32 = std::int32_t;
 static constexpr i64 QUAD = 4, QUAD_ROWS = 4, LARGEST_INDEX = 2;
 
 struct TileFormat {
-    bool by_column, sparse, int4, scaled;
+    bool by_column, sparse, int4, scaled, low;
     i64 group, rows, columns;
 
     TileFormat(const Machine& m, const Gemm& v, int opcode)
         : by_column(v.w_by_column), sparse(opcode == OPCODE_SPARSE_GEMM), int4(v.w_int4),
-          scaled(opcode == OPCODE_SCALED_GEMM), group(v.w_group), rows(m.rows), columns(m.columns) {}
+          scaled(opcode == OPCODE_SCALED_GEMM), low(opcode == OPCODE_LOW_GEMM), group(v.w_group), rows(m.rows), columns(m.columns) {}
     i64 reach() const { return sparse ? 2 * rows : rows; }
     i64 panels() const { return sparse ? 2 : 1; }
     i64 words() const {
@@ -256,6 +256,14 @@ CLONES static void scale(const Gemm& v, i64 lines, i64 rows, i64 columns, i64 pa
     }
 }
 
+// Adds to those of the high bytes what the sums of a tile of low bytes of weights give.
+CLONES static void join_low(i64 rows, i64 padded, const i32* products, i32* sums) {
+    for (i64 i = 0; i < rows; i++) {
+        const i32 *high = products + 2 * i * padded, *low = high + padded;
+        for (i64 c = 0; c < padded; c++) sums[2 * i * padded + c] += high[c] + ((low[c] + 128) >> 8);
+    }
+}
+
 static bool gemm(const Machine& m, const Gemm& v, int opcode) {
     const TileFormat form(m, v, opcode);
     const i64 panels = v.k_tiles * form.panels(), lines = (1 + v.wide) * v.rows;
@@ -268,7 +276,7 @@ static bool gemm(const Machine& m, const Gemm& v, int opcode) {
         ((v.row_max || rescale) && v.slot + v.rows > m.row_slots) ||
         (v.row_max && v.mask && v.mask_address + v.n_tiles > m.mask_words))
         return false;
-    if (rescale && !all_written(m.softmax_written, v)) return false;
+    if (rescale && !all_written(m.octaves_written, v)) return false;
     if (v.row_max) set_written(m.row_max_written, v);
 
     static thread_local std::vector<i16> a, pairs;
@@ -277,7 +285,7 @@ static bool gemm(const Machine& m, const Gemm& v, int opcode) {
     a.resize(lines * stride);
     gather(m, v, panels, lines, a.data());
     // So many tiles are unpacked at once that their weights stay in the nearest cache.
-    const i64 reach = form.reach(), at_once = form.scaled ? 1 : std::max<i64>(1, 16384 / (2 * reach * padded));
+    const i64 reach = form.reach(), at_once = form.scaled || form.low ? 1 : std::max<i64>(1, 16384 / (2 * reach * padded));
     pairs.assign(at_once * reach * padded, 0);
     for (i64 n = 0; n < v.n_tiles; n++) {
         sums.assign(lines * padded, 0);
@@ -302,10 +310,17 @@ static bool gemm(const Machine& m, const Gemm& v, int opcode) {
                       products.data(), sums.data());
             }
             if (form.scaled) continue;
+            if (form.low) {
+                products.assign(lines * padded, 0);
+                multiply(lines, reach / 2, padded, a.data() + start * reach, stride, pairs.data(),
+                         products.data());
+                join_low(v.rows, padded, products.data(), sums.data());
+                continue;
+            }
             multiply(lines, count * reach / 2, padded, a.data() + start * reach, stride,
                      pairs.data(), sums.data());
         }
-        finish(m, v, form.scaled, n, padded, sums.data());
+        finish(m, v, form.scaled || form.low, n, padded, sums.data());
     }
     return true;
 }

@@ -1,4 +1,4 @@
-// VECTOR, NORM, SCALE, SOFTMAX and SELECT, row by row. A command is refused, before it has changed
+// VECTOR, NORM, SCALE, SOFTMAX, SELECT and KEEP, row by row. A command is refused, before it has changed
 // anything, by returning false.
 #pragma once
 #include <cstring>
@@ -280,6 +280,7 @@ static bool softmax(const Machine& m, const Softmax& v) {
         !all_written(m.row_max_written, v) || (!v.first && !all_written(m.softmax_written, v)))
         return false;
     set_written(m.softmax_written, v);
+    set_written(m.octaves_written, v);
     s.resize(width);
     for (i64 i = 0; i < v.rows; i++) {
         const i64 slot = v.slot + i, top = m.row_max[slot];
@@ -302,7 +303,7 @@ static bool softmax(const Machine& m, const Softmax& v) {
     return true;
 }
 
-static bool select(const Machine& m, const Select& v, i64* registers) {
+static bool select(const Machine& m, const Select& v, i64& found) {
     const i64 width = v.groups * m.lanes, columns = std::min(width, std::max<i64>(v.limit, 0));
     const i64 least = std::max<i64>(m.lanes, 8);
     const i64 halves = (4 * SELECTED + 6 + least - 1) / least * least;
@@ -340,7 +341,28 @@ static bool select(const Machine& m, const Select& v, i64* registers) {
             std::copy(state, state + 6, s.begin() + 4 * SELECTED);
             write_residual(m, v.res_address + i * v.res_stride, halves, s.data());
         }
-        if (v.register_) registers[v.register_] = best[0][1];
+        found = best[0][1];
+    }
+    return true;
+}
+
+static bool keep(const Machine& m, const Keep& v, bool looks, bool& stays) {
+    if (!slots_fit(m, v) || (looks && !all_written(m.row_max_written, v)) ||
+        (!v.first && !all_written(m.octaves_written, v)))
+        return false;
+    set_written(m.octaves_written, v);
+    std::memset(m.softmax_written + v.slot, 0, std::size_t(v.rows));
+    stays = false;
+    for (i64 slot = v.slot; slot < v.slot + v.rows; slot++) {
+        const i64 top = looks ? m.row_max[slot] : MASKED_SCORE;
+        const i64 old = v.first ? MIN_OCTAVE : m.octave[slot];
+        const i64 largest = v.first ? MIN_OCTAVE : m.largest[slot];
+        const i64 block = -(-round_shift(top, v.score_shift) >> SCORE_FRACTION_BITS);
+        const bool masked = top == MASKED_SCORE;
+        stays |= !masked && (v.first || block >= largest - v.octaves);
+        m.octave[slot] = masked ? old : std::max(block, largest);
+        m.largest[slot] = masked ? largest : std::max(block, largest);
+        m.shift[slot] = std::min<i64>(m.octave[slot] - old, MAX_SHIFT);
     }
     return true;
 }

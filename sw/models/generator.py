@@ -13,6 +13,7 @@ from sw.compiler.capture.decoder import capture_decoder
 from sw.compiler.errors import CompileError
 from sw.compiler.graph.graph_file import GRAPH_VERSION, graph_bytes, load_graph
 from sw.compiler.graph.operations import FloatGraph, QuantGraph
+from sw.compiler.graph.pruning import check_pruning, with_pruning
 from sw.compiler.graph.window import RECENT, check_window, with_window
 from sw.compiler.lower.decoder import PASSES, lower_decoder
 from sw.compiler.program.decoder_program import DecoderProgram
@@ -47,6 +48,7 @@ class Generator:
     None is SmolLM2-135M-Instruct. bits: of the linears' weights, 8 or 4 (scaled, see
     `hw/sparse/formats.py`); those of the head have 8. window: keys that stay in a cache besides
     the first `SINK`; 0: all. evict: of those that gives its place up: "oldest", or "least".
+    octaves: key blocks of less are left out (`with_pruning`); 0: none.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Generator:
         bits: int = 8,
         window: int = 0,
         evict: str = "oldest",
+        octaves: int = 0,
     ):
         self.config, self._step = get_config(config), step
         if not self.config.decoder:
@@ -71,6 +74,14 @@ class Generator:
         self._name = f"decoder-{self.model.checkpoint.digest[:16]}-{self.context}{stored}"
         self.window, self.evict = window, evict
         check_window(self.context, len(self.model.prefix), window, SINK, self._recent)
+        self.octaves = octaves
+        if octaves:
+            check_pruning(octaves, window)
+            if not self.config.prune:
+                raise CompileError(
+                    f"configuration {self.config.name!r} prunes no keys: it needs prune=True, as "
+                    "'base+prune'"
+                )
         self._exact: FloatGraph | None = None
         self._graph: QuantGraph | None = None
 
@@ -131,12 +142,15 @@ class Generator:
         sizes = "-".join(map(str, passes))
         machine = f"{self.config.fingerprint():08x}-{self.config.memory_rate}"
         stays = f"-w{self.window}-{self.evict}" if self.window else ""
+        stays += f"-p{self.octaves}" if self.octaves else ""
         name = f"{self._name}{stays}-{sizes}-{machine}-{key}.safetensors"
 
         def make(_work: Path) -> bytes:
             graph = self.graph
             if self.window:
                 graph = with_window(graph, self.window, SINK, self._recent)
+            if self.octaves:
+                graph = with_pruning(graph, self.octaves, self.config.rows)
             self._step(f"Compiling the model for {self.config.name}")
             return lower_decoder(graph, self.config, passes).to_bytes()
 

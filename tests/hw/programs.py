@@ -21,7 +21,7 @@ from hw.vector.golden import Affine, pack_params
 from sw.compiler.stream.access import pitch_of, selection_words
 from sw.compiler.stream.emit import UNITS, Emitter, Stream
 from sw.compiler.stream.order import finish
-from tests.hw.random_registers import SELECTING, RandomRegisters
+from tests.hw.random_registers import KEEPING, SELECTING, RandomRegisters
 
 __all__ = [
     "REGION_BYTES",
@@ -136,6 +136,8 @@ class RandomProgram:
         ]
         if config.decoder:
             makers += [self._gated, self._rotate, self._select, self._halt]
+        if config.prune:
+            makers += [self._prune, self._prune]
         for _ in range(steps):
             rng.choice(makers)()
         self._dump()
@@ -304,18 +306,19 @@ class RandomProgram:
         """Opcode and operands, in any weight format that the machine has."""
         c, rng = self.config, self.rng
         has = {Opcode.GEMM: True, Opcode.SPARSE_GEMM: c.sparse, Opcode.SCALED_GEMM: c.scales}
+        has |= {Opcode.LOW_GEMM: c.prune}
         opcode = rng.choice([opcode for opcode, exists in has.items() if exists])
-        scaled = opcode == Opcode.SCALED_GEMM
-        int4 = 1 if scaled else rng.randrange(2) if c.int4 else 0
+        scaled, low = opcode == Opcode.SCALED_GEMM, opcode == Opcode.LOW_GEMM
+        int4 = 1 if scaled else rng.randrange(2) if c.int4 and not low else 0
         group = rng.choice([0, 1, 2, 3, 15][scaled:]) if int4 else 0
-        plain = opcode == Opcode.GEMM and not int4
+        plain = low or (opcode == Opcode.GEMM and not int4)
         fields = {
             "w_by_column": rng.randrange(2) if plain else 0,
             "w_int4": int4,
             "w_group": group,
         }
         form = tile_format(c, opcode, fields)
-        wide = rng.randrange(2) if c.decoder else 0
+        wide = 1 if low else rng.randrange(2) if c.decoder else 0
         a = self._panels(c.activation_words, (1 + wide) * rows, k_tiles * form.panels)
         total = form.total_words(k_tiles)
         heads = total - k_tiles * form.words
@@ -544,6 +547,34 @@ class RandomProgram:
                 res_address=rng.randint(0, c.residual_words - words - (rows - 1) * stride),
                 res_stride=stride,
             )
+
+    def _prune(self) -> None:
+        """Blocks of scores, whether they stay, and commands that it drops if they do not."""
+        c, rng = self.config, self.rng
+        rows, n_tiles = rng.choice([1, 1, 3, self._rows()]), rng.randint(1, 2)
+        slot, scores = self._slot(rows), self._accumulator(rows, n_tiles)
+        shift = rng.choice([0, rng.randint(0, 12), rng.randint(4, 9)])
+        for block in range(rng.randint(1, 4)):
+            opcode, fields = self._gemm_fields(rows, rng.randint(1, 2), n_tiles)
+            limit = rng.choice([NO_LIMIT, rng.randint(-1, n_tiles * c.columns)])
+            fields |= {"limit": limit, "accumulate": rng.randrange(2), "slot": slot}
+            self._emit(opcode, 1, **(fields | scores), row_max=1)
+            self._emit(
+                Opcode.KEEP,
+                rows=rows,
+                slot=slot,
+                limit=rng.choice([NO_LIMIT, rng.randint(-3, 3)]),
+                score_shift=shift,
+                first=int(block == 0),
+                octaves=rng.choice([0, 1, rng.randrange(32), 31]),
+                register=rng.choice([0, KEEPING, KEEPING]),
+            )
+        if KEEPING in self.emitter.unsettled:
+            self.emitter.settle(KEEPING)
+        for _ in range(rng.randint(1, 3)):
+            opcode, fields = self._gemm_fields(rows, rng.randint(1, 3), n_tiles)
+            fields |= scores | {"accumulate": rng.randrange(2), "limit": rng.randint(-9, 0)}
+            self.emitter.emit(opcode, **fields, predicate=KEEPING)
 
     def _dump(self) -> None:
         """Store the first words of every memory, so that they are compared too."""

@@ -8,10 +8,13 @@ from hw.config import AcceleratorConfig
 from hw.isa import COMMANDS, NO_LIMIT, REGISTER_BITS, REGISTERS, Opcode, last_limit
 from sw.compiler.stream.access import pitch_of
 
-__all__ = ["SELECTING", "RandomRegisters"]
+__all__ = ["KEEPING", "SELECTING", "RandomRegisters"]
 
 SELECTING = REGISTERS - 1
 """The register that `SELECT` writes; no other command names it, as it would need a BARRIER."""
+
+KEEPING = REGISTERS - 2
+"""With `prune`, the register that `KEEP` writes; what it drops, nobody knows beforehand."""
 
 Fields = dict[str, int]
 MODULUS = 1 << REGISTER_BITS
@@ -30,7 +33,7 @@ class RandomRegisters:
 
     def __init__(self, config: AcceleratorConfig, rng: random.Random):
         self.config, self.rng = config, rng
-        numbers = range(1, SELECTING) if config.decoder else ()
+        numbers = range(1, KEEPING if config.prune else SELECTING) if config.decoder else ()
         self.initial = {number: self._value() for number in numbers}
         self.values = dict(self.initial)
 
@@ -73,7 +76,7 @@ class RandomRegisters:
     def _move(self, opcode: Opcode, fields: Fields) -> Fields:
         rng = self.rng
         header = COMMANDS[opcode].header
-        if opcode == Opcode.SELECT or "register" not in header or rng.randrange(2):
+        if opcode in (Opcode.SELECT, Opcode.KEEP) or "register" not in header or rng.randrange(2):
             return {}
         number = rng.choice(list(self.values))
         value = self.values[number]

@@ -75,14 +75,15 @@ def test_fingerprint_depends_on_every_size_but_not_on_the_name():
     }
     changed |= {
         dataclasses.replace(base, **{f: not getattr(base, f)}).fingerprint()
-        for f in ("sparse", "scales", "decoder", "sleep")
+        for f in ("sparse", "scales", "decoder", "sleep", "prune")
     }
     changed.add(dataclasses.replace(base, int4=False, scales=False).fingerprint())
-    assert len(changed) == 10 and base.fingerprint() not in changed
+    assert len(changed) == 11 and base.fingerprint() not in changed
 
 
 def test_option_that_is_off_leaves_the_fingerprint_of_older_machines():
     assert get_config("ulx3s").fingerprint() == 0x3FF49A70
+    assert get_config("base").fingerprint() == 0x9A9A58AB
 
 
 def test_differences_name_options_that_one_of_two_machines_lacks():

@@ -29,6 +29,8 @@ def legal_values(draw, opcode: Opcode) -> dict[str, int]:
             values["w_by_column"] = 0
         if opcode == Opcode.SCALED_GEMM:
             values |= {"w_int4": 1, "w_by_column": 0, "w_group": draw(st.integers(1, 15))}
+        if opcode == Opcode.LOW_GEMM:
+            values |= {"wide": 1, "w_int4": 0}
         if not values["w_int4"]:
             values["w_group"] = 0
         if values["wide"]:
@@ -101,7 +103,7 @@ def test_unknown_field_is_refused():
         isa.encode(Command(Opcode.HALT, {"rows": 1}))
 
 
-@pytest.mark.parametrize("value", [0, 14, 255])
+@pytest.mark.parametrize("value", [0, 16, 255])
 def test_unknown_opcode_is_refused(value):
     with pytest.raises(IsaError, match=f"unknown opcode {value}"):
         isa.decode(bytes([value]) + bytes(31))
@@ -172,6 +174,7 @@ def test_fields_of_the_header_are_those_of_some_commands(opcode):
     values |= {"memory": 1} if opcode in (Opcode.LOAD, Opcode.STORE) else {}
     values |= {"register": 1} if opcode == Opcode.ADD else {}
     values |= {"w_int4": 1, "w_group": 1} if opcode == Opcode.SCALED_GEMM else {}
+    values |= {"wide": 1} if opcode == Opcode.LOW_GEMM else {}
     word = int.from_bytes(isa.encode(Command(opcode, values)), "little")
     for item in isa.HEADER:
         data = (word | 1 << position).to_bytes(isa.COMMAND_BYTES, "little")

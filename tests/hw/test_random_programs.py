@@ -35,7 +35,7 @@ SHAPES = {
                               activation_words=128, weight_words=196, residual_words=128,
                               accumulator_words=96, param_words=24, mask_words=8, row_slots=32,
                               queue_depth=2, max_outstanding=2, int4=True, scales=True,
-                              decoder=True),
+                              decoder=True, prune=True),
     # More columns than rows.
     "4x10": AcceleratorConfig(rows=4, columns=10, lanes=2, bus_bytes=4, burst_bytes=256,
                               activation_words=128, weight_words=148, residual_words=128,
@@ -44,7 +44,7 @@ SHAPES = {
     "10x4": AcceleratorConfig(rows=10, columns=4, lanes=2, bus_bytes=4, burst_bytes=64,
                               activation_words=128, weight_words=172, residual_words=128,
                               accumulator_words=96, param_words=24, mask_words=8, row_slots=32,
-                              sparse=True, decoder=True),
+                              sparse=True, decoder=True, prune=True),
 }  # fmt: skip
 
 

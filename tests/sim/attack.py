@@ -36,7 +36,7 @@ from sw.driver import CycleLimitError, Device, GoldenDevice, MachineError, Veril
 from sw.golden.activity import EXACT
 from sw.golden.machine import GoldenMachine, MachineStop, UndefinedCommand
 from tests.hw.programs import WRITABLE, Image, interleave, program_image, window
-from tests.hw.random_registers import SELECTING
+from tests.hw.random_registers import KEEPING, SELECTING
 from tests.sim.mutants import Mutant, Order, random_mutant, registers_along, without_waits
 from tests.sim.reduction import describe, reduce
 from tests.sim.rtl import Pair, write_registers
@@ -253,8 +253,8 @@ def run_mutant(pair: Pair, mutant: Mutant) -> str:
     rng = random.Random(mutant.seed)
     image = mutant.image(stream)
     place(pair, image, rng)
-    for device in pair.devices:  # what SELECT wrote may be an undefined mutant's
-        write_registers(device, {SELECTING: 0, **mutant.registers})
+    for device in pair.devices:  # what SELECT and KEEP wrote may be an undefined mutant's
+        write_registers(device, {SELECTING: 0, KEEPING: 0, **mutant.registers})
     before = pair.rtl.memory.data.copy()
     count = len(stream) // isa.COMMAND_BYTES + mutant.count
     found = run(pair.rtl, count)
@@ -339,10 +339,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--mutants", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1, help="of the first mutant")
     parser.add_argument("--sleep", action="store_true", help="with the option `sleep`")
+    parser.add_argument("--prune", action="store_true", help="with the option `prune`")
     parser.add_argument("--plain-rtl", action="store_true", help="what is synthesised")
     options = parser.parse_args(arguments)
     technology = Technology.PORTABLE if options.plain_rtl else Technology.SIMULATION
-    config = dataclasses.replace(CONFIG, sleep=options.sleep)
+    config = dataclasses.replace(CONFIG, sleep=options.sleep, prune=options.prune)
     built = build(config, technology)
     campaign = Campaign(built, config, report=lambda text: print(text, flush=True))
     campaign.run(options.seed, options.mutants)

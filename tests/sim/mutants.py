@@ -75,9 +75,13 @@ class Mutant:
         for command, held in zip(map(isa.decode, words), along, strict=True):
             predicate = command.values.get("predicate", 0)
             if command.opcode == Opcode.HALT and not (predicate and held[predicate] <= 0):
+                assert predicate not in emitter.kept, "nobody knows whether it is dropped"
                 break
-            if command.opcode != Opcode.BARRIER:
-                self._emit(emitter, held, command)
+            if command.opcode == Opcode.BARRIER:
+                for register in emitter.unsettled:
+                    emitter.settle(register)
+                continue
+            self._emit(emitter, held, command)
         stream = emitter.stream()
         return finish(stream, interleave(stream, random.Random(self.seed))).tobytes()
 
@@ -85,6 +89,8 @@ class Mutant:
         """Raises `AssertionError` for a transfer beyond its window: nobody has checked those that
         are dropped."""
         values, reach = command.values, 0
+        moves = command.opcode in (Opcode.LOAD, Opcode.STORE, Opcode.ADD)
+        assert not (moves and values["register"] in emitter.kept), "nobody knows where it goes"
         if command.opcode in (Opcode.LOAD, Opcode.STORE):
             reach = registers[values["register"]]
             last = values["offset"] + (values["runs"] - 1) * values["dram_stride"]

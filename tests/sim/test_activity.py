@@ -19,7 +19,7 @@ from tests.sim.test_random_programs import load
 PROGRAMS = 12
 STEPS = 40
 PLAIN = CONFIGS["4x4"]
-CONFIG = replace(PLAIN, name="asleep", sleep=True)
+CONFIG = replace(PLAIN, name="asleep", sleep=True, prune=True)
 """With every option."""
 LITTLE = replace(LEAST, name="little", sleep=True)
 """Without any other, as what is synthesised takes long to build."""

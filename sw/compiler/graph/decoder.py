@@ -42,6 +42,7 @@ from sw.compiler.graph.operations import (
     QuantNorm,
     QuantOp,
 )
+from sw.compiler.graph.pruning import Judge
 from sw.compiler.graph.scaled import scaled_product
 from sw.compiler.graph.window import KeySlots
 
@@ -123,12 +124,16 @@ def key_blocks(op: QuantCachedAttention, keys: int) -> list[tuple[int, int]]:
 @dataclass
 class SequenceState:
     """One sequence: `position` tokens, their keys (INT16) and values (INT8) by cache; and those of
-    its memories, zeros until `remember`. key_slots: where its keys are."""
+    its memories, zeros until `remember`. key_slots: where its keys are. dropped: key blocks that
+    its passes left out, of `blocks` of each key/value head that they could have read (pruning.py).
+    """
 
     position: int
     key_slots: KeySlots
     keys: dict[str, np.ndarray] = field(default_factory=dict)
     values: dict[str, np.ndarray] = field(default_factory=dict)
+    blocks: int = 0
+    dropped: int = 0
 
     def remember(self, cache: str, keys: np.ndarray, values: np.ndarray) -> None:
         """Take the integers of a memory, see `memory_integers`."""
@@ -192,6 +197,11 @@ def _product(x: Int, weight: np.ndarray) -> Int:
     return (x.astype(np.float64) @ weight.T.astype(np.float64, copy=False)).astype(np.int64)
 
 
+def _scores(q: Int, keys: Int) -> Int:
+    """`q @ keys`, exactly."""
+    return (q.astype(np.float64) @ keys.astype(np.float64)).astype(np.int64)
+
+
 def _narrow(values: Int, bits: int) -> Int:
     if bits == 8:
         return saturate(values, 8)
@@ -213,10 +223,16 @@ def attention_shift(graph: QuantGraph) -> int:
 class Pass:
     """One pass, operation by operation: `values` by name, and what heads select and sum up.
     weights: of each query head of those that share keys, token and slot, summed up over all
-    layers and key/value heads, if attention counts."""
+    layers and key/value heads, if attention counts.
 
-    def __init__(self, graph: QuantGraph, state: SequenceState, ids: np.ndarray):
+    alike: each token is one of a pass of its own, where that makes a difference (pruning.py).
+    """
+
+    def __init__(
+        self, graph: QuantGraph, state: SequenceState, ids: np.ndarray, *, alike: bool = False
+    ):
         assert graph.decoder is not None
+        self.prunes = graph.decoder.octaves > 0 and (alike or len(ids) == 1)
         self.graph, self.decoder, self.state, self.ids = graph, graph.decoder, state, ids
         self.positions = state.position + np.arange(len(ids))
         self.values: Values = {}
@@ -314,19 +330,32 @@ class Pass:
         octave = largest = total = np.zeros(q.shape[:3], np.int64)
         output = np.zeros(q.shape, np.int64)
         counts = self._counts(groups) if op.k is not None else None
-        for start, size in key_blocks(op, end):
+        blocks, judge = key_blocks(op, end), None
+        if self.prunes and op.k is not None:
+            blocks[1:] = blocks[:0:-1]  # the newest ones first, which count most
+            judge = Judge(self.decoder.octaves, shift, octave, octave)
+        for start, size in blocks:
             block = slice(start, min(start + size, end))
 
             def rows_of(cache: np.ndarray, block: slice = block) -> Int:
                 rows = cache[block].astype(np.int64).reshape(-1, op.kv_heads, 1, dim)
                 return rows.transpose(1, 2, 3, 0)
 
-            scores = np.zeros((*q.shape[:3], block.stop - start), np.int64)
-            for part, places in zip(to_bytes(rows_of(keys)), (0, 8), strict=True):
-                product = (q.astype(np.float64) @ part.astype(np.float64)).astype(np.int64)
-                scores += round_shift(product, places)
+            high, low = to_bytes(rows_of(keys))
+            scores = _scores(q, high)
             valid = np.broadcast_to(np.arange(start, block.stop) <= last[:, None], scores.shape)
+            stays: np.ndarray | None = None
+            if judge is not None:
+                seen = valid.any(axis=(1, 3))
+                stays = judge.stays(np.where(valid, scores, MASKED_SCORE).max(axis=-1), start == 0)
+                self.state.blocks += int(seen.sum())
+                self.state.dropped += int((seen & ~stays[:, 0]).sum())
+            tile = dim if judge is None else self.decoder.tile
+            for begin in range(0, dim, tile):
+                inputs = slice(begin, begin + tile)
+                scores += round_shift(_scores(q[..., inputs], low[..., inputs, :]), 8)
             top = np.where(valid, scores, MASKED_SCORE).max(axis=-1)
+            before = octave, largest, total, output
             octave, largest, rescale = row_step(top, octave, largest, start == 0, shift, drop)
             p, fine = weights(scores, octave[..., None], shift[..., None], valid)  # pyright: ignore
             if counts is not None:
@@ -338,6 +367,10 @@ class Pass:
             else:
                 total = scale_by_power(total, rescale) + fine.sum(axis=-1)
                 output = scale_by_power(output, rescale[..., None]) + part
+            if stays is not None and not stays.all():
+                found = octave, largest, total, output
+                octave, largest, total = map(np.where, [stays] * 3, found[:3], before[:3])
+                output = np.where(stays[..., None], output, before[3])
         h = middle(output, _by_row(reciprocal_row(total)))
         h = h.transpose(2, 0, 1, 3).reshape(tokens, -1)
         self.values[op.out8] = _narrow(affine(h, op.second), self._bits(op.out8))
@@ -411,18 +444,22 @@ def check_tokens(
 
 
 def run_pass(
-    graph: QuantGraph, state: SequenceState, ids: Sequence[int] | np.ndarray
+    graph: QuantGraph,
+    state: SequenceState,
+    ids: Sequence[int] | np.ndarray,
+    *,
+    alike: bool = False,
 ) -> tuple[Selection, np.ndarray]:
     """The next tokens of a sequence, whose state moves on: what the head selects, and all logits.
 
-    Logits are in octaves (multiply by ln 2), float64 [rows, vocabulary].
+    alike: see `Pass`. Logits are in octaves (multiply by ln 2), float64 [rows, vocabulary].
     """
     assert graph.decoder is not None
     table = next(op for op in graph.ops if isinstance(op, QuantInput)).tables[0]
     tokens = check_tokens(ids, len(table), state.position, graph.decoder.context)
     if len(tokens) > 1 and state.position + len(tokens) > graph.decoder.slots:
         raise InputError(f"a pass of {len(tokens)} tokens does not end inside the window")
-    work = Pass(graph, state, tokens)
+    work = Pass(graph, state, tokens, alike=alike)
     for op in graph.ops:
         work.execute(op)
     if work.weights is not None:

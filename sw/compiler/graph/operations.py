@@ -554,6 +554,8 @@ class DecoderState:
     [context, dim] by name, cosine and sine of each pair next to each other. window: 0, or keys that
     stay in a cache: those of the first `sink` positions and of the last ones (`with_window`).
     recent: 0, or those of least attention go first, but for so many last ones.
+    octaves: 0, or how far below the largest score so far a key block still counts in passes of one
+    token (`with_pruning`), tile: inputs whose sums with the keys' low bytes are rounded together.
     """
 
     context: int
@@ -563,6 +565,8 @@ class DecoderState:
     window: int = 0
     sink: int = 0
     recent: int = 0
+    octaves: int = 0
+    tile: int = 0
 
     @property
     def memories(self) -> dict[str, Memory]:

@@ -67,17 +67,19 @@ def with_lengths(graph: QuantGraph, lengths: Sequence[int]) -> QuantGraph:
 def _cut(graph: QuantGraph, batch: int, tokens: int, lengths: tuple[int, ...]) -> QuantGraph:
     if any(tensor.tokens for tensor in graph.tensors.values()):
         raise CompileError("sequences of two lengths cannot be cut together: quantise each length")
-    before = (graph.rows.total,) if graph.lengths else (graph.batch, graph.tokens)
-    now = (sum(lengths),) if lengths else (batch, tokens)
+    by_batch = (graph.batch, graph.tokens)
 
     def resized(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Replace the leading [batch, tokens] of a module's input or output."""
-        if shape[: len(before)] != before:
-            raise CompileError(
-                f"{name!r} is {list(shape)}, not [batch, tokens, ...]: it cannot be cut to other "
-                "lengths"
-            )
-        return (*now, *shape[len(before) :])
+        """Replace the leading [batch, tokens] of a module's input or output, or [tokens]."""
+        if shape[:2] == by_batch and not graph.lengths:
+            return (*((sum(lengths),) if lengths else (batch, tokens)), *shape[2:])
+        if shape[:1] == (graph.rows.total,) and (graph.batch == 1 or graph.lengths):
+            if lengths or batch == 1:
+                return (sum(lengths) or tokens, *shape[1:])
+        raise CompileError(
+            f"{name!r} is {list(shape)}, not [batch, tokens, ...]: it cannot be cut to other "
+            "lengths"
+        )
 
     def cut(op: QuantOp) -> QuantOp:
         if isinstance(op, QuantAttention) and op.bias is not None:

@@ -7,7 +7,7 @@ memory all keys are seen.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from hw.isa import Memory, Opcode
@@ -20,11 +20,11 @@ from sw.compiler.lower.params import Params, keep_if_room
 from sw.compiler.lower.shared import Shared
 from sw.compiler.lower.steps import HeadsAttention, Step
 from sw.compiler.lower.streams import Stream, take_turns
-from sw.compiler.lower.tile_attention import plan_cached_attention
+from sw.compiler.lower.tile_attention import CachedPlan, plan_cached_attention
 from sw.compiler.program.decoder_program import of_caches
 from sw.compiler.stream.layout import Form, align, layout_of
 
-__all__ = ["lower_cached_attention"]
+__all__ = ["CachedAttention", "CachedLane", "Job", "emit_jobs", "lower_cached_attention"]
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,15 @@ class Job:
         return self.heads * self.tokens
 
 
-class _Attention:
+class CachedAttention:
     """What the streams share."""
 
-    def __init__(self, context: Context, lowered: HeadsAttention, sums: AttentionSums | None):
+    kinds = ("k", "v")
+    """What of a key block is loaded on its own, once for all jobs that read it."""
+
+    def __init__(
+        self, context: Context, lowered: HeadsAttention, sums: AttentionSums | None = None
+    ):
         c = self.c = context.config
         self.context, self.lowered, op = context, lowered, lowered.op
         assert context.graph.decoder is not None
@@ -68,21 +73,27 @@ class _Attention:
         self.key_words = align(align(size, c.rows), c.columns)
         self.score_panels = self.key_words // c.columns
         self.sums = None if self.fixed else sums
-        self.plan = plan_cached_attention(
-            c,
+        block_words = 2 * self.panels * self.key_words + self.out_panels * align(size, c.rows)
+        self.plan = self.planned(self.score_panels, block_words)
+        self.scale = Params.of_all(context, Memory.PARAM1, op.second)
+        self.keys = Shared(context.weight)
+
+    def planned(self, score_panels: int, block_words: int) -> CachedPlan:
+        """Sizes, for so many panels of scores and weight words of a block."""
+        context = self.context
+        return plan_cached_attention(
+            self.c,
             self.tokens,
             self.sharing,
-            op.kv_heads,
-            self.score_panels,
+            self.op.kv_heads,
+            score_panels,
             self.out_panels,
-            block_words=2 * self.panels * self.key_words + self.out_panels * align(size, c.rows),
-            accumulator_words=c.accumulator_words - (self.sums.words if self.sums else 0),
+            block_words=block_words,
+            accumulator_words=self.c.accumulator_words - (self.sums.words if self.sums else 0),
             activation_free=context.activation.largest_gap,
             weight_free=context.weight.largest_gap,
             caution=context.caution,
         )
-        self.scale = Params.of_all(context, Memory.PARAM1, op.second)
-        self.keys = Shared(context.weight)
 
     def jobs(self) -> list[Job]:
         plan, jobs = self.plan, []
@@ -123,19 +134,23 @@ class _Attention:
         size = self.panels * self.key_words
 
         def load(address: int) -> None:
-            for part, plane in enumerate(self.planes[job.kv_head].planes):
-                load_block(
-                    self.context,
-                    plane,
-                    self.positions,
-                    self.panels,
-                    self.blocks[block],
-                    address + part * size,
-                    self.key_words,
-                    self.load_condition(job, block),
-                )
+            for part in range(2):
+                self.load_keys(job, block, part, address + part * size)
 
         return self.keys.get(self.key_of("k", job, block), 2 * size, load), size
+
+    def load_keys(self, job: Job, block: int, part: int, address: int) -> None:
+        """LOAD the high (part 0) or low bytes of a key block."""
+        load_block(
+            self.context,
+            self.planes[job.kv_head].planes[part],
+            self.positions,
+            self.panels,
+            self.blocks[block],
+            address,
+            self.key_words,
+            self.load_condition(job, block),
+        )
 
     def value_block(self, job: Job, block: int) -> tuple[int, int]:
         """Address of the words of a block of values, and the words between panels."""
@@ -178,10 +193,10 @@ class _Attention:
         return address, job.heads * count, True
 
 
-class _Lane(Stream[Job]):
+class CachedLane(Stream[Job]):
     """A stream of jobs over the cache."""
 
-    def __init__(self, attention: _Attention):
+    def __init__(self, attention: CachedAttention):
         a = self.a = attention
         panels = a.key_words // a.c.rows
         super().__init__(a.context, a.plan.rows, a.score_panels, a.out_panels, panels)
@@ -202,14 +217,11 @@ class _Lane(Stream[Job]):
         if pending is not None:
             self._values(*pending)
 
-    def _scores(self, job: Job, block: int, query: tuple[int, int, bool]) -> None:
-        """Scores of one key block, low bytes first, and their softmax."""
-        a, c, emit = self.a, self.a.c, self.a.context.emitter.emit
-        size = a.blocks[block][1]
-        panels = -(-size // c.rows)
-        address, low = a.key_block(job, block)
-        condition = a.condition(job, block)
-        products = {
+    def products(self, job: Job, block: int, query: tuple[int, int, bool]) -> dict[str, int]:
+        """Fields of the products with a key block."""
+        a, c = self.a, self.a.c
+        panels = -(-a.blocks[block][1] // c.rows)
+        return {
             "rows": job.rows,
             "k_tiles": a.panels,
             "n_tiles": -(-panels * c.rows // c.columns),
@@ -221,33 +233,51 @@ class _Lane(Stream[Job]):
             "acc_address": self.scores,
             "acc_stride": job.rows,
             "wide": 1,
-            **condition,
-            **a.trim(block),
+            **a.condition(job, block),
         }
+
+    def limit(self, block: int) -> dict[str, int]:
+        """The first block's keys all stand before every row; columns behind them are padding."""
+        first = {"limit": self.a.blocks[0][1], "causal": 0, "register": 0}
+        return first if block == 0 and self.a.op.lead else {}
+
+    def _scores(self, job: Job, block: int, query: tuple[int, int, bool]) -> None:
+        """Scores of one key block, low bytes first, and their softmax."""
+        a, emit = self.a, self.a.context.emitter.emit
+        address, low = a.key_block(job, block)
+        products = self.products(job, block, query) | a.trim(block)
         emit(Opcode.GEMM, **products, w_address=address + low)
-        # The first block's keys all stand before every row; columns behind them are padding.
-        first = {"limit": size, "causal": 0, "register": 0}
-        limit = first if block == 0 and a.op.lead else {}
         emit(
             Opcode.GEMM,
-            **(products | limit),
+            **(products | self.limit(block)),
             w_address=address,
             rescale=1,
             row_max=1,
             slot=self.slot,
         )
         a.keys.used(a.key_of("k", job, block))
-        limit = {**condition, **limit}
-        self.emit_softmax(job.rows, panels, self._score_shift(job), a.drop, block, limit)
+        self.weigh(job, block)
 
-    def _score_shift(self, job: Job) -> int:
+    def weigh(self, job: Job, block: int) -> None:
+        """Softmax of the scores of a key block."""
+        a = self.a
+        panels = -(-a.blocks[block][1] // a.c.rows)
+        limit = {**a.condition(job, block), **self.limit(block)}
+        self.emit_softmax(job.rows, panels, self.score_shift(job), a.drop, block, limit)
+
+    def score_shift(self, job: Job) -> int:
         first = job.kv_head * self.a.sharing + job.head
         shifts = set(self.a.op.score_shift[first : first + job.heads])
         assert len(shifts) == 1, "query heads of a job have the same score shift"
         return shifts.pop()
 
     def _values(self, job: Job, block: int) -> None:
-        """P V of one key block, and its sums; behind the last block the division."""
+        """P V of one key block, and its sums; behind the last one the division."""
+        self.add_values(job, block)
+        if block + 1 == len(self.a.blocks):
+            self.divide(job)
+
+    def add_values(self, job: Job, block: int) -> None:
         a = self.a
         panels, condition = -(-a.blocks[block][1] // a.c.rows), a.condition(job, block)
         words = a.value_block(job, block)
@@ -257,10 +287,8 @@ class _Lane(Stream[Job]):
             rows = (job.head * a.tokens + job.start, job.rows)
             period = {"period": job.tokens}
             a.sums.add(a.blocks[block], self.weights, rows, {**condition, **period})
-        if block + 1 == len(a.blocks):
-            self._divide(job)
 
-    def _divide(self, job: Job) -> None:
+    def divide(self, job: Job) -> None:
         """The result, whose words lie as those of the queries."""
         a, c, value = self.a, self.a.c, self.a.out
         first = job.kv_head * a.panels * a.sharing + job.head
@@ -305,12 +333,17 @@ def lower_cached_attention(context: Context, step: Step, sums: AttentionSums | N
     """Emit one attention operation. sums: what weights of a text's keys are added to."""
     (op,) = step.ops
     assert isinstance(op, HeadsAttention)
-    attention = _Attention(context, op, sums)
+    attention = CachedAttention(context, op, sums)
     keep_if_room([attention.scale], context.config.param_words)
+    emit_jobs(attention, [CachedLane(attention) for _ in range(attention.plan.lanes)])
+
+
+def emit_jobs(attention: CachedAttention, lanes: Sequence[CachedLane]) -> None:
+    """Emit all jobs of an attention, by lanes that take turns."""
     jobs = attention.jobs()
     for job in jobs:
         for block in range(len(attention.blocks)):
-            for kind in ("k", "v"):
+            for kind in attention.kinds:
                 attention.keys.uses[attention.key_of(kind, job, block)] += 1
-    take_turns([_Lane(attention) for _ in range(attention.plan.lanes)], jobs)
+    take_turns(lanes, jobs)
     attention.scale.free_all()

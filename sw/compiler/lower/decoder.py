@@ -30,6 +30,7 @@ from sw.compiler.lower.embedding import Embedding, add_embedding, take_embedding
 from sw.compiler.lower.head import lower_head
 from sw.compiler.lower.linear import lower_linear
 from sw.compiler.lower.norm import lower_elementwise, lower_norm
+from sw.compiler.lower.pruned_attention import ANSWERS, lower_pruned_attention
 from sw.compiler.lower.resident import choose_resident
 from sw.compiler.lower.steps import HeadsAttention, Step, Steps
 from sw.compiler.program.decoder_program import (
@@ -115,6 +116,14 @@ def _check(graph: QuantGraph, config: AcceleratorConfig) -> QuantHead:
         )
     if graph.decoder is None:
         raise CompileError("the graph is no decoder: it has no caches")
+    if graph.decoder.octaves and not config.prune:
+        raise CompileError(
+            f"configuration {config.name!r} prunes no keys: it needs prune=True, as 'base+prune'"
+        )
+    if graph.decoder.octaves and graph.decoder.tile != config.rows:
+        raise CompileError(
+            f"keys pruned for an array of {graph.decoder.tile} rows, not of {config.rows}"
+        )
     heads = [op for op in graph.ops if isinstance(op, QuantHead)]
     if len(heads) != 1 or graph.ops[-1] is not heads[0]:
         raise CompileError("a decoder ends with one head over its vocabulary")
@@ -248,6 +257,8 @@ def _estimates(context: Context, costs: Costs) -> dict[str, np.ndarray]:
     assert decoder is not None
     last = decoder.slots - context.graph.tokens  # with a window, behind it all is the same
     positions = np.linspace(min(len(decoder.prefix), last), last, ESTIMATES).astype(np.int64)
+    # As if all key blocks stayed: which do not depends on what they hold.
+    prunes = decoder.octaves and context.graph.tokens == 1
     cycles = [
         [
             costs.cycles(
@@ -255,6 +266,7 @@ def _estimates(context: Context, costs: Costs) -> dict[str, np.ndarray]:
                     Register.POSITION: int(p),
                     of_caches(decoder)[1]: int(p),
                     Register.READING: reading,
+                    **(dict.fromkeys(ANSWERS, int(p)) if prunes else {}),
                 }
             )
             for p in positions
@@ -274,7 +286,13 @@ def _lower(context: Context, step: Step, sums: AttentionSums | None) -> None:
     if isinstance(op, QuantLinear):
         lower_linear(context, step)
     elif isinstance(op, HeadsAttention):
-        lower_cached_attention(context, step, sums)
+        decoder = context.graph.decoder
+        assert decoder is not None
+        of_text = decoder.caches[op.op.cache].memory is None
+        if decoder.octaves and context.graph.tokens == 1 and of_text:
+            lower_pruned_attention(context, step)
+        else:
+            lower_cached_attention(context, step, sums)
     elif isinstance(op, QuantElementwise):
         lower_elementwise(context, step)
     else:

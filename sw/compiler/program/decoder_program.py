@@ -59,7 +59,8 @@ class Register(enum.IntEnum):
     if the program has an `embedding`; MORE and those behind it: of the others. READING: not 0, the
     pass ends in front of the head. With a window, SLOT: where the caches take the keys of the pass;
     KEYS: how many of them the first token sees before its own, at most all but the tokens of the
-    pass. END, GOING: see `chain.py`.
+    pass. KEEP and those up to END: which key blocks stay, in passes of one token. END, GOING: see
+    `chain.py`.
     """
 
     POSITION = 1
@@ -68,6 +69,7 @@ class Register(enum.IntEnum):
     SLOT = 4
     KEYS = 5
     MORE = 6
+    KEEP = 6
     END = 13
     GOING = 14
 

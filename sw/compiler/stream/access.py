@@ -206,6 +206,13 @@ def _softmax(c: AcceleratorConfig, v: Mapping[str, Number]) -> Iterator[_Nest]:
     yield _rows(v["first"] == 0, Space.SOFTMAX, False, v)
 
 
+def _keep(c: AcceleratorConfig, v: Mapping[str, Number]) -> Iterator[_Nest]:
+    yield _rows(True, Space.ROW_MAX, False, v)
+    yield _rows(True, Space.SOFTMAX, True, v)
+    yield _rows(True, Space.SHIFT, True, v)
+    yield _rows(v["first"] == 0, Space.SOFTMAX, False, v)
+
+
 def selection_words(c: AcceleratorConfig) -> int:
     """Residual words in which SELECT writes a row: values and indices, octave and sum."""
     return max(40, -(-38 // c.lanes) * c.lanes) // c.lanes
@@ -226,6 +233,7 @@ _OF_VECTOR_UNIT = {
     Opcode.SCALE: _scale,
     Opcode.SOFTMAX: _softmax,
     Opcode.SELECT: _select,
+    Opcode.KEEP: _keep,
 }
 
 

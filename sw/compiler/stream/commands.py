@@ -69,6 +69,10 @@ class Commands:
                     result[chosen] = _get(self.words[chosen], opcode, item)
         return result
 
+    def predicates(self) -> NDArray[np.int64]:
+        """The predicate that may drop each command; 0: none. KEEP is never dropped."""
+        return np.where(self.opcode == Opcode.KEEP, 0, self.field("predicate"))
+
     def last_limits(self) -> NDArray[np.int64]:
         """`isa.last_limit` of each command."""
         period, rows = self.field("period"), self.field("rows")

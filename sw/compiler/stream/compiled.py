@@ -73,6 +73,7 @@ def find_waits(touching: Touching) -> Found:
             ctypes.c_int64(len(touching.unit)),
             _address(touching.unit, np.int8),
             _address(touching.certain, np.bool_),
+            _address(touching.answer, np.int32),
             _address(touching.table, np.int32),
             _address(touching.begin, np.int64),
             _address(touching.words, np.int64),

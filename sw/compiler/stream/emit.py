@@ -14,7 +14,8 @@ waits for those before it, as ever.
 Registers are used and written where a command stands in the stream, whatever it waits for. So
 commands that use a register keep their order with those that write it: this order is no wait, but
 a part of the stream's (`Stream.order`). ADD belongs to no unit; they are counted as those of
-`Unit.NONE`, as a HALT is that a predicate may drop: it stands behind all commands before it.
+`Unit.NONE`, as a HALT is that a predicate may drop: it stands behind all commands before it. So is
+a BARRIER that waits for a KEEP (`Emitter.settle`).
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class Stream:
     of its weights. first_use: who first needs each activation load, (unit, count). order: by the
     number of a command, (unit, count) of commands that stand before it because of a register.
     epoch: how often the register of its predicate was written before, if it has one.
+    answer: by the number of a command, the KEEP that wrote the register of its predicate.
     """
 
     config: AcceleratorConfig
@@ -55,6 +57,7 @@ class Stream:
     first_use: NDArray[np.int32]
     order: dict[int, list[tuple[int, int]]]
     epoch: dict[int, int]
+    answer: dict[int, int]
 
     @functools.cached_property
     def queues(self) -> list[NDArray[np.int64]]:
@@ -83,6 +86,8 @@ class Emitter:
         self._writes: dict[int, list[tuple[Opcode, int]]] = {}
         self._behind: dict[int, list[int]] = {}
         self._epoch: dict[int, int] = {}
+        self._settled: dict[int, int] = {}  # by number of a BARRIER, the KEEP that it waits for
+        self._answer: dict[int, int] = {}
 
     def place(self, text: str) -> None:
         """Commands from here on belong to this part of the module, given by its path and class;
@@ -92,10 +97,13 @@ class Emitter:
             self.places.append(text)
         self._place = self.places.index(text)
 
-    def emit(self, opcode: Opcode, *, reach: int = 0, **fields: int) -> int:
+    def emit(
+        self, opcode: Opcode, *, reach: int = 0, behind: int | None = None, **fields: int
+    ) -> int:
         """Append a command; missing fields are 0. Returns its number.
 
-        reach: of a transfer, the largest value of its register. HALT is for one with a predicate;
+        reach: of a transfer, the largest value of its register. behind: a command that is to stand
+        in front of it, whatever they touch. HALT is for one with a predicate;
         the one at the end is `order.finish`'s.
         """
         values = EMPTY[opcode] | fields
@@ -103,12 +111,34 @@ class Emitter:
             raise AssertionError(f"{opcode.name} overlaps its own residual operand: {fields}")
         unit = _unit_of(opcode, values)
         number = self._recorder.add(opcode, unit, self._place, values)
+        if behind is not None:
+            self._behind.setdefault(number, []).append(behind)
         self.matrix_commands += opcode in MATRIX_OPCODES
         if reach:
             self._reach[number] = reach
-        if values["predicate"] or values.get("register", 0):
+        if values.get("predicate", 0) or values.get("register", 0):
             self._use_registers(number, opcode, unit, values)
         return number
+
+    @property
+    def kept(self) -> set[int]:
+        """Registers that any KEEP wrote."""
+        writers = {n: {opcode for opcode, _ in writes} for n, writes in self._writes.items()}
+        return {n for n, opcodes in writers.items() if Opcode.KEEP in opcodes}
+
+    @property
+    def unsettled(self) -> list[int]:
+        """Registers that a KEEP wrote last."""
+        return [n for n, writes in self._writes.items() if writes[-1][0] == Opcode.KEEP]
+
+    def settle(self, register: int) -> None:
+        """A BARRIER that waits for the KEEP which wrote a register; those behind it may use it."""
+        assert register in self.unsettled, f"register {register} is not of a KEEP"
+        _, keep = self._writes[register][-1]
+        number = self.emit(Opcode.BARRIER)
+        self._settled[number] = keep
+        self._behind[number] = [keep]
+        self._writes[register].append((Opcode.BARRIER, number))
 
     def _use_registers(
         self, number: int, opcode: Opcode, unit: Unit, values: dict[str, int]
@@ -116,14 +146,17 @@ class Emitter:
         """Put a command behind those that write what it uses, and use what it writes."""
         register, predicate = values.get("register", 0), values["predicate"]
         self._epoch[number] = len(self._writes.get(predicate, ()))
+        for writer, other in self._writes.get(predicate, [])[-1:]:
+            if writer == Opcode.BARRIER:
+                self._answer[number] = self._settled[other]
         behind = self._behind.setdefault(number, [])
-        written = register if opcode in (Opcode.ADD, Opcode.SELECT) else 0
+        written = register if opcode in (Opcode.ADD, Opcode.SELECT, Opcode.KEEP) else 0
         for used in {register, predicate} - {0}:
             for writer, other in self._writes.get(used, [])[-1:]:
-                late = writer == Opcode.SELECT
-                # Without a BARRIER behind it, nobody knows when SELECT has written.
-                if late and (opcode != Opcode.SELECT or used == predicate):
-                    raise AssertionError(f"{opcode.name} uses register {used} of a SELECT")
+                late = writer in (Opcode.SELECT, Opcode.KEEP)
+                # Without a BARRIER behind it, nobody knows when it has written.
+                if late and (opcode != writer or used == predicate):
+                    raise AssertionError(f"{opcode.name} uses register {used} of a {writer.name}")
                 behind.append(other)
             uses = self._uses.setdefault(used, {})
             if used == written:
@@ -141,8 +174,10 @@ class Emitter:
         reach = np.zeros(len(commands), np.int64)
         reach[list(self._reach)] = list(self._reach.values())
         table, begin = access_table(self.config, commands, reach)
-        words, certain = self._words(commands, table, begin), commands.field("predicate") == 0
-        found = find_waits(Touching(commands.unit, certain, table, begin, words))
+        words, certain = self._words(commands, table, begin), commands.predicates() == 0
+        answer = np.full(len(commands), -1, np.int32)
+        answer[list(self._answer)] = list(self._answer.values())
+        found = find_waits(Touching(commands.unit, certain, answer, table, begin, words))
         # A vector command without effect waits for what others have no room for.
         commands = commands.insert(found.before, Opcode.VECTOR, rows=1, groups=1)
         unit = commands.unit
@@ -159,9 +194,13 @@ class Emitter:
         for number in np.flatnonzero(commands.opcode == Opcode.HALT).tolist():
             before = placed[number - 1].tolist() if number else []
             order[number] = [(u, n) for u, n in enumerate(before) if n]
+        waits = found.waits
+        for barrier, keep in self._settled.items():
+            at = moved(keep)
+            waits[moved(barrier), 0] = unit[at], count[at]
         epoch = {moved(number): written for number, written in self._epoch.items()}
-        config, waits, first_use = self.config, found.waits, found.first_use
-        return Stream(config, commands, count, waits, first_use, order, epoch)
+        answers = {moved(number): moved(keep) for number, keep in self._answer.items()}
+        return Stream(self.config, commands, count, waits, found.first_use, order, epoch, answers)
 
     def _words(
         self, commands: Commands, table: NDArray[np.int32], begin: NDArray[np.int64]
@@ -194,6 +233,6 @@ class Emitter:
 def _unit_of(opcode: Opcode, values: dict[str, int]) -> Unit:
     if opcode == Opcode.LOAD:
         return Unit.LOAD_ACTIVATIONS if values["queue"] else Unit.LOAD_WEIGHTS
-    if opcode in (Opcode.ADD, Opcode.HALT):
+    if not COMMANDS[opcode].units:
         return Unit.NONE
     return COMMANDS[opcode].units[0]

@@ -98,7 +98,7 @@ def _distances(
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Unit (0: none) and distance of each wait, [commands, slots], in this order."""
     commands = stream.commands
-    predicate = commands.field("predicate")[order]
+    predicate = commands.predicates()[order]
     placed = commands.unit[order, None] == np.arange(len(Unit))
     # Before each command: how many of each unit stand, and how many without a predicate.
     standing = np.zeros((len(order) + 1, len(Unit)), np.int32)
@@ -114,7 +114,7 @@ def _distances(
     for u, queue in enumerate(placed.T):
         after[unit == u] = np.append(0, np.flatnonzero(queue) + 1)[count[unit == u]]
     distances = certain[now, unit] - certain[after, unit]
-    if predicate.any():
+    if commands.field("predicate").any():
         distances += _dropped_together(stream, order, after)
     return unit, distances
 
@@ -125,20 +125,29 @@ def _dropped_together(
     """How many commands with a predicate, behind the one waited for, are executed if the waiting
     one is, at least, [commands, slots].
 
-    Its predicate says something of those with the same one, if no ADD came between.
+    Its predicate says something of those with the same one, if no ADD came between; and if a KEEP
+    wrote it, so does the predicate of that. A KEEP itself needs the row maxima, so what it waits
+    for of the matrix unit, only if its predicate lets it look.
     after: behind what a command waits for.
     """
     commands, result = stream.commands, np.zeros_like(after)
     epoch = np.zeros(len(order), np.int64)
     epoch[list(stream.epoch)] = list(stream.epoch.values())
-    columns = commands.unit, commands.field("predicate"), epoch, commands.last_limits()
-    unit, predicate, epoch, limit = (column[order] for column in columns)
+    columns = commands.field("predicate"), epoch, commands.last_limits()
+    facts = np.stack(columns, axis=1)
+    asked = np.zeros_like(facts)  # of the KEEP that wrote a command's predicate
+    asked[list(stream.answer)] = facts[list(stream.answer.values())]
+    unit, drops, facts, asked = (
+        column[order] for column in (commands.unit, commands.predicates() > 0, facts, asked)
+    )
+    may_drop = [np.flatnonzero((unit == u) & drops) for u in Unit]
     waited = stream.waits[order, :, 0]
-    may_drop = [np.flatnonzero((unit == u) & (predicate > 0)) for u in Unit]
-    for at, slot in np.argwhere((waited > 0) & (predicate > 0)[:, None]).tolist():
+    looks = drops[:, None] | ((facts[:, :1] > 0) & (waited == Unit.MATRIX))
+    for at, slot in np.argwhere((waited > 0) & looks).tolist():
         others = may_drop[waited[at, slot]]
         first, end = np.searchsorted(others, (after[at, slot], at))
-        others = others[first:end]
-        same = (predicate[others] == predicate[at]) & (epoch[others] == epoch[at])
-        result[at, slot] = np.count_nonzero(same & (limit[others] >= limit[at]))
+        others = facts[others[first:end]]
+        known = [fact for fact in (facts[at], asked[at]) if fact[0]]
+        same = [(others[:, :2] == f[:2]).all(axis=1) & (others[:, 2] >= f[2]) for f in known]
+        result[at, slot] = np.count_nonzero(np.logical_or.reduce(same))
     return result

@@ -6,10 +6,13 @@
 extern "C" {
 
 void* weft_waits_find(std::int64_t commands, const std::int8_t* unit, const std::uint8_t* certain,
-                      const Run* runs, const std::int64_t* begin, const std::int64_t* words) {
+                      const std::int32_t* answer, const Run* runs, const std::int64_t* begin,
+                      const std::int64_t* words) {
     auto* search = new Search(words);
-    for (std::int64_t n = 0; n < commands; n++)
+    for (std::int64_t n = 0; n < commands; n++) {
+        if (answer[n] >= 0) search->passed(unit[n], answer[n]);
         search->command(n, unit[n], certain[n], runs + begin[n], runs + begin[n + 1]);
+    }
     return search;
 }
 

@@ -30,8 +30,10 @@ def work_of(c: AcceleratorConfig, opcode: Opcode, v: Mapping[str, Number]) -> Nu
 
     v: fields of one, or arrays of those of many, whose weights lie alike.
     """
-    if opcode in (Opcode.ADD, Opcode.HALT):
+    if opcode in (Opcode.ADD, Opcode.BARRIER, Opcode.HALT):
         return 0
+    if opcode == Opcode.KEEP:
+        return v["rows"]
     if opcode in MATRIX_OPCODES:
         form = form_of(c, opcode, v)
         tiles = v["k_tiles"] * v["n_tiles"]
@@ -75,7 +77,7 @@ class Costs:
 
     def __init__(self, stream: Stream, order: NDArray[np.int64]):
         self.config, commands = stream.config, stream.commands
-        predicate, trims = commands.field("predicate"), commands.field("trim")
+        predicate, trims = commands.predicates(), commands.field("trim")
         fields = {
             "opcode": commands.opcode,
             "unit": commands.unit,
@@ -103,6 +105,9 @@ class Costs:
             if unit == Unit.NONE:
                 if opcode == Opcode.HALT and not dropped:
                     break
+                if opcode == Opcode.BARRIER:  # nothing behind it is dispatched before
+                    met = max(done[other][count] for other, count in waits)
+                    free = [max(time, met) for time in free]
                 continue
             if dropped:
                 done[unit].append(done[unit][-1])

@@ -79,6 +79,12 @@ class Search {
         for (auto& unit : done) unit.push_back({});
     }
 
+    void passed(int unit, std::int32_t answer) {
+        const Clock& clock = done[UNIT_VECTOR][counts[answer]];
+        raise(started[unit], clock);
+        if (unit == UNIT_MATRIX) raise(weights_started, clock);
+    }
+
     void command(std::int64_t number, int unit, bool certain, const Run* runs, const Run* end) {
         const Waits of_stream = needs(runs, end, 0, unit, started[unit]);
         std::int32_t loads = loads_of(of_stream);
@@ -99,6 +105,7 @@ class Search {
         }
         append(unit, found, certain ? clock : Clock{});
         const std::int32_t count = std::int32_t(done[unit].size()) - 1;
+        counts.push_back(count);
         while (std::int32_t(first_use.size()) < loads) first_use.push_back({unit, count});
         for (const Run* run = runs; run < end; run++)
             (run->write ? written : read)[run->space].touch(*run, unit, count);
@@ -108,6 +115,7 @@ class Search {
     std::vector<History> written, read;
     std::array<Clock, UNITS> started{};
     Clock weights_started{};
+    std::vector<std::int32_t> counts;
     std::array<std::vector<Clock>, UNITS> done;
 
     static std::int32_t loads_of(const Waits& needs) {

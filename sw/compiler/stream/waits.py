@@ -35,12 +35,14 @@ _largest = np.maximum.reduce  # `max` of an array that is small, without its che
 class Touching:
     """What commands touch.
 
-    unit: of each command. certain: whether it has no predicate. table, begin: see `access_table`.
-    words: of each `Space`.
+    unit: of each command. certain: whether no predicate may drop it. answer: number of the KEEP for
+    which a BARRIER right in front of it has waited, or -1. table, begin: see `access_table`. words:
+    of each `Space`.
     """
 
     unit: NDArray[np.int8]
     certain: NDArray[np.bool_]
+    answer: NDArray[np.int32]
     table: NDArray[np.int32]
     begin: NDArray[np.int64]
     words: NDArray[np.int64]
@@ -125,9 +127,17 @@ class _Search:
         self.started: list[Clock] = [START] * len(Unit)
         self.weights_started = START
         self.done: list[list[Clock]] = [[START] for _ in Unit]
+        self.counts: list[int] = []  # of each command, in its unit
         self.before: list[int] = []
         self.waits: list[list[tuple[int, int]]] = []
         self.first_use: list[tuple[int, int]] = []
+
+    def passed(self, unit: int, answer: int) -> None:
+        """The next command of a unit stands behind a BARRIER, so all later ones do, too."""
+        clock = self.done[Unit.VECTOR][self.counts[answer]]
+        self.started[unit] = _latest(self.started[unit], clock)
+        if unit == Unit.MATRIX:
+            self.weights_started = _latest(self.weights_started, clock)
 
     def command(
         self, number: int, unit: int, certain: bool, stream: list[_Run], weights: list[_Run]
@@ -152,6 +162,7 @@ class _Search:
         # What a command waits for that may be dropped is not known to be done.
         self._append(unit, waits, clock if certain else START)
         count = len(self.done[unit]) - 1
+        self.counts.append(count)
         self.first_use += [(unit, count)] * (loads - len(self.first_use))
         for run in stream + weights:
             (self.written if run.write else self.read)[run.space].touch(run, unit, count)
@@ -211,8 +222,11 @@ def find_waits(touching: Touching) -> Found:
     """See the module."""
     search = _Search(touching.words.tolist())
     begin = touching.begin.tolist()
-    commands = zip(touching.unit.tolist(), touching.certain.tolist(), strict=True)
-    for number, (unit, certain) in enumerate(commands):
+    columns = touching.unit, touching.certain, touching.answer
+    commands = zip(*(column.tolist() for column in columns), strict=True)
+    for number, (unit, certain, answer) in enumerate(commands):
+        if answer >= 0:
+            search.passed(unit, answer)
         runs = touching.table[begin[number] : begin[number + 1]].tolist()
         stream = [_Run(*run[1:]) for run in runs if not run[0]]
         weights = [_Run(*run[1:]) for run in runs if run[0]]

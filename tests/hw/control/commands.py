@@ -59,6 +59,8 @@ def random_command(rng: random.Random) -> Command:
             values[name] &= -WIDEST_BUS
         if opcode == Opcode.VECTOR and rng.randrange(2):  # so that it may be gated or rotate
             values |= dict.fromkeys(RESIDUAL_USES, 0) | {"two_stage": 1}
+        if opcode == Opcode.LOW_GEMM:
+            values |= {"wide": 1, "w_int4": 0, "w_group": 0, "a_unsigned": 0}
         result = Command(opcode, values)
         if is_decodable(isa.encode(result)):
             return result

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Collection
 from dataclasses import replace
 
 from amaranth import Module
 from amaranth.sim import Simulator
 
 from hw import isa
-from hw.config import PRESETS
+from hw.config import get_config
 from hw.control.dispatch import Dispatch
 from hw.control.scoreboard import UNITS, Scoreboard
 from hw.isa import Command, ErrorCode, Opcode, Unit, Wait
@@ -28,7 +29,7 @@ __all__ = [
 ]
 
 SEED = 20240229
-CONFIG = PRESETS["tiny"]
+CONFIG = get_config("tiny+prune")
 
 
 HALT = Command(Opcode.HALT)
@@ -37,7 +38,7 @@ HALT = Command(Opcode.HALT)
 class DispatchBench:
     """Dispatch and scoreboard, fed with commands; the units' side is the test's.
 
-    registers: what the driver writes before the program. endless: no unit ever completes.
+    registers: what the driver writes before the program. endless: these units never complete.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class DispatchBench:
         registers: dict[int, int] | None = None,
         *,
         slow: bool = False,
-        endless: bool = False,
+        endless: Collection[Unit] = (),
     ):
         self.program = program
         self.rng = rng
@@ -69,7 +70,10 @@ class DispatchBench:
             dispatch.i_idle.eq(scoreboard.o_idle),
         ]
         for i in range(len(UNITS)):
-            m.d.comb += dispatch.dispatched[i].eq(scoreboard.o_dispatched[i])
+            m.d.comb += [
+                dispatch.dispatched[i].eq(scoreboard.o_dispatched[i]),
+                dispatch.completed[i].eq(scoreboard.o_completed[i]),
+            ]
 
         async def feed(ctx):
             write = dispatch.registers.write
@@ -98,8 +102,8 @@ class DispatchBench:
         async def units(ctx):
             while True:
                 ready = [not self.slow or self.rng.random() < 0.6 for _ in UNITS]
-                may_end = not self.endless
-                done = [may_end and n > 0 and self.rng.random() < 0.3 for n in self.in_flight]
+                done = [n > 0 and self.rng.random() < 0.3 for n in self.in_flight]
+                done = [d and unit not in self.endless for d, unit in zip(done, UNITS, strict=True)]
                 for i in range(len(UNITS)):
                     ctx.set(dispatch.o[i].ready, ready[i])
                     ctx.set(scoreboard.i_done[i], done[i])

@@ -151,6 +151,30 @@ def test_barrier_waits_for_everything():
     assert len(watched) == 100
 
 
+@pytest.mark.parametrize("slot", range(3))
+def test_barrier_with_waits_waits_for_these_only(slot):
+    """The matrix unit never ends, and one of three vector commands may still be under way."""
+    waits: list[Wait | None] = [None, None, None]
+    waits[slot] = Wait(Unit.VECTOR, 1)
+    vector = [command(Unit.VECTOR)] * 3
+    first = [command(Unit.MATRIX), *vector]
+    program = [*first, Command(Opcode.BARRIER, {}, tuple(waits)), command(Unit.STORE)]  # type: ignore[arg-type]
+    for seed in range(5):
+        print(f"seed {seed}")
+        bench = DispatchBench([*program, HALT], random.Random(seed), endless={Unit.MATRIX})
+        under_way: list[int] = []
+
+        class Watch(list):
+            def append(self, item, bench=bench, under_way=under_way):
+                if item[0] == Unit.STORE:
+                    under_way.append(bench.in_flight[UNITS.index(Unit.VECTOR)])
+                super().append(item)
+
+        bench.received = Watch()
+        bench.run(lambda ctx, b: None, limit=200)
+        assert under_way and under_way[0] <= 1
+
+
 def test_errors():
     good = [command(Unit.LOAD_WEIGHTS), command(Unit.MATRIX), command(Unit.MATRIX)]
     stops_with([*good, command(Unit.VECTOR), ErrorCode.PROGRAM_END], ErrorCode.PROGRAM_END, 4)

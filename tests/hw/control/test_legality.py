@@ -12,7 +12,7 @@ from hw import isa
 from hw.config import AcceleratorConfig
 from hw.control.legality import legal_forms, target_units
 from hw.control.scoreboard import UNITS
-from hw.isa import Opcode
+from hw.isa import PRUNE_OPCODES, Opcode
 from sw.golden.legality import check_legal
 from tests.hw.control.commands import random_word, spoilt_word
 
@@ -27,6 +27,7 @@ OPTIONS = (
     {"int4": True, "scales": True},
     {"rows": 8, "bus_bytes": 8},
     {"rows": 16, "columns": 32, "decoder": True},
+    {"int4": True, "decoder": True, "prune": True},
 )
 
 
@@ -50,7 +51,7 @@ def test_legality_is_that_of_decode(options):
     word = Signal(256)
     forms, legal = legal_forms(word, config), Signal()
     m.d.comb += legal.eq(forms.any())
-    target = target_units(m, word)
+    target = target_units(m, word, config)
     seen = set()
 
     async def bench(ctx):
@@ -72,4 +73,5 @@ def test_legality_is_that_of_decode(options):
         exists = opcode != Opcode.SPARSE_GEMM or config.sparse
         exists &= opcode != Opcode.SCALED_GEMM or config.scales
         exists &= opcode not in (Opcode.SELECT, Opcode.ADD) or config.decoder
+        exists &= opcode not in PRUNE_OPCODES or config.prune
         assert ((True, int(opcode)) in seen) == exists

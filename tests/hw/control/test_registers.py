@@ -10,6 +10,7 @@ from amaranth.sim import Simulator
 
 from hw import isa
 from hw.control.dispatch import Dispatch
+from hw.control.scoreboard import UNITS
 from hw.isa import NO_LIMIT, Command, ErrorCode, Memory, Opcode, Unit
 from tests.hw.control.commands import command
 from tests.hw.control.dispatch_bench import (
@@ -147,7 +148,7 @@ def test_registers_change_in_the_order_of_the_stream_and_wait_for_nothing():
         assert offsets == [x * pitch for x in (base, base + 3, base + 3, 3)]
         assert bench.taken == 8
 
-    DispatchBench(program, random.Random(SEED), registers, endless=True).run(checks, limit=200)
+    DispatchBench(program, random.Random(SEED), registers, endless=UNITS).run(checks, limit=200)
     assert found
 
 

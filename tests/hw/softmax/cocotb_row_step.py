@@ -6,7 +6,7 @@ import cocotb
 import numpy as np
 
 from hw.isa import MASKED_SCORE
-from hw.softmax.golden import MIN_OCTAVE, row_step
+from hw.softmax.golden import MIN_OCTAVE, keep_step, row_step
 from hw.softmax.row_step import RowStep
 from tests.hw.vector.pipeline_driver import drive, to_signed
 
@@ -26,6 +26,7 @@ async def matches_golden(dut):
     drop, old_drop = rng.integers(0, 8, count), rng.integers(0, 8, count)
     old_drop = np.where(old == MIN_OCTAVE, 0, old_drop)  # no key yet: no octave is largest
     first = rng.integers(0, 2, count)
+    octaves = rng.integers(0, 32, count)
     got = await drive(
         dut,
         {
@@ -35,8 +36,9 @@ async def matches_golden(dut):
             "first": first,
             "score_shift": shift,
             "drop": drop,
+            "octaves": octaves,
         },
-        ["o_octave", "o_drop", "o_shift"],
+        ["o_octave", "o_drop", "o_shift", "o_stays"],
         RowStep.latency,
     )
     for k in range(count):
@@ -44,8 +46,17 @@ async def matches_golden(dut):
         octave, largest, rescale = row_step(
             top[one], old[one], (old + old_drop)[one], bool(first[k]), int(shift[k]), int(drop[k])
         )
+        stays, *_ = keep_step(
+            top[one],
+            old[one],
+            (old + old_drop)[one],
+            bool(first[k]),
+            int(shift[k]),
+            int(octaves[k]),
+        )
         case = (top[k], old[k], old_drop[k], first[k], shift[k], drop[k])
         assert to_signed(got["o_octave"][k], 26) == octave[0], case
         assert to_signed(got["o_shift"][k], 6) == rescale[0], case
         assert got["o_drop"][k] == (largest - octave)[0], case
+        assert got["o_stays"][k] == stays[0], (*case, octaves[k])
     assert min(to_signed(x, 6) for x in got["o_shift"]) < 0

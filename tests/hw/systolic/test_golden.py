@@ -153,7 +153,7 @@ def random_values(rng: np.random.Generator, opcode: Opcode) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("seed", range(40))
-@pytest.mark.parametrize("opcode", MATRIX_OPCODES, ids=["dense", "sparse", "scaled"])
+@pytest.mark.parametrize("opcode", MATRIX_OPCODES, ids=["dense", "sparse", "scaled", "low"])
 @pytest.mark.parametrize("config", CONFIGS, ids=["4x6", "10x4"])
 def test_golden_is_the_loop_nest(config, opcode, seed):
     rng = np.random.default_rng(seed)

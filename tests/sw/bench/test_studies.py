@@ -21,6 +21,7 @@ from sw.bench.pruning import (
     masses,
     means,
     measure_pruning,
+    near,
 )
 
 transformers = pytest.importorskip("transformers")
@@ -53,6 +54,29 @@ def a_query(keys: int = 150, queries: int = 40) -> Query:
 
 def blocks_of(keys: int) -> list[slice]:
     return [slice(0, 1), *(slice(s, min(s + BLOCK, keys)) for s in range(1, keys, BLOCK))]
+
+
+def test_blocks_near_the_largest_so_far() -> None:
+    """Block by block, as KEEP does; keys of 8 bits change little here."""
+    query = a_query(keys=400)
+    blocks, dropped = blocks_of(400), 0
+    for octaves in (0, 1, 4):
+        for newest in (True, False):
+            stays = near(octaves, newest_first=newest)(query)
+            for kv_head, at in ((0, 0), (1, 39), (1, 7)):
+                rest = range(len(blocks) - 1, 0, -1) if newest else range(1, len(blocks))
+                found, largest = {0}, None
+                for block in (0, *rest):
+                    top = query.scores[3 * kv_head : 3 * kv_head + 3, at, blocks[block]].amax(-1)
+                    top = (top / np.log(2)).ceil()
+                    largest = top if largest is None else largest
+                    if (top >= largest - octaves).any():
+                        found.add(block)
+                    largest = largest.maximum(top)
+                wrong = found ^ set(torch.nonzero(stays[kv_head, at])[:, 0].tolist())
+                assert len(wrong) <= 1, f"{octaves} octaves, row {at}: {wrong}"
+                dropped += len(blocks) - len(found)
+    assert dropped > 5
 
 
 def test_worth_of_blocks() -> None:

@@ -117,7 +117,7 @@ def test_models_that_are_not_there(weft, tmp_path):
         "was not saved by torch.export.save" in weft("compile", tmp_path / "bad.pt2", *to).error()
     )
     text = weft("compile", "all-MiniLM-L6-v2", "--tokens", 513, *to).error()
-    assert text == "513 tokens: the model takes 1 to 512"
+    assert text == "--tokens '513': give one or more of 1 to 512, as in 9,31,16"
 
 
 def test_configurations_and_devices(weft, program, tmp_path):

@@ -5,7 +5,8 @@ it as complete). What it reads it may read at either time; what it writes may be
 either, of two commands of a unit that write the same words in their order. A GEMM's weights may be
 read as soon as their own wait is met. So a missing wait shows as a wrong result, with some seed.
 
-Registers are used up when a command enters its queue, as dispatch does: it is moved or dropped.
+Registers are used up when a command enters its queue, as dispatch does: it is moved or dropped. A
+BARRIER with waits (others are not made here) keeps what is behind it from entering.
 """
 
 from __future__ import annotations
@@ -188,10 +189,15 @@ class Shuffler:
                 self.machine.execute(command)
                 self.position += 1
                 continue
+            waits = [w and (w.unit, self.dispatched[w.unit] - w.distance) for w in command.waits]
+            if command.opcode == Opcode.BARRIER:
+                if not all(self._met(wait) for wait in waits):
+                    return
+                self.position += 1
+                continue
             queue = self.queues[command.unit]
             if len(queue) >= self.config.queue_depth:
                 return
-            waits = [w and (w.unit, self.dispatched[w.unit] - w.distance) for w in command.waits]
             queue.append(_Queued(self.machine.moved(command), waits))
             self.dispatched[command.unit] += 1
             self.position += 1

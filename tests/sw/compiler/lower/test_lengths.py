@@ -131,6 +131,20 @@ def test_a_module_takes_and_gives_sequences(tmp_path):
     assert torch.nn.functional.cosine_similarity(exact, rows).min() > 0.99
 
 
+def test_a_module_without_a_batch():
+    """Inputs and outputs [tokens, features] are rows already."""
+    torch.manual_seed(SEED)
+    module = torch.nn.Sequential(torch.nn.Linear(8, 12), torch.nn.LayerNorm(12)).eval()
+    rows = torch.randn(9, 8)
+    alone, parts = (
+        compile_module(module, rows, "tiny", lengths=lengths) for lengths in (None, [4, 5])
+    )
+    assert alone.graph.inputs[0].shape == parts.graph.inputs[0].shape == (9, 8)
+    with open_device("golden", config="tiny") as device:
+        found = device.load(parts)(list(rows.split([4, 5])))
+        assert torch.equal(torch.cat(found), device.load(alone)(rows))
+
+
 def test_what_is_refused():
     module = Block(hidden=16, heads=2, ffn=24).eval()
     for lengths, text in (
@@ -142,7 +156,7 @@ def test_what_is_refused():
             compile_module(module, torch.randn(1, 12, 16), "tiny", lengths=lengths)
     with pytest.raises(CompileError, match="two lengths"):
         with_lengths(random_mixture(0), [3])
-    b = Builder(0, 1, 6)
+    b = Builder(0, 2, 3)
     b.output(b.linear(b.float_input("a", 8, 8), 8, "linear")[1])
     b.graph.outputs[0] = dataclasses.replace(b.graph.outputs[0], shape=(6, 8))
     with pytest.raises(CompileError, match=r"'linear.8' is \[6, 8\], not \[batch, tokens, ...\]"):
