@@ -1,6 +1,6 @@
 """How many cycles a graph takes on a machine, from the sizes that the compiler would choose.
 
-Nothing is lowered. Every step is cut into the pieces that its plan (`sw.compiler.lower.tile`) makes
+Nothing is lowered. Every step is cut into the pieces that its plan (`lower/tile_*.py`) makes
 of it, mostly M tiles; each piece has work for the array, the bus and the vector unit, and waits for
 the rows that it reads. Within a piece the three work side by side, as its commands do: the bus a
 little ahead, the vector unit one part behind.
