@@ -124,13 +124,14 @@ class Fitter:
 
     def with_format(self, view: View, format: WeightFormat, share: float) -> View:
         """The view with this format in linears that hold at least `share` of the multiplications
-        of all: those that lose least for theirs."""
+        of all, if it is possible in so many: those that lose least for theirs."""
         possible_formats([format], self.config, True)
         errors = format_errors([format], self._step)
         sizes = {line.place: line.outputs * line.inputs * line.rows(view) for line in linears()}
-        places = sorted(sizes, key=lambda place: errors[place].get(format, np.inf) / sizes[place])
+        possible = [place for place in sizes if format in errors[place]]
+        places = sorted(possible, key=lambda place: errors[place][format] / sizes[place])
         counts = np.cumsum([sizes[place] for place in places])
-        last = int(np.searchsorted(counts, share * counts[-1] * (1 - 1e-9)))
+        last = int(np.searchsorted(counts, share * sum(sizes.values()) * (1 - 1e-9)))
         return replace(view, formats={place: format for place in places[: last + 1]})
 
     # --- measurement --------------------------------------------------------------------------
