@@ -26,7 +26,7 @@ from sw.models import photos
 from sw.models.encoder import Step, silent
 from sw.models.focus_head import STAGES
 from sw.models.looker import Looker, likeness
-from sw.models.view import View
+from sw.models.view import HEAD, View
 
 __all__ = ["FORMATS", "Fitter", "MeasuredPoint", "Point", "described"]
 
@@ -104,9 +104,14 @@ class Fitter:
                 found.append(merged)
         return found
 
-    def points(self) -> list[Point]:
-        """The front: from the most accurate view to that of the fewest cycles."""
+    def points(self, *, head_only: bool = False) -> list[Point]:
+        """The front: from the most accurate view to that of the fewest cycles.
+
+        head_only: linears of the transformer stay dense INT8, so it need not be quantised again.
+        """
         errors = format_errors(self.formats, self._step)
+        if head_only:
+            errors = {p: of if p.startswith(HEAD) else {DENSE: 0.0} for p, of in errors.items()}
         found: list[Point] = []
         for view in self.views():
             prices = {
