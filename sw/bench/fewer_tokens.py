@@ -52,7 +52,8 @@ def dropped(pixels: np.ndarray, plan: Mapping[int, int], *, alike: bool) -> np.n
                 order = attended.argsort()
                 gone, live = live[order[: plan[number]]], live[order[plan[number] :].sort().values]
                 unit = torch.nn.functional.normalize(rows[0], dim=1)
-                nearest = live[(unit[gone] @ unit[live].T).argmax(dim=1)]
+                others = live[1:]  # a patch, not the class token
+                nearest = others[(unit[gone] @ unit[others].T).argmax(dim=1)]
                 for old, new in zip(gone.tolist(), nearest.tolist(), strict=True):
                     place[place == old] = new
         features = backbone.layernorm(rows)[0].numpy()

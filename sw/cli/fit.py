@@ -94,6 +94,12 @@ def _explained(fitter: Fitter, points: Sequence[Point], picked: MeasuredPoint, d
     help="Formats that linears may have beside int8.  [default: '2:4 int8']",
 )
 @click.option(
+    "--head-only",
+    is_flag=True,
+    help="Formats for linears of the head alone. Others make the transformer be quantised again: "
+    "minutes and 4 GB for each point measured.",
+)
+@click.option(
     "--measure",
     "most",
     default=4,
@@ -110,6 +116,7 @@ def look(
     cycles: float | None,
     accuracy: float | None,
     names: tuple[str, ...],
+    head_only: bool,
     most: int,
     output: str | None,
     json_file: str | None,
@@ -130,7 +137,7 @@ def look(
     focus.weights_file()
     with steps() as step:
         fitter = Fitter(get_config(config), step, formats)
-        points = fitter.points()
+        points = fitter.points(head_only=head_only)
         dense = fitter.dense_cycles
         if accuracy is not None:
             picked, measured = fitter.cheapest(points, accuracy, most)

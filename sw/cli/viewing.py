@@ -63,7 +63,7 @@ def chosen_view(
 ) -> View:
     """The view of these options. Raises `InputError`, and `CompileError` for a bad format."""
     from hw.config import get_config
-    from hw.sparse.formats import WeightFormat, WeightFormatError
+    from hw.sparse.formats import DENSE, WeightFormat, WeightFormatError
     from sw.models.focus import PATCH, SIZE
     from sw.models.view import View, read_view
 
@@ -82,6 +82,8 @@ def chosen_view(
         format = WeightFormat.parse(format_name)
     except WeightFormatError as error:
         raise CompileError(str(error)) from None
+    if format == DENSE:
+        return view
     from sw.fit.search import Fitter
 
     return Fitter(get_config(config), step).with_format(view, format, share or 1.0)

@@ -26,7 +26,7 @@ from sw.models import photos
 from sw.models.encoder import Step, silent
 from sw.models.focus_head import STAGES
 from sw.models.looker import Looker, likeness
-from sw.models.view import View
+from sw.models.view import HEAD, View
 
 __all__ = ["FORMATS", "Fitter", "MeasuredPoint", "Point", "described"]
 
@@ -104,9 +104,14 @@ class Fitter:
                 found.append(merged)
         return found
 
-    def points(self) -> list[Point]:
-        """The front: from the most accurate view to that of the fewest cycles."""
+    def points(self, *, head_only: bool = False) -> list[Point]:
+        """The front: from the most accurate view to that of the fewest cycles.
+
+        head_only: linears of the transformer stay dense INT8, so it need not be quantised again.
+        """
         errors = format_errors(self.formats, self._step)
+        if head_only:
+            errors = {p: of if p.startswith(HEAD) else {DENSE: 0.0} for p, of in errors.items()}
         found: list[Point] = []
         for view in self.views():
             prices = {
@@ -124,13 +129,14 @@ class Fitter:
 
     def with_format(self, view: View, format: WeightFormat, share: float) -> View:
         """The view with this format in linears that hold at least `share` of the multiplications
-        of all: those that lose least for theirs."""
+        of all, if it is possible in so many: those that lose least for theirs."""
         possible_formats([format], self.config, True)
         errors = format_errors([format], self._step)
         sizes = {line.place: line.outputs * line.inputs * line.rows(view) for line in linears()}
-        places = sorted(sizes, key=lambda place: errors[place].get(format, np.inf) / sizes[place])
+        possible = [place for place in sizes if format in errors[place]]
+        places = sorted(possible, key=lambda place: errors[place][format] / sizes[place])
         counts = np.cumsum([sizes[place] for place in places])
-        last = int(np.searchsorted(counts, share * counts[-1] * (1 - 1e-9)))
+        last = int(np.searchsorted(counts, share * sum(sizes.values()) * (1 - 1e-9)))
         return replace(view, formats={place: format for place in places[: last + 1]})
 
     # --- measurement --------------------------------------------------------------------------

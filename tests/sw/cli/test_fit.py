@@ -34,7 +34,9 @@ def fitted(monkeypatch):
         found = dict.fromkeys(("rocket", "MR"), mean)
         return MeasuredPoint(point, mean, mean, cycles, view=point.view, correlations=found)
 
-    monkeypatch.setattr(search.Fitter, "points", lambda _self: [_point(n) for n in range(9)])
+    monkeypatch.setattr(
+        search.Fitter, "points", lambda _self, head_only: [_point(n) for n in range(9)]
+    )
     monkeypatch.setattr(search.Fitter, "measure", measure)
     monkeypatch.setattr(search.Fitter, "dense_cycles", 30_000_000)
 

@@ -46,6 +46,12 @@ def test_a_front_falls_in_both(fitter) -> None:
     assert len(points) > 100 and any(v.merged and v.formats for v in views)
     assert {v.stride for v in views} == {14}  # overlap only costs here
     assert len({v.size for v in views}) > 1
+    head = fitter.points(head_only=True)
+    assert {place[:7] for p in head for place in p.view.formats} == {
+        "head.0.",
+        "head.1.",
+        "head.2.",
+    }
 
 
 def test_no_point_is_better_than_one_of_the_front() -> None:
