@@ -33,6 +33,7 @@ def test_tokens_are_those_of_ctranslate2(name, tmp_path):
     import ctranslate2
 
     from sw.speech.audio import spectrogram, to_rate
+    from sw.speech.float_listener import FloatListener
     from sw.speech.synthesis import say
 
     (tmp_path / "model.bin").symlink_to(model.file)
@@ -42,16 +43,22 @@ def test_tokens_are_those_of_ctranslate2(name, tmp_path):
     engine = ctranslate2.models.Whisper(str(tmp_path), compute_type="float32")
     spoken, rate = say(PHRASES)
     for samples in spoken:
-        features = spectrogram(to_rate(samples, rate))
+        heard_at_16_khz = to_rate(samples, rate)
+        features = spectrogram(heard_at_16_khz)
         view = ctranslate2.StorageView.from_array(np.ascontiguousarray(features[None]))
         (found,) = engine.generate(view, [model.prompt()], beam_size=1, max_length=64)
-        assert model.float_tokens(features, most=60) == found.sequences_ids[0]
+        listener = FloatListener(model)
+        *_, heard = listener.transcribe(heard_at_16_khz, tokens=60, temperatures=(0.0,))
+        assert heard.tokens == found.sequences_ids[0]
 
 
 def test_languages():
     english, many = _model("tiny.en"), _model("base")
     assert english.prompt() == [50257, 50362] and english.end == 50256
     assert many.prompt() == [50258, 50259, 50359, 50363]
+    assert english.prompt(stamps=True) == [50257]
+    assert many.prompt(stamps=True) == [50258, 50259, 50359]
+    assert (english.first_stamp, many.first_stamp) == (50363, 50364)
     assert many.prompt("de") == [50258, 50261, 50359, 50363]
     with pytest.raises(InputError, match=r"language 'de': Whisper tiny.en knows English only"):
         english.prompt("de")
