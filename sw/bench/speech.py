@@ -149,8 +149,8 @@ class Score:
     that float writes down of all clips, and those that integers write otherwise. again,
     float_again: texts that were written more than once. stamps: ends of segments in float; moved:
     those that are elsewhere in integers, seconds: by how much together; of clips with as many
-    segments, which `split` are not. undecided: choices for which the eight likeliest tokens were
-    not enough. cycles: of the integers, by the cost model.
+    segments, which `split` are not. guessed: choices for which the eight likeliest tokens were not
+    enough. cycles: of the integers, by the cost model.
     """
 
     clips: int = 0
@@ -165,7 +165,7 @@ class Score:
     moved: int = 0
     seconds: float = 0.0
     split: int = 0
-    undecided: int = 0
+    guessed: int = 0
     cycles: int = 0
 
     @classmethod
@@ -193,7 +193,7 @@ class Score:
             moved=int((off > 0).sum()),
             seconds=float(off.sum()),
             split=int(not alike),
-            undecided=sum(heard.undecided for heard in ours),
+            guessed=sum(heard.guessed for heard in ours),
             cycles=sum(sum(heard.cycles.values()) for heard in ours),
         )
         return score, *texts
@@ -209,7 +209,7 @@ class Score:
         """A line."""
         return (
             f"{self.moved} of {self.stamps} time stamps differ, by {self.seconds:.2f} s together; "
-            f"{self.split} clips in other segments; {self.undecided} choices undecided among eight"
+            f"{self.split} clips in other segments; {self.guessed} choices guessed"
         )
 
     def __add__(self, other: Score) -> Score:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from hw.isa import SELECTED
 from sw.driver.decoder import Prediction
 from sw.models.whisper import Speech
 from sw.models.whisper_parts import cut_encoder
@@ -52,7 +51,7 @@ class FloatText:
         return self.model.module.config.max_target_positions - self._position
 
     def prefill(self, ids: Sequence[int]) -> Prediction:
-        """Take some tokens: what follows the last one, of those that the head has."""
+        """Take some tokens: what follows the last one, all tokens that a text may have."""
         model = self.model
         with torch.no_grad():
             found = model.module(
@@ -64,5 +63,5 @@ class FloatText:
         self._cache, self._position = found.past_key_values, self._position + len(ids)
         logits = found.logits[0, -1].double()
         logits[list(model.suppressed)] = -torch.inf
-        values, tokens = (logits - logits.logsumexp(0)).topk(SELECTED)
+        values, tokens = (logits - logits.logsumexp(0)).sort(descending=True, stable=True)
         return Prediction(tokens.numpy()[None], values.numpy()[None])

@@ -56,8 +56,9 @@ class Stamps:
         self, text: Sequence[int], tokens: NDArray[np.int64], chances: NDArray[np.float64]
     ) -> tuple[NDArray[np.bool_], bool]:
         """Which of the likeliest tokens may follow a text: stamps alone, if they are together
-        likelier than any other token. And whether those that are not among these tokens could
-        change that: nothing is known of them but how likely they are all together.
+        likelier than any other token. And whether that is a guess: of all tokens that are not among
+        these, only the sum of their chances is known. As many of them are taken for stamps as of
+        these, but for the likeliest word.
 
         chances: of the tokens, of 1 in all.
         """
@@ -66,9 +67,11 @@ class Stamps:
         words = allowed & ~stamp
         if not words.any() or self._closed(text):
             return allowed, False
-        together, best = chances[stamp].sum(), chances[words].max()
+        known, best = chances[stamp].sum(), chances[words].max()
         left = max(0.0, 1 - chances.sum())
-        return stamp if together > best else allowed, together <= best < together + left
+        share = stamp.sum() / max(1, allowed.sum() - 1)
+        guess = bool(known <= best < known + left)
+        return stamp if known + left * share > best else allowed, guess
 
     def closing(self, text: Sequence[int]) -> int:
         """What follows a text if nothing that may is among the likeliest tokens: time 0 in front of

@@ -39,7 +39,7 @@ class Heard:
     """What a window of audio says.
 
     start, end: seconds in the audio. tokens: so far, stamps among them. log_probabilities: of each,
-    natural. temperature: of this attempt; attempts: how many there were. undecided: choices between
+    natural. temperature: of this attempt; attempts: how many there were. guessed: choices between
     words and stamps for which the eight likeliest tokens are not enough. done: the window is over,
     and its segments are there. cycles: by part, of all attempts, those of the machine or, where it
     counts none, of the cost model; the machine's are divided as the cost model says.
@@ -51,7 +51,7 @@ class Heard:
     log_probabilities: list[float] = field(default_factory=list)
     temperature: float = 0.0
     attempts: int = 0
-    undecided: int = 0
+    guessed: int = 0
     done: bool = False
     segments: list[Segment] = field(default_factory=list)
     cycles: Counter[str] = field(default_factory=Counter)
@@ -97,7 +97,7 @@ class Writer:
             if heard.attempts:
                 session.reset()
             heard.attempts += 1
-            heard.temperature, heard.undecided = temperature, 0
+            heard.temperature, heard.guessed = temperature, 0
             heard.tokens, heard.log_probabilities = [], []
             yield from self._attempt(session, heard, prefill)
             if not self.doubtful(heard):
@@ -137,8 +137,8 @@ class Writer:
             fit &= ~np.isin(tokens, self.model.suppressed_first)
         if self.stamps is not None:
             chances = np.where(tokens >= 0, np.exp(logs), 0)
-            wanted, undecided = self.stamps.wanted(heard.tokens, tokens, chances)
-            heard.undecided += undecided
+            wanted, guessed = self.stamps.wanted(heard.tokens, tokens, chances)
+            heard.guessed += guessed
             fit &= wanted
             if not fit.any():
                 return self.stamps.closing(heard.tokens), float(logs.min())

@@ -51,7 +51,7 @@ TEXTS = SimpleNamespace(text=lambda tokens: " " + " ".join(tokens))
 
 def _heard(*segments: tuple[float, float, str], attempts: int = 1, cycles: int = 0) -> Heard:
     found = [Segment(start, end, text.split()) for start, end, text in segments]  # pyright: ignore
-    return Heard(0, 30, segments=found, attempts=attempts, undecided=2, cycles=Counter(a=cycles))
+    return Heard(0, 30, segments=found, attempts=attempts, guessed=2, cycles=Counter(a=cycles))
 
 
 def test_scores():
@@ -65,7 +65,7 @@ def test_scores():
     assert (found, exact) == ("Go forward ten feet.", "Go forward, 10 meters.")
     assert (score.words, score.errors, score.float_errors, score.differs) == (4, 1, 0, 1)
     assert (score.stamps, score.moved, score.split) == (4, 2, 0)
-    assert (score.again, score.float_again, score.undecided, score.cycles) == (0, 1, 2, 70)
+    assert (score.again, score.float_again, score.guessed, score.cycles) == (0, 1, 2, 70)
     np.testing.assert_allclose(score.seconds, 0.04)
     more, _, _ = Score.of(unknown, TEXTS, [_heard((0, 1, "left right"))], [_heard()])  # pyright: ignore
     assert (more.words, more.errors, more.heard, more.differs, more.split) == (0, 0, 0, 2, 1)
