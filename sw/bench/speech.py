@@ -147,9 +147,9 @@ class Score:
 
     words, errors: of clips whose text is known, with integers and in float. heard, differs: words
     that float writes down of all clips, and those that integers write otherwise. again,
-    float_again: texts that were written more than once. stamps: ends of segments in float; moved:
-    those that are elsewhere in integers, seconds: by how much together; of clips with as many
-    segments, which `split` are not. guessed: choices for which the eight likeliest tokens were not
+    float_again: texts that were written more than once. split: clips with other segments than in
+    float; stamps: of all others; moved: those that are elsewhere in integers, seconds: by how much
+    together. guessed: choices for which the eight likeliest tokens were not
     enough. cycles: of the integers, by the cost model.
     """
 
@@ -189,14 +189,14 @@ class Score:
             differs=distance(found, exact),
             again=sum(heard.attempts > 1 for heard in ours),
             float_again=sum(heard.attempts > 1 for heard in theirs),
-            stamps=len(ends[1]),
+            stamps=len(ends[1]) if alike else 0,
             moved=int((off > 0).sum()),
             seconds=float(off.sum()),
             split=int(not alike),
             guessed=sum(heard.guessed for heard in ours),
             cycles=sum(sum(heard.cycles.values()) for heard in ours),
         )
-        return score, *texts
+        return score, texts[0], texts[1]
 
     @property
     def columns(self) -> list[str]:

@@ -21,7 +21,8 @@ from tests.sw.speech.test_random_whisper import ROWS, quantised
 PROMPT = [1, 2]
 
 
-def _spectrogram(samples: np.ndarray) -> np.ndarray:
+def _spectrogram(samples: np.ndarray, seconds: int = 30) -> np.ndarray:
+    assert seconds == 30
     return random_spectrogram(np.random.default_rng([SEED, len(samples)]), ROWS)
 
 
@@ -59,6 +60,7 @@ def test_tokens_are_those_of_the_references(monkeypatch, most):
     )
     transcriber = SimpleNamespace(
         model=model,
+        seconds=30,
         encoder_program=lower(q.encoder, "tiny"),
         decoder_program=lower_decoder(q.decoder, "tiny", (1, 4)),
     )

@@ -71,6 +71,7 @@ def test_scores():
     assert (more.words, more.errors, more.heard, more.differs, more.split) == (0, 0, 0, 2, 1)
     total = score + more
     assert (total.clips, total.words, total.heard, total.differs) == (2, 4, 4, 3)
+    assert (total.stamps, total.split) == (4, 1)
 
 
 def test_prompts_of_the_telephone(tmp_path):
