@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +11,34 @@ import numpy as np
 
 from sw.compiler.errors import InputError
 from sw.models.corpus import evaluation_texts
-from sw.speech.audio import WINDOW, read_audio, to_rate
+from sw.models.whisper import Speech
+from sw.speech.audio import RATE, WINDOW, read_audio, to_rate
 from sw.speech.synthesis import say
+from sw.speech.writing import Heard
 
-__all__ = ["Clip", "Score", "clips", "distance", "words"]
+__all__ = [
+    "PROMPTS",
+    "PROMPT_TEXTS",
+    "Clip",
+    "Score",
+    "clips",
+    "distance",
+    "prompts",
+    "words",
+]
 
 SPHINX = "usr/share/pocketsphinx/test/data"
 ALSA = "usr/share/sounds/alsa"
-INSTALL = "apt-get install pocketsphinx-testdata alsa-utils"
+PROMPTS = "usr/share/asterisk/sounds/en_US_f_Allison"
+PROMPT_TEXTS = "usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.gz"
+PROMPT_SECONDS = (10, 30)
+"""Of the telephone system's prompts that are taken: all of this length, but for those below."""
+NO_WORDS = "[(#*"
+"""In the texts of prompts that are noises, or whose signs are read out."""
+INSTALL = (
+    "apt-get install pocketsphinx-testdata alsa-utils asterisk-core-sounds-en "
+    "asterisk-core-sounds-en-wav"
+)
 RAW = {"goforward": "go forward ten meters", "something": "go somewhere and do something"}
 """Texts of the recordings that Debian's package has without a transcript."""
 SYNTHESISED = 6
@@ -63,15 +84,33 @@ def _files(root: Path) -> list[tuple[str, Path, str | None]]:
     return found
 
 
+def prompts(root: Path) -> list[Clip]:
+    """What a voice says on the telephone, 8 kHz, of `PROMPT_SECONDS`. Raises `InputError`."""
+    if not (root / PROMPT_TEXTS).exists() or not (root / PROMPTS).exists():
+        raise InputError(f"prompts of asterisk are missing under {root}: {INSTALL}, or give --root")
+    lines = gzip.decompress((root / PROMPT_TEXTS).read_bytes()).decode().splitlines()
+    found = []
+    for name, _, text in sorted(line.partition(": ") for line in lines):
+        path = root / PROMPTS / f"{name}.wav"
+        if not path.exists() or set(NO_WORDS) & set(text):
+            continue
+        samples = read_audio(path)
+        if PROMPT_SECONDS[0] * RATE <= len(samples) <= PROMPT_SECONDS[1] * RATE:
+            found.append(Clip(name, "telephone", samples, text.strip()))
+    return found
+
+
 def clips(root: str | Path = "/") -> list[Clip]:
-    """Recordings of Debian's packages `pocketsphinx-testdata` and `alsa-utils`, and texts that
-    eSpeak NG reads with a voice that calibration has not heard.
+    """Recordings of Debian's packages `pocketsphinx-testdata`, `alsa-utils` and
+    `asterisk-core-sounds-en`, and texts that eSpeak NG reads with a voice that calibration has not
+    heard.
 
     root: where the packages are unpacked. Raises `InputError` where they are not.
     """
     found = [
         Clip(path.stem, kind, read_audio(path), text) for kind, path, text in _files(Path(root))
     ]
+    found += prompts(Path(root))
     texts = [" ".join(text.split()[:40]) for text in evaluation_texts("everyday-longest")]
     spoken, rate = say([(text, VOICE, SPEED, PITCH) for text in texts[:SYNTHESISED]])
     for number, (text, samples) in enumerate(zip(texts, spoken, strict=False)):
@@ -107,26 +146,71 @@ class Score:
     """Words of some clips, and how many of them are wrong.
 
     words, errors: of clips whose text is known, with integers and in float. heard, differs: words
-    that float writes down of all clips, and those that integers write otherwise.
+    that float writes down of all clips, and those that integers write otherwise. again,
+    float_again: texts that were written more than once. split: clips with other segments than in
+    float; stamps: of all others; moved: those that are elsewhere in integers, seconds: by how much
+    together. guessed: choices for which the eight likeliest tokens were not
+    enough. cycles: of the integers, by the cost model.
     """
 
-    clips: int
-    words: int
-    errors: int
-    float_errors: int
-    heard: int
-    differs: int
+    clips: int = 0
+    words: int = 0
+    errors: int = 0
+    float_errors: int = 0
+    heard: int = 0
+    differs: int = 0
+    again: int = 0
+    float_again: int = 0
+    stamps: int = 0
+    moved: int = 0
+    seconds: float = 0.0
+    split: int = 0
+    guessed: int = 0
+    cycles: int = 0
 
     @classmethod
-    def of(cls, clip: Clip, found: str, exact: str) -> Score:
-        """Of one clip: what integers and float write down."""
-        ours, theirs = words(found), words(exact)
+    def of(
+        cls, clip: Clip, model: Speech, ours: Sequence[Heard], theirs: Sequence[Heard]
+    ) -> tuple[Score, str, str]:
+        """Of one clip: what integers and float write down; and both texts."""
+        segments = [[s for heard in each for s in heard.segments] for each in (ours, theirs)]
+        texts = [" ".join(model.text(s.tokens).strip() for s in each) for each in segments]
+        found, exact = map(words, texts)
         wanted = None if clip.text is None else words(clip.text)
-        wrong = exactly = 0
-        if wanted is not None:
-            wrong, exactly = distance(ours, wanted), distance(theirs, wanted)
-        differs = distance(ours, theirs)
-        return cls(1, len(wanted or ()), wrong, exactly, len(theirs), differs)
+        ends = [np.array([(s.start, s.end) for s in each]).ravel() for each in segments]
+        alike = ends[0].shape == ends[1].shape
+        off = np.abs(ends[0] - ends[1]).round(3) if alike else np.zeros(0)
+        score = cls(
+            clips=1,
+            words=len(wanted or ()),
+            errors=distance(found, wanted) if wanted else 0,
+            float_errors=distance(exact, wanted) if wanted else 0,
+            heard=len(exact),
+            differs=distance(found, exact),
+            again=sum(heard.attempts > 1 for heard in ours),
+            float_again=sum(heard.attempts > 1 for heard in theirs),
+            stamps=len(ends[1]) if alike else 0,
+            moved=int((off > 0).sum()),
+            seconds=float(off.sum()),
+            split=int(not alike),
+            guessed=sum(heard.guessed for heard in ours),
+            cycles=sum(sum(heard.cycles.values()) for heard in ours),
+        )
+        return score, texts[0], texts[1]
+
+    @property
+    def columns(self) -> list[str]:
+        """Cells of the table: clips to words that differ, and millions of cycles."""
+        counts = self.clips, self.words, self.errors, self.float_errors, self.heard, self.differs
+        return [*map(str, counts), f"{self.cycles / 1e6:,.0f}"]
+
+    @property
+    def about_stamps(self) -> str:
+        """A line."""
+        return (
+            f"{self.moved} of {self.stamps} time stamps differ, by {self.seconds:.2f} s together; "
+            f"{self.split} clips in other segments; {self.guessed} choices guessed"
+        )
 
     def __add__(self, other: Score) -> Score:
         return Score(**{name: value + vars(other)[name] for name, value in vars(self).items()})

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from sw.cli.common import json_option, steps, write_json
 from sw.cli.screen import console, show
+from sw.cli.transcribe import window_option
 
 __all__ = ["speech"]
 
@@ -29,45 +30,64 @@ __all__ = ["speech"]
     show_default=True,
     help="A Whisper; may be given several times.",
 )
+@click.option(
+    "--stamps/--no-stamps",
+    default=True,
+    show_default=True,
+    help="Texts with time stamps, which are compared, too.",
+)
+@window_option
 @json_option
-def speech(names: tuple[str, ...], root: str, json_file: str | None) -> None:
-    """Words that Whispers write down, and those that were said."""
+def speech(
+    names: tuple[str, ...], root: str, stamps: bool, window_seconds: int, json_file: str | None
+) -> None:
+    """Words that Whispers write down, and those that were said.
+
+    Integers and float32 go through the same procedure.
+    """
     from sw.bench.speech import Score, clips
     from sw.driver import open_device
     from sw.models.whisper import load
-    from sw.speech.audio import spectrogram
+    from sw.speech.float_listener import FloatListener
     from sw.speech.listener import Listener
     from sw.speech.transcriber import Transcriber
 
     table = Table(title="Word errors: integers against float32")
-    for column in ("model", "clips", "", "words", "wrong", "in float", "heard", "differ"):
+    columns = "model", "clips", "", "words", "wrong", "in float", "heard", "differ", "Mcycles"
+    for column in columns:
         table.add_column(column, justify="left" if column in ("model", "clips") else "right")
     figures: dict[str, dict] = {}
     different: list[tuple[str, ...]] = []
+    models = [load(name) for name in names]
+    for model in models:
+        model.rows(window_seconds)
     with steps() as step:
         step("Reading the recordings")
         recordings = clips(root)
-        for name in names:
-            model = load(name)
-            transcriber = Transcriber(model, step=step)
-            scores: dict[str, Score] = defaultdict(lambda: Score(0, 0, 0, 0, 0, 0))
+        for model in models:
+            transcriber = Transcriber(model, step=step, seconds=window_seconds)
+            scores: dict[str, Score] = defaultdict(Score)
             with open_device("golden", transcriber.config) as device:
-                listener = Listener(transcriber, device)
-                update = step(f"Whisper {name}: {len(recordings)} clips")
+                listeners = Listener(transcriber, device), FloatListener(model, window_seconds)
+                update = step(f"Whisper {model.name}: {len(recordings)} clips")
                 for number, clip in enumerate(recordings):
                     update(number, len(recordings))
-                    *_, heard = listener.transcribe(clip.samples)
-                    found = model.text(heard.tokens)
-                    exact = model.text(model.float_tokens(spectrogram(clip.samples)))
-                    scores[clip.kind] += Score.of(clip, found, exact)
+                    ours, theirs = (
+                        [*{id(h): h for h in each.transcribe(clip.samples, stamps=stamps)}.values()]
+                        for each in listeners
+                    )
+                    score, found, exact = Score.of(clip, model, ours, theirs)
+                    scores[clip.kind] += score
                     if found != exact:
-                        different.append((name, clip.name, found.strip(), exact.strip()))
-            total = sum(scores.values(), Score(0, 0, 0, 0, 0, 0))
-            for kind, score in {**scores, "all": total}.items():
-                numbers = list(map(str, asdict(score).values()))
-                table.add_row(name if kind == "librivox" else "", kind, *numbers)
-            figures[name] = {k: asdict(s) for k, s in {**scores, "all": total}.items()}
+                        different.append((model.name, clip.name, found, exact))
+            scores["all"] = sum(scores.values(), Score())
+            for kind, score in scores.items():
+                table.add_row(model.name if kind == "librivox" else "", kind, *score.columns)
+            figures[model.name] = {kind: asdict(score) for kind, score in scores.items()}
     show(table)
+    for name, score in ((name, Score(**found["all"])) for name, found in figures.items()):
+        if stamps:
+            console.print(f"{name}: {score.about_stamps}", highlight=False)
     for name, clip, found, exact in different:
         console.print(f"[dim]{name}, {clip}:[/] {found} [dim]| float:[/] {exact}", highlight=False)
     write_json(json_file, {"models": figures, "different": different})

@@ -12,6 +12,7 @@ from sw.bench.measure import STALLS, measure_program
 from sw.cli.bench_decoder import measure_decoder
 from sw.cli.common import OUTPUT_FILE, config_option, memory_options, steps, write_json
 from sw.cli.screen import show
+from sw.cli.transcribe import window_option
 from sw.models.whisper import load
 
 __all__ = ["speech"]
@@ -30,6 +31,7 @@ __all__ = ["speech"]
 @click.option(
     "--rows", default=1, type=click.IntRange(min=1), show_default=True, help="decoder: its tokens."
 )
+@window_option
 @memory_options
 @config_option
 @click.option("--json", "json_file", type=OUTPUT_FILE, help="Write the figures to this file.")
@@ -38,12 +40,13 @@ def speech(
     model: str,
     context: int,
     rows: int,
+    window_seconds: int,
     config: str,
     memory_latency: int,
     memory_width: int,
     json_file: str | None,
 ) -> None:
-    """A Whisper: its encoder over 30 seconds, or a pass of its decoder over what that gave."""
+    """A Whisper: its encoder over a window, or a pass of its decoder over what that gave."""
     from sw.speech.transcriber import PASSES, Transcriber
 
     if part == "decoder":
@@ -51,7 +54,7 @@ def speech(
             raise click.BadParameter(f"--rows is one of {', '.join(map(str, PASSES))}")
         measure_decoder(
             f"Whisper {model}, decoder",
-            lambda step: Transcriber(load(model), config, step).decoder_program,
+            lambda step: Transcriber(load(model), config, step, window_seconds).decoder_program,
             rows,
             context,
             json_file,
@@ -60,7 +63,7 @@ def speech(
         )
         return
     with steps() as step:
-        transcriber = Transcriber(load(model), config, step)
+        transcriber = Transcriber(load(model), config, step, window_seconds)
         program, work = transcriber.encoder_program, transcriber.encoder_products
         (item,) = program.graph.inputs
         rows_in = np.random.default_rng(0).uniform(-1, 1.5, item.shape).astype(np.float32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -22,10 +23,19 @@ from sw.cli.screen import show
 from sw.driver import open_device
 from sw.models.whisper import MODELS, load
 
-__all__ = ["transcribe"]
+__all__ = ["transcribe", "window_option"]
 
 MHZ = 100
 MARK = "\N{REPLACEMENT CHARACTER}"
+
+
+window_option = click.option(
+    "--window-seconds",
+    default=30,
+    type=click.IntRange(1, 30),
+    show_default=True,
+    help="Heard at once; Whisper was trained with 30, fewer take fewer cycles.",
+)
 
 
 @click.command()
@@ -41,8 +51,12 @@ MARK = "\N{REPLACEMENT CHARACTER}"
     default=224,
     type=click.IntRange(min=1),
     show_default=True,
-    help="Of 30 seconds, at most.",
+    help="Of a window, at most.",
 )
+@click.option(
+    "--stamps/--no-stamps", default=True, show_default=True, help="A line for each segment."
+)
+@window_option
 @memory_options
 @config_option
 @device_option
@@ -52,15 +66,18 @@ def transcribe(
     model: str,
     language: str,
     tokens: int,
+    stamps: bool,
+    window_seconds: int,
     device: str,
     config: str,
     memory_latency: int,
     memory_width: int,
     json_file: str | None,
 ) -> None:
-    """Write down what is said in FILES, in windows of 30 seconds.
+    """Write down what is said in FILES, with the times of its segments.
 
-    WAV, FLAC, Ogg and MP3, any rate and number of channels; .raw is 16 bits at 16 kHz.
+    Without them, windows of 30 seconds follow each other, and text appears token by token. WAV,
+    FLAC, Ogg and MP3, any rate and number of channels; .raw is 16 bits at 16 kHz.
     """
     from sw.speech.audio import RATE, read_audio
     from sw.speech.listener import Listener
@@ -68,61 +85,81 @@ def transcribe(
 
     speech = load(model)
     speech.prompt(language)
+    speech.rows(window_seconds)
     audio = {file: read_audio(file) for file in files}  # what is wrong comes before what takes long
     with steps() as step:
         options = device_options(device, memory_latency, memory_width, step)
-        transcriber = Transcriber(speech, config, step)
+        transcriber = Transcriber(speech, config, step, window_seconds)
         opened = open_device(device, config=transcriber.config, **options)
         try:
             listener = Listener(transcriber, opened)
         except BaseException:
             opened.close()
             raise
-    results: list[dict[str, Any]] = []
+    segments: list[dict[str, Any]] = []
+    cycles: Counter[str] = Counter()
     with opened:
         for file, samples in audio.items():
             if len(audio) > 1:
                 click.echo(f"{file}:", err=True)
-            results += [
-                {"file": file, **segment}
-                for segment in _segments(listener, samples, language, tokens)
-            ]
-    cycles = sum((Counter(segment["cycles"]) for segment in results), Counter())
+            write = _segments if stamps else _windows
+            for heard in write(listener, samples, language, tokens):
+                cycles += heard.cycles
+                segments += ({"file": file, **part} for part in _parts(listener, heard))
     account = _account(cycles, sum(map(len, audio.values())) / RATE)
     _show(account, opened.has_cycles)
-    write_json(json_file, {"model": model, "segments": results, **account})
+    write_json(json_file, {"model": model, "segments": segments, **account})
 
 
 def _time(seconds: float) -> str:
     return f"{int(seconds // 60):02}:{seconds % 60:05.2f}"
 
 
-def _segments(listener: Any, samples: Any, language: str, tokens: int) -> list[dict[str, Any]]:
-    """Write down each window as its tokens come, with its times in front."""
-    found, heard, shown = [], None, ""
-    for now in listener.transcribe(samples, language, tokens):
-        if now is not heard:
-            if heard is not None:
-                sys.stdout.write("\n")
-            heard, shown = now, ""
-            sys.stdout.write(f"[{_time(now.start)} --> {_time(now.end)}] ")
-            found.append(now)
-        text = listener.model.text(now.tokens)
+def _times(start: float, end: float) -> str:
+    return f"[{_time(start)} --> {_time(end)}] "
+
+
+def _segments(listener: Any, samples: Any, language: str, tokens: int) -> Iterator[Any]:
+    """Windows; their segments are written down when a window is done."""
+    for heard in listener.transcribe(samples, language, tokens, stamps=True):
+        for segment in heard.segments:
+            text = listener.model.text(segment.tokens).strip()
+            click.echo(_times(segment.start, segment.end) + text)
+        if heard.done:
+            yield heard
+
+
+def _windows(listener: Any, samples: Any, language: str, tokens: int) -> Iterator[Any]:
+    """Windows; each is written down as its tokens come, with its times in front."""
+    shown, attempts = "", 0
+    for heard in listener.transcribe(samples, language, tokens):
+        if heard.attempts != attempts:
+            again = f"\n(again, at temperature {heard.temperature})\n" if attempts else ""
+            sys.stdout.write(again + _times(heard.start, heard.end))
+            shown, attempts = "", heard.attempts
+        text = listener.model.text(heard.tokens)
         if not text.endswith(MARK):  # of a letter that takes several tokens
             sys.stdout.write(text[len(shown) :])
             sys.stdout.flush()
             shown = text
-    sys.stdout.write("\n")
+        if heard.done:
+            sys.stdout.write("\n")
+            shown, attempts = "", 0
+            yield heard
+
+
+def _parts(listener: Any, heard: Any) -> list[dict[str, Any]]:
+    """Segments of a window for the file."""
     return [
         {
-            "start": item.start,
-            "end": item.end,
-            "text": listener.model.text(item.tokens).strip(),
-            "tokens": item.tokens,
-            "mean_log_probability": sum(item.log_probabilities) / max(1, len(item.tokens)),
-            "cycles": dict(item.cycles),
+            "start": round(segment.start, 2),
+            "end": round(segment.end, 2),
+            "text": listener.model.text(segment.tokens).strip(),
+            "tokens": segment.tokens,
+            "mean_log_probability": heard.mean_log_probability,
+            "temperature": heard.temperature,
         }
-        for item in found
+        for segment in heard.segments
     ]
 
 

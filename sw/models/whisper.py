@@ -25,7 +25,8 @@ from sw.models.ctranslate2_file import read_variables
 __all__ = ["MODELS", "Speech", "load"]
 
 SPEC = "WhisperSpec"
-MEL_BINS = 80
+ROWS = 50
+"""Of the encoder, for a second of audio."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,7 @@ class Speech:
     ----------
     english: only English, which needs no tokens for language and task. end: token that ends a
     text. suppressed: tokens that no text has; suppressed_first: those that none begins with.
+    first_stamp: token of time 0; those behind it stand for 0.02 seconds more each.
     """
 
     def __init__(self, name: str, file: Path, folder: Path) -> None:
@@ -110,7 +112,8 @@ class Speech:
         # As in OpenAI's code: those of many languages have one token more.
         self.english = rows < 51865
         first = self._number("<|startoftranscript|>")
-        special = range(first, self._number("<|notimestamps|>") + 1)
+        self.first_stamp = self._number("<|notimestamps|>") + 1
+        special = range(first, self.first_stamp)
         given = [n for n in self._given["suppress_ids"] if 0 <= n < rows]
         self.suppressed = tuple(sorted({*given, *special} - {self.end}))
         self.suppressed_first = tuple(self._given["suppress_ids_begin"])
@@ -133,6 +136,14 @@ class Speech:
             found.update(name.encode() + self.tensors[name].tobytes())
         return found.hexdigest()
 
+    def rows(self, seconds: int) -> int:
+        """Of the encoder, for a window of so many seconds: 50 each. Raises `InputError` for more
+        than the model has, or none."""
+        most = len(self.tensors["encoder/position_encodings/encodings"]) // ROWS
+        if not 1 <= seconds <= most:
+            raise InputError(f"windows of {seconds} seconds: Whisper {self.name} hears 1 to {most}")
+        return seconds * ROWS
+
     # --- texts ----------------------------------------------------------------------------------
 
     def languages(self) -> tuple[str, ...]:
@@ -147,8 +158,9 @@ class Speech:
         found = self.tokenizer.id_to_token(number) or ""
         return found.removeprefix("<|").removesuffix("|>")
 
-    def prompt(self, language: str = "en") -> list[int]:
-        """Tokens with which a text of a language begins. Raises `InputError` for another one."""
+    def prompt(self, language: str = "en", *, stamps: bool = False) -> list[int]:
+        """Tokens with which a text of a language begins. stamps: a text with time stamps. Raises
+        `InputError` for another language."""
         if language not in self.languages():
             what = "English only" if self.english else f"{len(self.languages())} languages"
             raise InputError(
@@ -162,35 +174,13 @@ class Speech:
         names = ["startoftranscript"]
         if not self.english:
             names += [language, "transcribe"]
-        return [self._number(f"<|{name}|>") for name in (*names, "notimestamps")]
+        if not stamps:
+            names.append("notimestamps")
+        return [self._number(f"<|{name}|>") for name in names]
 
     def text(self, tokens: list[int]) -> str:
         """The text of tokens, without special ones."""
         return self.tokenizer.decode(tokens, skip_special_tokens=True)
-
-    def float_tokens(
-        self, features: np.ndarray, language: str = "en", most: int = 224
-    ) -> list[int]:
-        """What the module in float32 writes down of a spectrogram [bins, frames]: always the
-        likeliest token, without the prompt and the end."""
-        module, prompt = self.module, self.prompt(language)
-        suppressed, first = list(self.suppressed), list(self.suppressed_first)
-        given: dict[str, Any] = {}
-        with torch.no_grad():
-            given["encoder_outputs"] = module.model.encoder(torch.from_numpy(features)[None])
-            ids, cache = prompt, None
-            for _ in range(most):
-                step = torch.tensor([ids if cache is None else ids[-1:]])
-                found = module(
-                    decoder_input_ids=step, past_key_values=cache, use_cache=True, **given
-                )
-                cache, logits = found.past_key_values, found.logits[0, -1]
-                logits[suppressed if len(ids) > len(prompt) else [*suppressed, *first]] = -torch.inf
-                token = int(logits.argmax())
-                if token == self.end:
-                    break
-                ids = [*ids, token]
-        return ids[len(prompt) :]
 
     # --- the module -----------------------------------------------------------------------------
 

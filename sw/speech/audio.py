@@ -1,4 +1,4 @@
-"""Audio files as what Whisper hears: samples of 16 kHz, windows of 30 seconds, spectrograms.
+"""Audio files as what Whisper hears: samples of 16 kHz, and spectrograms of windows.
 
 Libraries do all of it: soundfile reads, soxr resamples, transformers makes the spectrogram.
 """
@@ -13,11 +13,13 @@ import numpy as np
 
 from sw.compiler.errors import InputError, first_line
 
-__all__ = ["RATE", "WINDOW", "read_audio", "spectrogram", "split_windows", "to_rate"]
+__all__ = ["RATE", "SECONDS", "WINDOW", "read_audio", "spectrogram", "to_rate"]
 
 RATE = 16_000
-WINDOW = 30 * RATE
-"""Samples of a window."""
+SECONDS = 30
+"""Of a window that Whisper was trained with."""
+WINDOW = SECONDS * RATE
+"""Its samples."""
 INSTALL = "pip install soundfile==0.14.0 soxr==1.1.0"
 
 
@@ -63,11 +65,6 @@ def read_audio(path: str | Path) -> np.ndarray:
     return to_rate(samples.mean(axis=1), rate)
 
 
-def split_windows(samples: np.ndarray) -> list[np.ndarray]:
-    """The samples in windows of 30 seconds, the last one shorter."""
-    return [samples[n : n + WINDOW] for n in range(0, len(samples), WINDOW)]
-
-
 @functools.cache
 def _extractor(bins: int, seconds: int) -> Any:
     from transformers import WhisperFeatureExtractor
@@ -75,7 +72,7 @@ def _extractor(bins: int, seconds: int) -> Any:
     return WhisperFeatureExtractor(feature_size=bins, chunk_length=seconds)
 
 
-def spectrogram(samples: np.ndarray, bins: int = 80, seconds: int = 30) -> np.ndarray:
+def spectrogram(samples: np.ndarray, bins: int = 80, seconds: int = SECONDS) -> np.ndarray:
     """Log-mel spectrogram [bins, 100 * seconds] of a window, which silence fills up."""
     found = _extractor(bins, seconds)(samples, sampling_rate=RATE, return_tensors="np")
     return found.input_features[0]

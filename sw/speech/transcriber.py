@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from sw.compiler.capture.frontend import import_module
 from sw.compiler.errors import CompileError
 from sw.compiler.graph.graph_file import GRAPH_VERSION, graph_bytes, load_graph
 from sw.compiler.graph.operations import FloatGraph, QuantGraph, QuantLinear
+from sw.compiler.graph.retarget import with_shape
 from sw.compiler.memories import DECODER, ENCODER, lower_with_memory
 from sw.compiler.program.decoder_program import DecoderProgram
 from sw.compiler.program.joint import JointProgram
@@ -25,10 +27,12 @@ from sw.compiler.quantise.decoder import DecoderOptions, quantise_decoder
 from sw.compiler.tune.sensitivity import sensitivities
 from sw.models.whisper import Speech
 from sw.models.whisper_parts import SpeechEncoder, TextDecoder, windows
-from sw.speech.audio import spectrogram
+from sw.speech.audio import SECONDS, spectrogram
 from sw.speech.calibration import calibration_windows
+from sw.speech.float_listener import FloatListener
+from sw.speech.writing import Heard, Writer
 
-__all__ = ["Transcriber", "wide_inputs"]
+__all__ = ["Transcriber", "remembering", "wide_inputs"]
 
 PASSES = (1, 4)
 """Tokens of a pass: of decoding, and of reading a prompt."""
@@ -39,7 +43,7 @@ SOURCES = (
     *("hw/vector", "hw/softmax", "sw/speech/calibration.py", "sw/speech/synthesis.py"),
     *(f"sw/compiler/{room}" for room in ("capture", "graph", "quantise", "tune")),
     *(f"sw/models/{file}.py" for file in ("corpus", "whisper", "whisper_parts")),
-    "sw/speech/transcriber.py",
+    *(f"sw/speech/{file}.py" for file in ("float_listener", "stamps", "transcriber", "writing")),
 )
 """What the integers depend on."""
 
@@ -63,15 +67,21 @@ class Transcriber:
     Parameters
     ----------
     model: what `sw.models.whisper.load` gives. config: preset name or configuration. step:
-    announces long steps (quantising takes a minute or two the first time).
+    announces long steps (quantising takes a minute or two the first time). seconds: of a window,
+    30 or fewer. The integers are the same for all: positions are cut.
 
     Raises `CompileError` for a configuration without decoders.
     """
 
     def __init__(
-        self, model: Speech, config: str | AcceleratorConfig = "base", step: Step = _silent
+        self,
+        model: Speech,
+        config: str | AcceleratorConfig = "base",
+        step: Step = _silent,
+        seconds: int = SECONDS,
     ) -> None:
         self.model, self.config, self._step = model, get_config(config), step
+        self.seconds = seconds
         if not self.config.decoder:
             raise CompileError(
                 f"configuration {self.config.name!r} has no language models: it needs decoder=True"
@@ -85,9 +95,9 @@ class Transcriber:
         return load_graph(kept("models", name, lambda _work: graph_bytes(make())))
 
     @functools.cached_property
-    def _calibration(self) -> list[np.ndarray]:
+    def _calibration(self) -> tuple[np.ndarray, ...]:
         self._step("Speaking texts to calibrate on")
-        return [spectrogram(samples) for samples in calibration_windows()]
+        return calibration_windows()
 
     @functools.cached_property
     def encoder(self) -> QuantGraph:
@@ -95,7 +105,7 @@ class Transcriber:
         return self._graph("encoder", self._quantise_encoder)
 
     def _quantise_encoder(self) -> QuantGraph:
-        batches = [windows(features)[None] for features in self._calibration]
+        batches = [windows(spectrogram(samples))[None] for samples in self._calibration]
         graph = import_module(SpeechEncoder(self.model.module), (torch.from_numpy(batches[0]),))
         self._step("Finding which linears need 16 bits")
         formats = wide_inputs(graph, batches)
@@ -114,12 +124,18 @@ class Transcriber:
         graph = capture_decoder(TextDecoder(module), context=positions, memory=hidden)
         update = self._step(f"Float transcripts of Whisper {model.name}")
         sequences, memories = [], []
-        for number, features in enumerate(self._calibration):
-            update(number, len(self._calibration))
-            with torch.no_grad():
-                found = module.model.encoder(torch.from_numpy(features)[None])
-            sequences.append([*model.prompt(), *model.float_tokens(features)])
-            memories.append(found.last_hidden_state[0].numpy())
+        listener, heard = FloatListener(model), self._calibration
+        writer = Writer(model, stamps=True, temperatures=(0.0,))
+        for number, samples in enumerate(heard):
+            update(number, len(heard))
+            text, found = listener.listen(samples, Heard(0, 0)), Heard(0, 0)
+            for _ in writer.write(text, found, text.prefill):
+                pass
+            # The same words without stamps: of its own accord, a text of a machine's voice that
+            # has none ends behind a word, or never.
+            words = [token for token in found.tokens if token < model.first_stamp]
+            sequences += [[*writer.prompt, *found.tokens], [*model.prompt(), *words]]
+            memories += 2 * [text.remembered.last_hidden_state[0].numpy()]
         update = self._step(f"Quantising the decoder of Whisper {model.name} (once)")
         return quantise_decoder(
             graph,
@@ -133,13 +149,13 @@ class Transcriber:
 
     @property
     def encoder_products(self) -> dict[str, int]:
-        """Products of two bytes that the encoder's windows of 30 seconds need, by part, as its
-        formulas say: without overlaps of windows and without padding.
+        """Products of two bytes that the encoder needs for a window of audio, by part, as its
+        formulas say: without overlaps of its rows and without padding.
 
         The second pass of a linear with 16-bit inputs counts as work.
         """
         graph, config = self.encoder, self.model.module.config
-        rows, hidden = config.max_source_positions, config.d_model
+        rows, hidden = self.rows, config.d_model
         low = {getattr(op, "low8", None) for op in graph.ops} - {None}
         linears = [op for op in graph.ops if isinstance(op, QuantLinear)][2:]
         second = [op for op in linears if op.x in low]
@@ -154,24 +170,43 @@ class Transcriber:
             "attention": 2 * config.encoder_layers * rows * rows * hidden,
         }
 
+    @property
+    def rows(self) -> int:
+        """Of a window, for the encoder and in the decoder's memories."""
+        return self.model.rows(self.seconds)
+
     @functools.cached_property
     def program(self) -> JointProgram:
         """Both: the encoder stores keys and values in a sequence of the decoder."""
 
         def make() -> bytes:
-            return lower_with_memory(self.encoder, self.decoder, self.config, PASSES).to_bytes()
+            encoder = with_shape(self.encoder, 1, self.rows)
+            decoder = remembering(self.decoder, self.rows)
+            return lower_with_memory(encoder, decoder, self.config, PASSES).to_bytes()
 
         code = source_digest("hw", "sw/compiler", "sw/models", "sw/speech")
         machine = f"{self.config.fingerprint():08x}-{self.config.memory_rate}"
-        name = f"whisper-{self.model.digest[:16]}-{machine}-{code}.safetensors"
+        name = f"whisper-{self.model.digest[:16]}-{self.seconds}-{machine}-{code}.safetensors"
         return JointProgram.load(kept("programs", name, lambda _work: make()))
 
     @property
     def encoder_program(self) -> Program:
-        """For windows of 30 seconds."""
+        """For a window."""
         return self.program.module(ENCODER)
 
     @property
     def decoder_program(self) -> DecoderProgram:
         """For texts of up to as many tokens as the model has positions."""
         return self.program.decoder(DECODER)
+
+
+def remembering(graph: QuantGraph, rows: int) -> QuantGraph:
+    """A decoder whose memories have so many rows."""
+    assert graph.decoder is not None
+    caches = {
+        name: cache
+        if cache.memory is None
+        else replace(cache, memory=replace(cache.memory, rows=rows))
+        for name, cache in graph.decoder.caches.items()
+    }
+    return replace(graph, decoder=replace(graph.decoder, caches=caches))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sw.compiler.errors import InputError
-from sw.speech.audio import RATE, WINDOW, read_audio, spectrogram, split_windows
+from sw.speech.audio import RATE, read_audio, spectrogram
 
 
 def _tone(rate: int, seconds: float = 0.5) -> np.ndarray:
@@ -53,9 +53,10 @@ def test_what_is_no_audio(tmp_path):
         assert str(path) in str(error.value) and "\n" not in str(error.value)
 
 
-def test_windows():
-    samples = np.arange(2 * WINDOW + 5, dtype=np.float32)
-    parts = split_windows(samples)
-    assert [len(part) for part in parts] == [WINDOW, WINDOW, 5]
-    np.testing.assert_array_equal(np.concatenate(parts), samples)
-    assert spectrogram(samples[:RATE]).shape == (80, 3000)
+def test_spectrograms():
+    samples = np.random.default_rng(1).standard_normal(2 * RATE).astype(np.float32)
+    assert spectrogram(samples).shape == (80, 3000)
+    assert spectrogram(samples, seconds=7).shape == (80, 700)
+    np.testing.assert_array_equal(
+        spectrogram(samples)[:, :150], spectrogram(samples, seconds=7)[:, :150]
+    )

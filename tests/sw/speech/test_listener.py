@@ -20,7 +20,8 @@ from tests.sw.speech.test_random_whisper import ROWS, quantised
 PROMPT = [1, 2]
 
 
-def _spectrogram(samples: np.ndarray) -> np.ndarray:
+def _spectrogram(samples: np.ndarray, seconds: int = 30) -> np.ndarray:
+    assert seconds == 30
     return random_spectrogram(np.random.default_rng([SEED, len(samples)]), ROWS)
 
 
@@ -51,12 +52,19 @@ def test_tokens_are_those_of_the_references(monkeypatch, most):
     parts = samples[:WINDOW], samples[WINDOW:]
     plain = [_expected(part, set(), -1, most) for part in parts]
     first, end = {plain[0][0], plain[1][0]}, plain[0][-1]  # both windows must begin otherwise
-    model = SimpleNamespace(prompt=lambda _language: PROMPT, suppressed_first=tuple(first), end=end)
+    model = SimpleNamespace(
+        prompt=lambda _language, stamps: PROMPT,
+        suppressed_first=tuple(first),
+        end=end,
+        text=lambda _tokens: "",
+    )
     program = lower_with_memory(q.encoder, q.decoder, "tiny", (1, 4))
-    transcriber = SimpleNamespace(model=model, program=program)
+    transcriber = SimpleNamespace(model=model, seconds=30, program=program)
     with open_device("golden", "tiny") as device:
         heard = listener.Listener(transcriber, device)  # pyright: ignore[reportArgumentType]
-        results = list({id(h): h for h in heard.transcribe(samples, tokens=most)}.values())
+        results = list(
+            {id(h): h for h in heard.transcribe(samples, tokens=most, temperatures=(0.0,))}.values()
+        )
         expected = heard._decoder.counters["expected_cycles"]
     assert [(h.start, h.end) for h in results] == [(0, 30), (30, 31)]
     assert sum(h.cycles["decoder"] + h.cycles["head"] for h in results) == expected

@@ -147,7 +147,7 @@ def test_what_is_no_encoder_for_a_decoder():
     with pytest.raises(CompileError, match="has 1 results, the decoder 1 memories"):
         in_units_of(one, state)
     name = q.encoder.outputs[0].name
-    place = next(o for o in q.encoder.ops if getattr(o, "out16", None) == name).place
+    place = next(o for o in q.encoder.ops if isinstance(o, QuantLinear) and o.out16 == name).place
     for fields in ({"function": Function.RELU}, {"out8": "more"}):
         ops = [
             dataclasses.replace(op, **fields)

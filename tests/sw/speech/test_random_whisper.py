@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,13 +24,15 @@ from sw.compiler.graph.decoder import (
 from sw.compiler.graph.float_executor import run_float
 from sw.compiler.graph.operations import QuantCachedAttention, QuantGraph, QuantHead, QuantLinear
 from sw.compiler.graph.reference import run_reference
+from sw.compiler.graph.retarget import with_shape
 from sw.compiler.graph.rows import Rows
 from sw.compiler.lower.decoder import lower_decoder
 from sw.compiler.lower.lower import lower
 from sw.compiler.quantise import quantise
 from sw.compiler.quantise.decoder import DecoderOptions, quantise_decoder
 from sw.driver import open_device
-from sw.models.whisper_parts import SpeechEncoder, TextDecoder, windows
+from sw.models.whisper_parts import SpeechEncoder, TextDecoder, cut_encoder, windows
+from sw.speech.transcriber import remembering
 from tests.sw.speech.random_whisper import SEED, random_spectrogram, random_whisper
 
 ROWS = 37  # no multiple of a key block, nor of an array
@@ -84,7 +87,7 @@ def test_rows_see_what_the_convolutions_see():
     with torch.no_grad():
         found = SpeechEncoder(module)(torch.from_numpy(windows(spectrogram))[None])
         hidden = module.model.encoder(torch.from_numpy(spectrogram)[None]).last_hidden_state
-        attention = module.model.decoder.layers[0].encoder_attn
+        attention: Any = module.model.decoder.layers[0].encoder_attn
         wanted = attention.k_proj(hidden), attention.v_proj(hidden)
     for ours, theirs in zip(found, wanted, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
@@ -165,6 +168,47 @@ def test_golden_equals_the_reference(config):
         image = session.model.read_back(session)
     for offset, data in program.memory_image(remembered):
         np.testing.assert_array_equal(image[offset : offset + len(data)], data)
+
+
+def test_shorter_windows_have_the_first_positions():
+    """Of both parts, with the integers that are there for all windows."""
+    q, rows = quantised(), 21
+    features = random_spectrogram(np.random.default_rng([SEED, 9]), ROWS)[:, : 2 * rows]
+    attention: Any = q.module.model.decoder.layers[0].encoder_attn
+    with torch.no_grad():
+        hidden = cut_encoder(q.module.model.encoder, rows)(torch.from_numpy(features)[None])
+        kept = hidden.last_hidden_state
+        exact = [project(kept).numpy() for project in (attention.k_proj, attention.v_proj)]
+    assert q.module.config.max_source_positions == ROWS
+    program = lower(with_shape(q.encoder, 1, rows), "tiny")
+    decoder = remembering(q.decoder, rows)
+    with open_device("golden", "tiny") as device:
+        found = device.load(program)(windows(features)[None])
+        for ours, theirs in zip(found, exact, strict=True):
+            cosine = (ours * theirs).sum() / np.sqrt((ours**2).sum() * (theirs**2).sum())
+            assert ours.shape == (1, rows, q.module.config.d_model) and cosine > 0.995
+        state = new_state(decoder)
+        assert decoder.decoder is not None
+        ((name, memory),) = decoder.decoder.memories.items()
+        state.remember(name, *memory_integers(memory, found[0][0], found[1][0]))
+        lowered = lower_decoder(decoder, "tiny", (1, 4))
+        session = device.load_decoder(lowered).session({name: (found[0][0], found[1][0])})
+        ids = np.array([1, 2, 5, 9])
+        ours, theirs = session.verify(ids.tolist()), run_pass(decoder, state, ids)[0]
+    np.testing.assert_array_equal(ours.tokens, head_order(_head(decoder))[theirs.indices])
+    np.testing.assert_array_equal(ours.log_probabilities, theirs.log_probabilities())
+
+
+def test_the_head_is_balanced_and_the_same():
+    """Features that count as much in the head have weights as large, and logits are the module's
+    (`test_the_captured_decoder_is_the_module`)."""
+    module = random_whisper(np.random.default_rng(SEED), ROWS)
+    with torch.no_grad():
+        module.proj_out.weight *= torch.logspace(-2, 2, module.config.d_model)
+        before = module.model.decoder.layer_norm.weight.clone()
+    found = TextDecoder(module).head.weight.detach().abs().amax(dim=0)
+    assert found.max() / found.min() < 20 < 1e3
+    assert torch.equal(module.model.decoder.layer_norm.weight, before)
 
 
 def test_rtl_equals_golden():

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
+from collections import Counter
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from sw.bench.speech import Clip, Score, distance, words
+from sw.bench.speech import PROMPT_TEXTS, PROMPTS, Clip, Score, distance, prompts, words
+from sw.compiler.errors import InputError
+from sw.speech.stamps import Segment
+from sw.speech.writing import Heard
 from tests.sw.speech.random_whisper import SEED
 
 
@@ -38,12 +45,51 @@ def test_distance_of_random_texts():
         assert distance(list(a), list(b)) == slow(a, b), (SEED, a, b)
 
 
+TEXTS = SimpleNamespace(text=lambda tokens: " " + " ".join(tokens))
+"""A model whose tokens are words."""
+
+
+def _heard(*segments: tuple[float, float, str], attempts: int = 1, cycles: int = 0) -> Heard:
+    found = [Segment(start, end, text.split()) for start, end, text in segments]  # pyright: ignore
+    return Heard(0, 30, segments=found, attempts=attempts, guessed=2, cycles=Counter(a=cycles))
+
+
 def test_scores():
     none = np.zeros(0, np.float32)
     known = Clip("a", "read", none, "go forward ten meters")
     unknown = Clip("b", "read", none, None)
     assert words("Go forward, 10 metres!")[:3] == ["go", "forward", "10"]
-    score = Score.of(known, "Go forward ten feet.", "Go forward, 10 meters.")
+    ours = [_heard((0, 1.5, "Go forward"), (1.5, 3, "ten feet."), cycles=70)]
+    theirs = [_heard((0, 1.48, "Go forward,")), _heard((1.48, 3, "10 meters."), attempts=2)]
+    score, found, exact = Score.of(known, TEXTS, ours, theirs)  # pyright: ignore
+    assert (found, exact) == ("Go forward ten feet.", "Go forward, 10 meters.")
     assert (score.words, score.errors, score.float_errors, score.differs) == (4, 1, 0, 1)
-    total = score + Score.of(unknown, "left right", "left light")
-    assert (total.clips, total.words, total.heard, total.differs) == (2, 4, 6, 2)
+    assert (score.stamps, score.moved, score.split) == (4, 2, 0)
+    assert (score.again, score.float_again, score.guessed, score.cycles) == (0, 1, 2, 70)
+    np.testing.assert_allclose(score.seconds, 0.04)
+    more, _, _ = Score.of(unknown, TEXTS, [_heard((0, 1, "left right"))], [_heard()])  # pyright: ignore
+    assert (more.words, more.errors, more.heard, more.differs, more.split) == (0, 0, 0, 2, 1)
+    total = score + more
+    assert (total.clips, total.words, total.heard, total.differs) == (2, 4, 4, 3)
+    assert (total.stamps, total.split) == (4, 1)
+
+
+def test_prompts_of_the_telephone(tmp_path):
+    """All of their length, but for noises and signs, and those without a text."""
+    soundfile = pytest.importorskip("soundfile", reason="pip install soundfile soxr")
+    folder, texts = tmp_path / PROMPTS, tmp_path / PROMPT_TEXTS
+    (folder / "digits").mkdir(parents=True)
+    with pytest.raises(
+        InputError, match=r"prompts of asterisk are missing under .*apt-get install"
+    ):
+        prompts(tmp_path)
+    texts.parent.mkdir(parents=True)
+    lines = "; English", "", "b: Press: one.", "noise: [beep]", "sign: press #", "digits/a: Nine."
+    texts.write_bytes(gzip.compress("\n".join([*lines, "short: No.", "none: Gone."]).encode()))
+    for name in ("b", "noise", "sign", "digits/a", "short", "without"):
+        seconds = 2 if name == "short" else 12
+        soundfile.write(folder / f"{name}.wav", np.zeros(seconds * 16000), 16000)
+    assert [(c.name, c.kind, c.text) for c in prompts(tmp_path)] == [
+        ("b", "telephone", "Press: one."),
+        ("digits/a", "telephone", "Nine."),
+    ]
