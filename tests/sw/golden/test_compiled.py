@@ -324,7 +324,7 @@ def test_every_value_of_the_functions():
                 machine.params[Memory.PARAM0][0] = np.tile(one, config.lanes)
             vector = Command(Opcode.VECTOR, command | {"function": function})
             assert _alone(both.machines[0], vector)
-            both.machines[1].execute(isa.decode(isa.encode(vector)))
+            both.machines[1]._step(isa.encode(vector))
             both.compare()
 
 

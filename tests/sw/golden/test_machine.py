@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hw.config import PRESETS
+from hw.config import PRESETS, get_config
 from hw.isa import Command, ErrorCode, Memory, Opcode, Region, Unit, Wait, decode, encode
 from sw.golden.machine import GoldenMachine, MachineStop, UndefinedCommand
 
@@ -23,7 +23,7 @@ SOFTMAX = Command(Opcode.SOFTMAX, {"rows": 3, "groups": 1, "first": 1})
 
 
 def run(config: str, *commands: Command) -> None:
-    GoldenMachine(PRESETS[config]).run(b"".join(encode(c) for c in (*commands, HALT)))
+    GoldenMachine(get_config(config)).run(b"".join(encode(c) for c in (*commands, HALT)))
 
 
 def execute(machine: GoldenMachine, command: Command) -> None:
@@ -73,7 +73,7 @@ def test_destination_words_that_are_too_short():
         (
             Opcode.GEMM,
             {"k_tiles": 1, "n_tiles": 1, "accumulate": 1, "rescale": 1},
-            "softmax state",
+            "octaves",
             [ROW_MAX, SOFTMAX],
         ),
     ],
@@ -178,5 +178,23 @@ def test_a_register_that_select_writes_is_used_behind_a_barrier(use):
     user = Command(Opcode.ADD, use | {"value": 1})
     run("tiny", select, Command(Opcode.BARRIER), user)
     run("tiny", select, select)
-    with pytest.raises(UndefinedCommand, match="ADD uses a register that a SELECT before it"):
+    with pytest.raises(
+        UndefinedCommand, match="ADD uses a register that a SELECT or KEEP before it"
+    ):
         run("tiny", select, user)
+
+
+def test_a_barrier_with_waits_is_for_what_it_waits_for():
+    keep = Command(Opcode.KEEP, {"rows": 1, "first": 1, "register": 1})
+    user = Command(Opcode.ADD, {"register": 1, "value": 1})
+
+    def behind(wait: Wait | None) -> None:
+        run("tiny+prune", ROW_MAX, keep, Command(Opcode.BARRIER, {}, (wait, None, None)), user)
+
+    for wait in (None, Wait(Unit.VECTOR, 0)):
+        behind(wait)
+    for wait in (Wait(Unit.VECTOR, 1), Wait(Unit.MATRIX, 0)):
+        with pytest.raises(UndefinedCommand, match="ADD uses a register that a SELECT or KEEP"):
+            behind(wait)
+    with pytest.raises(MachineStop, match="without 'prune'"):
+        run("tiny", ROW_MAX, keep)
