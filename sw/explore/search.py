@@ -26,6 +26,8 @@ BATCH = 25
 LOWERED_BATCH = 2
 GAIN = 0.01
 """By which a larger machine must be faster, to be a point of the front."""
+HOPELESS = 1000
+"""Draws after which not a single one within the budgets means that there is none."""
 TRIES = 50
 """Draws for a machine within the budgets, on average, before the search gives up."""
 
@@ -70,7 +72,9 @@ class _Search:
     def draw(self, count: int) -> list[tuple[str, AcceleratorConfig]]:
         found = []
         formats = sorted(self.workloads)
-        for _ in range(TRIES * count):
+        for number in range(TRIES * count):
+            if number == HOPELESS and not found:
+                break
             format = formats[len(found) % len(formats)]
             sparse, int4 = options_of(format)
             config = self.machine(draw(self.rng, sparse=sparse, int4=int4), format)
