@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import shlex
 from collections.abc import Iterator
@@ -53,10 +54,9 @@ def _calls() -> Iterator[list[str]]:
 
 
 def _clip(path: Path) -> Path:
-    import soundfile
-
     from sw.speech.synthesis import say
 
+    soundfile = importlib.import_module("soundfile")
     (samples,), rate = say([SPEECH])
     soundfile.write(path, samples, rate)
     return path
