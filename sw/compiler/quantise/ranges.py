@@ -198,8 +198,11 @@ def search_range(
     """Best range of `x` for the linears with these weights, stored in these formats.
 
     row_weight: how much the errors of each row count. extra: copies of channels to add.
-    lowest: no value can be below.
+    lowest: no value can be below. Integers that 8 bits hold, as those of pixels, stay as they are.
     """
+    if weights and _are_bytes(x):
+        middle = np.floor((x.min() + x.max() + 1) / 2)
+        return Range(np.ones(x.shape[1]), np.full(x.shape[1], middle))
     rows = sample(len(x), options.search_rows)
     if weights:
         stacked = np.concatenate([weight for weight, _ in weights]).astype(np.float64)
@@ -228,6 +231,14 @@ def search_range(
     if not extra:
         return Range(best[1], centre)
     return _adjoining(best[1], low, centre, count)
+
+
+def _are_bytes(x: np.ndarray) -> bool:
+    """Whether all values are integers, of a range that needs 8 bits and no more: then steps of 1 are
+    at most twice as wide as others would be, whatever comes."""
+    if not (x[:1] == np.rint(x[:1])).all():  # nearly always
+        return False
+    return bool(STEPS / 2 < x.max() - x.min() <= STEPS and (x == np.rint(x)).all())
 
 
 def _adjoining(scale: np.ndarray, low: np.ndarray, centre: np.ndarray, count: np.ndarray) -> Range:

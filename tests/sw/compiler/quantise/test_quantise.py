@@ -181,6 +181,22 @@ def test_adjoining_windows_add_up() -> None:
     assert np.abs(total - x[:, 3]).max() <= 0.5001 * step
 
 
+@pytest.mark.parametrize(("low", "high"), [(0, 255), (-128, 127), (3, 250), (-300, -100)])
+def test_pixels_stay_as_they_are(low, high) -> None:
+    """8 bits hold them, whatever the weights of their channels."""
+    generator = np.random.default_rng(5)
+    x = generator.integers(low, high + 1, (500, 24)).astype(np.float32)
+    x[0], x[1] = low, high
+    x[:, 5] = low + 1
+    weight = generator.normal(size=(8, 24)).astype(np.float32) * np.logspace(-2, 2, 24)
+    given = [(weight, DENSE)], np.ones(len(x)), QuantOptions()
+    chosen = search_range(x, *given)
+    integers = saturate(np.rint((x - chosen.zero) / chosen.scale).astype(np.int64), 8)
+    np.testing.assert_array_equal(integers * chosen.scale + chosen.centre, x)
+    for other in (2 * x, np.minimum(x, low + 127), x * np.float32(0.99)):
+        assert (search_range(other, *given).scale != 1).any()
+
+
 class Odd(nn.Module):
     """Sums and activations that no linear precedes, and operands that need copies."""
 
