@@ -234,8 +234,8 @@ def search_range(
 
 
 def _are_bytes(x: np.ndarray) -> bool:
-    """Whether all values are integers, of a range that needs 8 bits and no more: then steps of 1 are
-    at most twice as wide as others would be, whatever comes."""
+    """Whether all values are integers, of a range that needs 8 bits and no more: then steps of 1
+    are at most twice as wide as others would be, whatever comes."""
     if not (x[:1] == np.rint(x[:1])).all():  # nearly always
         return False
     return bool(STEPS / 2 < x.max() - x.min() <= STEPS and (x == np.rint(x)).all())
