@@ -14,8 +14,9 @@ from sw.bench.activity import counted, with_sleep
 from sw.bench.measure import STALLS, Step, silent
 from sw.compiler.program.decoder_program import DecoderProgram, Entry
 from sw.driver import VerilatorDevice, open_device
-from sw.driver.decoder import LoadedDecoder, Session
+from sw.driver.decoder import LoadedDecoder
 from sw.driver.device import Device
+from sw.driver.session import Session
 
 __all__ = ["measure_pass", "measure_sequence"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sw.driver.decoder import Prediction, Session
+from sw.driver.session import Prediction, Session
 
 __all__ = ["Replay"]
 

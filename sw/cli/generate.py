@@ -33,7 +33,7 @@ from sw.decoding.cascade import Cascade
 from sw.decoding.cascade_session import CascadeSession
 from sw.decoding.decoding import Decoding, Step, check_room
 from sw.decoding.sampler import Sampler
-from sw.driver.decoder import Session
+from sw.driver.session import Session
 from sw.models.generator import Generator
 from sw.models.language_model import LanguageModel
 

@@ -16,7 +16,8 @@ from sw.decoding.decoding import Decoding
 from sw.decoding.drafts import Lookup
 from sw.decoding.sampler import Sampler
 from sw.decoding.self_test import calibrate, self_test
-from sw.driver.decoder import LoadedDecoder, Prediction
+from sw.driver.decoder import LoadedDecoder
+from sw.driver.session import Prediction
 
 __all__ = ["Observed", "digest_of", "observe", "predictions"]
 

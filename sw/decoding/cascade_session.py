@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hw.isa import SELECTED
 from sw.decoding.sampler import Sampler
 from sw.decoding.self_test import Test, doubted
-from sw.driver.decoder import Prediction, Session
+from sw.driver.session import Prediction, Session
 
 __all__ = ["CascadeSession", "Doubt"]
 

@@ -11,7 +11,7 @@ from sw.compiler.errors import InputError
 from sw.decoding.drafts import Source
 from sw.decoding.policy import Auto, Policy
 from sw.decoding.sampler import Choices, Sampler
-from sw.driver.decoder import Prediction, Session
+from sw.driver.session import Prediction, Session
 
 __all__ = ["Decoding", "Step", "check_room"]
 

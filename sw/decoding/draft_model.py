@@ -8,7 +8,7 @@ from sw.compiler.program.decoder_program import DecoderProgram
 from sw.decoding.drafts import Acceptance
 from sw.decoding.sampler import Choices, Sampler
 from sw.decoding.vocabulary import check_same_tokens
-from sw.driver.decoder import Session
+from sw.driver.session import Session
 
 __all__ = ["DraftModel"]
 

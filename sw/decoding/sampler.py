@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from hw.isa import SELECTED
 from sw.compiler.errors import InputError
-from sw.driver.decoder import Prediction
+from sw.driver.session import Prediction
 
 __all__ = ["Choices", "Sampler"]
 

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw.isa import COMMAND_BYTES, Region
-from sw.driver.decoder import Session
 from sw.driver.errors import DeviceError
 from sw.driver.machine import Machine, as_bytes
+from sw.driver.session import Session
 from sw.driver.shared_memory import Parts, SharedMemory, Workspace
 
 __all__ = ["Executable"]

@@ -10,7 +10,7 @@ from transformers import GenerationMixin, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
 from sw.compiler.errors import InputError
-from sw.driver.decoder import Session
+from sw.driver.session import Session
 
 __all__ = ["SessionForCausalLM"]
 
@@ -23,7 +23,7 @@ class SessionForCausalLM(PreTrainedModel, GenerationMixin):
 
     Parameters
     ----------
-    config: of the module that was compiled. session: see `sw.driver.decoder`.
+    config: of the module that was compiled. session: see `sw.driver.session`.
     """
 
     config_class = PretrainedConfig

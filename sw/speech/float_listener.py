@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sw.driver.decoder import Prediction
+from sw.driver.session import Prediction
 from sw.models.whisper import Speech
 from sw.models.whisper_parts import cut_encoder
 from sw.speech.audio import SECONDS, spectrogram

@@ -10,8 +10,8 @@ import numpy as np
 from sw.compiler.memories import DECODER, ENCODER
 from sw.compiler.program.program import Program
 from sw.driver import Device
-from sw.driver.decoder import Prediction, Session
 from sw.driver.passes import Pass
+from sw.driver.session import Prediction, Session
 from sw.models.whisper_parts import windows
 from sw.speech.audio import spectrogram
 from sw.speech.listening import Listening

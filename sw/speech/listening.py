@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sw.driver.decoder import Prediction
+from sw.driver.session import Prediction
 from sw.models.whisper import Speech
 from sw.speech.audio import RATE, SECONDS
 from sw.speech.writing import TEMPERATURES, Heard, Remembering, Writer

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from sw.decoding.sampler import Sampler
-from sw.driver.decoder import Prediction
+from sw.driver.session import Prediction
 from sw.models.whisper import Speech
 from sw.speech.stamps import Segment, Stamps
 

@@ -10,7 +10,7 @@ from sw.bench.decoders import DecoderShape, decoder
 from sw.compiler.graph.pruning import with_pruning
 from sw.compiler.lower.decoder import lower_decoder
 from sw.driver import open_device
-from sw.driver.decoder import SessionError
+from sw.driver.session import SessionError
 
 CONFIG = get_config("tiny+prune")
 SHAPE = DecoderShape(

@@ -9,7 +9,7 @@ import numpy as np
 
 from sw.compiler.graph.operations import DecoderState
 from sw.compiler.graph.window import KeySlots
-from sw.driver.decoder import Prediction, Session
+from sw.driver.session import Prediction, Session
 
 __all__ = ["Chain", "chances_of", "random_table"]
 

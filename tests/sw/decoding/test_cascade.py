@@ -21,8 +21,9 @@ from sw.decoding.policy import Fixed
 from sw.decoding.sampler import Sampler
 from sw.decoding.self_test import TESTS
 from sw.driver import Device, open_device
-from sw.driver.decoder import LoadedDecoder, Session
+from sw.driver.decoder import LoadedDecoder
 from sw.driver.errors import DeviceError
+from sw.driver.session import Session
 from tests.sim.rtl import SEED
 from tests.sw.compiler.decoder_shapes import random_shape
 from tests.sw.decoding.sources import RandomDrafts, RightThenWrong

@@ -16,7 +16,8 @@ from sw.decoding.drafts import Lookup
 from sw.decoding.policy import Auto, Fixed
 from sw.decoding.sampler import Sampler
 from sw.driver import Device, open_device
-from sw.driver.decoder import LoadedDecoder, Session
+from sw.driver.decoder import LoadedDecoder
+from sw.driver.session import Session
 from tests.sim.rtl import SEED
 from tests.sw.compiler.decoder_shapes import random_shape
 from tests.sw.decoding.sources import RandomDrafts, RightThenWrong

@@ -13,7 +13,7 @@ from sw.decoding.draft_model import DraftModel
 from sw.decoding.drafts import Source
 from sw.decoding.policy import Fixed
 from sw.decoding.sampler import Choices, Sampler
-from sw.driver.decoder import Prediction
+from sw.driver.session import Prediction
 from tests.sim.rtl import SEED
 from tests.sw.decoding.chains import Chain, chances_of, random_table
 from tests.sw.decoding.sources import Invented

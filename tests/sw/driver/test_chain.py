@@ -14,7 +14,8 @@ from sw.compiler.errors import CompileError, InputError
 from sw.compiler.lower.decoder import lower_decoder
 from sw.compiler.program.chain import make_chain
 from sw.driver import Device, open_device
-from sw.driver.decoder import LoadedDecoder, Session
+from sw.driver.decoder import LoadedDecoder
+from sw.driver.session import Session
 from tests.sw.compiler.decoder_shapes import random_shape
 
 SEED = int(os.environ.get("WEFT_TEST_SEED", "1"))

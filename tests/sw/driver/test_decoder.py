@@ -13,7 +13,8 @@ from sw.bench.decoders import DecoderShape, decoder
 from sw.compiler.errors import InputError
 from sw.compiler.lower.decoder import lower_decoder
 from sw.driver import ConfigMismatchError, Device, DeviceClosedError, MachineError, open_device
-from sw.driver.decoder import LoadedDecoder, Prediction, SessionError
+from sw.driver.decoder import LoadedDecoder
+from sw.driver.session import Prediction, SessionError
 from tests.sw.driver.programs import copy_program
 
 SHAPE = DecoderShape(

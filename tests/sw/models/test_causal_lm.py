@@ -12,7 +12,7 @@ from sw.compiler import compile_decoder
 from sw.compiler.errors import CompileError, InputError
 from sw.decoding.sampler import Sampler
 from sw.driver import open_device
-from sw.driver.decoder import Prediction
+from sw.driver.session import Prediction
 from sw.models.causal_lm import SessionForCausalLM
 
 VOCABULARY = 120

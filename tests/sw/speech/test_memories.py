@@ -16,7 +16,7 @@ from sw.compiler.lower.lower import lower
 from sw.compiler.memories import DECODER, ENCODER, in_units_of, lower_with_memory
 from sw.compiler.program.joint import JointProgram
 from sw.driver import DeviceError, open_device
-from sw.driver.decoder import SessionError
+from sw.driver.session import SessionError
 from sw.models.whisper_parts import windows
 from tests.sw.speech.random_whisper import SEED, random_spectrogram
 from tests.sw.speech.test_random_whisper import ROWS, quantised

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from sw.driver.decoder import Prediction
+from sw.driver.session import Prediction
 from sw.speech.audio import RATE
 from sw.speech.listening import Listening
 from sw.speech.writing import Heard, Writer

@@ -22,7 +22,7 @@ from sw.decoding.drafts import Lookup
 from sw.decoding.policy import Fixed
 from sw.decoding.sampler import Sampler
 from sw.driver import open_device
-from sw.driver.decoder import SessionError
+from sw.driver.session import SessionError
 from tests.sw.compiler.decoder_shapes import random_shape
 from tests.sw.compiler.lower.test_decoder import CONFIGS, Machine, assert_same, words
 
