@@ -15,11 +15,12 @@ from formal.model import Model
 from formal.mutants import Mutant
 from formal.prove import Induction, Proof
 from hw.config import AcceleratorConfig, get_config
+from hw.control.legality import commands_of
 from hw.control.moves import LIMIT_BITS, MOVED, Moves
 from hw.control.register_file import RegisterFile
 from hw.dma.transfer import pitch
 from hw.interfaces import memory_layout
-from hw.isa import COMMANDS, NO_LIMIT, REGISTER_BITS, Memory, Opcode
+from hw.isa import NO_LIMIT, REGISTER_BITS, Memory, Opcode
 
 __all__ = ["PROOFS"]
 
@@ -62,8 +63,8 @@ def moves(config: AcceleratorConfig) -> Model:
     aligned = (moved.offset & beat) == 0
     model.prove("aligned", ~(ran & transfer & known & aligned) | ((unit.o.offset & beat) == 0))
 
-    limits = [opcode for opcode, name in MOVED.items() if name == "limit"]
-    for opcode in limits:
+    commands = commands_of(config)
+    for opcode in (opcode for opcode in commands if MOVED.get(opcode) == "limit"):
         view = View(memory_layout(opcode), word)
         total = Signal(signed(40), name=f"limit_{opcode.name}")
         m.d.comb += total.eq(view.limit + step)
@@ -72,7 +73,7 @@ def moves(config: AcceleratorConfig) -> Model:
 
     limit, last, fair = Signal(signed(LIMIT_BITS)), Signal(13), Signal(init=1)
     with m.Switch(header.opcode):
-        for opcode, spec in COMMANDS.items():
+        for opcode, spec in commands.items():
             view, names = View(memory_layout(opcode), word), {item.name for item in spec.fields}
             with m.Case(opcode):
                 if "limit" in names:

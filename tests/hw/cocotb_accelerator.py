@@ -181,7 +181,7 @@ async def decoders(dut):
                 Region.WORKSPACE: np.frombuffer(rng.randbytes(program.workspace_bytes), np.uint8),
                 Region.IO: io,
             }
-            await machine.write_registers(program.registers(position, ids, reading=False))
+            await machine.write_registers(program.registers(position, ids, False, position))
             counters = await run_and_compare(machine, image, entry.command_count)
             dut._log.info("%d tokens at %d: %s", tokens, position, counters)
 
@@ -207,7 +207,7 @@ async def chains(dut):
         chain = make_chain(program, most, ends)
         image = {Region.PROGRAM: chain.commands, **data}
         image[Region.IO] = np.zeros(chain.io_bytes, np.uint8)
-        registers = program.registers(position, np.array([5]), reading=False) | chain.registers
+        registers = program.registers(position, np.array([5]), False, position) | chain.registers
         await machine.write_registers(registers)
         await run_and_compare(machine, image, len(chain.commands) // COMMAND_BYTES)
         await machine.check_registers(registers)

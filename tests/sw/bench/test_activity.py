@@ -83,7 +83,7 @@ def test_a_stream_that_depends_on_results_has_no_count():
     select = Command(Opcode.SELECT, fields | {"register": 7})
     add = Command(Opcode.ADD, {"register": 7, "predicate": 0, "value": 1})
     assert GoldenMachine(CONFIG).count(assemble([add, select]))["groups_select"] == 1
-    with pytest.raises(UndefinedCommand, match="command 1 depends on what a SELECT"):
+    with pytest.raises(UndefinedCommand, match="command 1 depends on what one before it finds"):
         GoldenMachine(CONFIG).count(assemble([select, add]))
 
 

@@ -109,7 +109,7 @@ def orders(*, without: Opcode | None = None, seeds: int = 4) -> Iterator[bool]:
             shuffled.workspace[:] = before
             data = program.encode(position, ids)
             shuffled.io[entry.input : entry.input + len(data)] = data
-            for number, value in program.registers(position, ids, reading=False).items():
+            for number, value in program.registers(position, ids, False, position).items():
                 shuffled.machine.registers[number] = value
             for written in shuffled.machine.written.values():
                 written.fill(True)

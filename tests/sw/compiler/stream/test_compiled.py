@@ -11,7 +11,7 @@ from hw.config import get_config
 from hw.isa import MATRIX_OPCODES, Opcode
 from sim import library
 from sw.bench.decoders import decoder
-from sw.compiler.graph.decoder import with_pruning
+from sw.compiler.graph.pruning import with_pruning
 from sw.compiler.lower.decoder import lower_decoder
 from sw.compiler.lower.lower import lower
 from sw.compiler.stream import compiled, emit, order, starts, waits
