@@ -21,19 +21,24 @@ from sw.driver.session import Session
 __all__ = ["measure_pass", "measure_sequence"]
 
 
-def _session(device: Device, program: DecoderProgram, position: int, seed: int) -> Session:
-    """A sequence of `position` tokens whose cache holds anything: cycles do not depend on it."""
+def _session(
+    device: Device, program: DecoderProgram, position: int, seed: int, image: np.ndarray | None
+) -> Session:
+    """A sequence of `position` tokens. image: of its workspace; without one it holds anything, on
+    which cycles do not depend."""
     model = LoadedDecoder(device, program)
-    rng = np.random.default_rng(seed)
-    image = rng.integers(0, 256, program.workspace_bytes, np.uint8)
+    if image is None:
+        rng = np.random.default_rng(seed)
+        image = rng.integers(0, 256, program.workspace_bytes, np.uint8)
     return model.add(Session(model, position, [(0, image)]))
 
 
-def _behind_text(device: Device, program: DecoderProgram, text: Sequence[int]) -> Session:
-    """A sequence that has read a text."""
-    session = device.load_decoder(program).session()
-    session.read(text[len(program.prefix) :])
-    return session
+def _state_behind(program: DecoderProgram, text: Sequence[int]) -> np.ndarray:
+    """What a sequence that has read a text has in its workspace."""
+    with open_device("golden", config=program.config) as device:
+        session = device.load_decoder(program).session()
+        session.read(text[len(program.prefix) :])
+        return session.model.read_back(session).copy()
 
 
 def _written(device: Device, program: DecoderProgram) -> np.ndarray:
@@ -69,12 +74,10 @@ def measure_pass(
     ids = np.random.default_rng(seed + 1).integers(0, int(program.order.max()) + 1, tokens)
     step("Golden model")
     before: np.ndarray | None = None
+    if text is not None:
+        before, ids = _state_behind(program, text[:position]), np.array(text[position:])
     with open_device("golden", config=program.config) as golden:
-        if text is None:
-            session = _session(golden, program, position, seed)
-        else:
-            session, ids = _behind_text(golden, program, text[:position]), np.array(text[position:])
-            before = session.model.read_back(session).copy()
+        session = _session(golden, program, position, seed, before)
         started = time.perf_counter()
         session.model.run(session, ids, reading=reading)
         golden_seconds = time.perf_counter() - started
@@ -88,11 +91,7 @@ def measure_pass(
         trace=bool(trace),
         progress=lambda _text, done, total: build(done, total),
     ) as rtl:
-        if before is None:
-            session = _session(rtl, program, position, seed)
-        else:
-            model = LoadedDecoder(rtl, program)
-            session = model.add(Session(model, position, [(0, before)]))
+        session = _session(rtl, program, position, seed, before)
         run = step("Running the RTL")
         total = max(entry.estimated_cycles(position, reading), 1)
         session.model.memory.place(session)
