@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +12,7 @@ from numpy.typing import NDArray
 from hw.isa import SELECTED
 from sw.driver.errors import DeviceError
 from sw.driver.passes import Pass, Predicting, cheapest
-from sw.driver.shared_memory import Parts
-
-if TYPE_CHECKING:
-    from sw.driver.decoder import LoadedDecoder
+from sw.driver.shared_memory import Part, Parts
 
 __all__ = ["Prediction", "Session", "SessionError"]
 
@@ -46,12 +43,13 @@ class Session:
 
     Attributes
     ----------
-    position: tokens that it holds, the prefix among them. key_slots: where their keys are. slot:
-    its place in the device's memory, or None. image: what its workspace has to hold, while it is
-    not there, (offset, bytes). remembers: whether it has its memories, if it is to have some.
+    model: the `LoadedDecoder` of which it is one. position: tokens that it holds, the prefix among
+    them. key_slots: where their keys are. slot: its place in the device's memory, or None. image:
+    what its workspace has to hold, while it is not there, (offset, bytes). remembers: whether it
+    has its memories, if it is to have some.
     """
 
-    def __init__(self, model: LoadedDecoder, position: int, image: Parts):
+    def __init__(self, model: Any, position: int, image: Parts):
         self.model, self.position = model, position
         self.key_slots = model.program.key_slots()
         self.image: Parts | None = image
@@ -60,7 +58,7 @@ class Session:
         self.closed = False
 
     @property
-    def part(self) -> LoadedDecoder:
+    def part(self) -> Part:
         return self.model
 
     # --- what comes next ------------------------------------------------------------------------

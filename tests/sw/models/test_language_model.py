@@ -215,7 +215,7 @@ def test_chat_with_drafts(files):
         CliRunner().invoke(chat, [*given, *more], input="the array\nand\n", catch_exceptions=False)
         for more in ([], ["--draft", "lookup", "--draft-tokens", "3"])
     )
-    assert plain.exit_code == drafting.exit_code == 0 and plain.output == drafting.output
+    assert plain.exit_code == drafting.exit_code == 0 and plain.stdout == drafting.stdout
 
 
 @pytest.mark.parametrize(
