@@ -94,40 +94,27 @@ def write_page(
     import plotly.io
 
     figure = go.Figure()
-    formats = sorted({point.format for point in points})
-    for number, format in enumerate(formats):
+
+    def draw(some: Sequence[Point], name: str, **style: Any) -> None:
+        figure.add_scatter(
+            x=[point.share for point in some],
+            y=[point.cycles for point in some],
+            text=[_text(point) for point in some],
+            hovertemplate="%{text}<extra></extra>",
+            name=name,
+            **style,
+        )
+
+    for number, format in enumerate(sorted({point.format for point in points})):
         colour = COLOURS[number % len(COLOURS)]
-        label = f"{format} weights"
-        others = [p for p in points if p.format == format]
-        figure.add_scatter(
-            x=[p.share for p in others],
-            y=[p.cycles for p in others],
-            text=[_text(p) for p in others],
-            hovertemplate="%{text}<extra></extra>",
-            mode="markers",
-            marker={"color": colour, "size": 5, "opacity": 0.3},
-            name=f"machines, {label}",
-        )
-        some = [p for p in front if p.format == format]
-        figure.add_scatter(
-            x=[p.share for p in some],
-            y=[p.cycles for p in some],
-            text=[_text(p) for p in some],
-            hovertemplate="%{text}<extra></extra>",
-            mode="lines+markers",
-            line={"color": colour, "shape": "hv", "width": 2},
-            marker={"color": colour, "size": 10},
-            name=f"front, {label}",
-        )
-    figure.add_scatter(
-        x=[best.share],
-        y=[best.cycles],
-        text=[_text(best)],
-        hovertemplate="%{text}<extra></extra>",
-        mode="markers",
-        marker={"color": "black", "size": 17, "symbol": "circle-open", "line": {"width": 3}},
-        name="chosen",
-    )
+        all_of_it, of_front = ([p for p in some if p.format == format] for some in (points, front))
+        small = {"color": colour, "size": 5, "opacity": 0.3}
+        draw(all_of_it, f"machines, {format} weights", mode="markers", marker=small)
+        line, large = {"color": colour, "shape": "hv", "width": 2}, {"color": colour, "size": 10}
+        name = f"front, {format} weights"
+        draw(of_front, name, mode="lines+markers", line=line, marker=large)
+    ring = {"color": "black", "size": 17, "symbol": "circle-open", "line": {"width": 3}}
+    draw([best], "chosen", mode="markers", marker=ring)
     figure.update_layout(
         template="plotly_white",
         xaxis={
