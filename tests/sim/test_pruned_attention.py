@@ -7,6 +7,7 @@ import pytest
 
 from hw.config import get_config
 from sw.bench.decoders import DecoderShape, decoder
+from sw.bench.measure_decoder import measure_pass
 from sw.compiler.graph.pruning import with_pruning
 from sw.compiler.lower.decoder import lower_decoder
 from sw.driver import open_device
@@ -47,3 +48,16 @@ def test_rtl_is_golden(memory):
                 sessions[0].verify(ids[:2])
             rates.append(read)
     assert rates[0] < rates[1] - 1000, f"bytes read: {rates}"
+
+
+def test_a_pass_behind_a_text(monkeypatch):
+    """What passes of several tokens leave in scratch memory is no difference between the two."""
+
+    def quickly_built(name, **options):
+        return open_device(name, **options, **{"optimise": False} if name == "verilator" else {})
+
+    monkeypatch.setattr("sw.bench.measure_decoder.open_device", quickly_built)
+    program = lower_decoder(with_pruning(decoder(SHAPE, 16), 1, 4), CONFIG, (1, 8))
+    text = np.random.default_rng(4).integers(0, SHAPE.vocabulary, PROMPT + 1).tolist()
+    result = measure_pass(program, 1, PROMPT, text=text)
+    assert result["bit_exact"]
