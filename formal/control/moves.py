@@ -97,6 +97,7 @@ MUTANTS = (
     Mutant("limit_gemm", HW, "total[LIMIT_BITS - 1 :]", "total[LIMIT_BITS:]"),
     Mutant("limit_sparse_gemm", HW, "(total >= 0) & total", "total"),
     Mutant("limit_scaled_gemm", HW, "self.o.limit.eq(NO_LIMIT)", "self.o.limit.eq(NO_LIMIT - 1)"),
+    Mutant("limit_low_gemm", HW, "total.eq(start + step)", "total.eq(start)"),
     Mutant("limit_softmax", HW, "total.eq(start + step)", "total.eq(start - step)"),
     Mutant("dropped", HW, "limit + span - 2", "limit + span - 1"),
     Mutant("dropped", HW, "conditional_2 & (rest < 0)", "rest < 0"),
@@ -106,7 +107,7 @@ MUTANTS = (
 PROOFS = (
     Proof(
         "control.moves",
-        {"base": partial(moves, get_config("base"))},
+        {"base+prune": partial(moves, get_config("base+prune"))},
         Induction(3),
         MUTANTS,
         cycles=4,
