@@ -22,7 +22,6 @@ from sw.bench.speculation import (
 from sw.bench.speculation_picture import draw_speculation
 from sw.cli.common import OUTPUT_FILE, bits_option, config_option, steps, write_json
 from sw.cli.screen import show
-from sw.compiler.lower.decoder import PASSES
 
 __all__ = ["speculation"]
 
@@ -78,7 +77,7 @@ def speculation(
         given = LanguageModel(model) if model else None
         generator = Generator(config, step=step, model=given, bits=int(bits))
         opened = generator.open("golden")
-        program = generator.program(sorted({*PASSES, *pass_of}))
+        program = generator.program(sorted({*generator.passes, *pass_of}))
         cycles, checks = PassCycles(program, {}), []
         if device == "verilator":
             cycles, checks = measure_rtl(program, step)

@@ -9,6 +9,7 @@ import numpy as np
 
 from hw.config import AcceleratorConfig, get_config
 from hw.isa import SELECTED, Opcode
+from hw.sparse.formats import WeightFormat
 from sw.compiler.errors import CompileError
 from sw.compiler.graph.decoder import head_order
 from sw.compiler.graph.operations import (
@@ -48,16 +49,25 @@ from sw.compiler.stream.layout import Form, layout_of, pack_tensor
 from sw.compiler.stream.order import finish, merge
 from sw.compiler.stream.timing import Costs
 
-__all__ = ["PASSES", "lower_decoder"]
+__all__ = ["PASSES", "lower_decoder", "passes_for"]
 
 PASSES = (1, 4, 8, 32, 128)
 """Tokens of a pass: of decoding, verification and reading a prompt."""
+
+SCALED_PASSES = (1, 4, 5, 8, 32, 128)
+"""The same for scaled 4-bit weights, whose tiles arrive while 4 tokens pass, not 8: on `base` 5
+take 1.05 times as long as 4, and 8 take 1.5 times."""
 
 ESTIMATES = 4
 """Positions for which a pass' cycles are estimated; between them they grow evenly."""
 
 RESIDENT_ANGLES = 1 / 8
 """Share of the residual memory for angles that stay on chip for a pass."""
+
+
+def passes_for(weights: WeightFormat) -> tuple[int, ...]:
+    """Numbers of tokens of a pass that pay for linears with weights in this format."""
+    return SCALED_PASSES if weights.scaled else PASSES
 
 
 @without_collector
