@@ -43,8 +43,9 @@ def speech(
 ) -> None:
     """Words that Whispers write down, and those that were said.
 
-    Integers and float32 go through the same procedure.
+    Integers and float32 go through the same procedure. What was interrupted goes on.
     """
+    from sw.bench.known_windows import KnownWindows
     from sw.bench.speech import Score, clips
     from sw.driver import open_device
     from sw.models.whisper import load
@@ -68,12 +69,13 @@ def speech(
             transcriber = Transcriber(model, step=step, seconds=window_seconds)
             scores: dict[str, Score] = defaultdict(Score)
             with open_device("golden", transcriber.config) as device:
-                listeners = Listener(transcriber, device), FloatListener(model, window_seconds)
+                both = Listener(transcriber, device), FloatListener(model, window_seconds)
+                listeners = [KnownWindows(each) for each in both]
                 update = step(f"Whisper {model.name}: {len(recordings)} clips")
                 for number, clip in enumerate(recordings):
                     update(number, len(recordings))
                     ours, theirs = (
-                        [*{id(h): h for h in each.transcribe(clip.samples, stamps=stamps)}.values()]
+                        [h for h in each.transcribe(clip.samples, stamps=stamps) if h.done]
                         for each in listeners
                     )
                     score, found, exact = Score.of(clip, model, ours, theirs)
