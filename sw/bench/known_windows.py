@@ -32,12 +32,7 @@ class KnownWindows(Transcribing):
     def __init__(self, listener: Listening) -> None:
         self.listener, self.model = listener, listener.model
         self.models, self.seconds = listener.models, listener.seconds
-        if isinstance(listener, Listener):
-            what = hashlib.sha256(listener.transcriber.program.to_bytes()).hexdigest()
-        else:
-            assert isinstance(listener, FloatListener)
-            what = f"float32 {self.model.digest} {self.seconds}"
-        self._what = f"{what} {source_digest(*SOURCES)}"
+        self._what = f"{_identity(listener)} {source_digest(*SOURCES)}"
 
     def hear(self, samples: np.ndarray, start: float, task: Task) -> Iterator[Window]:
         key = hashlib.sha256(f"{self._what} {start} {task}".encode() + samples.tobytes())
@@ -50,3 +45,11 @@ class KnownWindows(Transcribing):
         found = known("texts", f"window-{key.hexdigest()[:32]}", make)
         found["segments"] = [Segment(**segment) for segment in found["segments"]]
         yield Window(**{**found, "model": self.model, "cycles": Counter(found["cycles"])})
+
+
+def _identity(listener: Listening) -> str:
+    """What tells a model that listens from all others."""
+    if isinstance(listener, Listener):
+        return hashlib.sha256(listener.transcriber.program.to_bytes()).hexdigest()
+    assert isinstance(listener, FloatListener)
+    return f"float32 {listener.model.digest} {listener.seconds}"
