@@ -46,11 +46,13 @@ def speech(
     Integers and float32 go through the same procedure. What was interrupted goes on.
     """
     from sw.bench.known_windows import KnownWindows
-    from sw.bench.speech import Score, clips
+    from sw.bench.parting import Parting, parting
+    from sw.bench.speech import Score, clips, words
     from sw.driver import open_device
     from sw.models.whisper import load
     from sw.speech.float_listener import FloatListener
     from sw.speech.listener import Listener
+    from sw.speech.listening import Task
     from sw.speech.transcriber import Transcriber
 
     table = Table(title="Word errors: integers against float32")
@@ -59,6 +61,7 @@ def speech(
         table.add_column(column, justify="left" if column in ("model", "clips") else "right")
     figures: dict[str, dict] = {}
     different: list[tuple[str, ...]] = []
+    partings: list[tuple[str, Parting]] = []
     models = [load(name) for name in names]
     for model in models:
         model.rows(window_seconds)
@@ -82,6 +85,9 @@ def speech(
                     scores[clip.kind] += score
                     if found != exact:
                         different.append((model.name, clip.name, found, exact))
+                        parted = parting(both[1], clip, ours, theirs, Task(stamps=stamps))
+                        if parted is not None and words(found) != words(exact):
+                            partings.append((model.name, parted))
             scores["all"] = sum(scores.values(), Score())
             for kind, score in scores.items():
                 table.add_row(model.name if kind == "librivox" else "", kind, *score.columns)
@@ -92,4 +98,7 @@ def speech(
             console.print(f"{name}: {score.about_stamps}", highlight=False)
     for name, clip, found, exact in different:
         console.print(f"[dim]{name}, {clip}:[/] {found} [dim]| float:[/] {exact}", highlight=False)
-    write_json(json_file, {"models": figures, "different": different})
+    for name, parted in partings:
+        console.print(f"{name}, {parted}", highlight=False, markup=False)
+    of_partings = [{"model": name, **asdict(parted)} for name, parted in partings]
+    write_json(json_file, {"models": figures, "different": different, "partings": of_partings})
