@@ -108,6 +108,10 @@ def test_the_least_threshold_that_will_do():
         assert errors(threshold) <= most, f"seed {seed}"
         for lower in (0, *small.sure[small.sure < threshold]):
             assert threshold == 0 or errors(lower) > most, f"seed {seed}"
+
+
+def test_a_large_model_that_is_worse_is_never_asked_and_one_that_is_needed_always():
+    clips, (small, _) = _clips(12), _made(np.random.default_rng(SEED), 12)
     worse = Made("large", np.full(12, WORDS), np.ones(12))
     assert calibrated(clips, small, worse, 0) == 0
     perfect = Made("large", np.zeros(12, int), np.ones(12))

@@ -71,10 +71,9 @@ def test_threshold_0_is_the_small_model_and_1_the_large_one():
     """Tokens and log-probabilities bit for bit; cycles are those of both."""
     with _both() as (small, large):
         alone = [_hear(each, temperatures=(0.0,)) for each in (small, large)]
-        for threshold, wanted in enumerate(alone):
-            found = _hear(SpeechCascade(small, large, threshold), temperatures=(0.0,))
-            assert _said(found) == _said(wanted)
-        for window, *parts in zip(found, *alone, strict=True):
+        found = [_hear(SpeechCascade(small, large, n), temperatures=(0.0,)) for n in range(2)]
+        assert [_said(each) for each in found] == [_said(each) for each in alone]
+        for window, *parts in zip(found[1], *alone, strict=True):
             expected = [sum(part.cycles.values()) for part in parts]
             assert list(window.spent.items()) == list(zip(HEADS, expected, strict=True))
             assert sum(window.cycles.values()) == sum(expected)
@@ -109,8 +108,8 @@ def test_a_text_that_is_no_good_is_the_large_models():
 def test_rtl_equals_golden():
     found = []
     for device in ("golden", "verilator"):
-        with _both(device) as both:
-            cascade = SpeechCascade(*both, 1)
+        with _both(device) as (small, large):
+            cascade = SpeechCascade(small, large, 1)
             parts = cascade.transcribe(SAMPLES[:RATE], tokens=3, temperatures=(0.0,))
             found.append([w for w in parts if w.done])
     assert _said(found[0]) == _said(found[1])

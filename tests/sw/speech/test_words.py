@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sw.bench.parting import Parting, parting
+from sw.bench.parting import parting
 from sw.bench.speech import PROMPT_TEXTS, PROMPTS, Clip, Score, distance, prompts, words
 from sw.compiler.errors import InputError
 from sw.driver.session import Prediction
@@ -134,20 +134,19 @@ def test_where_texts_part(ours, theirs, expected):
     """In the second window, of which float32 hears the samples; not where a text is written
     again."""
     clip = Clip("a", "read", np.arange(3 * RATE, dtype=np.float32), None)
-    windows = [
-        [
-            Window(start=n, end=3, tokens=tokens, model=Prefers.model)
-            for n, tokens in enumerate(each)
-        ]  # pyright: ignore
-        for each in ([[4], ours], [[4], theirs])
-    ]
     listener: Any = Prefers()
-    found = parting(listener, clip, *windows, Task())
+    mine, others = (
+        [Window(start=n, end=3, tokens=x, model=listener.model) for n, x in enumerate(each)]
+        for each in ([[4], ours], [[4], theirs])
+    )
+    found = parting(listener, clip, mine, others, Task())
     if expected is None:
         assert found is None
         return
-    assert found == Parting("a", *expected)
+    assert found is not None and vars(found) == dict(
+        zip(vars(found), ("a", *expected), strict=True)
+    )
     np.testing.assert_array_equal(listener.heard, clip.samples[RATE:])
     assert f"prefers {expected[2]!r} to {expected[1]!r} by {expected[3]:.2f}" in str(found)
-    windows[0][0].temperature = 0.2
-    assert parting(listener, clip, *windows, Task()) is None
+    mine[0].temperature = 0.2
+    assert parting(listener, clip, mine, others, Task()) is None
