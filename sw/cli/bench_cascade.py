@@ -10,8 +10,9 @@ from typing import Any
 import click
 from rich.table import Table
 
-from sw.cli.common import OUTPUT_FILE, config_option, steps, write_json
+from sw.cli.common import OUTPUT_FILE, PICTURE_FILE, config_option, steps, write_json
 from sw.cli.screen import show
+from sw.compiler.errors import InputError
 from sw.decoding.self_test import TESTS, check_agreement
 
 __all__ = ["cascade"]
@@ -83,7 +84,7 @@ those of the cost model, scales those of all lengths."""
     "encoders run at two lengths, which scale those of all. Answers are the golden model's.",
 )
 @config_option
-@click.option("--picture", type=OUTPUT_FILE, help="Draw it there (.png).")
+@click.option("--picture", type=PICTURE_FILE, help="Draw it there (.png).")
 @click.option("--json", "json_file", type=OUTPUT_FILE, help="Write the measurement there.")
 def cascade(
     pair: tuple[str, ...],
@@ -110,6 +111,8 @@ def cascade(
     rows: dict[str, dict[str, Any]] = {}
     with steps() as step:
         names = pair or (*LANGUAGES, *ENCODERS)  # speech wants recordings, and has its own table
+        if picture is not None and set(names) == {SPEECH}:
+            raise InputError("--picture draws the other pairs: of speech there is none")
         if set(names) & set(LANGUAGES):
             from sw.cli.bench_cascade_text import answer_row, languages, text_rows
 

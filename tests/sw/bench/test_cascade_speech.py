@@ -154,3 +154,5 @@ def test_recordings_that_are_missing(tmp_path):
     found = CliRunner().invoke(cascade, ["--pair", "speech", "--root", str(tmp_path)])
     assert isinstance(found.exception, InputError)
     assert "recordings are missing" in str(found.exception)
+    drawn = ["--pair", "speech", "--picture", str(tmp_path / "c.png")]
+    assert "of speech there is none" in str(CliRunner().invoke(cascade, drawn).exception)
