@@ -7,7 +7,7 @@ that never ran has the same counts as one that did; its cycles are the cost mode
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hw.config import AcceleratorConfig
@@ -38,14 +38,15 @@ with counters of their own count alike. All others are always awake."""
 @dataclass(frozen=True)
 class Counts:
     """cycles: from start to done. activity: by the names of `hw.registers.ACTIVITY`; a unit without
-    a counter of sleep did not. read_bytes, write_bytes: of DRAM, commands included. measured:
-    whether a machine counted them, not the compiler."""
+    a counter of sleep did not. read_bytes, write_bytes: of DRAM, commands included. commands: that
+    were executed. measured: whether a machine counted them, not the compiler."""
 
     config: AcceleratorConfig
     cycles: int
     activity: Mapping[str, float]
     read_bytes: int
     write_bytes: int
+    commands: int
     measured: bool = True
 
     def __getitem__(self, name: str) -> float:
@@ -76,7 +77,8 @@ def measured(config: AcceleratorConfig, result: Mapping[str, Any]) -> Counts:
     """From a measurement of `sw.bench`, or from `Device.counters()` and, as its `activity`,
     `Device.activity()`: `{**device.counters(), "activity": device.activity()}`."""
     reads, writes = (int(result[f"dram_{way}_bytes"]) for way in ("read", "write"))
-    return Counts(config, int(result["cycles"]), dict(result["activity"]), reads, writes)
+    activity, commands = dict(result["activity"]), int(result["commands"])
+    return Counts(config, int(result["cycles"]), activity, reads, writes, commands)
 
 
 def predicted(program: Program) -> Counts:
@@ -89,7 +91,7 @@ def predicted(program: Program) -> Counts:
     config, cycles = program.config, program.estimated_cycles
     found = GoldenMachine(config, compiled=False).count(program.commands.tobytes())
     activity: dict[str, float] = {name: found[name] for name in EXACT}
-    counts = Counts(config, cycles, activity, 0, 0)
+    counts = Counts(config, cycles, activity, 0, 0, program.command_count)
     busy = min(max(counts.rows, activity["weight_entries"]), cycles)
     idle = {"array": cycles - busy, "lanes": max(cycles - counts.groups, 0)}
     activity["idle_array"] = idle["array"]
@@ -98,7 +100,7 @@ def predicted(program: Program) -> Counts:
         activity |= {f"asleep_{name}": idle["lanes"] for name in ("lanes", "vector")}
     reads, writes = moved_bytes(config, activity)
     reads += program.command_count * COMMAND_BYTES
-    return Counts(config, cycles, activity, round(reads), round(writes), measured=False)
+    return replace(counts, read_bytes=round(reads), write_bytes=round(writes), measured=False)
 
 
 def moved_bytes(config: AcceleratorConfig, activity: Mapping[str, float]) -> tuple[float, float]:

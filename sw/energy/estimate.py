@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hw.config import AcceleratorConfig
 from sw.energy.counts import Counts
 from sw.energy.machine import PARTS, actions, reference
 from sw.energy.quantity import Quantity
-from sw.energy.table import Table, read_table
+from sw.energy.table import Point, Table, read_table
 
-__all__ = ["Energy", "Line", "estimate", "record"]
+__all__ = ["Energy", "Line", "estimate", "machine_table", "record"]
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,13 @@ def estimate(counts: Counts, table: Table | str) -> Energy:
         for a in actions(counts.config)
     )
     return Energy(table, counts, tuple(lines))
+
+
+def machine_table(table: Table, config: AcceleratorConfig) -> Table:
+    """The energies of a machine's actions: Accelergy's ERT of it. Raises `TableError`."""
+    listed = {key: (Point(price, {}),) for key, price in reference(table, config).items()}
+    title = f"{config.name} by {table.file}"
+    return Table(title, title, table.unit, listed)
 
 
 def record(energy: Energy) -> Mapping[str, Any]:

@@ -12,6 +12,7 @@ from functools import partial
 
 from boards.synthesis import UNITS
 from hw.config import AcceleratorConfig
+from hw.isa import COMMAND_BYTES
 from sw.energy.counts import UNITS_ASLEEP, Counts
 from sw.energy.quantity import Quantity
 from sw.energy.table import MACHINE, Table
@@ -30,6 +31,7 @@ PARTS = {
     "accumulator": "accumulator",
     "param": "parameter memories",
     "mask": "mask memory",
+    "front end": "commands",
     "clock awake": "registers, working",
     "clock idle": "registers, awake without work",
     "clock asleep": "registers, asleep",
@@ -45,6 +47,8 @@ FORMATS = {"int8": 8, "int4": 8, "sparse_int8": 8, "sparse_int4": 8, "scaled": 4
 """Bits of weights as the array multiplies by them; INT4 without scales is unpacked before."""
 FIRST, SECOND, THIRD, GELU, SUM = (32, 16), (18, 16), (16, 16), (10, 9), 49
 """Operands of the multipliers of a lane, and its widest sum (`hw/vector/lane.py`)."""
+COMMAND_COPIES = 3
+"""Registers that a command passes: of fetch, of its queue, of its unit."""
 SOFTMAX_SHIFTS = 4
 """Stages of a softmax lane that are as large as an adder each."""
 DSP_BITS = 18 + 18 + 36
@@ -194,7 +198,11 @@ def _clocks(c: AcceleratorConfig) -> Iterator[Action]:
 
 
 def _outside(c: AcceleratorConfig) -> Iterator[Action]:
-    """Bytes between the accelerator and its memory, and what every cycle takes."""
+    """Commands, bytes between the accelerator and its memory, and what every cycle takes."""
+    yield Action(
+        "front end", f"{MACHINE}front_end", "command", lambda counts: counts.commands,
+        lambda t: t.write_register() * (8 * COMMAND_BYTES * COMMAND_COPIES),
+    )  # fmt: skip
     ways: dict[str, Callable[[Counts], float]] = {
         "read": lambda counts: counts.read_bytes,
         "write": lambda counts: counts.write_bytes,
