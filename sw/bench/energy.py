@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from hw.config import AcceleratorConfig
 from hw.sparse.formats import WeightFormat
@@ -11,9 +15,10 @@ from sw.bench.cases import Attention, Encoder, Gemm, Workload, random_inputs
 from sw.bench.measure import Step, silent
 from sw.compiler.errors import CompileError
 from sw.energy.fit import ToggleModel, fit
+from sw.energy.table import Table
 from sw.energy.toggles import Toggled, ToggleMachine
 
-__all__ = ["FITTED", "HELD_OUT", "Comparison", "compare"]
+__all__ = ["FITTED", "HELD_OUT", "Comparison", "compare", "toggle_table"]
 
 INT4, SPARSE = WeightFormat.parse("int4"), WeightFormat.parse("2:4 int8")
 SPARSE_INT4 = WeightFormat.parse("2:4 int4")
@@ -52,6 +57,48 @@ class Comparison:
     model: ToggleModel
     fitted: tuple[Toggled, ...]
     held: tuple[Toggled, ...]
+
+    @property
+    def worst(self) -> float:
+        """The largest error of a workload that was held out, without the counters."""
+        return max(map(abs, self.model.errors(self.held)))
+
+    def by_unit(self) -> dict[str, tuple[float, float]]:
+        """Of the workloads held out: share of the toggles, and root mean square of the error."""
+        guesses = [self.model.predict(run) for run in self.held]
+        total, found = sum(run.sum for run in self.held), {}
+        for unit in self.held[0].toggles:
+            true = np.array([run.toggles[unit] for run in self.held], float)
+            error = np.array([guess[unit] for guess in guesses]) / np.maximum(true, 1) - 1
+            found[unit] = float(true.sum() / total), float(np.sqrt(np.mean(error**2)))
+        return found
+
+    def json(self) -> dict[str, Any]:
+        def listed(runs: Sequence[Toggled]) -> list[dict[str, Any]]:
+            guesses = [self.model.predict(run) for run in runs]
+            return [
+                {"title": run.title, "cycles": run.counts.cycles, "toggles": run.toggles,
+                 "estimated": guess}
+                for run, guess in zip(runs, guesses, strict=True)
+            ]  # fmt: skip
+
+        return {
+            "config": self.model.config.name,
+            "fitted": listed(self.fitted),
+            "held": listed(self.held),
+            "worst": self.worst,
+        }
+
+
+def toggle_table(found: Comparison) -> Table:
+    """Toggles per action as a table of the machine, with the worst error as its interval."""
+    error = math.ceil(100 * found.worst) / 100
+    remark = (
+        f"Fitted by `weft bench energy` to {len(found.fitted)} workloads on Yosys' netlist, "
+        f"without delays; low and high are {error:.0%} off, as the worst of {len(found.held)} "
+        f"workloads held out"
+    )
+    return found.model.table(f"toggles of {found.model.config.name} on ECP5", error, remark)
 
 
 def compare(config: AcceleratorConfig, *, seed: int = 0, step: Step = silent) -> Comparison:

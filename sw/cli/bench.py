@@ -19,6 +19,7 @@ from sw.cli.activity import activity_option, activity_table
 from sw.cli.bench_cascade import cascade
 from sw.cli.bench_decoder import decode, prefill, smollm2
 from sw.cli.bench_decoders import decoders
+from sw.cli.bench_energy import energy as energy_
 from sw.cli.bench_exploration import exploration
 from sw.cli.bench_fpga import area, board
 from sw.cli.bench_modalities import modalities
@@ -309,5 +310,5 @@ bench.section("Several models", modalities)
 bench.section("Studies", packing, pruning, eviction, tokens)
 bench.section("The whole list", all_rows, table, baseline, sparsity, structured)
 bench.section("The simulator", simulator)
-bench.section("FPGA", area, board)
+bench.section("FPGA", area, board, energy_)
 bench.section("Exploration", exploration)

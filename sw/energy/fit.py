@@ -17,7 +17,7 @@ from hw.config import AcceleratorConfig
 from sw.compiler.errors import InputError
 from sw.energy.machine import actions
 from sw.energy.quantity import Quantity
-from sw.energy.table import MACHINE, Point, Table
+from sw.energy.table import MACHINE, Point, Table, machine_of
 from sw.energy.toggles import MEASURING, Toggled
 
 __all__ = ["ToggleModel", "fit"]
@@ -79,12 +79,11 @@ class ToggleModel:
         sums: Counter[Key] = Counter()
         for weights in self.weights.values():
             sums.update(weights)
-        listed = {
-            (a.component, a.name): (_point(sums[a.component, a.name], error),)
-            for a in actions(self.config)
-        }
-        sources = {"fitted": remark}
-        return Table(title, title, "toggles", listed, sources, "DRAM and leakage are not in it")
+        keys = [(a.component, a.name) for a in actions(self.config)]
+        free = set(keys) - {key for unit in CAUSES for key in _causes(unit)}
+        listed = {key: (_point(sums[key], error),) for key in keys if key in sums or key in free}
+        machine, text = machine_of(self.config), "What no workload did is not in it, nor is DRAM"
+        return Table(title, title, "toggles", listed, {"fitted": remark}, text, machine)
 
 
 def _point(value: float, error: float) -> Point:

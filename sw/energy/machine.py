@@ -15,7 +15,7 @@ from hw.config import AcceleratorConfig
 from hw.isa import COMMAND_BYTES
 from sw.energy.counts import UNITS_ASLEEP, Counts
 from sw.energy.quantity import Quantity
-from sw.energy.table import MACHINE, Table
+from sw.energy.table import MACHINE, Table, TableError, machine_of
 from sw.energy.technology import Technology
 from sw.explore.area import PIPELINE_MULTIPLIERS, area_model
 
@@ -68,13 +68,19 @@ class Action:
 
 
 def reference(table: Table, config: AcceleratorConfig) -> dict[tuple[str, str], Quantity]:
-    """Energies of all actions of a machine: what Accelergy calls its ERT. Raises `TableError`."""
-    found = list(actions(config))
-    if table.of_machine:
-        points = {(a.component, a.name): table.points(a.component, a.name)[0] for a in found}
-        return {key: point.energy for key, point in points.items()}
-    technology = Technology(table)
-    return {(a.component, a.name): a.price(technology) for a in found}
+    """Energies of a machine's actions, what Accelergy calls its ERT: of all by a technology, of those
+    that are in it by a table of the machine. Raises `TableError`."""
+    if not table.of_machine:
+        technology = Technology(table)
+        return {(a.component, a.name): a.price(technology) for a in actions(config)}
+    own = machine_of(config)
+    if table.machine and table.machine.rpartition(" ")[2] != own.rpartition(" ")[2]:
+        raise TableError(
+            f"energy table {table.file}: weft.machine is {table.machine!r}, not {own!r}: take a "
+            f"table of a technology, or one of this machine"
+        )
+    keys = [(a.component, a.name) for a in actions(config)]
+    return {key: table.points(*key)[0].energy for key in keys if key in table.actions}
 
 
 def actions(c: AcceleratorConfig) -> Iterator[Action]:

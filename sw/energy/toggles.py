@@ -34,6 +34,10 @@ class Toggled:
     counts: Counts
     toggles: dict[str, int]
 
+    @property
+    def sum(self) -> int:
+        return sum(self.toggles.values())
+
 
 class ToggleMachine:
     """The netlist of a configuration, ready to run programs; minutes, unless it is in the cache.

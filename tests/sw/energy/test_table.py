@@ -9,13 +9,15 @@ import pytest
 import yaml
 
 from hw.config import get_config
-from sw.energy import TABLES, Quantity, TableError, read_table
+from sw.energy import TABLES, Counts, Quantity, TableError, estimate, read_table
 from sw.energy.estimate import machine_table
 from sw.energy.machine import actions, reference
 from sw.energy.table import Point, Table
 from sw.energy.technology import Technology
+from sw.golden.activity import EXACT
 
 CONFIG = get_config("tiny+sleep")
+DID_ALL = Counts(CONFIG, 10, dict.fromkeys(EXACT, 1), 1, 1, 1)
 PLAIN = {"ERT": {"version": 0.3, "tables": [
     {"name": "weft.array", "actions": [{"name": "x", "arguments": None, "energy": 2}]}
 ]}}  # fmt: skip
@@ -25,8 +27,7 @@ def complaint(tmp_path, data, text: bool = False) -> str:
     path = tmp_path / "t.yaml"
     path.write_text(data if text else yaml.safe_dump(data))
     with pytest.raises(TableError) as error:
-        table = read_table(str(path))
-        reference(table, CONFIG)
+        estimate(DID_ALL, read_table(str(path)))
     lines = str(error.value).splitlines()
     assert len(lines) == 1 and str(path) in lines[0]
     return lines[0]
@@ -56,6 +57,13 @@ def test_a_machine_s_table_gives_the_same_energies(tmp_path):
     assert reference(again, CONFIG) == reference(read_table("horowitz-45nm"), CONFIG)
     keys = {(action.component, action.name) for action in actions(CONFIG)}
     assert set(again.actions) == keys
+
+
+def test_a_machine_s_table_is_of_no_other(tmp_path):
+    path = tmp_path / "ert.yaml"
+    machine_table(read_table("horowitz-45nm"), CONFIG).write(path)
+    with pytest.raises(TableError, match=r"weft\.machine"):
+        reference(read_table(str(path)), get_config("base+sleep"))
 
 
 def test_what_accelergy_writes_is_read(tmp_path):
