@@ -161,8 +161,8 @@ def _show(
     shown.add_column("value", justify="right")
     shown.add_column("share", justify="right")
     shown.add_row("cycles", f"{cycles:,}", "")
-    estimate = result["estimated_cycles"]
-    shown.add_row("predicted by the compiler", f"{estimate:,}", f"{estimate / cycles - 1:+.2%}")
+    expected = result["estimated_cycles"]
+    shown.add_row("predicted by the compiler", f"{expected:,}", f"{expected / cycles - 1:+.2%}")
     shown.add_row("useful MACs", f"{result['useful_macs']:,}", f"{result['utilization']:.2%}")
     shown.add_row(
         "array busy", f"{result['matrix_busy']:,}", f"{result['matrix_busy'] / cycles:.2%}"

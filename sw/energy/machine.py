@@ -68,8 +68,8 @@ class Action:
 
 
 def reference(table: Table, config: AcceleratorConfig) -> dict[tuple[str, str], Quantity]:
-    """Energies of a machine's actions, what Accelergy calls its ERT: of all by a technology, of those
-    that are in it by a table of the machine. Raises `TableError`."""
+    """Energies of a machine's actions, what Accelergy calls its ERT: of all by a technology, of
+    those that are in it by a table of the machine. Raises `TableError`."""
     if not table.of_machine:
         technology = Technology(table)
         return {(a.component, a.name): a.price(technology) for a in actions(config)}
