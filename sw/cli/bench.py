@@ -44,7 +44,7 @@ from sw.cli.screen import show
 from sw.cli.sections import Sections
 from sw.compiler.errors import CompileError, InputError
 from sw.compiler.program.program import Program
-from sw.energy import measured, read_table
+from sw.energy import estimate, measured, read_table
 from sw.energy.estimate import machine_table, record
 
 __all__ = ["bench"]
