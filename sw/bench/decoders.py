@@ -44,7 +44,8 @@ class DecoderShape:
     prefix: tokens with which every sequence begins. lead: keys of the first block. gated: else a
     GELU. rms: else layer norms. turns: rotary positions. positions: learned ones. head_norms: of
     each head of q and k, as Qwen3 has them. weights: format of all linears but the head, INT8 where
-    it is behind attentions whose heads are no whole tiles.
+    it is behind attentions whose heads are no whole tiles. norm_bits: of what linears read of
+    norms, but for the head.
     """
 
     hidden: int
@@ -64,6 +65,7 @@ class DecoderShape:
     positions: bool = False
     head_norms: bool = False
     weights: WeightFormat = DENSE
+    norm_bits: int = 16
 
     @property
     def head_size(self) -> int:
@@ -119,9 +121,12 @@ class _Maker:
         return Affine(mul, offset, shift)
 
     def sums(self, x: str) -> float:
-        """Reach of the products of 16-bit features and weights."""
-        largest = 8 if self.format(x).scaled else 127
-        return largest * 32768 * SPREAD * math.sqrt(self.features(x))
+        """Reach of the products of features and weights. Where weights are scaled by up to 256,
+        those of 16 bits come as their 256th."""
+        scaled = self.format(x).scaled
+        wide = scaled or self.graph.tensors[x].bits == 16
+        largest = (8 if scaled else 127) * (32768 if wide else 128)
+        return largest * SPREAD * math.sqrt(self.features(x))
 
     def scalar(self, shift: int) -> Affine:
         return Affine(np.ones(1, np.int64), np.array([1 << (shift - 1)]), np.array([shift]))
@@ -133,10 +138,10 @@ class _Maker:
             QuantLinear(x, weight, first, format=self.format(x), multipliers=multipliers, **more)
         )
 
-    def norm(self, x: str, out: str) -> str:
+    def norm(self, x: str, out: str, bits: int = 16) -> str:
         features = self.features(x)
-        self.tensor(out, 16, features)
-        to8 = self.affine(features, 4096, 16000)
+        self.tensor(out, bits, features)
+        to8 = self.affine(features, 4096, 16000 if bits == 16 else 60)
         self.graph.ops.append(
             QuantNorm(x, features, 1000, to8=to8, out8=out, rms=self.shape.rms, place=out)
         )
@@ -261,9 +266,10 @@ def decoder(shape: DecoderShape, seed: int = 0) -> QuantGraph:
         constant = rng.integers(-3000, 3000, (shape.context, shape.hidden)).astype(np.int16)
     graph.ops.append(QuantInput(x, "embedding", ("ids",), (table,), constant))
     for layer in range(shape.layers):
-        attended = maker.attention(maker.norm(x, f"layer.{layer}.norm1"), layer)
+        normed = maker.norm(x, f"layer.{layer}.norm1", shape.norm_bits)
+        attended = maker.attention(normed, layer)
         x = maker.add(attended, x, f"layer.{layer}.add1")
-        normed = maker.norm(x, f"layer.{layer}.norm2")
+        normed = maker.norm(x, f"layer.{layer}.norm2", shape.norm_bits)
         x = maker.add(maker.feed_forward(normed, layer), x, f"layer.{layer}.add2")
     final = maker.norm(x, "norm")
     weight = maker.weight(shape.vocabulary, shape.hidden)

@@ -11,7 +11,7 @@ import click
 import numpy as np
 from rich.table import Table
 
-from sw.cli.common import bits_option, json_option, prune_option, steps, write_json
+from sw.cli.common import bits_option, inputs_option, json_option, prune_option, steps, write_json
 from sw.cli.long_texts import KINDS, long_text
 from sw.cli.screen import console, show
 from sw.compiler.errors import InputError
@@ -51,15 +51,16 @@ def _arithmetics(module: Any, graph: Any) -> dict[str, Arithmetic]:
     "--context", default=2048, show_default=True, type=click.IntRange(256), help="Of --prune-keys."
 )
 @bits_option
+@inputs_option
 @json_option
 def language_model(
-    text_file: str | None, octaves: int, context: int, bits: str, json_file: str | None
+    text_file: str | None, octaves: int, context: int, bits: str, inputs: str, json_file: str | None
 ) -> None:
     """How far the distributions of the next token are from each other."""
     if octaves:
         if text_file is not None:
             raise InputError("--prune-keys has long texts of its own: leave --file out")
-        _pruned(octaves, context, int(bits), json_file)
+        _pruned(octaves, context, int(bits), int(inputs), json_file)
         return
     from sw.bench.perplexity import INTEGERS, compare
     from sw.models import smollm2
@@ -74,7 +75,9 @@ def language_model(
         kinds = {kind: smollm2.evaluation(kind) for kind in ("prose", "code")}
     found = []
     with steps() as step:
-        graph = Generator(step=step, bits=int(bits)).graph  # what weft generate runs
+        graph = Generator(
+            step=step, bits=int(bits), inputs=int(inputs)
+        ).graph  # what weft generate runs
         module = smollm2.load().checkpoint.module
         arithmetics, first = _arithmetics(module, graph), len(smollm2.load().prefix)
         for kind, sequences in kinds.items():
@@ -96,7 +99,7 @@ def language_model(
     )
 
 
-def _pruned(octaves: int, context: int, bits: int, json_file: str | None) -> None:
+def _pruned(octaves: int, context: int, bits: int, inputs: int, json_file: str | None) -> None:
     """What --prune-keys costs at the end of long texts."""
     from sw.bench.pruned_integers import measure_pruned
     from sw.models import smollm2
@@ -104,7 +107,7 @@ def _pruned(octaves: int, context: int, bits: int, json_file: str | None) -> Non
 
     found = {}
     with steps() as step:
-        generator = Generator(step=step, bits=bits)
+        generator = Generator(step=step, bits=bits, inputs=inputs)
         graph, rows = generator.graph, generator.config.rows
         module = smollm2.load().checkpoint.module
         for kind in KINDS:

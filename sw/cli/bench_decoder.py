@@ -19,6 +19,7 @@ from sw.cli.common import (
     bits_option,
     check_evict,
     config_option,
+    inputs_option,
     memory_options,
     prune_option,
     steps,
@@ -227,9 +228,7 @@ def _sequence(
     config: str,
     prompt: str,
     tokens: int,
-    bits: int,
-    window: int,
-    evict: str,
+    of_generator: dict[str, Any],
     json_file: str | None,
     **options: Any,
 ) -> None:
@@ -239,7 +238,7 @@ def _sequence(
     if not prompt.strip():
         raise InputError("the prompt is empty")
     with steps() as step:
-        generator = Generator(config, step=step, bits=bits, window=window, evict=evict)
+        generator = Generator(config, step=step, **of_generator)
         ids = generator.model.tokens(prompt)
         if len(ids) + tokens > generator.context:  # before anything takes minutes
             raise InputError(
@@ -293,6 +292,7 @@ SIZES = ("hidden", "heads", "kv_heads", "ffn", "layers", "vocab", "dim", "head_n
     "--text", "kind", type=click.Choice(KINDS), default="prose", help="What --prune-keys reads."
 )
 @bits_option
+@inputs_option
 @window_options
 @_measuring
 def smollm2(
@@ -303,6 +303,7 @@ def smollm2(
     octaves: int,
     kind: str,
     bits: str,
+    inputs: str,
     window: int,
     evict: str,
     config: str,
@@ -317,13 +318,16 @@ def smollm2(
         if options.pop("activity"):
             raise InputError("--activity is of one pass, not of a --prompt")
         options.pop("trace")
-        _sequence(config, prompt, tokens, int(bits), window, evict, json_file, **options)
+        generator = {"bits": int(bits), "inputs": int(inputs), "window": window, "evict": evict}
+        _sequence(config, prompt, tokens, generator, json_file, **options)
         return
 
     stored = f", {bits} bits" if bits != "8" else ""
+    stored += f", inputs of {inputs}" if inputs != "16" else ""
     title = f"SmolLM2-135M-Instruct, {rows} at {context}{stored}{_kept(window, evict)}"
     passes = (rows,)
     kept = {"bits": int(bits), "window": window, "evict": evict, "octaves": octaves}
+    kept["inputs"] = int(inputs)
     _check_pruning(octaves, rows, options["trace"])
     if octaves:
         title += f", {kind}, key blocks within {octaves} octaves"

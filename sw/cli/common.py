@@ -33,6 +33,7 @@ __all__ = [
     "device_options",
     "given_lengths",
     "given_texts",
+    "inputs_option",
     "json_option",
     "load_exported",
     "memory_options",
@@ -123,6 +124,26 @@ bits_option = click.option(
     show_default=True,
     help="Of the linears' weights. 4: with a scale and an offset for each output and 32 inputs, as "
     "Q4_1 and Q4_0 files have them.",
+)
+
+
+inputs_option = click.option(
+    "--inputs",
+    type=click.Choice(["16", "8"]),
+    default="16",
+    show_default=True,
+    help="Bits of what linears behind norms read, but for the head. 8: of a rotated residual "
+    "stream, where it changes little.",
+)
+
+
+inputs_option = click.option(
+    "--inputs",
+    type=click.Choice(["16", "8"]),
+    default="16",
+    show_default=True,
+    help="Bits of what linears behind norms read. 8: where that loses little, with the residual "
+    "stream rotated; prompts take fewer cycles.",
 )
 
 

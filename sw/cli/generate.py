@@ -20,6 +20,7 @@ from sw.cli.common import (
     config_option,
     device_option,
     device_options,
+    inputs_option,
     memory_options,
     prune_option,
     steps,
@@ -72,6 +73,7 @@ def _options(command):
         window_options,
         prune_option,
         bits_option,
+        inputs_option,
         click.option(
             "--draft",
             metavar="lookup|MODEL|PROGRAM",
@@ -97,6 +99,7 @@ def _generator(
     config: str,
     context: int | None,
     bits: str,
+    inputs: str,
     window: int,
     evict: str,
     octaves: int,
@@ -105,7 +108,7 @@ def _generator(
     """The generator of a checkpoint, or of SmolLM2."""
     check_evict(window, evict)
     given = LanguageModel(model) if model is not None else None
-    return Generator(config, context, step, given, int(bits), window, evict, octaves)
+    return Generator(config, context, step, given, int(bits), window, evict, octaves, int(inputs))
 
 
 def _check_pruning(octaves: int, draft: str | None, small: str | None) -> None:
@@ -224,6 +227,7 @@ def generate(
     top_k: int,
     seed: int | None,
     bits: str,
+    inputs: str,
     window: int,
     evict: str,
     octaves: int,
@@ -249,7 +253,7 @@ def generate(
     _check_pruning(octaves, draft, small)
     with steps() as step:
         options = device_options(device, memory_latency, memory_width, step)
-        generator = _generator(model, config, context, bits, window, evict, octaves, step)
+        generator = _generator(model, config, context, bits, inputs, window, evict, octaves, step)
         ids = generator.model.prompt([{"role": "user", "content": prompt}])
         check_room(len(ids), generator.context)  # before anything takes minutes
         drafting.prepare(generator, step)
@@ -311,6 +315,7 @@ def chat(
     top_k: int,
     seed: int | None,
     bits: str,
+    inputs: str,
     window: int,
     evict: str,
     octaves: int,
@@ -333,7 +338,7 @@ def chat(
     _check_pruning(octaves, draft, small)
     with steps() as step:
         options = device_options(device, memory_latency, memory_width, step)
-        generator = _generator(model, config, context, bits, window, evict, octaves, step)
+        generator = _generator(model, config, context, bits, inputs, window, evict, octaves, step)
         if not generator.model.chats:
             raise InputError(f"{generator.model.name} has no chat template: use weft generate")
         drafting.prepare(generator, step)

@@ -48,7 +48,8 @@ class Generator:
     None is SmolLM2-135M-Instruct. bits: of the linears' weights, 8 or 4 (scaled, see
     `hw/sparse/formats.py`); those of the head have 8. window: keys that stay in a cache besides
     the first `SINK`; 0: all. evict: of those that gives its place up: "oldest", or "least".
-    octaves: key blocks of less are left out (`with_pruning`); 0: none.
+    octaves: key blocks of less are left out (`with_pruning`); 0: none. inputs: bits of what linears
+    behind norms read; 8 where that loses little, and with a rotated stream (`DecoderOptions`).
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Generator:
         window: int = 0,
         evict: str = "oldest",
         octaves: int = 0,
+        inputs: int = 16,
     ):
         self.config, self._step = get_config(config), step
         if not self.config.decoder:
@@ -69,8 +71,10 @@ class Generator:
             )
         self.model = model or smollm2.load()
         self.context = self.model.context(context)
-        self._options = DecoderOptions(weights=decoder_weights(bits, self.config))
+        weights = decoder_weights(bits, self.config)
+        self._options = DecoderOptions(weights=weights, inputs=inputs, rotate=inputs == 8)
         stored = "" if bits == 8 else f"-q{bits}-{self.config.rows}"
+        stored += "" if inputs == 16 else f"-i{inputs}"
         self._name = f"decoder-{self.model.checkpoint.digest[:16]}-{self.context}{stored}"
         self.window, self.evict = window, evict
         check_window(self.context, len(self.model.prefix), window, SINK, self._recent)

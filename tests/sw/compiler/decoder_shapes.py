@@ -38,4 +38,5 @@ def random_shape(
         positions=bool(rng.integers(2)),
         head_norms=bool(rng.integers(2)),
         weights=weights,
+        norm_bits=int(rng.choice([8, 16])),
     )

@@ -33,6 +33,9 @@ class DecoderOptions:
     weights: format of the linears but the head: INT8, or scaled INT4. Linears behind attentions
         whose heads are no whole tiles keep INT8.
     without: tokens that no text has; the head leaves them out.
+    rotate: turn the residual stream first, see `rotation.py`.
+    inputs: bits of what linears behind norms read, but for the head. 8: where that changes their
+        results by less than `loss`, the square of the change against the square of the result.
     """
 
     lead: int = 1
@@ -47,8 +50,18 @@ class DecoderOptions:
     bias_correction: bool = True
     weights: WeightFormat = DENSE
     without: tuple[int, ...] = ()
+    rotate: bool = False
+    inputs: int = 16
+    loss: float = 1e-3
 
     def __post_init__(self) -> None:
+        if self.inputs not in (8, 16):
+            raise CompileError(f"inputs of {self.inputs} bits: linears of decoders read 8 or 16")
+        if self.weights.scaled and (self.rotate or self.inputs == 8):
+            raise CompileError(
+                "inputs of 8 bits go with weights of 8 bits: those of 4 are the levels of a file, "
+                "which a rotation of the residual stream would change"
+            )
         if self.weights != DENSE and not self.weights.scaled:
             raise CompileError(
                 f"weights {self.weights.name!r}: linears of decoders are int8, or scaled INT4 as "

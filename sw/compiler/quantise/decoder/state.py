@@ -20,6 +20,7 @@ from sw.compiler.graph.operations import (
     DecoderState,
     FloatAttention,
     FloatGraph,
+    FloatLinear,
     QuantCachedAttention,
     QuantGraph,
     QuantHead,
@@ -30,6 +31,7 @@ from sw.compiler.graph.operations import (
 from sw.compiler.graph.rows import Rows
 from sw.compiler.quantise.decoder.options import DecoderOptions
 from sw.compiler.quantise.decoder.plan import Stage, plan_decoder
+from sw.compiler.quantise.decoder.rotation import rotated_graph
 from sw.compiler.quantise.gptq import Factor
 from sw.compiler.quantise.names import value_name, wide_name
 
@@ -73,6 +75,8 @@ class State:
         options: DecoderOptions,
         memories: Sequence[np.ndarray] = (),
     ) -> None:
+        if options.rotate:
+            graph = rotated_graph(graph, context)
         self.float_graph, self.options = graph, options
         self.stages: list[Stage] = plan_decoder(graph, context)
         sequences = [np.asarray(ids, dtype=np.int64) for ids in calibration]
@@ -188,12 +192,16 @@ class State:
         return name
 
     def add_operand(
-        self, name: str, unit: np.ndarray | float, centre: np.ndarray | float = 0.0
+        self,
+        name: str,
+        unit: np.ndarray | float,
+        centre: np.ndarray | float = 0.0,
+        bits: int = 16,
     ) -> str:
-        """Declare what linears read: 16 bits."""
+        """Declare what linears read."""
         shape = (self.float_value(name).shape[1],)
         return self.add_tensor(
-            name, 16, np.broadcast_to(unit, shape), np.broadcast_to(centre, shape)
+            name, bits, np.broadcast_to(unit, shape), np.broadcast_to(centre, shape)
         )
 
     # --- formats ----------------------------------------------------------------------------------
@@ -219,6 +227,11 @@ class State:
     def reach_unit(self, name: str) -> float:
         """Unit of 16-bit integers that hold a value with a margin."""
         return self.reach(name) * self.options.margin / OPERAND_LEVELS
+
+    def readers(self, name: str) -> list[FloatLinear]:
+        """Linears that read a value."""
+        ops = self.float_graph.ops
+        return [op for op in ops if isinstance(op, FloatLinear) and op.x == name]
 
     def exponent(self, tensor: str) -> int:
         """Binary logarithm of the stream's unit."""

@@ -20,6 +20,11 @@ __all__ = ["EPSILON_LIMIT", "exponent_for", "quantise_embedding", "quantise_norm
 EPSILON_LIMIT = (1 << 32) - 1
 MANTISSAS = 32
 
+SHARES = (1.0, 0.85, 0.7, 0.6, 0.5)
+"""Of the largest value of the calibration, that 8 bits hold."""
+ROWS = 4096
+"""On which they are tried."""
+
 
 def exponent_for(state: State, value: str, reach: float) -> int:
     """Binary logarithm of the smallest unit with which 16 bits reach so far, and with which a norm
@@ -66,10 +71,30 @@ def _head_unit(unit: float, head: FloatLinear) -> float:
     return float(tried[lost.argmin()])
 
 
+def _byte_unit(state: State, norm: FloatLayerNorm) -> float | None:
+    """Unit of 8-bit integers for what linears read of a norm, the best of some by what it changes
+    of their results; None: all change them by more than the options allow."""
+    x = state.seen_value(norm.name)[:ROWS].astype(np.float64)
+    weight = np.concatenate([linear.weight for linear in state.readers(norm.name)])
+    square = weight.astype(np.float64).T @ weight
+    largest = max(float(np.abs(x).max()), 1e-6)
+    total = max(float(np.sum((x @ square) * x)), 1e-12)
+    lost: dict[float, float] = {}
+    for share in SHARES:
+        unit = largest * share / LEVELS
+        error = np.clip(np.rint(x / unit), -LEVELS - 1, LEVELS) * unit - x
+        lost[unit] = float(np.sum((error @ square) * error)) / total
+    best = min(lost, key=lost.__getitem__)
+    return best if lost[best] < state.options.loss else None
+
+
 def quantise_norm(state: State, stage: NormStage) -> None:
-    """A norm of the stream, for linears: 16 bits with the gain in."""
+    """A norm of the stream, for linears: 16 bits with the gain in, or 8."""
     op = stage.op
-    unit = state.reach_unit(op.name)
+    byte = None
+    if stage.reader is None and state.options.inputs == 8:
+        byte = _byte_unit(state, op)
+    unit = state.reach_unit(op.name) if byte is None else byte
     if stage.reader is not None:
         unit = _head_unit(unit, stage.reader)
     source = state.stream(op.x)
@@ -81,7 +106,7 @@ def quantise_norm(state: State, stage: NormStage) -> None:
             len(op.gain),
             round(epsilon),
             to8=make_affine(gain, op.bias / unit, op.place),
-            out8=state.add_operand(op.name, unit),
+            out8=state.add_operand(op.name, unit, bits=16 if byte is None else 8),
             place=op.place,
             rms=op.rms,
         )
