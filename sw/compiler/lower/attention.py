@@ -53,9 +53,7 @@ class _Lane(Stream[Job]):
         if pending is not None:
             self._values(*pending)
 
-    def _maxima(
-        self, job: Job, blocks: list[int], query: tuple[int, int, bool]
-    ) -> Iterator[None]:
+    def _maxima(self, job: Job, blocks: list[int], query: tuple[int, int, bool]) -> Iterator[None]:
         """A pass over the scores for their running maximum alone. A single group's weights are
         computed with it, which nobody reads."""
         for block in blocks:

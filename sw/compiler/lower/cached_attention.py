@@ -257,9 +257,7 @@ class CachedLane(Stream[Job]):
             self.weigh(job, block, 1)
             yield
 
-    def _scores(
-        self, job: Job, block: int, query: tuple[int, int, bool], kind: str = "k"
-    ) -> None:
+    def _scores(self, job: Job, block: int, query: tuple[int, int, bool], kind: str = "k") -> None:
         """Scores of one key block, low bytes first."""
         a, emit = self.a, self.a.context.emitter.emit
         address, low = a.key_block(job, block, kind)

@@ -77,7 +77,9 @@ def lower_decoder(
     head = _check(graph, config)
     assert graph.decoder is not None
     if graph.decoder.octaves and not switches.one_pass:
-        raise CompileError("pruned keys are chosen in one pass of softmax: two have no use for them")
+        raise CompileError(
+            "pruned keys are chosen in one pass of softmax: two have no use for them"
+        )
     attentions = [op for op in graph.ops if isinstance(op, QuantCachedAttention)]
     room = {op.cache: capacity(graph.decoder, op) for op in attentions}
     constants = Constants(max(config.bus_bytes, 64))

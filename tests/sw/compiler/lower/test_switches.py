@@ -10,8 +10,8 @@ import pytest
 
 from hw.config import PRESETS, AcceleratorConfig
 from hw.isa import COMMANDS, MATRIX_OPCODES, Opcode, Unit
-from sw.bench.decoders import DecoderShape, decoder
 from sw.bench.cases import Encoder
+from sw.bench.decoders import DecoderShape, decoder
 from sw.compiler.errors import CompileError
 from sw.compiler.graph.pruning import with_pruning
 from sw.compiler.lower.decoder import lower_decoder
@@ -88,7 +88,7 @@ def _texts(program: DecoderProgram, shape: DecoderShape, seed: int) -> list[np.n
         session = device.load_decoder(program).session()
         for size in sorted(program.entries):
             if size <= session.room:
-                prediction = session.prefill(ids[:size])
+                prediction = session.prefill(ids[:size].tolist())
                 found += [prediction.tokens, prediction.log_probabilities]
     return found
 
@@ -117,7 +117,7 @@ def test_decoders_on_the_rtl():
         with open_pair(PRESETS["tiny"], stall_seed=SEED) as pair:
             sessions = [device.load_decoder(program).session() for device in pair.devices]
             for size in (n for n in sorted(program.entries) if n <= shape.context // 4):
-                golden, rtl = (session.prefill(ids[:size]) for session in sessions)
+                golden, rtl = (session.prefill(ids[:size].tolist()) for session in sessions)
                 np.testing.assert_array_equal(golden.tokens, rtl.tokens)
                 pair.assert_same_memory(f"{size} tokens without {off}")
 

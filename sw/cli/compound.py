@@ -1,0 +1,236 @@
+"""`weft compound`: whether gains multiply."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.table import Table
+
+from hw.config import AcceleratorConfig, get_config
+from sw.cli.common import OUTPUT_FILE, config_option, json_option, steps, write_json
+from sw.cli.model import MINILM
+from sw.cli.screen import console, show
+from sw.compiler.errors import InputError
+
+if TYPE_CHECKING:
+    from sw.compound.report import Report
+    from sw.compound.subject import Subject
+
+__all__ = ["compound"]
+
+SMOLLM2 = "smollm2"
+TABLE = "horowitz-45nm"
+WAITS = {
+    "loads": "matrix_wait_load",
+    "vector unit": "matrix_wait_vector",
+    "weights": "matrix_weights",
+    "no GEMM": "matrix_idle",
+}
+"""Counters of what the array waits for, by the names of columns."""
+
+
+def _subject(model: str) -> type[Subject]:
+    """Raises `InputError` for a model of which nothing is known."""
+    if model == MINILM:
+        from sw.compound.minilm import MiniLM
+
+        return MiniLM
+    if model == SMOLLM2:
+        from sw.compound.language import SmolLM2
+
+        return SmolLM2
+    raise InputError(f"unknown model {model!r}: give {MINILM} or {SMOLLM2}")
+
+
+def _percent(value: float) -> str:
+    """A share, without a minus in front of nothing."""
+    return f"{value:.1%}".replace("-0.0%", "0.0%")
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:+.1f}".replace("-0.0", "0.0").replace("+0.0", "0.0")
+
+
+def _accuracy(figures: Mapping[str, float]) -> str:
+    first = next(iter(figures.values()))
+    return f"{first:.4f}" if first <= 1 else f"{first:.2f}"
+
+
+def _gains(report: Report) -> Table:
+    from sw.compound.gains import NONE
+    from sw.compound.subject import OPTIMISATIONS
+
+    table = Table(title=f"{report.subject.name}, {report.subject.work}: what each saves alone")
+    for column in ("", "what"):
+        table.add_column(column)
+    for column in (*report.joints, next(iter(report.accuracy(NONE)))):
+        table.add_column(column, justify="right")
+    for name in report.names:
+        table.add_row(
+            name,
+            OPTIMISATIONS[name],
+            *(_percent(joint.gains[name]) for joint in report.joints.values()),
+            _accuracy(report.accuracy(frozenset((name,)))),
+        )
+    table.add_section()
+    joints = report.joints.values()
+    together = {
+        "product": [joint.predicted for joint in joints],
+        "weighted sum": [joint.weighted for joint in joints],
+        "product, with pairs": [joint.with_pairs for joint in joints],
+    }
+    for name, values in together.items():
+        table.add_row("all together", name, *map(_percent, values), "")
+    measured = (f"[bold]{_percent(joint.measured)}[/]" for joint in joints)
+    table.add_row("", "[bold]measured[/]", *measured, _accuracy(report.accuracy(report.all)))
+    return table
+
+
+def _pairs(report: Report) -> Table:
+    table = Table(title="Pairs: what both save, and beyond their product (points)")
+    table.add_column("pair")
+    for metric in report.joints:
+        table.add_column(metric, justify="right")
+        table.add_column("beyond", justify="right")
+    for number, pair in enumerate(report.joints["cycles"].pairs):
+        cells = []
+        for joint in report.joints.values():
+            found = joint.pairs[number]
+            mark = "bold" if found is joint.largest else "default"
+            cells += [_percent(found.measured), f"[{mark}]{_points(found.interaction)}[/]"]
+        table.add_row(f"{pair.first} + {pair.second}", *cells)
+    return table
+
+
+def _counters(report: Report) -> Table:
+    """The sets of the pair whose cycles interact most."""
+    from sw.compound.report import COUNTERS, explained, label, sets_of
+
+    sets = sets_of(report, "cycles")
+    pair = report.joints["cycles"].largest
+    table = Table(
+        title=f"Counters of {pair.first} and {pair.second}, for one {report.subject.unit}"
+    )
+    table.add_column("")
+    for chosen in sets:
+        table.add_column(label(chosen), justify="right")
+    found = [explained(report, chosen) for chosen in sets]
+    for name in COUNTERS:
+        table.add_row(name, *(f"{counters[name]:,.0f}" for counters in found))
+    return table
+
+
+def _rtl_table(runs: Sequence[Mapping[str, Any]]) -> Table:
+    """Where the array's cycles went, set by set."""
+    table = Table(title="On the RTL, every byte equal to golden")
+    table.add_column("with")
+    for column in ("cycles", "cost model", "multiplying", *WAITS, "else"):
+        table.add_column(column, justify="right")
+    for run in runs:
+        waits = [run["stalls"][name] for name in WAITS.values()]
+        rest = run["cycles"] - run["matrix_busy"] - sum(waits)
+        off = run["estimated_cycles"] / run["cycles"] - 1
+        counts = (f"{n:,}" for n in (run["matrix_busy"], *waits, rest))
+        table.add_row(run["set"], f"{run['cycles']:,}", f"{off:+.2%}", *counts)
+    return table
+
+
+def _make(
+    kind: type[Subject],
+    config: AcceleratorConfig,
+    tokens: int | None,
+    context: int | None,
+    step: Any,
+) -> Subject:
+    """Raises `InputError` for what is the other model's."""
+    from sw.compound.language import SmolLM2
+    from sw.compound.minilm import MiniLM
+
+    if kind is MiniLM:
+        if context is not None:
+            raise InputError(f"--context is of {SMOLLM2}: a text of {MINILM} has --tokens")
+        return MiniLM(config, tokens or 16, step)
+    if tokens is not None:
+        raise InputError(f"--tokens is of {MINILM}: a pass of {SMOLLM2} ends at --context")
+    return SmolLM2(config, context or 512, step=step)
+
+
+@click.command()
+@click.argument("model")
+@click.option(
+    "--with", "names", multiple=True, metavar="NAME", help="These optimisations only, two or more."
+)
+@click.option(
+    "--tokens",
+    type=click.IntRange(1, 512),
+    help=f"Of the text, {MINILM}.  [default: 16]",
+)
+@click.option(
+    "--context",
+    type=int,
+    help=f"Position at which passes end, {SMOLLM2}.  [default: 512]",
+)
+@click.option(
+    "--energy",
+    "table_name",
+    default=TABLE,
+    show_default=True,
+    metavar="TABLE",
+    help="Energies of operations and accesses: a table's name, or a file.",
+)
+@click.option(
+    "--device",
+    default="golden",
+    show_default=True,
+    type=click.Choice(["golden", "verilator"]),
+    help="verilator: run none, each alone, the pair that interacts most and all on the RTL, too "
+    "(MiniLM).",
+)
+@config_option
+@click.option("--picture", type=OUTPUT_FILE, help="Draw it there (.png).")
+@json_option
+def compound(
+    model: str,
+    names: tuple[str, ...],
+    tokens: int | None,
+    context: int | None,
+    table_name: str,
+    device: str,
+    config: str,
+    picture: str | None,
+    json_file: str | None,
+) -> None:
+    """Do gains multiply? Measure each of MODEL's optimisations alone, in pairs, and all together.
+
+    MODEL is `all-MiniLM-L6-v2` or `smollm2`. Cycles, bytes and energy are those that the compiler
+    expects of the programs; energy is an estimate.
+    """
+    from sw.energy import read_table
+
+    kind, machine, table = _subject(model), get_config(config), read_table(table_name)
+    chosen = kind.choose(names)
+    if device == "verilator" and model != MINILM:
+        raise InputError(f"--device verilator runs whole texts of {MINILM} only")
+    from sw.compound.report import measure, record
+
+    runs: list[dict[str, Any]] = []
+    with steps() as step:
+        subject = _make(kind, machine, tokens, context, step)
+        report = measure(subject, chosen, table, step)
+        if device == "verilator":
+            from sw.compound.rtl import measure_rtl
+
+            runs = measure_rtl(report, step)
+    show(_gains(report), _pairs(report), _counters(report), *([_rtl_table(runs)] if runs else []))
+    console.print(
+        f"cycles, bytes: as the compiler expects them; energy: an estimate, {report.table.title}",
+        style="dim",
+    )
+    write_json(json_file, record(report) | {"config": machine.name, "rtl": runs})
+    if picture is not None:
+        from sw.compound.picture import draw_compound
+
+        draw_compound(Path(picture), report)
