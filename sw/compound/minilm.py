@@ -1,12 +1,14 @@
-"""all-MiniLM-L6-v2, one text: which of its optimisations save what.
+"""all-MiniLM-L6-v2, one text or several in a run: which of its optimisations save what.
 
 The plans of what is pruned, cut and stored in 4 bits are those that `weft bench sparsity` and `weft
-bench structured` found; a linear that two plans name has both.
+bench structured` found; a linear that two plans name has both. Without `tokens`, texts have as many
+rows as the longest of them; the masks of these rows, some bytes, are not counted.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -17,7 +19,7 @@ from sw.bench import sparsity, structured
 from sw.bench.accuracy import compare, integer_embeddings
 from sw.bench.measure import Step, silent
 from sw.compiler.graph.operations import QuantGraph
-from sw.compiler.graph.retarget import with_shape
+from sw.compiler.graph.retarget import with_lengths, with_shape
 from sw.compiler.lower.lower import lower
 from sw.compiler.program.program import Program
 from sw.compiler.prune.cut import PruneOptions
@@ -38,23 +40,27 @@ FOUR_BITS, SPARSE, CUT = "INT4 5.0 bits", "2:4 50%", "surgeon, + least squares"
 
 
 class MiniLM(Subject):
-    """tokens: of the text."""
+    """lengths: tokens of each text."""
 
     name = "all-MiniLM-L6-v2"
-    unit = "text"
-    offers = ("formats", "2:4", "structured", "sleep", "fusion", "prefetch", "softmax")
+    unit = "run"
+    offers = ("formats", "2:4", "structured", "tokens", "sleep", "fusion", "prefetch", "softmax")
     refuses: ClassVar = {
-        "tokens": "tokens are merged in pictures only; texts have no padding to leave out",
         "speculation": "it writes no text",
-        "cascade": "what is asked of the large model depends on the question, not on one text: "
-        "weft bench cascade",
+        "cascade": "what is asked of the large model depends on all questions: weft bench cascade "
+        "measures it",
     }
 
-    def __init__(self, config: AcceleratorConfig, tokens: int, step: Step = silent):
-        self.config, self.tokens, self._step = config, tokens, step
-        self.work = f"a text of {tokens} tokens"
+    def __init__(self, config: AcceleratorConfig, lengths: Sequence[int], step: Step = silent):
+        self.config, self.lengths, self._step = config, tuple(lengths), step
+        first, *others = map(str, lengths)
+        self.work = f"a text of {first} tokens"
+        if others:
+            self.work = f"texts of {', '.join([first, *others[:-1]])} and {others[-1]} tokens"
         formats = [WeightFormat.parse(name) for name in ("2:4 int8", "int4/32", "2:4 int4/32")]
-        self._tuner = Tuner(subject(tokens), config, (DENSE, *formats), pruning=PruneOptions())
+        self._tuner = Tuner(
+            subject(max(lengths)), config, (DENSE, *formats), pruning=PruneOptions()
+        )
         self._graphs: dict[Chosen, QuantGraph] = {}
 
     def changes_results(self, chosen: Chosen) -> Chosen:
@@ -86,7 +92,11 @@ class MiniLM(Subject):
 
     @functools.cache  # noqa: B019
     def program(self, chosen: Chosen) -> Program:
-        graph = with_shape(self.graph(chosen), 1, self.tokens)
+        graph, lengths = self.graph(chosen), self.lengths
+        if "tokens" in chosen:
+            graph = with_lengths(graph, lengths)
+        else:
+            graph = with_shape(graph, len(lengths), max(lengths))
         return lower(graph, with_sleep(self.config, chosen), switches=switches_of(chosen))
 
     def counts(self, chosen: Chosen) -> Counts:

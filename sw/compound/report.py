@@ -28,8 +28,8 @@ COUNTERS = {
 
 @dataclass(frozen=True)
 class Report:
-    """counts, costs: of all that `needed` names. joints: by metric. accuracy: by those of the
-    optimisations that change results."""
+    """counts, costs: of all that `needed` names. joints: by metric. ends: of energy, by the low and
+    the high ends of the table. accuracies: by those of the optimisations that change results."""
 
     subject: Subject
     names: tuple[str, ...]
@@ -37,6 +37,7 @@ class Report:
     counts: Mapping[Chosen, Counts]
     costs: Mapping[Chosen, Mapping[str, Cost]]
     joints: Mapping[str, Joint]
+    ends: tuple[Joint, Joint]
     accuracies: Mapping[Chosen, Mapping[str, float]]
 
     def accuracy(self, chosen: Chosen) -> Mapping[str, float]:
@@ -57,14 +58,16 @@ def measure(subject: Subject, names: Sequence[str], table: Table, step: Step = s
     """Count all sets, and judge those that change results alone or together."""
     counts = {chosen: subject.counts(chosen) for chosen in _tracked(list(needed(names)), step)}
     costs = {chosen: costs_of(found, table) for chosen, found in counts.items()}
-    joints = {
-        metric: joint_gain({chosen: cost[metric] for chosen, cost in costs.items()}, names)
-        for metric in METRICS
-    }
+
+    def joint(metric: str) -> Joint:
+        return joint_gain({chosen: cost[metric] for chosen, cost in costs.items()}, names)
+
+    joints = {metric: joint(metric) for metric in METRICS}
+    low, high = joint("energy, low"), joint("energy, high")
     shown = (NONE, *(frozenset((name,)) for name in names), frozenset(names))
     judged = dict.fromkeys(subject.changes_results(chosen) for chosen in shown)
     accuracies = {chosen: subject.accuracy(chosen) for chosen in judged}
-    return Report(subject, tuple(names), table, counts, costs, joints, accuracies)
+    return Report(subject, tuple(names), table, counts, costs, joints, (low, high), accuracies)
 
 
 def _tracked(sets: Sequence[Chosen], step: Step) -> Iterable[Chosen]:
@@ -126,6 +129,10 @@ def record(report: Report) -> dict[str, Any]:
         "weighted_sum": of("weighted"),
         "with_pairs": of("with_pairs"),
         "measured_joint": of("measured"),
+        "energy_ends": {
+            end: {"predicted_joint": joint.predicted, "measured_joint": joint.measured}
+            for end, joint in zip(("low", "high"), report.ends, strict=True)
+        },
         "pairs": pairs,
         "largest": {
             metric: {

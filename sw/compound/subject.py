@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import ClassVar
 
 from hw.config import AcceleratorConfig
@@ -23,7 +24,7 @@ OPTIMISATIONS = {
     "formats": "weights of 4 bits",
     "2:4": "half of the weights pruned, two of four",
     "structured": "heads and channels cut",
-    "tokens": "fewer tokens for later layers",
+    "tokens": "no rows of padding",
     "speculation": "drafts copied from the text",
     "cascade": "a small model first",
     "sleep": "units without work keep their registers",
@@ -34,6 +35,8 @@ OPTIMISATIONS = {
 """All there are, in the order of tables."""
 
 METRICS = ("cycles", "bytes", "energy")
+ENDS = ("value", "low", "high")
+"""Of a `Quantity`."""
 
 
 class Subject(ABC):
@@ -64,15 +67,20 @@ class Subject(ABC):
         """Those of the optimisations that change results; all others give the same bytes."""
 
     @classmethod
-    def choose(cls, names: Sequence[str]) -> tuple[str, ...]:
-        """The optimisations named, by default all that apply, in order. Raises `InputError`."""
+    def choose(
+        cls, names: Sequence[str], others: Mapping[str, str] = MappingProxyType({})
+    ) -> tuple[str, ...]:
+        """The optimisations named, by default all that apply, in order. others: that do not, with
+        reasons, as in `refuses`. Raises `InputError`."""
+        refuses = {**cls.refuses, **others}
         for name in names:
             if name not in OPTIMISATIONS:
                 known = ", ".join(OPTIMISATIONS)
                 raise InputError(f"unknown optimisation {name!r}: there are {known}")
-            if name not in cls.offers:
-                raise InputError(f"{name} does not apply to {cls.name}: {cls.refuses[name]}")
-        chosen: tuple[str, ...] = tuple(name for name in cls.offers if not names or name in names)
+            if name in refuses:
+                raise InputError(f"{name} does not apply to {cls.name}: {refuses[name]}")
+        offers = [name for name in cls.offers if name not in refuses]
+        chosen = tuple(name for name in offers if not names or name in names)
         if len(chosen) < 2:
             raise InputError(f"{chosen[0]} alone has nothing to multiply with: name two or more")
         return chosen
@@ -91,14 +99,16 @@ def with_sleep(config: AcceleratorConfig, chosen: Chosen) -> AcceleratorConfig:
 
 
 def costs_of(counts: Counts, table: Table) -> dict[str, Cost]:
-    """By metric. Parts of cycles: the array works, or waits; of bytes: what is moved; of energy:
-    those of `sw.energy`."""
+    """By metric, energy by the low and the high ends of the table, too. Parts of cycles: the array
+    works, or waits; of bytes: what is moved; of energy: those of `sw.energy`."""
     waits = min(counts["idle_array"], counts.cycles)
-    energy = {name: part.value for name, part in estimate(counts, table).parts.items()}
+    parts = estimate(counts, table).parts
+    energy = {end: {name: getattr(part, end) for name, part in parts.items()} for end in ENDS}
     return {
         "cycles": Cost({"the array works": counts.cycles - waits, "the array waits": waits}),
         "bytes": Cost(_moved(counts)),
-        "energy": Cost(energy),
+        "energy": Cost(energy["value"]),
+        **{f"energy, {end}": Cost(energy[end]) for end in ENDS[1:]},
     }
 
 

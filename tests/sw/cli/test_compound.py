@@ -25,6 +25,7 @@ MODEL = "all-MiniLM-L6-v2"
         ([MODEL, "--with", "sleep"], "sleep alone has nothing to multiply with"),
         ([MODEL, "--context", "9"], "--context is of smollm2"),
         (["smollm2", "--tokens", "9"], "--tokens is of all-MiniLM-L6-v2"),
+        ([MODEL, "--with", "tokens", "--with", "fusion"], "one text has no padding: give several"),
         (["smollm2", "--device", "verilator"], "runs whole texts of all-MiniLM-L6-v2 only"),
         ([MODEL, "--energy", "nowhere"], "nowhere"),
         ([MODEL, "--config", "ulx3s+x"], "configuration"),
