@@ -25,6 +25,7 @@ from sw.compiler.errors import InputError
 from sw.compiler.lower.decoder import lower_decoder
 from sw.compiler.lower.switches import Switches
 from sw.compiler.program.decoder_program import DecoderProgram
+from sw.compiler.stream.layout import align
 from sw.compound.gains import Chosen
 from sw.compound.subject import Subject, switches_of, with_sleep
 from sw.decoding.calibration import digest_of
@@ -34,9 +35,10 @@ from sw.decoding.policy import Auto
 from sw.decoding.sampler import Sampler
 from sw.driver import open_device
 from sw.energy import Counts
-from sw.energy.counts import of_commands
+from sw.energy.counts import asleep, of_commands
 from sw.models import smollm2
 from sw.models.generator import Generator
+from sw.models.language_model import POSITIONS
 
 __all__ = ["SmolLM2"]
 
@@ -44,22 +46,23 @@ SIZES = (1, 4, 8)
 """Tokens of a pass."""
 PREFILL = 128
 """Tokens of the passes that read prompts of the texts, which nobody counts."""
+BLOCK = 64
+"""Positions of which a context is a multiple: a key block's."""
 NO_TOKEN = -1
 
 Text = tuple[list[int], list[int]]
 """A prompt and what the model wrote."""
-Key = tuple[int, Switches]
-"""Bits of weights, and how they were lowered."""
+Key = tuple[int, Switches, bool]
+"""Bits of weights, how they were lowered, and whether there are drafts."""
 
 
 @dataclass(frozen=True)
 class _Passes:
-    """counts: of a pass, by its tokens and whether units sleep. drafted: how many passes of each
-    size the texts took with drafts. tokens: of the texts."""
+    """counts: of a pass of each size, without sleep. drafted: how many passes of each size a token
+    takes with drafts; without one is 1 a token."""
 
-    counts: Mapping[tuple[int, bool], Counts]
-    drafted: Mapping[int, int]
-    tokens: int
+    counts: Mapping[int, Counts]
+    drafted: Mapping[int, float]
 
 
 class SmolLM2(Subject):
@@ -90,9 +93,8 @@ class SmolLM2(Subject):
         self.work = f"a token at position {position}, {len(KINDS) * prompts} texts"
         self._passes: dict[Key, _Passes] = {}
         self._texts: dict[int, list[Text]] = {}
-        most = smollm2.load().context(None)
-        if not max(SIZES) < position <= most:
-            raise InputError(f"--context {position}: give {max(SIZES) + 1} to {most}")
+        if not max(SIZES) < position <= POSITIONS:
+            raise InputError(f"--context {position}: give {max(SIZES) + 1} to {POSITIONS}")
 
     def changes_results(self, chosen: Chosen) -> Chosen:
         return chosen & {"formats"}
@@ -131,51 +133,47 @@ class SmolLM2(Subject):
 
     # --- passes ---------------------------------------------------------------------------------
 
-    def passes(self, bits: int, switches: Switches) -> _Passes:
+    def passes(self, bits: int, switches: Switches, drafts: bool) -> _Passes:
         """What passes take, and how many of them drafts leave."""
-        key = bits, switches
+        key = bits, switches, drafts
         if key not in self._passes:
-            off = [name for name, on in vars(switches).items() if not on]
-            self._step(f"Compiling {bits} bits" + (f" without {', '.join(off)}" if off else ""))
-            program = lower_decoder(self._generator(bits).graph, self.config, SIZES, switches)
-            drafted, tokens = self._drafted(program, self.texts(bits))
-            counts = {
-                (size, sleep): self._count(program, size, sleep)
-                for size in SIZES
-                for sleep in (False, True)
-            }
-            self._passes[key] = _Passes(counts, drafted, tokens)
+            texts = self.texts(bits) if drafts else []
+            graph = self._generator(bits).graph
+            assert graph.decoder is not None
+            # No longer than needed, which costs nothing but the time to compile.
+            longest = max((len(prompt) + len(text) for prompt, text in texts), default=0)
+            context = align(max(self.position, longest + max(SIZES)), BLOCK)
+            context = min(context, graph.decoder.context)
+            graph = replace(graph, decoder=replace(graph.decoder, context=context))
+            program = lower_decoder(graph, self.config, SIZES if drafts else (1,), switches)
+            drafted = self._drafted(program, texts) if drafts else {1: 1.0}
+            counts = {size: self._count(program, size) for size in drafted}
+            self._passes[key] = _Passes(counts, drafted)
         return self._passes[key]
 
-    def _drafted(self, program: DecoderProgram, texts: Sequence[Text]) -> tuple[Counter[int], int]:
-        """Passes by size, and tokens, of the texts with drafts; each text's first token comes with
-        its prompt."""
+    @staticmethod
+    def _drafted(program: DecoderProgram, texts: Sequence[Text]) -> dict[int, float]:
+        """Passes by size, for each token of the texts; a text's first one comes with its prompt."""
         sizes: Counter[int] = Counter()
         for prompt, text in texts:
             session = Replay(program, prompt + text, NO_TOKEN)
             decoding = Decoding(Sampler(), {NO_TOKEN}, Lookup(), Auto())
             assert list(decoding.answer(session, prompt, len(text))) == text
             sizes.update(step.rows for step in decoding.steps)
-        return sizes, sum(len(text) - 1 for _, text in texts)
+        tokens = sum(len(text) - 1 for _, text in texts)
+        return {size: passes / tokens for size, passes in sorted(sizes.items())}
 
-    def _count(self, program: DecoderProgram, size: int, sleep: bool) -> Counts:
+    def _count(self, program: DecoderProgram, size: int) -> Counts:
         entry, before = program.entries[size], self.position - size
         registers = program.registers(before, np.zeros(size, np.int64), False, before)
-        return of_commands(
-            replace(self.config, sleep=sleep),
-            entry.commands.tobytes(),
-            entry.estimated_cycles(before),
-            registers,
-        )
+        cycles = entry.estimated_cycles(before)
+        return of_commands(self.config, entry.commands.tobytes(), cycles, registers)
 
     def counts(self, chosen: Chosen) -> Counts:
         bits = 4 if "formats" in chosen else 8
-        passes = self.passes(bits, switches_of(chosen))
-        sizes: Mapping[int, float] = {1: 1.0}
-        if "speculation" in chosen:
-            sizes = {size: n / passes.tokens for size, n in passes.drafted.items()}
-        sleep = "sleep" in chosen
-        parts = [(passes.counts[size, sleep], times) for size, times in sizes.items()]
+        passes = self.passes(bits, switches_of(chosen), "speculation" in chosen)
+        config = with_sleep(self.config, chosen)
+        parts = [(asleep(passes.counts[size], config), n) for size, n in passes.drafted.items()]
         activity = {
             name: sum(times * counts[name] for counts, times in parts)
             for name in parts[0][0].activity
@@ -184,7 +182,6 @@ class SmolLM2(Subject):
             round(sum(times * getattr(counts, name) for counts, times in parts))
             for name in ("cycles", "read_bytes", "write_bytes")
         )
-        config = with_sleep(self.config, chosen)
         return Counts(config, cycles, activity, reads, writes, measured=False)
 
     def accuracy(self, chosen: Chosen) -> dict[str, float]:

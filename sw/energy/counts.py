@@ -7,7 +7,7 @@ that never ran has the same counts as one that did; its cycles are the cost mode
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -18,7 +18,7 @@ from sw.compiler.stream.access import pitch_of
 from sw.golden.activity import EXACT
 from sw.golden.machine import GoldenMachine
 
-__all__ = ["UNITS_ASLEEP", "Counts", "measured", "of_commands", "predicted", "total"]
+__all__ = ["UNITS_ASLEEP", "Counts", "asleep", "measured", "of_commands", "predicted", "total"]
 
 UNITS_ASLEEP = {
     "array": ("array",),
@@ -103,16 +103,22 @@ def of_commands(
         machine.registers[register] = value
     found = machine.count(commands)
     activity: dict[str, float] = {name: found[name] for name in EXACT}
-    counts = Counts(config, cycles, activity, 0, 0)
-    busy = min(max(counts.rows, activity["weight_entries"]), cycles)
-    idle = {"array": cycles - busy, "lanes": max(cycles - counts.groups, 0)}
-    activity["idle_array"] = idle["array"]
-    if config.sleep:
-        activity |= {f"asleep_{name}": idle["array"] for name in ("array", "sums", "streams")}
-        activity |= {f"asleep_{name}": idle["lanes"] for name in ("lanes", "vector")}
     reads, writes = moved_bytes(config, activity)
     reads += len(commands)
-    return Counts(config, cycles, activity, round(reads), round(writes), measured=False)
+    counts = Counts(config, cycles, activity, round(reads), round(writes), measured=False)
+    busy = min(max(counts.rows, activity["weight_entries"]), cycles)
+    activity["idle_array"] = cycles - busy
+    return asleep(counts, config)
+
+
+def asleep(counts: Counts, config: AcceleratorConfig) -> Counts:
+    """Predicted counts without sleep on the same machine with it or without: see `of_commands`."""
+    activity, idle = dict(counts.activity), counts["idle_array"]
+    if config.sleep:
+        still = max(counts.cycles - counts.groups, 0)
+        activity |= {f"asleep_{name}": idle for name in ("array", "sums", "streams")}
+        activity |= {f"asleep_{name}": still for name in ("lanes", "vector")}
+    return replace(counts, config=config, activity=activity)
 
 
 def moved_bytes(config: AcceleratorConfig, activity: Mapping[str, float]) -> tuple[float, float]:

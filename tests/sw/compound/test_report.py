@@ -5,18 +5,20 @@ from __future__ import annotations
 import functools
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from hw.config import PRESETS
+from hw.sparse.formats import DENSE, WeightFormat
 from sw.bench.cases import Encoder
 from sw.bench.decoders import DecoderShape, decoder
 from sw.compiler.errors import InputError
 from sw.compiler.lower.decoder import lower_decoder
 from sw.compiler.lower.lower import lower
-from sw.compound.gains import NONE, Chosen
+from sw.compound.gains import NONE, Chosen, needed
 from sw.compound.language import SmolLM2
 from sw.compound.minilm import MiniLM
 from sw.compound.picture import draw_compound
@@ -137,3 +139,43 @@ def test_all_apply_or_have_a_reason(kind):
         kind.choose(("magic",))
     with pytest.raises(InputError, match="sleep alone"):
         kind.choose(("sleep",))
+
+
+class SmallLanguage(SmolLM2):
+    """A decoder with random weights, and texts that repeat themselves."""
+
+    SHAPE = DecoderShape(
+        hidden=48, heads=4, kv_heads=2, dim=12, ffn=64, layers=1, vocabulary=100, context=160,
+        key_block=16,
+    )  # fmt: skip
+
+    def _generator(self, bits: int):
+        weights = {4: WeightFormat(bits=4, group=16, scaled=True, tile=16), 8: DENSE}[bits]
+        return SimpleNamespace(graph=decoder(replace(self.SHAPE, weights=weights)))
+
+    def texts(self, bits: int):
+        words = list(range(20))
+        return [(words, words + words), (words, [7, 3, 5])]
+
+
+def test_a_language_model():
+    subject = SmallLanguage(PRESETS["base"], 100)
+    found = {chosen: subject.counts(chosen) for chosen in needed(SmolLM2.offers)}
+    plain = found[NONE]
+
+    def of(*names: str) -> Counts:
+        return found[frozenset(names)]
+
+    # A text that is copied: passes of several tokens, which cost more than one each.
+    assert of("speculation").cycles < 0.6 * plain.cycles
+    assert of("formats").read_bytes < plain.read_bytes
+    assert of("sleep").cycles == plain.cycles and of("sleep")["asleep_array"] > 0
+    assert of("prefetch").cycles < plain.cycles and of("prefetch").read_bytes == plain.read_bytes
+    assert of("softmax").read_bytes < plain.read_bytes > of("fusion").read_bytes
+    everything = found[frozenset(SmolLM2.offers)]
+    assert everything.cycles == min(counts.cycles for counts in found.values())
+
+
+def test_positions_of_a_language_model():
+    with pytest.raises(InputError, match="--context 8: give 9 to 2048"):
+        SmolLM2(PRESETS["base"], 8)
