@@ -68,8 +68,9 @@ def _points(value: float) -> str:
 
 
 def _accuracy(figures: Mapping[str, float]) -> str:
-    first = next(iter(figures.values()))
-    return f"{first:.4f}" if first <= 1 else f"{first:.2f}"
+    """The first figure, if there is any."""
+    first = next(iter(figures.values()), 0.0)
+    return "" if not figures else f"{first:.4f}" if first <= 1 else f"{first:.2f}"
 
 
 def _gains(report: Report) -> Table:
@@ -79,7 +80,7 @@ def _gains(report: Report) -> Table:
     table = Table(title=f"{report.subject.name}, {report.subject.work}: what each saves alone")
     for column in ("", "what"):
         table.add_column(column)
-    for column in (*report.joints, next(iter(report.accuracy(NONE)))):
+    for column in (*report.joints, next(iter(report.accuracy(NONE)), "")):
         table.add_column(column, justify="right")
     for name in report.names:
         table.add_row(
@@ -182,6 +183,7 @@ def _rtl_table(runs: Sequence[Mapping[str, Any]]) -> Table:
     help="verilator: run none, each alone, the pair that interacts most and all on the RTL, too "
     "(MiniLM).",
 )
+@click.option("--costs-only", is_flag=True, help="Leave accuracy out, which takes minutes.")
 @config_option
 @click.option("--picture", type=OUTPUT_FILE, help="Draw it there (.png).")
 @json_option
@@ -192,6 +194,7 @@ def compound(
     context: int | None,
     table_name: str,
     device: str,
+    costs_only: bool,
     config: str,
     picture: str | None,
     json_file: str | None,
@@ -220,7 +223,7 @@ def compound(
 
     runs: list[dict[str, Any]] = []
     with steps() as step:
-        report = measure(make(machine, step), chosen, table, step)
+        report = measure(make(machine, step), chosen, table, step, not costs_only)
         if device == "verilator":
             from sw.compound.rtl import measure_rtl
 

@@ -1,39 +1,43 @@
 """SmolLM2, a token of a text: which of its optimisations save what.
 
 A token costs a pass; with drafts several tokens share one. How many, and in passes of which sizes,
-is what the policy of `weft generate --draft lookup` decides for texts that the model writes, by the
-cycles of passes on the machine in question. Each pass is counted at one position.
+is what the policy of `weft generate --draft lookup` decides on texts that the model wrote (those of
+`weft bench speculation`), by the cycles of passes on the machine in question. Each pass is counted
+at one position. What it does depends on shapes alone, and of its layers each does the same: so
+models of two and of three layers with random weights are lowered, and the others are more of the
+third one.
 """
 
 from __future__ import annotations
 
+import functools
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from hw.config import AcceleratorConfig
-from sim.cache import source_digest
+from sw.bench import sparsity
+from sw.bench.decoders import DecoderShape, decoder
 from sw.bench.measure import Step, silent
 from sw.bench.perplexity import INTEGERS, compare, integer_log_probabilities
 from sw.bench.replay import Replay
-from sw.bench.results import known
-from sw.bench.speculation import KINDS, prompts_of
 from sw.compiler.errors import InputError
+from sw.compiler.graph.operations import QuantGraph
 from sw.compiler.lower.decoder import lower_decoder
 from sw.compiler.lower.switches import Switches
 from sw.compiler.program.decoder_program import DecoderProgram
+from sw.compiler.quantise.decoder.options import decoder_weights
 from sw.compiler.stream.layout import align
 from sw.compound.gains import Chosen
 from sw.compound.subject import Subject, switches_of, with_sleep
-from sw.decoding.calibration import digest_of
 from sw.decoding.decoding import Decoding
 from sw.decoding.drafts import Lookup
 from sw.decoding.policy import Auto
 from sw.decoding.sampler import Sampler
-from sw.driver import open_device
 from sw.energy import Counts
 from sw.energy.counts import asleep, of_commands
 from sw.models import smollm2
@@ -44,11 +48,13 @@ __all__ = ["SmolLM2"]
 
 SIZES = (1, 4, 8)
 """Tokens of a pass."""
-PREFILL = 128
-"""Tokens of the passes that read prompts of the texts, which nobody counts."""
-BLOCK = 64
-"""Positions of which a context is a multiple: a key block's."""
+LAYERS = (2, 3)
+"""Of the models that are lowered."""
+TEXTS = {8: "speculation.json", 4: "speculation_4_bits.json"}
+"""Results of `weft bench speculation` by bits of weights."""
 NO_TOKEN = -1
+Number = Any
+"""A number, or an array of them."""
 
 Text = tuple[list[int], list[int]]
 """A prompt and what the model wrote."""
@@ -66,11 +72,14 @@ class _Passes:
 
 
 class SmolLM2(Subject):
-    """position: at which passes end. tokens: of a text, at most. prompts: of each kind.
-    sequences: of each kind of text on which accuracy is measured; 0: all."""
+    """position: at which passes end. sequences: of each kind of text on which accuracy is measured;
+    0: all."""
 
     name = "SmolLM2-135M-Instruct"
     unit = "token"
+    shape = DecoderShape(
+        hidden=576, heads=9, kv_heads=3, ffn=1536, layers=30, vocabulary=49152, context=POSITIONS
+    )
     offers = ("formats", "speculation", "sleep", "fusion", "prefetch", "softmax")
     refuses: ClassVar = {
         "2:4": "language models have dense weights",
@@ -83,53 +92,30 @@ class SmolLM2(Subject):
         self,
         config: AcceleratorConfig,
         position: int,
-        tokens: int = 96,
-        prompts: int = 1,
         sequences: int = 1,
         step: Step = silent,
     ):
         self.config, self.position, self._step = config, position, step
-        self._tokens, self._prompts, self._sequences = tokens, prompts, sequences
-        self.work = f"a token at position {position}, {len(KINDS) * prompts} texts"
+        self._sequences = sequences
+        self.work = f"a token at position {position}"
         self._passes: dict[Key, _Passes] = {}
-        self._texts: dict[int, list[Text]] = {}
         if not max(SIZES) < position <= POSITIONS:
             raise InputError(f"--context {position}: give {max(SIZES) + 1} to {POSITIONS}")
 
     def changes_results(self, chosen: Chosen) -> Chosen:
         return chosen & {"formats"}
 
-    def _generator(self, bits: int) -> Generator:
-        return Generator(self.config, step=self._step, bits=bits)
-
-    # --- texts ----------------------------------------------------------------------------------
-
     def texts(self, bits: int) -> list[Text]:
-        """What the model writes, token by token; known, if an earlier run wrote it."""
-        if bits not in self._texts:
-            generator = self._generator(bits)
-            program = generator.program((1, PREFILL))
-            model = generator.model
-            questions = [text for kind in KINDS for text in prompts_of(kind)[: self._prompts]]
-            prompts = [model.prompt([{"role": "user", "content": text}]) for text in questions]
-            update = self._step(f"Texts with weights of {bits} bits")
+        """Prompts, and what the model wrote with weights of so many bits."""
+        file = sparsity.RESULTS.with_name(TEXTS[bits])
+        prompts = json.loads(file.read_text())["prompts"]
+        return [(item["ids"], item["tokens"]) for item in prompts if len(item["tokens"]) > 1]
 
-            def write() -> list[list[int]]:
-                found = []
-                with open_device("golden", config=program.config) as device:
-                    decoder = device.load_decoder(program)
-                    for number, prompt in enumerate(prompts):
-                        update(number, len(prompts))
-                        session = decoder.session()
-                        decoding = Decoding(Sampler(), model.checkpoint.ends)
-                        found.append(list(decoding.answer(session, prompt, self._tokens)))
-                        session.close()
-                return found
-
-            code = source_digest("sw/compound/language.py", "sw/decoding", "sw/driver", "sw/golden")
-            name = f"compound-{digest_of([program], (prompts, self._tokens))}-{code}"
-            self._texts[bits] = list(zip(prompts, known("texts", name, write), strict=True))
-        return self._texts[bits]
+    @functools.cache  # noqa: B019
+    def graph(self, bits: int, context: int, layers: int) -> QuantGraph:
+        """A model of the same shapes, of fewer layers."""
+        weights = decoder_weights(bits, self.config)
+        return decoder(replace(self.shape, context=context, weights=weights, layers=layers))
 
     # --- passes ---------------------------------------------------------------------------------
 
@@ -138,16 +124,24 @@ class SmolLM2(Subject):
         key = bits, switches, drafts
         if key not in self._passes:
             texts = self.texts(bits) if drafts else []
-            graph = self._generator(bits).graph
-            assert graph.decoder is not None
-            # No longer than needed, which costs nothing but the time to compile.
             longest = max((len(prompt) + len(text) for prompt, text in texts), default=0)
-            context = align(max(self.position, longest + max(SIZES)), BLOCK)
-            context = min(context, graph.decoder.context)
-            graph = replace(graph, decoder=replace(graph.decoder, context=context))
-            program = lower_decoder(graph, self.config, SIZES if drafts else (1,), switches)
+            context = align(max(self.position, longest + max(SIZES)), self.shape.key_block)
+            sizes = SIZES if drafts else (1,)
+            few, more = (
+                lower_decoder(self.graph(bits, context, n), self.config, sizes, switches)
+                for n in LAYERS
+            )
+            program = replace(
+                more,
+                entries={
+                    size: replace(
+                        entry, estimates=self._all(few.entries[size].estimates, entry.estimates)
+                    )
+                    for size, entry in more.entries.items()
+                },
+            )
             drafted = self._drafted(program, texts) if drafts else {1: 1.0}
-            counts = {size: self._count(program, size) for size in drafted}
+            counts = {size: self._count((few, more), size) for size in drafted}
             self._passes[key] = _Passes(counts, drafted)
         return self._passes[key]
 
@@ -163,11 +157,29 @@ class SmolLM2(Subject):
         tokens = sum(len(text) - 1 for _, text in texts)
         return {size: passes / tokens for size, passes in sorted(sizes.items())}
 
-    def _count(self, program: DecoderProgram, size: int) -> Counts:
-        entry, before = program.entries[size], self.position - size
-        registers = program.registers(before, np.zeros(size, np.int64), False, before)
-        cycles = entry.estimated_cycles(before)
-        return of_commands(self.config, entry.commands.tobytes(), cycles, registers)
+    def _all(self, few: Number, more: Number) -> Number:
+        """A number of all layers, from those of `LAYERS`."""
+        return more + (self.shape.layers - LAYERS[1]) * (more - few) / (LAYERS[1] - LAYERS[0])
+
+    def _count(self, programs: Sequence[DecoderProgram], size: int) -> Counts:
+        """Of a pass of all layers."""
+        before = self.position - size
+        found = []
+        for program in programs:
+            entry = program.entries[size]
+            registers = program.registers(before, np.zeros(size, np.int64), False, before)
+            cycles = entry.estimated_cycles(before)
+            commands = entry.commands.tobytes()
+            found.append(of_commands(self.config, commands, cycles, registers))
+        few, more = found
+        return Counts(
+            self.config,
+            round(self._all(few.cycles, more.cycles)),
+            {name: self._all(few[name], more[name]) for name in more.activity},
+            round(self._all(few.read_bytes, more.read_bytes)),
+            round(self._all(few.write_bytes, more.write_bytes)),
+            measured=False,
+        )
 
     def counts(self, chosen: Chosen) -> Counts:
         bits = 4 if "formats" in chosen else 8
@@ -187,7 +199,8 @@ class SmolLM2(Subject):
     def accuracy(self, chosen: Chosen) -> dict[str, float]:
         """Divergence of the next token's distribution from float32's, in millinats."""
         bits = 4 if "formats" in chosen else 8
-        graph, module = self._generator(bits).graph, smollm2.load().checkpoint.module
+        graph = Generator(self.config, step=self._step, bits=bits).graph
+        module = smollm2.load().checkpoint.module
         first, found = len(smollm2.load().prefix), []
         for kind in ("prose", "code"):
             texts = smollm2.evaluation(kind)[: self._sequences or None]

@@ -29,7 +29,8 @@ COUNTERS = {
 @dataclass(frozen=True)
 class Report:
     """counts, costs: of all that `needed` names. joints: by metric. ends: of energy, by the low and
-    the high ends of the table. accuracies: by those of the optimisations that change results."""
+    the high ends of the table. accuracies: by those of the optimisations that change results, or
+    none."""
 
     subject: Subject
     names: tuple[str, ...]
@@ -41,7 +42,7 @@ class Report:
     accuracies: Mapping[Chosen, Mapping[str, float]]
 
     def accuracy(self, chosen: Chosen) -> Mapping[str, float]:
-        return self.accuracies[self.subject.changes_results(chosen)]
+        return self.accuracies.get(self.subject.changes_results(chosen), {})
 
     @property
     def all(self) -> Chosen:
@@ -54,8 +55,10 @@ def label(chosen: Iterable[str]) -> str:
     return " + ".join(name for name in OPTIMISATIONS if name in wanted) or "none"
 
 
-def measure(subject: Subject, names: Sequence[str], table: Table, step: Step = silent) -> Report:
-    """Count all sets, and judge those that change results alone or together."""
+def measure(
+    subject: Subject, names: Sequence[str], table: Table, step: Step = silent, judge: bool = True
+) -> Report:
+    """Count all sets; judge: and measure the accuracy of each optimisation alone and of all."""
     counts = {chosen: subject.counts(chosen) for chosen in _tracked(list(needed(names)), step)}
     costs = {chosen: costs_of(found, table) for chosen, found in counts.items()}
 
@@ -65,7 +68,7 @@ def measure(subject: Subject, names: Sequence[str], table: Table, step: Step = s
     joints = {metric: joint(metric) for metric in METRICS}
     low, high = joint("energy, low"), joint("energy, high")
     shown = (NONE, *(frozenset((name,)) for name in names), frozenset(names))
-    judged = dict.fromkeys(subject.changes_results(chosen) for chosen in shown)
+    judged = dict.fromkeys(subject.changes_results(chosen) for chosen in shown if judge)
     accuracies = {chosen: subject.accuracy(chosen) for chosen in judged}
     return Report(subject, tuple(names), table, counts, costs, joints, (low, high), accuracies)
 

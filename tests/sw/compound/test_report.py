@@ -5,19 +5,18 @@ from __future__ import annotations
 import functools
 import json
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from hw.config import PRESETS
-from hw.sparse.formats import DENSE, WeightFormat
 from sw.bench.cases import Encoder
 from sw.bench.decoders import DecoderShape, decoder
 from sw.compiler.errors import InputError
 from sw.compiler.lower.decoder import lower_decoder
 from sw.compiler.lower.lower import lower
+from sw.compiler.lower.switches import Switches
 from sw.compound.gains import NONE, Chosen, needed
 from sw.compound.language import SmolLM2
 from sw.compound.minilm import MiniLM
@@ -142,20 +141,35 @@ def test_all_apply_or_have_a_reason(kind):
 
 
 class SmallLanguage(SmolLM2):
-    """A decoder with random weights, and texts that repeat themselves."""
+    """A decoder of few features, and texts that repeat themselves."""
 
-    SHAPE = DecoderShape(
-        hidden=48, heads=4, kv_heads=2, dim=12, ffn=64, layers=1, vocabulary=100, context=160,
+    shape = DecoderShape(
+        hidden=128, heads=4, kv_heads=2, dim=32, ffn=384, layers=5, vocabulary=100, context=160,
         key_block=16,
     )  # fmt: skip
-
-    def _generator(self, bits: int):
-        weights = {4: WeightFormat(bits=4, group=16, scaled=True, tile=16), 8: DENSE}[bits]
-        return SimpleNamespace(graph=decoder(replace(self.SHAPE, weights=weights)))
 
     def texts(self, bits: int):
         words = list(range(20))
         return [(words, words + words), (words, [7, 3, 5])]
+
+
+@pytest.mark.parametrize("off", [(), ("fuse", "prefetch", "one_pass")])
+def test_layers_that_are_not_lowered(off):
+    """More of the third layer is what all of them do."""
+    subject = SmallLanguage(PRESETS["base"], 100)
+    switches = Switches(**dict.fromkeys(off, False))
+    found = subject.passes(8, switches, drafts=True).counts
+    context = 112
+    whole = lower_decoder(subject.graph(8, context, 5), PRESETS["base"], tuple(found), switches)
+    for size, counts in found.items():
+        entry, before = whole.entries[size], 100 - size
+        registers = whole.registers(before, np.zeros(size, np.int64), False, before)
+        cycles = entry.estimated_cycles(before)
+        want = of_commands(PRESETS["base"], entry.commands.tobytes(), cycles, registers)
+        assert counts.cycles == pytest.approx(want.cycles, rel=0.01)
+        assert counts.read_bytes == pytest.approx(want.read_bytes, rel=0.01)
+        for name in EXACT:
+            assert counts[name] == pytest.approx(want[name], rel=0.01), name
 
 
 def test_a_language_model():
