@@ -10,7 +10,7 @@ from typing import Any
 import click
 from rich.table import Table
 
-from sw.cli.common import OUTPUT_FILE, config_option, steps, write_json
+from sw.cli.common import OUTPUT_FILE, PICTURE_FILE, config_option, steps, write_json
 from sw.cli.screen import show
 from sw.decoding.self_test import TESTS, check_agreement
 
@@ -76,7 +76,7 @@ those of the cost model, scales those of all lengths."""
     "encoders run at two lengths, which scale those of all. Answers are the golden model's.",
 )
 @config_option
-@click.option("--picture", type=OUTPUT_FILE, help="Draw it there (.png).")
+@click.option("--picture", type=PICTURE_FILE, help="Draw it there (.png).")
 @click.option("--json", "json_file", type=OUTPUT_FILE, help="Write the measurement there.")
 def cascade(
     pair: tuple[str, ...],
