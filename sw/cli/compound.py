@@ -11,7 +11,7 @@ from rich.table import Table
 
 from hw.config import AcceleratorConfig, get_config
 from sw.cli.common import (
-    OUTPUT_FILE,
+    PICTURE_FILE,
     config_option,
     given_lengths,
     json_option,
@@ -185,7 +185,7 @@ def _rtl_table(runs: Sequence[Mapping[str, Any]]) -> Table:
 )
 @click.option("--costs-only", is_flag=True, help="Leave accuracy out, which takes minutes.")
 @config_option
-@click.option("--picture", type=OUTPUT_FILE, help="Draw it there (.png).")
+@click.option("--picture", type=PICTURE_FILE, help="Draw it there (.png).")
 @json_option
 def compound(
     model: str,
