@@ -81,7 +81,7 @@ class Subject(ABC):
                 raise InputError(f"{name} does not apply to {cls.name}: {refuses[name]}")
         offers = [name for name in cls.offers if name not in refuses]
         chosen = tuple(name for name in offers if not names or name in names)
-        if len(chosen) < 2:
+        if len(chosen) == 1:
             raise InputError(f"{chosen[0]} alone has nothing to multiply with: name two or more")
         return chosen
 
