@@ -53,6 +53,8 @@ LAYERS = (2, 3)
 TEXTS = {8: "speculation.json", 4: "speculation_4_bits.json"}
 """Results of `weft bench speculation` by bits of weights."""
 NO_TOKEN = -1
+NUMBERS = ("cycles", "read_bytes", "write_bytes", "commands")
+"""Of `Counts`, beside its activity."""
 Number = Any
 """A number, or an array of them."""
 
@@ -172,14 +174,11 @@ class SmolLM2(Subject):
             commands = entry.commands.tobytes()
             found.append(of_commands(self.config, commands, cycles, registers))
         few, more = found
-        return Counts(
-            self.config,
-            round(self._all(few.cycles, more.cycles)),
-            {name: self._all(few[name], more[name]) for name in more.activity},
-            round(self._all(few.read_bytes, more.read_bytes)),
-            round(self._all(few.write_bytes, more.write_bytes)),
-            measured=False,
+        activity = {name: self._all(few[name], more[name]) for name in more.activity}
+        cycles, reads, writes, commands = (
+            round(self._all(getattr(few, name), getattr(more, name))) for name in NUMBERS
         )
+        return Counts(self.config, cycles, activity, reads, writes, commands, measured=False)
 
     def counts(self, chosen: Chosen) -> Counts:
         bits = 4 if "formats" in chosen else 8
@@ -190,11 +189,10 @@ class SmolLM2(Subject):
             name: sum(times * counts[name] for counts, times in parts)
             for name in parts[0][0].activity
         }
-        cycles, reads, writes = (
-            round(sum(times * getattr(counts, name) for counts, times in parts))
-            for name in ("cycles", "read_bytes", "write_bytes")
+        cycles, reads, writes, commands = (
+            round(sum(times * getattr(counts, name) for counts, times in parts)) for name in NUMBERS
         )
-        return Counts(config, cycles, activity, reads, writes, measured=False)
+        return Counts(config, cycles, activity, reads, writes, commands, measured=False)
 
     def accuracy(self, chosen: Chosen) -> dict[str, float]:
         """Divergence of the next token's distribution from float32's, in millinats."""

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from hw.config import AcceleratorConfig
-from hw.isa import Memory
+from hw.isa import COMMAND_BYTES, Memory
 from sw.compiler.program.program import Program
 from sw.compiler.stream.access import pitch_of
 from sw.golden.activity import EXACT
@@ -39,14 +39,15 @@ with counters of their own count alike. All others are always awake."""
 @dataclass(frozen=True)
 class Counts:
     """cycles: from start to done. activity: by the names of `hw.registers.ACTIVITY`; a unit without
-    a counter of sleep did not. read_bytes, write_bytes: of DRAM, commands included. measured:
-    whether a machine counted them, not the compiler."""
+    a counter of sleep did not. read_bytes, write_bytes: of DRAM, commands included. commands: that
+    were executed. measured: whether a machine counted them, not the compiler."""
 
     config: AcceleratorConfig
     cycles: int
     activity: Mapping[str, float]
     read_bytes: int
     write_bytes: int
+    commands: int
     measured: bool = True
 
     def __getitem__(self, name: str) -> float:
@@ -77,7 +78,8 @@ def measured(config: AcceleratorConfig, result: Mapping[str, Any]) -> Counts:
     """From a measurement of `sw.bench`, or from `Device.counters()` and, as its `activity`,
     `Device.activity()`: `{**device.counters(), "activity": device.activity()}`."""
     reads, writes = (int(result[f"dram_{way}_bytes"]) for way in ("read", "write"))
-    return Counts(config, int(result["cycles"]), dict(result["activity"]), reads, writes)
+    activity, commands = dict(result["activity"]), int(result["commands"])
+    return Counts(config, int(result["cycles"]), activity, reads, writes, commands)
 
 
 def predicted(program: Program) -> Counts:
@@ -105,7 +107,8 @@ def of_commands(
     activity: dict[str, float] = {name: found[name] for name in EXACT}
     reads, writes = moved_bytes(config, activity)
     reads += len(commands)
-    counts = Counts(config, cycles, activity, round(reads), round(writes), measured=False)
+    number = len(commands) // COMMAND_BYTES
+    counts = Counts(config, cycles, activity, round(reads), round(writes), number, measured=False)
     busy = min(max(counts.rows, activity["weight_entries"]), cycles)
     activity["idle_array"] = cycles - busy
     return asleep(counts, config)

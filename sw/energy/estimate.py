@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hw.config import AcceleratorConfig
 from sw.energy.counts import Counts
 from sw.energy.machine import PARTS, actions, reference
 from sw.energy.quantity import Quantity
-from sw.energy.table import Table, read_table
+from sw.energy.table import Point, Table, machine_of, read_table
 
-__all__ = ["Energy", "Line", "estimate", "record"]
+__all__ = ["Energy", "Line", "estimate", "machine_table", "record"]
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,20 @@ class Energy:
 def estimate(counts: Counts, table: Table | str) -> Energy:
     """What counts take by a table, or by the one of that name or file. Raises `TableError`."""
     table = read_table(table) if isinstance(table, str) else table
-    prices = reference(table, counts.config)
-    lines = (
-        Line(a.part, a.component, a.name, a.count(counts), prices[a.component, a.name])
-        for a in actions(counts.config)
-    )
+    prices, lines = reference(table, counts.config), []
+    for action in actions(counts.config):
+        count, key = action.count(counts), (action.component, action.name)
+        if count and key not in prices:
+            table.points(*key)  # which is not there
+        lines.append(Line(action.part, *key, count, prices.get(key, Quantity())))
     return Energy(table, counts, tuple(lines))
+
+
+def machine_table(table: Table, config: AcceleratorConfig) -> Table:
+    """The energies of a machine's actions: Accelergy's ERT of it. Raises `TableError`."""
+    listed = {key: (Point(price, {}),) for key, price in reference(table, config).items()}
+    title = f"{config.name} by {table.file}"
+    return Table(title, title, table.unit, listed, machine=machine_of(config))
 
 
 def record(energy: Energy) -> Mapping[str, Any]:

@@ -12,9 +12,10 @@ from functools import partial
 
 from boards.synthesis import UNITS
 from hw.config import AcceleratorConfig
+from hw.isa import COMMAND_BYTES
 from sw.energy.counts import UNITS_ASLEEP, Counts
 from sw.energy.quantity import Quantity
-from sw.energy.table import MACHINE, Table
+from sw.energy.table import MACHINE, Table, TableError, machine_of
 from sw.energy.technology import Technology
 from sw.explore.area import PIPELINE_MULTIPLIERS, area_model
 
@@ -30,6 +31,7 @@ PARTS = {
     "accumulator": "accumulator",
     "param": "parameter memories",
     "mask": "mask memory",
+    "front end": "commands",
     "clock awake": "registers, working",
     "clock idle": "registers, awake without work",
     "clock asleep": "registers, asleep",
@@ -45,6 +47,8 @@ FORMATS = {"int8": 8, "int4": 8, "sparse_int8": 8, "sparse_int4": 8, "scaled": 4
 """Bits of weights as the array multiplies by them; INT4 without scales is unpacked before."""
 FIRST, SECOND, THIRD, GELU, SUM = (32, 16), (18, 16), (16, 16), (10, 9), 49
 """Operands of the multipliers of a lane, and its widest sum (`hw/vector/lane.py`)."""
+COMMAND_COPIES = 3
+"""Registers that a command passes: of fetch, of its queue, of its unit."""
 SOFTMAX_SHIFTS = 4
 """Stages of a softmax lane that are as large as an adder each."""
 DSP_BITS = 18 + 18 + 36
@@ -64,13 +68,19 @@ class Action:
 
 
 def reference(table: Table, config: AcceleratorConfig) -> dict[tuple[str, str], Quantity]:
-    """Energies of all actions of a machine: what Accelergy calls its ERT. Raises `TableError`."""
-    found = list(actions(config))
-    if table.of_machine:
-        points = {(a.component, a.name): table.points(a.component, a.name)[0] for a in found}
-        return {key: point.energy for key, point in points.items()}
-    technology = Technology(table)
-    return {(a.component, a.name): a.price(technology) for a in found}
+    """Energies of a machine's actions, what Accelergy calls its ERT: of all by a technology, of
+    those that are in it by a table of the machine. Raises `TableError`."""
+    if not table.of_machine:
+        technology = Technology(table)
+        return {(a.component, a.name): a.price(technology) for a in actions(config)}
+    own = machine_of(config)
+    if table.machine and table.machine.rpartition(" ")[2] != own.rpartition(" ")[2]:
+        raise TableError(
+            f"energy table {table.file}: weft.machine is {table.machine!r}, not {own!r}: take a "
+            f"table of a technology, or one of this machine"
+        )
+    keys = [(a.component, a.name) for a in actions(config)]
+    return {key: table.points(*key)[0].energy for key in keys if key in table.actions}
 
 
 def actions(c: AcceleratorConfig) -> Iterator[Action]:
@@ -194,7 +204,11 @@ def _clocks(c: AcceleratorConfig) -> Iterator[Action]:
 
 
 def _outside(c: AcceleratorConfig) -> Iterator[Action]:
-    """Bytes between the accelerator and its memory, and what every cycle takes."""
+    """Commands, bytes between the accelerator and its memory, and what every cycle takes."""
+    yield Action(
+        "front end", f"{MACHINE}front_end", "command", lambda counts: counts.commands,
+        lambda t: t.write_register() * (8 * COMMAND_BYTES * COMMAND_COPIES),
+    )  # fmt: skip
     ways: dict[str, Callable[[Counts], float]] = {
         "read": lambda counts: counts.read_bytes,
         "write": lambda counts: counts.write_bytes,

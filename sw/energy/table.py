@@ -24,11 +24,12 @@ from typing import Any
 
 import yaml
 
+from hw.config import AcceleratorConfig
 from sim.files import write_atomically
 from sw.compiler.errors import InputError, first_line
 from sw.energy.quantity import Quantity
 
-__all__ = ["MACHINE", "TABLES", "UNITS", "Point", "Table", "TableError", "read_table"]
+__all__ = ["MACHINE", "TABLES", "UNITS", "Point", "Table", "TableError", "machine_of", "read_table"]
 
 MACHINE = "weft."
 """What the names of the components of a machine begin with."""
@@ -64,7 +65,7 @@ class Point:
 @dataclass(frozen=True)
 class Table:
     """file: as messages name it. unit: pJ or toggles. sources: texts by name. actions: the points
-    of each, in the order of the file."""
+    of each, in the order of the file. machine: whose it is, as `machine_of` has it; "": of any."""
 
     file: str
     title: str
@@ -72,6 +73,7 @@ class Table:
     actions: Mapping[Action, tuple[Point, ...]]
     sources: Mapping[str, str] = field(default_factory=dict)
     remark: str = ""
+    machine: str = ""
 
     @property
     def of_machine(self) -> bool:
@@ -109,12 +111,17 @@ class Table:
                     entry["source"] = point.source
                 tables.setdefault(component, []).append(entry)
         head = {"title": self.title, "unit": self.unit, "sources": dict(self.sources)}
-        if self.remark:
-            head["remark"] = self.remark
+        head |= {"remark": self.remark} if self.remark else {}
+        head |= {"machine": self.machine} if self.machine else {}
         listed = [{"name": name, "actions": actions} for name, actions in tables.items()]
         data = {"weft": head, "ERT": {"version": VERSION, "tables": listed}}
         text = yaml.safe_dump(data, sort_keys=False, width=100, allow_unicode=True)
         write_atomically(Path(path), text.encode())
+
+
+def machine_of(config: AcceleratorConfig) -> str:
+    """How a table of a machine names it."""
+    return f"{config.name}, fingerprint {config.fingerprint():08x}"
 
 
 def read_table(name: str) -> Table:
@@ -176,6 +183,7 @@ class _Reader:
             actions,
             {str(key): str(text) for key, text in sources.items()},
             str(head.get("remark", "")),
+            str(head.get("machine", "")),
         )
 
     def _point(self, action: dict, path: str, scale: float) -> Point:

@@ -58,8 +58,9 @@ class Technology:
         return point.energy * (bits / self._argument(point, "dram", way, "bits"))
 
     def leakage(self, kilobytes: float) -> Quantity:
-        """A cycle of memories of so many KB."""
-        return self._one("leakage", "cycle") * kilobytes
+        """A cycle of memories of so many KB; 0 where the table does not say."""
+        known = ("leakage", "cycle") in self._table.actions
+        return self._one("leakage", "cycle") * kilobytes if known else Quantity()
 
     def _one(self, component: str, action: str) -> Quantity:
         return self._table.points(component, action)[0].energy
