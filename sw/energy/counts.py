@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from hw.config import AcceleratorConfig
@@ -17,7 +18,7 @@ from sw.compiler.stream.access import pitch_of
 from sw.golden.activity import EXACT
 from sw.golden.machine import GoldenMachine
 
-__all__ = ["UNITS_ASLEEP", "Counts", "measured", "predicted", "total"]
+__all__ = ["UNITS_ASLEEP", "Counts", "asleep", "measured", "of_commands", "predicted", "total"]
 
 UNITS_ASLEEP = {
     "array": ("array",),
@@ -82,25 +83,45 @@ def measured(config: AcceleratorConfig, result: Mapping[str, Any]) -> Counts:
 
 
 def predicted(program: Program) -> Counts:
-    """From the commands of a program that did not run, and the cycles that the compiler expects.
+    """As `of_commands`, of a program that did not run."""
+    return of_commands(program.config, program.commands.tobytes(), program.estimated_cycles)
+
+
+def of_commands(
+    config: AcceleratorConfig,
+    commands: bytes,
+    cycles: int,
+    registers: Mapping[int, int] = MappingProxyType({}),
+) -> Counts:
+    """From commands that did not run, and the cycles that the compiler expects. registers: what
+    those hold that commands name; 0 where nothing is said.
 
     With the option `sleep` the array and the lanes, with what is around them, are taken to sleep
     whenever they have no work; all else, and the cycles it takes to fall asleep, is left awake.
     Raises `sw.golden.machine.UndefinedCommand` where commands depend on what SELECT or KEEP finds.
     """
-    config, cycles = program.config, program.estimated_cycles
-    found = GoldenMachine(config, compiled=False).count(program.commands.tobytes())
+    machine = GoldenMachine(config, compiled=False)
+    for register, value in registers.items():
+        machine.registers[register] = value
+    found = machine.count(commands)
     activity: dict[str, float] = {name: found[name] for name in EXACT}
-    counts = Counts(config, cycles, activity, 0, 0, program.command_count)
-    busy = min(max(counts.rows, activity["weight_entries"]), cycles)
-    idle = {"array": cycles - busy, "lanes": max(cycles - counts.groups, 0)}
-    activity["idle_array"] = idle["array"]
-    if config.sleep:
-        activity |= {f"asleep_{name}": idle["array"] for name in ("array", "sums", "streams")}
-        activity |= {f"asleep_{name}": idle["lanes"] for name in ("lanes", "vector")}
     reads, writes = moved_bytes(config, activity)
-    reads += program.command_count * COMMAND_BYTES
-    return replace(counts, read_bytes=round(reads), write_bytes=round(writes), measured=False)
+    reads += len(commands)
+    number = len(commands) // COMMAND_BYTES
+    counts = Counts(config, cycles, activity, round(reads), round(writes), number, measured=False)
+    busy = min(max(counts.rows, activity["weight_entries"]), cycles)
+    activity["idle_array"] = cycles - busy
+    return asleep(counts, config)
+
+
+def asleep(counts: Counts, config: AcceleratorConfig) -> Counts:
+    """Predicted counts without sleep on the same machine with it or without: see `of_commands`."""
+    activity, idle = dict(counts.activity), counts["idle_array"]
+    if config.sleep:
+        still = max(counts.cycles - counts.groups, 0)
+        activity |= {f"asleep_{name}": idle for name in ("array", "sums", "streams")}
+        activity |= {f"asleep_{name}": still for name in ("lanes", "vector")}
+    return replace(counts, config=config, activity=activity)
 
 
 def moved_bytes(config: AcceleratorConfig, activity: Mapping[str, float]) -> tuple[float, float]:
