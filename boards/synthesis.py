@@ -23,7 +23,15 @@ from boards.yosys import SynthesisError, run_yosys
 from hw.config import AcceleratorConfig
 from sim.export import TOP, to_verilog
 
-__all__ = ["Area", "Report", "synthesise", "synthesise_board", "synthesise_flat"]
+__all__ = [
+    "Area",
+    "Report",
+    "flat_script",
+    "synthesise",
+    "synthesise_board",
+    "synthesise_flat",
+    "unit_of_cell",
+]
 
 Progress = Callable[[str, int, int], None]
 
@@ -61,6 +69,9 @@ ANY_COLLISION = (
 """What a read returns in the cycle of a write to the same word does not matter: no logic for it.
 Yosys' `-no-rw-check` says so only of memories that come from Verilog. All have one write port. In a
 crossing the two ports have different clocks: no such cycle."""
+
+FLATTENED = r"\$flatten|\\"
+"""What Yosys adds to the names of cells that it takes out of their module."""
 
 BOARD_UNITS = {"board memory": "memory", "host link": "link", "memory arbiter": "arbiter"}
 """Those around the accelerator."""
@@ -165,6 +176,22 @@ def synthesise_flat(family: Family, folder: Path, progress: Progress | None = No
     ]
     run_yosys(commands, folder, progress)
     return sum(_areas(_counts(folder), family, BOARD).values(), Area())
+
+
+def flat_script(verilog: str) -> list[str]:
+    """Commands that synthesise an accelerator's `verilog` (in `ACCELERATOR.file`) as `synthesise`
+    does, unit by unit, and then make one module of it, whose cells have names with their unit's."""
+    return [
+        *_script(verilog, ACCELERATOR, ECP5, ())[:-1],
+        "setattr -mod -unset keep_hierarchy *",
+        "flatten",
+        "opt_clean",
+    ]
+
+
+def unit_of_cell(name: str) -> str:
+    """Of `UNITS`, or "other": the unit of a cell that `flat_script` makes."""
+    return ACCELERATOR.unit_of(f"{TOP}.{re.sub(FLATTENED, '', name)}")
 
 
 def _check_units(only: Collection[str], source: Source) -> None:

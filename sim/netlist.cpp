@@ -11,6 +11,7 @@
 namespace {
 
 std::vector<uint32_t> netlist_tables;  // of the next netlist that is made
+uint32_t* netlist_toggles = nullptr;   // by net, how often it changed from a cycle to the next
 
 class Netlist {
   public:
@@ -37,6 +38,7 @@ class Netlist {
         register_.resize(latch_.size());
         products_.resize(multipliers_.size() / PRODUCT_WORDS);
         settle();
+        before_ = nets_;
     }
 
     // Bytes of a port in little-endian order, a net for each bit.
@@ -79,6 +81,7 @@ class Netlist {
                 show(&small_[15 * cell[5] + 9], 4, small_memory_[16 * cell[5] + index]);
             }
         }
+        if (netlist_toggles) count(netlist_toggles);
     }
 
   private:
@@ -87,18 +90,25 @@ class Netlist {
            OUT_ENABLE, WRITE, RESET, SELECTS, OUT = SELECTS + 3, PORT_WORDS = OUT + 18,
            BLOCK_WORDS = 2 * PORT_WORDS };
     static constexpr size_t BLOCK_BYTES = 2048;  // of nine bits
-    static constexpr size_t PRODUCT_WORDS = 18 + 18 + 2 + 3 + 36;
+    static constexpr size_t PRODUCT_WORDS = 18 + 18 + 2 + 3 + 36 + 1;
     enum { NORMAL, WRITE_THROUGH, READ_BEFORE_WRITE };
     struct Product {
         int64_t a, b;
         uint64_t p;
     };
 
-    std::vector<uint8_t> nets_, next_, small_memory_;
+    std::vector<uint8_t> nets_, before_, next_, small_memory_;
     std::vector<uint32_t> logic_, flip_flops_, small_, blocks_, multipliers_, initial_;
     std::vector<uint16_t> block_memory_;
     std::vector<uint64_t> latch_, register_;
     std::vector<Product> products_;
+
+    // Without delays: a net changes once a cycle at most.
+    void count(uint32_t* toggles) {
+        const size_t size = before_.size();
+        for (size_t i = 0; i < size; ++i) toggles[i] += nets_[i] ^ before_[i];
+        before_ = nets_;
+    }
 
     static void read(const uint32_t*& word, std::vector<uint32_t>& table, size_t words) {
         const size_t size = *word++ * words;
@@ -186,13 +196,15 @@ class Netlist {
         for (int p = 0; p < 2; ++p) show(ports[p] + OUT, 18, out[p]);
     }
 
-    // a, b, whether they are signed, enables of the three registers, product.
+    // a, b, whether they are signed, enables of the three registers, product, whether a and b have
+    // no registers.
     void multiply(size_t n) {
         const uint32_t* cell = &multipliers_[PRODUCT_WORDS * n];
         Product& product = products_[n];
         const auto extended = [](int64_t x, bool sign) {
             return sign && x >> 17 ? x - (1 << 18) : x;
         };
+        if (cell[77]) product.a = value(cell, 18), product.b = value(cell + 18, 18);
         const bool sign_a = nets_[cell[36]], sign_b = nets_[cell[37]];
         if (nets_[cell[40]])
             product.p = uint64_t(extended(product.a, sign_a) * extended(product.b, sign_b)) &
@@ -207,3 +219,6 @@ class Netlist {
 extern "C" void netlist_load(const uint32_t* words, size_t count) {
     netlist_tables.assign(words, words + count);
 }
+
+// Where netlists of this library count, or null: they do not.
+extern "C" void netlist_count(uint32_t* toggles) { netlist_toggles = toggles; }

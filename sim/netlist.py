@@ -14,11 +14,15 @@ import hashlib
 import importlib.metadata
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from boards.family import ECP5
-from boards.synthesis import KEEP
+from boards.synthesis import ACCELERATOR, KEEP, flat_script
 from boards.yosys import run_yosys
 from hw.config import AcceleratorConfig
 from sim.cache import kept
@@ -32,6 +36,7 @@ __all__ = ["built_model", "netlist_library", "synthesised", "synthesised_acceler
 _SIM = Path(__file__).resolve().parent
 _CXX_FLAGS = ("-std=c++20", "-O2", "-fPIC", "-w", "-DVM_TRACE=0")
 _SYNTH = f"{ECP5.command} -top {TOP} -run"
+_WRITE = (f"select {TOP}", "write_json -selected netlist.json")
 _SCRIPT = (
     "read_verilog -sv design.v",
     "proc",
@@ -39,38 +44,49 @@ _SCRIPT = (
     f"{_SYNTH} begin:map_luts",
     "rename -hide w:*",  # see boards/synthesis.py
     f"{_SYNTH} map_luts:check",
-    f"select {TOP}",
-    "write_json -selected netlist.json",
+    *_WRITE,
 )
 
 
-def synthesised(text: str, progress: Progress | None = None) -> dict[str, Any]:
+def synthesised(
+    text: str, progress: Progress | None = None, script: Sequence[str] = _SCRIPT
+) -> dict[str, Any]:
     """The netlist of Verilog `text` as Yosys writes it in JSON: its top module, flat.
 
-    Minutes, unless it is in the cache. Raises `boards.yosys.SynthesisError`.
+    script: from design.v to netlist.json. Minutes, unless it is in the cache. Raises
+    `boards.yosys.SynthesisError`.
     """
     version = importlib.metadata.version("pyosys")
-    key = hashlib.sha256("\0".join((text, version, *_SCRIPT)).encode()).hexdigest()[:32]
+    key = hashlib.sha256("\0".join((text, version, *script)).encode()).hexdigest()[:32]
 
     def make(work: Path) -> bytes:
-        (work / "design.v").write_text(text)
-        run_yosys(_SCRIPT, work, progress)
+        (work / ACCELERATOR.file).write_text(text)
+        run_yosys(script, work, progress)
         return (work / "netlist.json").read_bytes()
 
     return json.loads(kept("netlist", f"{key}.json", make).read_bytes())["modules"][TOP]
 
 
-def synthesised_accelerator(config: AcceleratorConfig, progress: Progress | None = None) -> Netlist:
-    """The netlist of an accelerator; minutes, unless it is in the cache.
+def synthesised_accelerator(
+    config: AcceleratorConfig, progress: Progress | None = None, *, units: bool = False
+) -> Netlist:
+    """The netlist of an accelerator; minutes, unless it is in the cache. units: whose units keep
+    their borders, so that `boards.synthesis.unit_of_cell` knows each cell's.
 
     Raises `sim.export.ExportError`, `boards.yosys.SynthesisError`,
     `sim.netlist_cells.NetlistError`.
     """
-    return Netlist.of(synthesised(to_verilog(config, progress, ECP5.technology), progress))
+    text = to_verilog(config, progress, ECP5.technology)
+    script = (*flat_script(text), *_WRITE) if units else _SCRIPT
+    return Netlist.of(synthesised(text, progress, script))
 
 
-def built_model(netlist: Netlist) -> BuiltModel:
-    """A model of any netlist with an accelerator's ports."""
+def built_model(netlist: Netlist, toggles: NDArray[np.uint32] | None = None) -> BuiltModel:
+    """A model of any netlist with an accelerator's ports.
+
+    toggles: [nets], where the model adds how often each net changed from a cycle to the next, until
+    another one of a netlist with the same ports is opened.
+    """
     ports = {n: len(nets) * (-1 if i else 1) for n, (i, nets) in netlist.ports.items()}
     library, seconds = netlist_library(netlist, "model.cpp", ports_header(ports))
     words = netlist.words()
@@ -78,6 +94,8 @@ def built_model(netlist: Netlist) -> BuiltModel:
     def load(opened: ctypes.CDLL) -> None:
         opened.netlist_load.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
         opened.netlist_load(words.ctypes.data, words.size)
+        opened.netlist_count.argtypes = [ctypes.c_void_p]
+        opened.netlist_count(None if toggles is None else toggles.ctypes.data)
 
     return BuiltModel(
         library=library,

@@ -8,7 +8,8 @@ the number of its entries:
 - flip-flops: data, enable, reset, output, value after reset.
 - LUT memories: four nets of data, write address and output, write enable between, contents.
 - block RAMs: two ports, each four words of what it is and its nets. Their contents at the end.
-- multipliers: two operands, their signedness, enables of the three registers, product.
+- multipliers: two operands, their signedness, enables of the three registers, product, whether the
+  operands have no registers.
 """
 
 from __future__ import annotations
@@ -43,13 +44,14 @@ class Netlist:
     """The tables of one module, and where its ports are.
 
     ports: for each port whether it is an input, and its nets from the least bit.
-    lut_names: of the cells behind `logic`.
+    lut_names: of the cells behind `logic`. drivers: for each net that a cell drives, its name.
     """
 
     ports: dict[str, tuple[bool, list[int]]]
     nets: int
     logic: list[list[int]] = field(default_factory=list)
     lut_names: list[str] = field(default_factory=list)
+    drivers: dict[int, str] = field(default_factory=dict)
     flip_flops: list[list[int]] = field(default_factory=list)
     small: list[list[int]] = field(default_factory=list)
     blocks: list[list[int]] = field(default_factory=list)
@@ -97,7 +99,7 @@ class _Reader:
             for name, port in module["ports"].items()
         }
         self.netlist = Netlist(ports, 0)
-        self._fresh = 0
+        self._fresh, self._cell = 0, ""
         for name, cell in cells.items():
             kind = cell["type"]
             if kind == "$scopeinfo":
@@ -105,6 +107,7 @@ class _Reader:
             convert = getattr(self, f"_{kind.lower()}", None)
             if convert is None:
                 raise NetlistError(f"cell {name}: {kind} cannot be simulated")
+            self._cell = name
             convert(name, cell)
         self.netlist.nets = self._next
         self._sort()
@@ -120,14 +123,19 @@ class _Reader:
 
     def _new(self) -> int:
         self._fresh += 1
-        return self._nets([f"new {self._fresh}"])[0]
+        return self._driven(self._nets([f"new {self._fresh}"]))[0]
 
     def _in(self, cell: Cell, *names: str) -> list[int]:
         return [net for name in names for net in self._nets(cell["connections"].get(name) or "0")]
 
     def _out(self, cell: Cell, *names: str) -> list[int]:
         found = [cell["connections"].get(name) for name in names]
-        return [net for bits in found for net in (self._nets(bits) if bits else [UNUSED])]
+        nets = [net for bits in found for net in (self._nets(bits) if bits else [UNUSED])]
+        return self._driven(nets)
+
+    def _driven(self, nets: list[int]) -> list[int]:
+        self.netlist.drivers.update(dict.fromkeys(nets, self._cell))
+        return nets
 
     def _pins(self, cell: Cell, name: str, width: int, output: bool = False) -> list[int]:
         names = [f"{name}{i}" for i in range(width)]
@@ -230,11 +238,14 @@ class _Reader:
                 self.netlist.contents.append(bits >> (20 * (byte // 2) + 9 * (byte % 2)) & 0x1FF)
 
     def _mult18x18d(self, name: str, cell: Cell) -> None:
-        enables = []
+        enables, clocks = [], []
         for register in ("INPUTA", "INPUTB", "OUTPUT"):
-            self._option(name, cell, f"REG_{register}_CLK", ("CLK0",), "NONE")
+            clock = ("CLK0",) if register == "OUTPUT" else ("CLK0", "NONE")
+            clocks.append(self._option(name, cell, f"REG_{register}_CLK", clock, "NONE"))
             known = ("CE0", "CE1", "CE2", "CE3")
             enables += self._in(cell, self._option(name, cell, f"REG_{register}_CE", known, "CE0"))
+        if clocks[0] != clocks[1]:
+            raise NetlistError(f"cell {name}: one operand with a register cannot be simulated")
         self._clock(name, cell, "CLK0", "")
         for pin in ("SOURCEA", "SOURCEB", "RST0", "RST1", "RST2", "RST3"):
             if self._in(cell, pin) != [ZERO]:
@@ -246,6 +257,7 @@ class _Reader:
                 *self._in(cell, "SIGNEDA", "SIGNEDB"),
                 *enables,
                 *self._pins(cell, "P", 36, output=True),
+                int(clocks[0] == "NONE"),
             ]
         )
 

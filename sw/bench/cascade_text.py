@@ -89,7 +89,9 @@ def answered_once(
     ]
     what = (prompt, sorted(ends), tokens, cascade.test.__name__, cascade.threshold, measured)
     digest = digest_of((cascade.small.program, cascade.large.program), what)
-    key = source_digest("sw/bench/cascade_text.py", "sw/decoding", "sw/driver", "sw/golden")
+    key = source_digest(
+        "sw/bench/cascade_text.py", "sw/bench/recalled.py", "sw/decoding", "sw/driver", "sw/golden"
+    )
 
     def make() -> dict[str, Any]:
         return measure_answer(cascade, logs, prompt, ends, tokens)

@@ -134,11 +134,13 @@ def _decoded(
 
     def decode() -> list[list[Any]]:
         decodings = Decoding(Sampler(), ends), Decoding(Sampler(), ends, Lookup(), Auto())
-        texts = []
+        prompt, texts = decoder.session(), []
+        prompt.read(ids[prompt.position : -1])
         for decoding in decodings:
-            session = decoder.session()
+            session = prompt.fork()
             texts.append(list(decoding.answer(session, ids, tokens)))
             session.close()
+        prompt.close()
         return [texts, [decoding.steps for decoding in decodings]]
 
     digest = digest_of([decoder.program], (ids, sorted(ends), tokens))

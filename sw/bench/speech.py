@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -120,12 +122,17 @@ def clips(root: str | Path = "/") -> list[Clip]:
     return found
 
 
+@functools.cache
+def _normalizer() -> Any:
+    from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
+
+    return EnglishTextNormalizer({})
+
+
 def words(text: str) -> list[str]:
     """Words of a text as Whisper's authors compare them: numbers, spellings and contractions
     alike, punctuation left out."""
-    from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
-
-    return EnglishTextNormalizer({})(text).split()
+    return _normalizer()(text).split()
 
 
 def distance(found: Sequence[str], wanted: Sequence[str]) -> int:

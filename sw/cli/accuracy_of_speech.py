@@ -43,13 +43,16 @@ def speech(
 ) -> None:
     """Words that Whispers write down, and those that were said.
 
-    Integers and float32 go through the same procedure.
+    Integers and float32 go through the same procedure. What was interrupted goes on.
     """
-    from sw.bench.speech import Score, clips
+    from sw.bench.known_windows import KnownWindows
+    from sw.bench.parting import Parting, parting
+    from sw.bench.speech import Score, clips, words
     from sw.driver import open_device
     from sw.models.whisper import load
     from sw.speech.float_listener import FloatListener
     from sw.speech.listener import Listener
+    from sw.speech.listening import Task
     from sw.speech.transcriber import Transcriber
 
     table = Table(title="Word errors: integers against float32")
@@ -58,6 +61,7 @@ def speech(
         table.add_column(column, justify="left" if column in ("model", "clips") else "right")
     figures: dict[str, dict] = {}
     different: list[tuple[str, ...]] = []
+    partings: list[tuple[str, Parting]] = []
     models = [load(name) for name in names]
     for model in models:
         model.rows(window_seconds)
@@ -68,18 +72,22 @@ def speech(
             transcriber = Transcriber(model, step=step, seconds=window_seconds)
             scores: dict[str, Score] = defaultdict(Score)
             with open_device("golden", transcriber.config) as device:
-                listeners = Listener(transcriber, device), FloatListener(model, window_seconds)
+                both = Listener(transcriber, device), FloatListener(model, window_seconds)
+                listeners = [KnownWindows(each) for each in both]
                 update = step(f"Whisper {model.name}: {len(recordings)} clips")
                 for number, clip in enumerate(recordings):
                     update(number, len(recordings))
                     ours, theirs = (
-                        [*{id(h): h for h in each.transcribe(clip.samples, stamps=stamps)}.values()]
+                        [h for h in each.transcribe(clip.samples, stamps=stamps) if h.done]
                         for each in listeners
                     )
                     score, found, exact = Score.of(clip, model, ours, theirs)
                     scores[clip.kind] += score
                     if found != exact:
                         different.append((model.name, clip.name, found, exact))
+                        parted = parting(both[1], clip, ours, theirs, Task(stamps=stamps))
+                        if parted is not None and words(found) != words(exact):
+                            partings.append((model.name, parted))
             scores["all"] = sum(scores.values(), Score())
             for kind, score in scores.items():
                 table.add_row(model.name if kind == "librivox" else "", kind, *score.columns)
@@ -90,4 +98,7 @@ def speech(
             console.print(f"{name}: {score.about_stamps}", highlight=False)
     for name, clip, found, exact in different:
         console.print(f"[dim]{name}, {clip}:[/] {found} [dim]| float:[/] {exact}", highlight=False)
-    write_json(json_file, {"models": figures, "different": different})
+    for name, parted in partings:
+        console.print(f"{name}, {parted}", highlight=False, markup=False)
+    of_partings = [{"model": name, **asdict(parted)} for name, parted in partings]
+    write_json(json_file, {"models": figures, "different": different, "partings": of_partings})

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.table import Table
 
-from hw.config import get_config
+from hw.config import AcceleratorConfig, get_config
 from hw.sparse.formats import WeightFormat
 from sw.bench.cases import Attention, Case, Encoder, Gemm, Look, MiniLM, Workload, random_inputs
 from sw.bench.measure import STALLS, measure, measure_program
@@ -18,6 +19,7 @@ from sw.cli.activity import activity_option, activity_table
 from sw.cli.bench_cascade import cascade
 from sw.cli.bench_decoder import decode, prefill, smollm2
 from sw.cli.bench_decoders import decoders
+from sw.cli.bench_energy import energy as energy_
 from sw.cli.bench_exploration import exploration
 from sw.cli.bench_fpga import area, board
 from sw.cli.bench_modalities import modalities
@@ -37,10 +39,13 @@ from sw.cli.common import (
     steps,
     write_json,
 )
+from sw.cli.energy import Asked, energy_option, energy_tables
 from sw.cli.screen import show
 from sw.cli.sections import Sections
-from sw.compiler.errors import CompileError
+from sw.compiler.errors import CompileError, InputError
 from sw.compiler.program.program import Program
+from sw.energy import estimate, measured, read_table
+from sw.energy.estimate import machine_table, record
 
 __all__ = ["bench"]
 
@@ -69,6 +74,13 @@ def _measuring(command: Callable) -> Callable:
         ),
         plain_rtl_option,
         activity_option,
+        energy_option,
+        click.option(
+            "--energy-reference",
+            "ert_file",
+            type=OUTPUT_FILE,
+            help="With --energy: write the energies of the machine's actions, as Accelergy's ERT.",
+        ),
         memory_options,
     ):
         command = option(command)
@@ -111,15 +123,37 @@ def _report(
     json_file: str | None,
     memory_latency: int,
     memory_width: int,
+    activity: bool,
+    energy: str | None,
+    ert_file: str | None,
     **files: Any,
 ) -> None:
     case = Case(workload, get_config(config), memory_latency, memory_width)
+    asked = _asked(case.config, energy, ert_file)
     with steps() as step:
-        result = measure(case, step=step, **files)
-    _show(workload.title, config, result, json_file)
+        result = measure(case, step=step, activity=activity or asked is not None, **files)
+    _show(workload.title, config, result, json_file, asked)
 
 
-def _show(title: str, config: str, result: Measurement, json_file: str | None) -> None:
+def _asked(config: AcceleratorConfig, energy: str | None, ert_file: str | None) -> Asked | None:
+    """What --energy wants, before anything runs. Raises `TableError`."""
+    if energy is None:
+        if ert_file:
+            raise InputError("--energy-reference needs --energy TABLE")
+        return None
+    asked = Asked(replace(config, sleep=True), read_table(energy))
+    if ert_file:
+        machine_table(asked.table, asked.config).write(ert_file)
+    return asked
+
+
+def _show(
+    title: str,
+    config: str,
+    result: Measurement,
+    json_file: str | None,
+    asked: Asked | None = None,
+) -> None:
     """Print and write a measurement; wrong bytes or counts end the command with status 2."""
     cycles = result["cycles"]
     shown = Table(title=f"{title} on {config}")
@@ -127,8 +161,8 @@ def _show(title: str, config: str, result: Measurement, json_file: str | None) -
     shown.add_column("value", justify="right")
     shown.add_column("share", justify="right")
     shown.add_row("cycles", f"{cycles:,}", "")
-    estimate = result["estimated_cycles"]
-    shown.add_row("predicted by the compiler", f"{estimate:,}", f"{estimate / cycles - 1:+.2%}")
+    expected = result["estimated_cycles"]
+    shown.add_row("predicted by the compiler", f"{expected:,}", f"{expected / cycles - 1:+.2%}")
     shown.add_row("useful MACs", f"{result['useful_macs']:,}", f"{result['utilization']:.2%}")
     shown.add_row(
         "array busy", f"{result['matrix_busy']:,}", f"{result['matrix_busy'] / cycles:.2%}"
@@ -146,8 +180,14 @@ def _show(title: str, config: str, result: Measurement, json_file: str | None) -
     shown.add_row(
         "simulation", f"{result['simulated_khz']:.0f} kHz", f"{result['wall_seconds']:.1f} s"
     )
-    show(shown, *([activity_table(result)] if "activity" in result else []))
-    write_json(json_file, {"workload": title, **result})
+    tables = [activity_table(result)] if "activity" in result and not asked else []
+    more = {}
+    if asked is not None:
+        found = estimate(measured(asked.config, result), asked.table)
+        tables += energy_tables(found)
+        more = {"energy": record(found)}
+    show(shown, *tables)
+    write_json(json_file, {"workload": title, **result, **more})
     if not (result["bit_exact"] and result.get("activity_exact", True)):
         raise SystemExit(2)
 
@@ -217,20 +257,29 @@ def encoder(
 @click.argument("file", type=click.Path(exists=True, dir_okay=False))
 @_measuring
 def program_(
-    file: str, json_file: str | None, memory_latency: int, memory_width: int, **files: Any
+    file: str,
+    json_file: str | None,
+    memory_latency: int,
+    memory_width: int,
+    activity: bool,
+    energy: str | None,
+    ert_file: str | None,
+    **files: Any,
 ) -> None:
     """Any program FILE of `weft compile` or `weft tune`, on random inputs."""
     program = Program.load(file)
+    asked = _asked(program.config, energy, ert_file)
     with steps() as step:
         result = measure_program(
             program,
             random_inputs(program.graph),
             memory_latency=memory_latency,
             memory_width=memory_width,
+            activity=activity or asked is not None,
             step=step,
             **files,
         )
-    _show(Path(file).name, program.config.name, result, json_file)
+    _show(Path(file).name, program.config.name, result, json_file, asked)
 
 
 @click.command()
@@ -261,5 +310,5 @@ bench.section("Several models", modalities)
 bench.section("Studies", packing, pruning, eviction, tokens)
 bench.section("The whole list", all_rows, table, baseline, sparsity, structured)
 bench.section("The simulator", simulator)
-bench.section("FPGA", area, board)
+bench.section("FPGA", area, board, energy_)
 bench.section("Exploration", exploration)

@@ -10,12 +10,14 @@ from typing import Any
 import click
 from rich.table import Table
 
-from sw.cli.common import OUTPUT_FILE, config_option, steps, write_json
+from sw.cli.common import OUTPUT_FILE, PICTURE_FILE, config_option, steps, write_json
 from sw.cli.screen import show
+from sw.compiler.errors import InputError
 from sw.decoding.self_test import TESTS, check_agreement
 
 __all__ = ["cascade"]
 
+SPEECH = "speech"
 TEXT, ANSWERS = LANGUAGES = ("text", "answers")
 ENCODERS = (
     *("search", "neighbours", "tags", "tags-int4"),
@@ -29,7 +31,13 @@ those of the cost model, scales those of all lengths."""
 
 @click.command()
 @click.option(
-    "--pair", multiple=True, type=click.Choice((*LANGUAGES, *ENCODERS)), help="These only."
+    "--pair", multiple=True, type=click.Choice((*LANGUAGES, *ENCODERS, SPEECH)), help="These only."
+)
+@click.option(
+    "--root",
+    default="/",
+    show_default=True,
+    help="Where Debian's packages with recordings are unpacked, for `speech`.",
 )
 @click.option(
     "--agreement",
@@ -76,10 +84,11 @@ those of the cost model, scales those of all lengths."""
     "encoders run at two lengths, which scale those of all. Answers are the golden model's.",
 )
 @config_option
-@click.option("--picture", type=OUTPUT_FILE, help="Draw it there (.png).")
+@click.option("--picture", type=PICTURE_FILE, help="Draw it there (.png).")
 @click.option("--json", "json_file", type=OUTPUT_FILE, help="Write the measurement there.")
 def cascade(
     pair: tuple[str, ...],
+    root: str,
     agreements: tuple[float, ...],
     test: str,
     tokens: int,
@@ -101,7 +110,9 @@ def cascade(
         check_agreement(agreement)
     rows: dict[str, dict[str, Any]] = {}
     with steps() as step:
-        names = pair or (*LANGUAGES, *ENCODERS)
+        names = pair or (*LANGUAGES, *ENCODERS)  # speech wants recordings, and has its own table
+        if picture is not None and set(names) == {SPEECH}:
+            raise InputError("--picture draws the other pairs: of speech there is none")
         if set(names) & set(LANGUAGES):
             from sw.cli.bench_cascade_text import answer_row, languages, text_rows
 
@@ -114,7 +125,17 @@ def cascade(
             if name in ENCODERS:
                 found = _encoders(name, config, agreements, device, step)
                 rows |= {} if found is None else {name: found}
-    show(_table(rows))
+        spoken: dict[str, dict[str, Any]] = {}
+        if SPEECH in names:
+            from sw.cli.bench_cascade_speech import speech_row
+
+            spoken[SPEECH] = speech_row(root, config, step)
+    if rows:
+        show(_table(rows))
+    for row in spoken.values():
+        from sw.cli.bench_cascade_speech import speech_table
+
+        show(speech_table(row))
     write_json(
         json_file,
         {
@@ -122,10 +143,10 @@ def cascade(
             "config": config,
             "agreements": list(agreements),
             "cycles_of": device,
-            "pairs": rows,
+            "pairs": rows | spoken,
         },
     )
-    if picture is not None:
+    if picture is not None and rows:
         from sw.bench.cascade_picture import draw_cascade
 
         draw_cascade(Path(picture), rows, agreements[0])

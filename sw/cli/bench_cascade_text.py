@@ -11,6 +11,7 @@ from typing import Any
 
 from sw.bench.cascade import agreement_by_confidence, curve, figures
 from sw.bench.cascade_text import PassLog, answered_once, questions_of, short_answers, summary
+from sw.bench.recalled import Recalled
 from sw.bench.speculation import KINDS, SHORT, PassCycles, measure_rtl, prompts_of
 from sw.cli.cascading import ANSWER, calibration_prompts, observed
 from sw.decoding.calibration import Observed
@@ -66,7 +67,8 @@ def languages(path: str | None, config: str, device: str, step: Step) -> Iterato
             measure_rtl(program, step)[0] if device == "verilator" else PassCycles(program, {})
             for program in programs
         ]
-        small, large = opened.load_decoders(*programs)
+        texts: list[list[int]] = []
+        small, large = (Recalled(each, texts) for each in opened.load_decoders(*programs))
         logs = [PassLog(*pair) for pair in zip((small, large), measured, strict=True)]
         yield Languages(generators[1].model, small, large, logs)
 

@@ -47,7 +47,7 @@ def _shape_options(command: Callable) -> Callable:
         "layers": (2, "Layers."),
         "vocab": (4096, "Tokens of the vocabulary."),
     }
-    command = bits_option(command)
+    command = inputs_option(bits_option(command))
     command = click.option("--head-norms", is_flag=True, help="Norms of each head of q and k.")(
         command
     )
@@ -160,6 +160,7 @@ def _random(
         dim=dim or 0,
         head_norms=sizes["head_norms"],
         weights=decoder_weights(int(sizes["bits"]), machine),
+        norm_bits=int(sizes["inputs"]),
     )
     graph = decoder(shape)
     if window:
@@ -277,7 +278,7 @@ def _check_pruning(octaves: int, rows: int, trace: str | None) -> None:
         raise InputError("--trace with --prune-keys: it does not know what was left out")
 
 
-SIZES = ("hidden", "heads", "kv_heads", "ffn", "layers", "vocab", "dim", "head_norms", "bits")
+SIZES = "hidden heads kv_heads ffn layers vocab dim head_norms bits inputs".split()
 
 
 @click.command()

@@ -20,9 +20,8 @@ from sw.bench.speculation import (
     summary,
 )
 from sw.bench.speculation_picture import draw_speculation
-from sw.cli.common import OUTPUT_FILE, bits_option, config_option, steps, write_json
+from sw.cli.common import OUTPUT_FILE, PICTURE_FILE, bits_option, config_option, steps, write_json
 from sw.cli.screen import show
-from sw.compiler.lower.decoder import PASSES
 
 __all__ = ["speculation"]
 
@@ -50,7 +49,7 @@ __all__ = ["speculation"]
 @bits_option
 @click.option("--prompts", "only_prompts", is_flag=True, help="Print the prompts, and that is all.")
 @config_option
-@click.option("--picture", type=OUTPUT_FILE, help="Draw it there (.png).")
+@click.option("--picture", type=PICTURE_FILE, help="Draw it there (.png).")
 @click.option("--json", "json_file", type=OUTPUT_FILE, help="Write the measurement there.")
 def speculation(
     kind: tuple[str, ...],
@@ -78,7 +77,7 @@ def speculation(
         given = LanguageModel(model) if model else None
         generator = Generator(config, step=step, model=given, bits=int(bits))
         opened = generator.open("golden")
-        program = generator.program(sorted({*PASSES, *pass_of}))
+        program = generator.program(sorted({*generator.passes, *pass_of}))
         cycles, checks = PassCycles(program, {}), []
         if device == "verilator":
             cycles, checks = measure_rtl(program, step)

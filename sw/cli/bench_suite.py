@@ -19,7 +19,7 @@ from sw.bench.report import PAGE, write_report
 from sw.bench.results import RESULTS, Measurement, Results, measure_once
 from sw.bench.suite import BANDWIDTH, MODEL_ERROR, ROWS, SPARSE_UTILIZATION, cases
 from sw.bench.tables import measured_savings, readme_table
-from sw.cli.common import OUTPUT_FILE, plain_rtl_option, progress_display, steps
+from sw.cli.common import OUTPUT_FILE, PICTURE_FILE, plain_rtl_option, progress_display, steps
 from sw.cli.screen import console, show
 from sw.compiler.errors import CompileError
 
@@ -238,7 +238,7 @@ def sparsity(names: tuple[str, ...], output: str | None) -> None:
 @click.option(
     "--output", type=OUTPUT_FILE, help="Results file [default: benchmarks/structured.json]."
 )
-@click.option("--picture", type=OUTPUT_FILE, help="Picture of the curve to write (.png).")
+@click.option("--picture", type=PICTURE_FILE, help="Picture of the curve to write (.png).")
 def structured(names: tuple[str, ...], output: str | None, picture: str | None) -> None:
     """Accuracy of all-MiniLM-L6-v2 with heads and channels cut, by method and budget, in float.
 

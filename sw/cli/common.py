@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import os
@@ -23,6 +24,7 @@ from sw.compiler.errors import CompileError, InputError, first_line
 
 __all__ = [
     "OUTPUT_FILE",
+    "PICTURE_FILE",
     "POSITIVE_NUMBER",
     "bits_option",
     "check_evict",
@@ -68,6 +70,17 @@ class _OutputFile(click.ParamType):
         return value
 
 
+class _PictureFile(_OutputFile):
+    """The same of a picture that is drawn at the end: PNG, with matplotlib."""
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if Path(value).suffix.lower() != ".png":
+            self.fail(f"{value} is no .png file: pictures are PNG", param, ctx)
+        if importlib.util.find_spec("matplotlib") is None:
+            self.fail("pictures need matplotlib: pip install 'weft[dev]'", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 class _PositiveNumber(click.FloatRange):
     """A number above 0, which neither nan nor infinity is."""
 
@@ -81,6 +94,7 @@ class _PositiveNumber(click.FloatRange):
 
 
 OUTPUT_FILE = _OutputFile()
+PICTURE_FILE = _PictureFile()
 json_option = click.option(
     "--json", "json_file", type=OUTPUT_FILE, help="Write the figures to this file."
 )

@@ -11,7 +11,14 @@ from rich.table import Table
 
 from hw.config import get_config
 from hw.sparse.formats import WeightFormat, WeightFormatError
-from sw.cli.common import OUTPUT_FILE, POSITIVE_NUMBER, config_option, steps, write_json
+from sw.cli.common import (
+    OUTPUT_FILE,
+    PICTURE_FILE,
+    POSITIVE_NUMBER,
+    config_option,
+    steps,
+    write_json,
+)
 from sw.cli.screen import console, show
 from sw.cli.sections import Sections
 from sw.compiler.errors import CompileError
@@ -107,7 +114,7 @@ def _explained(fitter: Fitter, points: Sequence[Point], picked: MeasuredPoint, d
     show_default=True,
     help="Points to measure, at most; each takes minutes, once.",
 )
-@click.option("-o", "--output", type=OUTPUT_FILE, help="Picture of the front to write (.png).")
+@click.option("-o", "--output", type=PICTURE_FILE, help="Picture of the front to write (.png).")
 @click.option("--json", "json_file", type=OUTPUT_FILE,
               help="Write pick, points measured and front to this file, for --plan of `weft look`.",
               )  # fmt: skip
@@ -137,6 +144,8 @@ def look(
     focus.weights_file()
     with steps() as step:
         fitter = Fitter(get_config(config), step, formats)
+        if cycles is not None:
+            fitter.check_budget(cycles, head_only=head_only)
         points = fitter.points(head_only=head_only)
         dense = fitter.dense_cycles
         if accuracy is not None:

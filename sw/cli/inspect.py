@@ -12,6 +12,7 @@ from rich.table import Table
 
 from hw.registers import ACTIVITY_TEXTS
 from sw.cli.common import OUTPUT_FILE, write_json
+from sw.cli.energy import energy_option, energy_tables
 from sw.cli.module_tree import tree
 from sw.cli.program_file import entry_option, read_program
 from sw.cli.screen import console, show
@@ -20,6 +21,8 @@ from sw.compiler.program.decoder_program import DecoderProgram, Entry
 from sw.compiler.program.joint import JointProgram
 from sw.compiler.program.plan import MemoryUse, Plan, Stage, Traffic, make_plan
 from sw.compiler.program.program import Program
+from sw.energy import estimate, predicted, read_table
+from sw.energy.estimate import record as energy_record
 from sw.golden.activity import EXACT
 from sw.golden.machine import GoldenMachine
 
@@ -343,10 +346,16 @@ def _entries(program: JointProgram) -> tuple[Table, dict[str, Any]]:
 @click.option(
     "--activity", is_flag=True, help="What each unit will do: rows, groups, words of memories."
 )
+@energy_option
 @entry_option
 @click.option("--json", "json_file", type=OUTPUT_FILE, help="Write the plan to this file.")
 def inspect(
-    file: str, every_part: bool, activity: bool, entry: str | None, json_file: str | None
+    file: str,
+    every_part: bool,
+    activity: bool,
+    energy: str | None,
+    entry: str | None,
+    json_file: str | None,
 ) -> None:
     """Print the plan of a program file: tiles, loads, cycles, memories.
 
@@ -360,8 +369,9 @@ def inspect(
     several entries lists them; --entry shows one.
     """
     program = read_program(file, entry)
-    if activity and not isinstance(program, Program):
-        raise InputError("--activity is of programs whose commands do not depend on a position")
+    if (activity or energy) and not isinstance(program, Program):
+        name = "--activity" if activity else "--energy"
+        raise InputError(f"{name} is of programs whose commands do not depend on a position")
     if isinstance(program, JointProgram):
         table, record = _entries(program)
         show(table)
@@ -371,7 +381,9 @@ def inspect(
         show(_decoder_summary(program), _passes(program))
         write_json(json_file, decoder_record(program))
         return
+    table = read_table(energy) if energy else None
     plan = make_plan(program)
+    found = estimate(predicted(program), table) if table else None
     show(
         _summary(program, plan),
         _stages(plan, every_part),
@@ -379,6 +391,8 @@ def inspect(
         _memories(plan),
         _units(plan),
         *([_activity(program)] if activity else []),
+        *(energy_tables(found) if found else []),
     )
-    counts = {"activity": _counted(program)} if activity else {}
-    write_json(json_file, plan_record(program, plan) | counts)
+    more: dict[str, Any] = {"activity": _counted(program)} if activity else {}
+    more |= {"energy": energy_record(found)} if found else {}
+    write_json(json_file, plan_record(program, plan) | more)

@@ -39,10 +39,22 @@ STEP = 16
 
 def _looker(config: str, step: Step, view: View, cycles: float | None):
     """The model; with a budget, as few patches merged as it allows."""
+    from hw.config import get_config
+    from sw.fit.costs import ViewCosts
     from sw.models.looker import Looker
 
     if cycles is None:
         return Looker(config, step, view)
+    counts = range(0, view.most_merged + 1, STEP)
+
+    def check(least: float) -> None:
+        if least > cycles:
+            raise InputError(
+                f"a picture takes {least:,.0f} cycles or more on {config}, not {cycles:,.0f}"
+            )
+
+    # By shapes alone, before anything is quantised: no program takes less.
+    check(ViewCosts(get_config(config)).total(replace(view, merged=counts[-1])).cycles)
 
     def merging(merged: int) -> Looker:
         return Looker(config, step, replace(view, merged=merged))
@@ -50,12 +62,9 @@ def _looker(config: str, step: Step, view: View, cycles: float | None):
     def saved(merged: int) -> int:
         return -merging(merged).estimated_cycles
 
-    counts = range(0, view.most_merged + 1, STEP)
     place = bisect.bisect_left(counts, -cycles, key=saved)
     if place == len(counts):
-        raise InputError(
-            f"a picture takes {-saved(counts[-1]):,} cycles or more on {config}, not {cycles:,.0f}"
-        )
+        check(-saved(counts[-1]))
     return merging(counts[place])
 
 

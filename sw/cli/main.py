@@ -17,6 +17,7 @@ from sw.cli.accuracy import accuracy
 from sw.cli.bench import bench
 from sw.cli.board import simulate_board
 from sw.cli.build import build_
+from sw.cli.compound import compound
 from sw.cli.demo import demo
 from sw.cli.embed import embed
 from sw.cli.explore import explore
@@ -50,7 +51,7 @@ def cli() -> None:
 
 cli.section("Run", demo, embed, generate, chat, transcribe, look, redact, run, simulate_board)
 cli.section("Compile", compile_, inspect, disassemble, tune, fit, recover)
-cli.section("Measure", bench, accuracy)
+cli.section("Measure", bench, accuracy, compound)
 cli.section("Build", explore, synth, build_, export)
 
 

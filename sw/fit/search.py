@@ -7,6 +7,7 @@ of them is the front. Its points are then quantised and measured in integers, ea
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,7 @@ from sim.cache import find, keep
 from sw.compiler.errors import CompileError
 from sw.compiler.tune.assign import Cost, Plan, front
 from sw.compiler.tune.tune import Measured, Tuner, possible_formats
-from sw.fit.costs import ViewCosts, linears
+from sw.fit.costs import Linear, ViewCosts, linears
 from sw.fit.errors import ViewErrors, format_errors
 from sw.models import photos
 from sw.models.encoder import Step, silent
@@ -84,6 +85,30 @@ class Fitter:
     def dense_cycles(self) -> int:
         """Of all tokens in dense INT8."""
         return Looker(self.config, self._step).estimated_cycles
+
+    def check_budget(self, cycles: float, *, head_only: bool = False) -> None:
+        """Raises `CompileError` for a budget that no view can keep to, by shapes alone: nothing
+        is executed. cycles: up to 1 a share of dense INT8's."""
+        costs = ViewCosts(self.config)
+
+        def smallest(line: Linear, view: View) -> WeightFormat:
+            formats = self.formats if line.stage is not None or not head_only else [DENSE]
+            return min(formats, key=lambda f: costs.linear(line, view, f).cycles)
+
+        found = []
+        for size, stride in itertools.product(SIZES, STRIDES):
+            view = View(size=size, stride=stride)
+            view = replace(view, merged=int(max(MERGED) * view.patches))
+            formats = {line.place: smallest(line, view) for line in linears()}
+            formats = {place: f for place, f in formats.items() if f != DENSE}
+            found.append(replace(view, formats=formats))
+        nearest = min(found, key=lambda view: costs.total(view).cycles)
+        least, dense = costs.total(nearest).cycles, costs.total(View()).cycles
+        if least > (cycles if cycles > 1 else cycles * dense):
+            raise CompileError(
+                f"no view takes {_budget(cycles)} or fewer: the smallest, {described(nearest)}, "
+                f"takes {least:,.0f} or more ({least / dense:.3f})"
+            )
 
     def views(self) -> list[View]:
         """Sizes, strides and merged patches worth to look at, in dense INT8."""
@@ -231,6 +256,10 @@ def pareto(points: Sequence[Point]) -> list[Point]:
         if not found or point.cost.cycles < found[-1].cost.cycles:
             found.append(point)
     return found
+
+
+def _budget(cycles: float) -> str:
+    return f"{cycles:,.0f} cycles" if cycles > 1 else f"{cycles:g} of dense INT8's cycles"
 
 
 def described(view: View) -> str:

@@ -158,7 +158,8 @@ class Encoder(ABC):
             self._check(tokens)
         found: dict[int, Encoding] = {}
         runs = self.runs(lengths)
-        update = self._step(f"Running {len(inputs)} {what} on the {self.config.name} accelerator")
+        count = f"{len(inputs)} {what}" if len(inputs) != 1 else f"1 {what.removesuffix('s')}"
+        update = self._step(f"Running {count} on the {self.config.name} accelerator")
         for run in runs:
             update(len(found), len(inputs))
             together = [lengths[place] for place in run]

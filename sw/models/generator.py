@@ -15,7 +15,7 @@ from sw.compiler.graph.graph_file import GRAPH_VERSION, graph_bytes, load_graph
 from sw.compiler.graph.operations import FloatGraph, QuantGraph
 from sw.compiler.graph.pruning import check_pruning, with_pruning
 from sw.compiler.graph.window import RECENT, check_window, with_window
-from sw.compiler.lower.decoder import PASSES, lower_decoder
+from sw.compiler.lower.decoder import lower_decoder, passes_for
 from sw.compiler.program.decoder_program import DecoderProgram
 from sw.compiler.quantise.decoder import DecoderOptions, Unfinished, quantise_decoder
 from sw.compiler.quantise.decoder.options import decoder_weights
@@ -140,8 +140,14 @@ class Generator:
         )
         return graph_bytes(graph)
 
-    def program(self, passes: Sequence[int] = PASSES) -> DecoderProgram:
+    @property
+    def passes(self) -> tuple[int, ...]:
+        """Numbers of tokens of a pass for which there are programs, unless others are wanted."""
+        return passes_for(self._options.weights)
+
+    def program(self, passes: Sequence[int] | None = None) -> DecoderProgram:
         """The compiled model, for passes of these numbers of tokens."""
+        passes = self.passes if passes is None else passes
         key = source_digest("hw", "sw/compiler", "sw/models")
         sizes = "-".join(map(str, passes))
         machine = f"{self.config.fingerprint():08x}-{self.config.memory_rate}"

@@ -104,6 +104,6 @@ def read_view(path: str | Path) -> View:
         found = json.loads(Path(path).read_text())["pick"]
         formats = {place: WeightFormat.parse(name) for place, name in found["formats"].items()}
         numbers = {name: int(found[name]) for name in ("size", "stride", "merged")}
-    except (ValueError, KeyError, TypeError, AttributeError, WeightFormatError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, WeightFormatError):
         raise InputError(f"{path} is no file that `weft fit look --json` wrote") from None
     return View(**numbers, formats=formats)

@@ -8,8 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from sw.compiler.memories import DECODER, ENCODER
+from sw.compiler.program.joint import JointProgram
 from sw.compiler.program.program import Program
 from sw.driver import Device
+from sw.driver.decoder import LoadedDecoder
+from sw.driver.executable import Executable
 from sw.driver.passes import Pass
 from sw.driver.session import Prediction, Session
 from sw.models.whisper_parts import windows
@@ -20,19 +23,36 @@ from sw.speech.writing import Heard
 
 __all__ = ["PARTS", "Heard", "Listener"]
 
+Loaded = tuple[Executable, LoadedDecoder]
 CONVOLUTIONS = ("first", "second")
 """Their places in `SpeechEncoder`."""
 PARTS = ("convolutions", "encoder", "decoder", "head")
 
 
 class Listener(Listening):
-    """Listens on an open device of the transcriber's configuration."""
+    """Listens on an open device of the transcriber's configuration. loaded: encoder and decoder, if
+    the device has them."""
 
-    def __init__(self, transcriber: Transcriber, device: Device) -> None:
+    def __init__(
+        self, transcriber: Transcriber, device: Device, loaded: Loaded | None = None
+    ) -> None:
         super().__init__(transcriber.model, transcriber.seconds)
         self.transcriber, self.device = transcriber, device
-        entries = device.load_entries(transcriber.program)
-        self._encoder, self._decoder = entries.module(ENCODER), entries.decoder(DECODER)
+        if loaded is None:
+            entries = device.load_entries(transcriber.program)
+            loaded = entries.module(ENCODER), entries.decoder(DECODER)
+        self._encoder, self._decoder = loaded
+
+    @classmethod
+    def together(cls, transcribers: Sequence[Transcriber], device: Device) -> list[Listener]:
+        """Listeners whose programs lie in the device's memory at the same time."""
+        programs = [transcriber.program.entries for transcriber in transcribers]
+        joint = {f"{name}_{n}": e for n, each in enumerate(programs) for name, e in each.items()}
+        entries = device.load_entries(JointProgram(joint))
+        return [
+            cls(each, device, (entries.module(f"{ENCODER}_{n}"), entries.decoder(f"{DECODER}_{n}")))
+            for n, each in enumerate(transcribers)
+        ]
 
     def listen(self, samples: np.ndarray, heard: Heard) -> Session:
         program, session = self._encoder.program, self._decoder.session()

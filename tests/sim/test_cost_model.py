@@ -1,7 +1,10 @@
 """The compiler's prediction of cycles against the RTL, and the speed of small rows of the bench."""
 
+from dataclasses import replace
+
 import pytest
 
+from hw.config import get_config
 from sw.bench.cases import Attention, Case, Encoder, Gemm, random_inputs
 from sw.bench.decoders import DecoderShape, decoder
 from sw.bench.measure import measure, measure_program
@@ -10,6 +13,7 @@ from sw.compiler.graph.retarget import with_lengths
 from sw.compiler.lower.decoder import lower_decoder
 from sw.compiler.lower.lower import lower
 from sw.compiler.program.decoder_program import DecoderProgram
+from sw.compiler.quantise.decoder.options import decoder_weights
 
 TOLERANCE = 0.03
 DECODER_TOLERANCE = 0.02
@@ -71,3 +75,16 @@ def test_predicted_cycles_of_a_decoder(decoder_program, tokens, position, readin
     print(f"{result['cycles']} cycles, predicted {error:+.2%}")
     assert result["bit_exact"]
     assert abs(error) <= DECODER_TOLERANCE
+
+
+def test_five_tokens_at_once_pay_with_4_bits():
+    """A tile takes 9 cycles to arrive, and 5 tokens of 16 bits take 10 to pass it."""
+    shape = replace(SHAPE, weights=decoder_weights(4, get_config("base")))
+    program = lower_decoder(decoder(shape), "base", (4, 5))
+    four, five = (measure_pass(program, tokens, 300) for tokens in (4, 5))
+    for found in (four, five):
+        error = found["estimated_cycles"] / found["cycles"] - 1
+        print(f"{found['cycles']} cycles, predicted {error:+.2%}")
+        assert found["bit_exact"]
+        assert abs(error) <= DECODER_TOLERANCE
+    assert 1.03 < five["cycles"] / four["cycles"] < 1.1

@@ -38,11 +38,11 @@ class Circuit:
                 "REGSET": rng.choice(['"SET"', '"RESET"']),
                 "SRMODE": '"LSR_OVER_CE"', "GSR": '"DISABLED"',
             }, "DI CE", "Q", CLK="clk", LSR=rng.choice([*self.sources[:2], "1'b0"]))  # fmt: skip
-        for _ in range(3):
+        for inputs in ("CLK0", "CLK0", "NONE"):
             parameters = {
                 f"REG_{r}_{k}": f'"{v}"'
-                for r in ("INPUTA", "INPUTB", "OUTPUT")
-                for k, v in (("CLK", "CLK0"), ("CE", f"CE{rng.randrange(4)}"))
+                for r, clock in (("INPUTA", inputs), ("INPUTB", inputs), ("OUTPUT", "CLK0"))
+                for k, v in (("CLK", clock), ("CE", f"CE{rng.randrange(4)}"))
             }
             self.cell("MULT18X18D", parameters,
                       f"{pins('A', 18)} {pins('B', 18)} {pins('CE', 4)} SIGNEDA SIGNEDB",

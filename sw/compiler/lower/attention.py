@@ -37,6 +37,11 @@ class _Lane(Stream[Job]):
         for job in jobs:
             query = self.a.query_words(job)
             blocks = self.a.blocks_of(job)
+            if not self.context.switches.one_pass:
+                if pending is not None:
+                    self._values(*pending)
+                pending = None
+                yield from self._maxima(job, blocks, query)
             for block in blocks:
                 if pending is not None:
                     self._values(*pending)
@@ -48,18 +53,38 @@ class _Lane(Stream[Job]):
         if pending is not None:
             self._values(*pending)
 
+    def _maxima(self, job: Job, blocks: list[int], query: tuple[int, int, bool]) -> Iterator[None]:
+        """A pass over the scores for their running maximum alone. A single group's weights are
+        computed with it, which nobody reads."""
+        for block in blocks:
+            self._products(job, block, query, first=True)
+            self._softmax(job, block, 1)
+            yield
+
     def _scores(self, job: Job, block: int, query: tuple[int, int, bool]) -> None:
         """Scores of one key block, and their softmax."""
+        self._products(job, block, query)
+        panels = -(-self.a.keys_seen(job, block) // self.a.c.rows)
+        self._softmax(job, block, panels * self.a.c.groups_per_row_panel)
+
+    def _softmax(self, job: Job, block: int, groups: int) -> None:
+        a = self.a
+        shift, drop = a.op.score_shift[job.head], largest_drop(a.key_rows.lengths[job.batch])
+        self.emit_softmax(job.rows, groups, shift, drop, block, a.limit(job, block))
+
+    def _products(
+        self, job: Job, block: int, query: tuple[int, int, bool], first: bool = False
+    ) -> None:
+        """Scores of one key block. first: as of `Attention.key_of`."""
         a, c = self.a, self.a.c
         biased = a.bias is not None and a.bias.emit(
             job.batch, a.bias_block(job, block), self.scores
         )
         panels = -(-a.keys_seen(job, block) // c.rows)
-        address, stride = a.key_words(job, block)
+        address, stride = a.key_words(job, block, first)
         masked = {}
         if a.op.mask is not None:
-            masked = {"mask": 1, "mask_address": a.mask_word(job, block)}
-        limit = a.limit(job, block)
+            masked = {"mask": 1, "mask_address": a.mask_word(job, block, first)}
         a.context.emitter.emit(
             Opcode.GEMM,
             rows=job.rows,
@@ -77,14 +102,12 @@ class _Lane(Stream[Job]):
             row_max=1,
             slot=self.slot,
             **masked,
-            **limit,
+            **a.limit(job, block),
         )
         if Form.K not in a.k.chip:
-            a.keys.used(a.key_of("k", job, block))
+            a.keys.used(a.key_of("k", job, block, first))
         if masked:
-            a.masks.used(a.key_of("mask", job, block))
-        shift, drop = a.op.score_shift[job.head], largest_drop(a.key_rows.lengths[job.batch])
-        self.emit_softmax(job.rows, panels, shift, drop, block, limit)
+            a.masks.used(a.key_of("mask", job, block, first))
 
     def _values(self, job: Job, block: int, last: bool) -> None:
         """P V of one key block; behind the last one the division."""
@@ -119,14 +142,15 @@ def lower_attention(context: Context, step: Step) -> None:
     assert isinstance(op, QuantAttention)
     attention = Attention(context, op)
     keep_if_room([attention.scale], context.config.param_words)
-    jobs = attention.jobs()
+    jobs, passes = attention.jobs(), (False,) if context.switches.one_pass else (True, False)
     for job in jobs:
         for block in attention.blocks_of(job):
-            for kind, shared in (("k", attention.keys), ("v", attention.keys)):
-                shared.uses[attention.key_of(kind, job, block)] += 1
-            if op.mask is not None:
-                attention.masks.uses[attention.key_of("mask", job, block)] += 1
-            if attention.bias and attention.bias.used(attention.bias_block(job, block)):
-                attention.bias.diagonals.uses[job.batch, job.head] += 1
+            attention.keys.uses[attention.key_of("v", job, block)] += 1
+            for first in passes:
+                attention.keys.uses[attention.key_of("k", job, block, first)] += 1
+                if op.mask is not None:
+                    attention.masks.uses[attention.key_of("mask", job, block, first)] += 1
+                if attention.bias and attention.bias.used(attention.bias_block(job, block)):
+                    attention.bias.diagonals.uses[job.batch, job.head] += 1
     take_turns([_Lane(attention) for _ in range(attention.plan.lanes)], jobs)
     attention.scale.free_all()

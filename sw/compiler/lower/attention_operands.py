@@ -108,12 +108,13 @@ class Attention:
         """Words of the scores and of the mask of a key block, where there are so many keys."""
         return mask_block_words(self.c.rows, self.c.columns, keys, self.op.key_block)
 
-    def key_of(self, kind: str, job: Job, block: int) -> Hashable:
-        """Who shares a block of K or V, or of the mask."""
+    def key_of(self, kind: str, job: Job, block: int, first: bool = False) -> Hashable:
+        """Who shares a block of K or V, or of the mask. first: of a first pass, over scores alone,
+        which shares with the second what stays for all query blocks."""
         if kind == "mask":
-            sharing = -1 if self.masks_stay else job.bundle
+            sharing = -1 if self.masks_stay else (job.bundle, first)
             return kind, sharing, job.batch, block
-        sharing = -1 if self.plan.resident else job.bundle
+        sharing = -1 if self.plan.resident else (job.bundle, first)
         return kind, sharing, job.batch, job.head, block
 
     def keys_seen(self, job: Job, block: int) -> int:
@@ -140,14 +141,14 @@ class Attention:
         """Of the job's sequence, among the keys of all."""
         return int(self.key_rows.starts[job.batch])
 
-    def key_words(self, job: Job, block: int) -> tuple[int, int]:
-        """(address, words between panels) of a block of K."""
+    def key_words(self, job: Job, block: int, first: bool) -> tuple[int, int]:
+        """(address, words between panels) of a block of K. first: as of `key_of`."""
         start, size = self.blocks[job.batch][block]
         stride, panels = align(align(size, self.c.rows), self.c.columns), self.head.head_panels
         if Form.K in self.k.chip:
             rows = self.k.rows
-            first = job.head * panels * rows + self._first_key(job) + start
-            return self.k.chip[Form.K] + first, rows
+            skip = job.head * panels * rows + self._first_key(job) + start
+            return self.k.chip[Form.K] + skip, rows
 
         def load(address: int) -> None:
             rows = (self._first_key(job) + start, size)
@@ -155,7 +156,7 @@ class Attention:
                 Opcode.LOAD, self.k, Form.K, (job.head * panels, panels), rows, address, stride
             )
 
-        return self.keys.get(self.key_of("k", job, block), panels * stride, load), stride
+        return self.keys.get(self.key_of("k", job, block, first), panels * stride, load), stride
 
     def value_words(self, job: Job, block: int) -> tuple[int, int]:
         """(address, words between panels) of a block of V."""
@@ -174,8 +175,8 @@ class Attention:
 
         return self.keys.get(self.key_of("v", job, block), panels * stride, load), stride
 
-    def mask_word(self, job: Job, block: int) -> int:
-        """Address of the mask words of a key block."""
+    def mask_word(self, job: Job, block: int, first: bool) -> int:
+        """Address of the mask words of a key block. first: as of `key_of`."""
         assert self.op.mask is not None
         base = self.context.masks[self.op.mask, self.op.key_block]
         count = self.mask_words(self.key_rows.lengths[job.batch])
@@ -194,7 +195,7 @@ class Attention:
                 word_stride=1,
             )
 
-        return self.masks.get(self.key_of("mask", job, block), count, load)
+        return self.masks.get(self.key_of("mask", job, block, first), count, load)
 
     def first_row(self, job: Job) -> int:
         """Of a query block and its result, among all rows."""

@@ -46,7 +46,7 @@ class Job:
 class CachedAttention:
     """What the streams share."""
 
-    kinds = ("k", "v")
+    kinds: tuple[str, ...] = ("k", "v")
     """What of a key block is loaded on its own, once for all jobs that read it."""
 
     def __init__(
@@ -56,6 +56,8 @@ class CachedAttention:
         self.context, self.lowered, op = context, lowered, lowered.op
         assert context.graph.decoder is not None
         self.op, self.tokens = op, context.graph.tokens
+        if not context.switches.one_pass:
+            self.kinds = ("first k", *self.kinds)
         self.sharing = op.heads // op.kv_heads
         cache = context.graph.decoder.caches[op.cache]
         self.head = layout_of(c, cache.dim)
@@ -129,15 +131,16 @@ class CachedAttention:
     def key_of(self, kind: str, job: Job, block: int) -> Hashable:
         return kind, job.number // self.plan.lanes, job.kv_head, job.start, block
 
-    def key_block(self, job: Job, block: int) -> tuple[int, int]:
-        """Address of the high bytes' words of a key block; its low bytes follow; their distance."""
+    def key_block(self, job: Job, block: int, kind: str) -> tuple[int, int]:
+        """Address of the high bytes' words of a key block; its low bytes follow; their distance.
+        kind: of `kinds`."""
         size = self.panels * self.key_words
 
         def load(address: int) -> None:
             for part in range(2):
                 self.load_keys(job, block, part, address + part * size)
 
-        return self.keys.get(self.key_of("k", job, block), 2 * size, load), size
+        return self.keys.get(self.key_of(kind, job, block), 2 * size, load), size
 
     def load_keys(self, job: Job, block: int, part: int, address: int) -> None:
         """LOAD the high (part 0) or low bytes of a key block."""
@@ -206,10 +209,16 @@ class CachedLane(Stream[Job]):
         pending: tuple[Job, int] | None = None
         for job in jobs:
             query = self.a.query(job)
+            if not self.context.switches.one_pass:
+                if pending is not None:
+                    self._values(*pending)
+                pending = None
+                yield from self._maxima(job, query)
             for block in range(len(self.a.blocks)):
                 if pending is not None:
                     self._values(*pending)
                 self._scores(job, block, query)
+                self.weigh(job, block)
                 pending = (job, block)
                 yield
             if query[2]:
@@ -241,10 +250,17 @@ class CachedLane(Stream[Job]):
         first = {"limit": self.a.blocks[0][1], "causal": 0, "register": 0}
         return first if block == 0 and self.a.op.lead else {}
 
-    def _scores(self, job: Job, block: int, query: tuple[int, int, bool]) -> None:
-        """Scores of one key block, low bytes first, and their softmax."""
+    def _maxima(self, job: Job, query: tuple[int, int, bool]) -> Iterator[None]:
+        """A pass over the scores for their running maximum alone, as of an encoder's."""
+        for block in range(len(self.a.blocks)):
+            self._scores(job, block, query, "first k")
+            self.weigh(job, block, 1)
+            yield
+
+    def _scores(self, job: Job, block: int, query: tuple[int, int, bool], kind: str = "k") -> None:
+        """Scores of one key block, low bytes first."""
         a, emit = self.a, self.a.context.emitter.emit
-        address, low = a.key_block(job, block)
+        address, low = a.key_block(job, block, kind)
         products = self.products(job, block, query) | a.trim(block)
         emit(Opcode.GEMM, **products, w_address=address + low)
         emit(
@@ -255,15 +271,14 @@ class CachedLane(Stream[Job]):
             row_max=1,
             slot=self.slot,
         )
-        a.keys.used(a.key_of("k", job, block))
-        self.weigh(job, block)
+        a.keys.used(a.key_of(kind, job, block))
 
-    def weigh(self, job: Job, block: int) -> None:
-        """Softmax of the scores of a key block."""
+    def weigh(self, job: Job, block: int, groups: int = 0) -> None:
+        """Softmax of the scores of a key block, or of so many groups of them."""
         a = self.a
-        panels = -(-a.blocks[block][1] // a.c.rows)
+        groups = groups or -(-a.blocks[block][1] // a.c.rows) * a.c.groups_per_row_panel
         limit = {**a.condition(job, block), **self.limit(block)}
-        self.emit_softmax(job.rows, panels, self.score_shift(job), a.drop, block, limit)
+        self.emit_softmax(job.rows, groups, self.score_shift(job), a.drop, block, limit)
 
     def score_shift(self, job: Job) -> int:
         first = job.kv_head * self.a.sharing + job.head

@@ -15,6 +15,7 @@ from sw.compiler.graph.operations import QuantGraph, QuantLinear, Tensor
 from sw.compiler.graph.rows import Rows
 from sw.compiler.lower.caution import Caution
 from sw.compiler.lower.steps import Step, Steps
+from sw.compiler.lower.switches import ALL_ON, Switches
 from sw.compiler.stream import layout as words
 from sw.compiler.stream.allocate import Constants, DoesNotFit, Pool, RegionSpace
 from sw.compiler.stream.emit import Emitter
@@ -91,12 +92,18 @@ class Context:
     """
 
     def __init__(
-        self, graph: QuantGraph, config: AcceleratorConfig, steps: Steps, cautions: Caution
+        self,
+        graph: QuantGraph,
+        config: AcceleratorConfig,
+        steps: Steps,
+        cautions: Caution,
+        switches: Switches = ALL_ON,
     ):
         c = config
+        self.switches = switches
         self.graph, self.config, self.steps, self.cautions = graph, config, steps, cautions
         self.step: Step | None = None
-        self.emitter = Emitter(config)
+        self.emitter = Emitter(config, take_turns=not switches.prefetch)
         self.activation = Pool("activation memory", c.activation_words)
         self.weight = Pool("weight memory", c.weight_words)
         self.residual = Pool("residual memory", c.residual_words)

@@ -9,6 +9,7 @@ import numpy as np
 
 from hw.config import AcceleratorConfig, get_config
 from hw.isa import SELECTED, Opcode
+from hw.sparse.formats import WeightFormat
 from sw.compiler.errors import CompileError
 from sw.compiler.graph.decoder import head_order
 from sw.compiler.graph.operations import (
@@ -33,6 +34,7 @@ from sw.compiler.lower.norm import lower_elementwise, lower_norm
 from sw.compiler.lower.pruned_attention import ANSWERS, lower_pruned_attention
 from sw.compiler.lower.resident import choose_resident
 from sw.compiler.lower.steps import HeadsAttention, Step, Steps
+from sw.compiler.lower.switches import ALL_ON, Switches
 from sw.compiler.program.decoder_program import (
     DecoderProgram,
     Entry,
@@ -48,10 +50,14 @@ from sw.compiler.stream.layout import Form, layout_of, pack_tensor
 from sw.compiler.stream.order import finish, merge
 from sw.compiler.stream.timing import Costs
 
-__all__ = ["PASSES", "lower_decoder"]
+__all__ = ["PASSES", "lower_decoder", "passes_for"]
 
 PASSES = (1, 4, 8, 32, 128)
 """Tokens of a pass: of decoding, verification and reading a prompt."""
+
+SCALED_PASSES = (1, 4, 5, 8, 32, 128)
+"""The same for scaled 4-bit weights, whose tiles arrive while 4 tokens pass, not 8: on `base` 5
+take 1.05 times as long as 4, and 8 take 1.5 times."""
 
 ESTIMATES = 4
 """Positions for which a pass' cycles are estimated; between them they grow evenly."""
@@ -60,17 +66,30 @@ RESIDENT_ANGLES = 1 / 8
 """Share of the residual memory for angles that stay on chip for a pass."""
 
 
+def passes_for(weights: WeightFormat) -> tuple[int, ...]:
+    """Numbers of tokens of a pass that pay for linears with weights in this format."""
+    return SCALED_PASSES if weights.scaled else PASSES
+
+
 @without_collector
 def lower_decoder(
-    graph: QuantGraph, config: str | AcceleratorConfig, passes: Sequence[int] = PASSES
+    graph: QuantGraph,
+    config: str | AcceleratorConfig,
+    passes: Sequence[int] = PASSES,
+    switches: Switches = ALL_ON,
 ) -> DecoderProgram:
     """Compile a decoder for passes of these numbers of tokens, 1 among them.
 
+    switches: what to do without, for measurements; results are the same.
     Raises `CompileError` if the machine is too small for it, or without `decoder`.
     """
     config = get_config(config)
     head = _check(graph, config)
     assert graph.decoder is not None
+    if graph.decoder.octaves and not switches.one_pass:
+        raise CompileError(
+            "pruned keys are chosen in one pass of softmax: two have no use for them"
+        )
     attentions = [op for op in graph.ops if isinstance(op, QuantCachedAttention)]
     room = {op.cache: capacity(graph.decoder, op) for op in attentions}
     constants = Constants(max(config.bus_bytes, 64))
@@ -81,7 +100,7 @@ def lower_decoder(
     for tokens in sorted({1, *passes}):
         if tokens > graph.decoder.context - len(graph.decoder.prefix):
             continue
-        entry, context = _entry(graph, config, tokens, room, constants, embedding, sums)
+        entry, context = _entry(graph, config, tokens, room, constants, embedding, sums, switches)
         entries[tokens] = entry
         workspace, io = max(workspace, context.workspace.size), max(io, context.io.size)
     caches = Context.workspace_of(config)
@@ -153,15 +172,16 @@ def _entry(
     constants: Constants,
     embedding: Embedding | None,
     sums: Sums | None,
+    switches: Switches,
 ) -> tuple[Entry, Context]:
     """The program of one number of tokens; starts again, with more caution, if it does not fit."""
     graph = replace(graph, batch=1, tokens=tokens)
-    steps, tables = head_steps(graph, config)
+    steps, tables = head_steps(graph, config, switches.fuse)
     cautions = Caution(steps)
     if sums is not None and (tokens > SELECTED or not has_room(sums, config, tokens)):
         sums = None
     while True:
-        context = Context(graph, config, steps, cautions)
+        context = Context(graph, config, steps, cautions, switches)
         context.constants = constants
         try:
             return _attempt(context, tables, room, embedding, sums), context
@@ -214,7 +234,7 @@ def _attempt(
     if sums is not None:
         context.emitter.place("attention sums")
         counting = AttentionSums(context, sums)
-    if context.cautions.residents:
+    if context.switches.fuse and context.cautions.residents:
         context.resident = choose_resident(context)
     selected = min(context.graph.tokens, SELECTED)
     if context.graph.tokens > SELECTED:

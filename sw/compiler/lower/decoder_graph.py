@@ -273,11 +273,13 @@ class _Rewriter:
                 self.ops.append(op)
 
 
-def head_steps(graph: QuantGraph, config: AcceleratorConfig) -> tuple[Steps, dict[str, AngleTable]]:
-    """Steps of a decoder's pass, and the tables of angles that they read."""
+def head_steps(
+    graph: QuantGraph, config: AcceleratorConfig, fuse: bool = True
+) -> tuple[Steps, dict[str, AngleTable]]:
+    """Steps of a decoder's pass, and the tables of angles that they read. fuse: as of `group`."""
     rewriter = _Rewriter(graph, config)
     rewriter.rewrite()
-    steps = group(rewriter.ops)
+    steps = group(rewriter.ops, fuse)
     forms, last_use = uses(steps)
     inputs = tuple(op for op in graph.ops if isinstance(op, QuantInput))
     return (

@@ -32,6 +32,7 @@ from sw.compiler.lower.norm import RowSource, lower_elementwise, lower_norm
 from sw.compiler.lower.remember import Remembering, split_heads
 from sw.compiler.lower.resident import choose_resident
 from sw.compiler.lower.steps import Step, make_steps
+from sw.compiler.lower.switches import ALL_ON, Switches
 from sw.compiler.program.program import InputPlace, OutputPlace, Program, mask_starts
 from sw.compiler.stream.allocate import DoesNotFit
 from sw.compiler.stream.layout import Form
@@ -42,11 +43,15 @@ __all__ = ["lower"]
 
 @without_collector
 def lower(
-    graph: QuantGraph, config: str | AcceleratorConfig, remembering: Remembering | None = None
+    graph: QuantGraph,
+    config: str | AcceleratorConfig,
+    remembering: Remembering | None = None,
+    switches: Switches = ALL_ON,
 ) -> Program:
     """Compile a quantised graph. Raises `CompileError` if the machine is too small for it.
 
-    remembering: a memory that the results are stored in, instead of being given back.
+    remembering: a memory that the results are stored in, instead of being given back. switches:
+    what to do without, for measurements; results are the same.
     Starts again, with more caution, when a step does not fit.
     """
     config = get_config(config)
@@ -56,10 +61,11 @@ def lower(
     macs, places = graph.useful_macs, {}
     if remembering is not None:
         graph, places = split_heads(graph, remembering, config)
-    steps = make_steps(graph, {name: place.form for name, place in places.items()})
+    stored = {name: place.form for name, place in places.items()}
+    steps = make_steps(graph, stored, switches.fuse)
     cautions = Caution(steps)
     while True:
-        context = Context(graph, config, steps, cautions)
+        context = Context(graph, config, steps, cautions, switches)
         context.caches |= places
         if remembering is not None:
             context.workspace.take(remembering.reserved)
@@ -123,7 +129,7 @@ def _feeds(context: Context, step: Step, following: Step | None) -> bool:
     """Whether a step is a norm that can be lowered row by row with the next one, which needs the
     memories that a norm uses for nothing else."""
     op, cautions = step.ops[0], context.cautions
-    if not isinstance(op, QuantNorm) or following is None:
+    if not context.switches.fuse or not isinstance(op, QuantNorm) or following is None:
         return False
     if cautions.of(step) or cautions.of(following):
         return False
@@ -172,7 +178,7 @@ def _attempt(context: Context) -> Program:
     graph, config, steps = context.graph, context.config, context.steps
     inputs = tuple(_place_input(context, op) for op in steps.inputs)
     context.puts_off = True
-    if context.cautions.residents:
+    if context.switches.fuse and context.cautions.residents:
         context.resident = choose_resident(context)
     source = None
     for index, (step, following) in enumerate(zip_longest(steps.steps, steps.steps[1:])):

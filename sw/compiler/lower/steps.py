@@ -247,8 +247,10 @@ def _only_bytes(op: LoweredOp) -> bool:
     return isinstance(op, QuantLinear) and op.out16 is None and op.residual is None
 
 
-def group(ops: Iterable[LoweredOp]) -> list[Step]:
-    """Steps of operations in order."""
+def group(ops: Iterable[LoweredOp], fuse: bool = True) -> list[Step]:
+    """Steps of operations in order. fuse: see `Switches`; without, each is a step of its own."""
+    if not fuse:
+        return [Step((op,)) for op in ops]
     steps: list[Step] = []
     for op in ops:
         last = steps[-1] if steps else None
@@ -279,12 +281,15 @@ def uses(steps: list[Step]) -> tuple[dict[str, set[Form]], dict[str, int]]:
     return forms, last_use
 
 
-def make_steps(graph: QuantGraph, stored: Mapping[str, Form] = MappingProxyType({})) -> Steps:
-    """See the module. stored: results besides the outputs, in the forms in which they are kept."""
+def make_steps(
+    graph: QuantGraph, stored: Mapping[str, Form] = MappingProxyType({}), fuse: bool = True
+) -> Steps:
+    """See the module. stored: results besides the outputs, in the forms in which they are kept.
+    fuse: as of `group`."""
     tensors = dict(graph.tensors)
     ops, heads = _with_heads(_live(graph, stored), tensors)
     inputs = tuple(op for op in ops if isinstance(op, QuantInput))
-    steps = group([op for op in ops if not isinstance(op, QuantInput)])
+    steps = group([op for op in ops if not isinstance(op, QuantInput)], fuse)
 
     forms, last_use = uses(steps)
     for output in graph.outputs:

@@ -45,18 +45,17 @@ class Stream(ABC, Generic[JobType]):
     def emit_softmax(
         self,
         rows: int,
-        panels: int,
+        groups: int,
         score_shift: int,
         drop: int,
         block: int,
         limit: Mapping[str, int],
     ) -> None:
-        """Weights of so many panels of R keys, the `block`-th of a row."""
-        c = self.context.config
+        """Weights of so many groups of V keys, the `block`-th of a row."""
         self.context.emitter.emit(
             Opcode.SOFTMAX,
             rows=rows,
-            groups=panels * c.groups_per_row_panel,
+            groups=groups,
             acc_address=self.scores,
             acc_stride=rows,
             dst_memory=Memory.ACTIVATION,

@@ -365,7 +365,7 @@ def work_of(graph: QuantGraph) -> Work:
         if isinstance(op, QuantLinear | QuantGated):
             size = op.weight.size if isinstance(op, QuantLinear) else op.gate.size + op.up.size
             weights += round(size * op.format.bits_per_weight / 8)
-            products += 2 * size
+            products += graph.tensors[op.x].bits // 8 * size
         elif isinstance(op, QuantCachedAttention):
             dim = graph.tensors[op.q].features // op.heads
             of_key, of_pair = 3 * op.kv_heads * dim, (4 + 1) * op.heads * dim

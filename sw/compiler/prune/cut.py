@@ -241,7 +241,9 @@ class _Fit:
         for number, (op, original) in enumerate(float_values(self.graph.ops, feeds, rows)):
             progress(number / len(self.graph.ops))
             new = op
-            if op.name not in self.blocks and not self.touched & set(operands(op)):
+            if op.name not in original:  # an input that the host alone reads
+                pass
+            elif op.name not in self.blocks and not self.touched & set(operands(op)):
                 values[op.name] = original[op.name]
             else:
                 new = self._changed(op, values, original)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw.config import AcceleratorConfig
-from hw.isa import MATRIX_OPCODES, Memory, Opcode, Region
+from hw.isa import COMMANDS, MATRIX_OPCODES, Memory, Opcode, Region, Unit
 from hw.sparse.packing import FORMAT_FIELDS, TileFormat, tile_format
 from sw.compiler.stream.commands import Commands
 
@@ -22,6 +22,9 @@ __all__ = ["Access", "Space", "access_table", "accesses"]
 
 Number = Any
 """int, or an array of them; a condition likewise."""
+
+
+COMPUTING = (Unit.MATRIX, Unit.VECTOR)
 
 
 class Space(enum.IntEnum):
@@ -40,6 +43,7 @@ class Space(enum.IntEnum):
     STATISTICS = 11  # SUM and SQUARES
     WORKSPACE = 12  # DRAM, in bus words
     IO = 13
+    TURN = 14  # nothing: what loads wait for if they are not to run ahead
 
 
 class Access(NamedTuple):
@@ -279,30 +283,44 @@ enough: a bus word has four bytes at least."""
 
 
 def access_table(
-    c: AcceleratorConfig, commands: Commands, reach: NDArray[np.int64]
+    c: AcceleratorConfig,
+    commands: Commands,
+    reach: NDArray[np.int64],
+    take_turns: bool = False,
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """All accesses of many commands, `ACCESS_COLUMNS` in a row, and where each command's begin.
 
     Those of command i are rows begin[i] to begin[i + 1]. reach: the largest value of the register
-    that moves a transfer, in words.
+    that moves a transfer, in words. take_turns: with those of `Space.TURN`.
     """
     begin = np.zeros(len(commands) + 1, np.int64)
-    for rows in _all_rows(c, commands, reach):
+    for rows in _all_rows(c, commands, reach, take_turns):
         begin[rows.numbers + 1] += rows.copies
     free = np.cumsum(begin, out=begin)[:-1].copy()
     table = np.empty((begin[-1], len(ACCESS_COLUMNS)), np.int32)
-    for rows in _all_rows(c, commands, reach):  # once more: they are ten times as large
+    for rows in _all_rows(c, commands, reach, take_turns):  # once more: they are ten times as large
         rows.put(table, free)
     return table, begin
 
 
 def _all_rows(
-    c: AcceleratorConfig, commands: Commands, reach: NDArray[np.int64]
+    c: AcceleratorConfig, commands: Commands, reach: NDArray[np.int64], take_turns: bool
 ) -> Iterator[_Rows]:
     for opcode, numbers, v in commands.alike():
+        for nest in _turns(opcode) if take_turns else ():
+            yield _Rows(numbers, nest, 0)
         for weights, nests in enumerate(_all_nests(c, opcode, v, reach[numbers])):
             for nest in nests:
                 yield _Rows(numbers, nest, weights)
+
+
+def _turns(opcode: Opcode) -> Iterator[_Nest]:
+    """A word for the matrix unit and one for the vector unit, which loads read."""
+    units = COMMANDS[opcode].units
+    if opcode == Opcode.LOAD:
+        yield _Nest(True, Space.TURN, False, 0, 1, 1, 2)
+    elif units and units[0] in COMPUTING:
+        yield _Nest(True, Space.TURN, True, COMPUTING.index(units[0]), 1, 1, 1)
 
 
 def _all_nests(

@@ -71,11 +71,13 @@ class Emitter:
     Parameters
     ----------
     config: sizes of the machine; on-chip addresses beyond them are a bug and raise, as does a
-    command that is undefined because it overlaps itself (`AssertionError`).
+    command that is undefined because it overlaps itself (`AssertionError`). take_turns: loads wait
+    for all products and vector commands in front of them (`Space.TURN`).
     """
 
-    def __init__(self, config: AcceleratorConfig):
+    def __init__(self, config: AcceleratorConfig, take_turns: bool = False):
         self.config = config
+        self.take_turns = take_turns
         self.places: list[str] = [""]
         self.matrix_commands = 0  # GEMMs so far
         self._place = 0
@@ -173,7 +175,7 @@ class Emitter:
         commands = self._recorder.commands()
         reach = np.zeros(len(commands), np.int64)
         reach[list(self._reach)] = list(self._reach.values())
-        table, begin = access_table(self.config, commands, reach)
+        table, begin = access_table(self.config, commands, reach, self.take_turns)
         words, certain = self._words(commands, table, begin), commands.predicates() == 0
         answer = np.full(len(commands), -1, np.int32)
         answer[list(self._answer)] = list(self._answer.values())

@@ -63,7 +63,8 @@ class Subject:
     Attributes
     ----------
     name: for its files in the cache. graph: in float. calibration: batches of inputs. judge:
-        cosines of the first output with that of float. tokens: of the program to write.
+        cosines of the first output with that of float. tokens: of the program to write; 0: the
+        graph's.
     """
 
     name: str
@@ -122,6 +123,8 @@ def possible_formats(
     """
 
     def refusal(format: WeightFormat) -> str:
+        if format.scaled:
+            return f"{format.name} is a format of language models: encoders have int4/32"
         try:
             weight_form(config, format)
         except WeightFormatError as error:
@@ -272,20 +275,22 @@ class Tuner:
         progress: Progress | None = None,
     ) -> Program:
         """The program of a plan."""
-        tokens = self.subject.tokens or self.subject.graph.tokens
-        graph = self.quantised(formats, cuts, progress)
-        return lower(with_shape(graph, self.subject.graph.batch, tokens), self.config)
+        return self._lowered(self.quantised(formats, cuts, progress))
+
+    def _lowered(self, graph: QuantGraph) -> Program:
+        """Cut to the subject's tokens, if it has some: graphs with a host part cannot be cut."""
+        if self.subject.tokens:
+            graph = with_shape(graph, graph.batch, self.subject.tokens)
+        return lower(graph, self.config)
 
     def estimate(self, cuts: Cuts) -> int:
         """Predicted cycles of the dense program with these cuts, without fitting anything."""
-        tokens = self.subject.tokens or self.subject.graph.tokens
         graph = shape_only(self.subject.graph, self.costs.blocks, cuts)
         quick = QuantOptions(gptq=False, bias_correction=False, alphas=(0.8,), clips=(1.0,))
         with warnings.catch_warnings():  # shapes alone count, not what these batches are like
             warnings.simplefilter("ignore", CalibrationWarning)
             quantised = quantise(graph, self.subject.calibration[:ESTIMATE_BATCHES], quick)
-        shaped = with_shape(quantised, self.subject.graph.batch, tokens)
-        return lower(shaped, self.config).estimated_cycles
+        return self._lowered(quantised).estimated_cycles
 
     def cuts_within(
         self, cycles: float, progress: Callable[[float], None] = lambda _done: None

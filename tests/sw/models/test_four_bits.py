@@ -69,6 +69,13 @@ def test_values_of_the_file(file):
         assert off[whole].max() < 1, name
 
 
+def test_passes(file):
+    """Tiles of 4 bits arrive in the time of fewer tokens: there is one pass more to choose."""
+    for bits, wanted in ((8, [1, 4, 8, 32]), (4, [1, 4, 5, 8, 32])):
+        program = Generator("tiny", 64, model=LanguageModel(file), bits=bits).program()
+        assert sorted(program.entries) == wanted
+
+
 def test_tokens_are_those_of_the_module(file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     given = [PROMPT, "--model", file, *ON, "--tokens", 6, "--bits", 4, "--json", "found.json"]

@@ -53,6 +53,7 @@ def test_tokens_are_those_of_the_references(monkeypatch, most):
     plain = [_expected(part, set(), -1, most) for part in parts]
     first, end = {plain[0][0], plain[1][0]}, plain[0][-1]  # both windows must begin otherwise
     model = SimpleNamespace(
+        name="random",
         prompt=lambda _language, stamps: PROMPT,
         suppressed_first=tuple(first),
         end=end,

@@ -43,9 +43,9 @@ CONTEXT = 24
 class Quantised:
     """A random Whisper in integers."""
 
-    def __init__(self, seed: int):
+    def __init__(self, seed: int, heads: int = 2):
         self.rng = np.random.default_rng(seed)
-        self.module = random_whisper(self.rng, ROWS)
+        self.module = random_whisper(self.rng, ROWS, heads)
         heard = [random_spectrogram(self.rng, ROWS) for _ in range(3)]
         rows = [windows(spectrogram)[None] for spectrogram in heard]
         example = (torch.from_numpy(rows[0]),)
@@ -75,9 +75,9 @@ class Quantised:
 
 
 @functools.cache
-def quantised() -> Quantised:
+def quantised(heads: int = 2) -> Quantised:
     print(f"WEFT_TEST_SEED={SEED}")
-    return Quantised(SEED)
+    return Quantised(SEED, heads)
 
 
 def test_rows_see_what_the_convolutions_see():

@@ -5,12 +5,17 @@ from __future__ import annotations
 import gzip
 from collections import Counter
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from sw.bench.parting import parting
 from sw.bench.speech import PROMPT_TEXTS, PROMPTS, Clip, Score, distance, prompts, words
 from sw.compiler.errors import InputError
+from sw.driver.session import Prediction
+from sw.speech.audio import RATE
+from sw.speech.listening import Task, Window
 from sw.speech.stamps import Segment
 from sw.speech.writing import Heard
 from tests.sw.speech.random_whisper import SEED
@@ -93,3 +98,55 @@ def test_prompts_of_the_telephone(tmp_path):
         ("b", "telephone", "Press: one."),
         ("digits/a", "telephone", "Nine."),
     ]
+
+
+class Prefers:
+    """In float32, token n behind n others, and the number behind it by a nat less."""
+
+    model = SimpleNamespace(
+        end=9,
+        first_stamp=20,
+        prompt=lambda _language, stamps: [7, 8],
+        tokenizer=SimpleNamespace(decode=lambda tokens, **_options: f"word{tokens[0]}"),
+    )
+    seconds = 30
+
+    def listen(self, samples, _heard):
+        self.heard = samples
+        return self
+
+    def prefill(self, ids):
+        assert ids[:2] == [7, 8]
+        tokens = np.roll(np.arange(10), 2 - len(ids))
+        return Prediction(tokens[None], -np.arange(10.0)[None])
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "expected"),
+    [
+        ([0, 1, 2], [0, 1, 2], None),
+        ([0, 2, 5], [0, 1, 2], (1, "word2", "word1", 1.0)),
+        ([0, 1], [0, 1, 2], (2, "word9", "word2", 7.0)),
+        ([3], [0], (0, "word3", "word0", 3.0)),
+    ],
+)
+def test_where_texts_part(ours, theirs, expected):
+    """In the second window, of which float32 hears the samples; not where a text is written
+    again."""
+    clip = Clip("a", "read", np.arange(3 * RATE, dtype=np.float32), None)
+    listener: Any = Prefers()
+    mine, others = (
+        [Window(start=n, end=3, tokens=x, model=listener.model) for n, x in enumerate(each)]
+        for each in ([[4], ours], [[4], theirs])
+    )
+    found = parting(listener, clip, mine, others, Task())
+    if expected is None:
+        assert found is None
+        return
+    assert found is not None and vars(found) == dict(
+        zip(vars(found), ("a", *expected), strict=True)
+    )
+    np.testing.assert_array_equal(listener.heard, clip.samples[RATE:])
+    assert f"prefers {expected[2]!r} to {expected[1]!r} by {expected[3]:.2f}" in str(found)
+    mine[0].temperature = 0.2
+    assert parting(listener, clip, mine, others, Task()) is None

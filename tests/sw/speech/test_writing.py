@@ -15,6 +15,7 @@ from sw.speech.writing import Heard, Writer
 END, FIRST = 99, 100
 """Words are tokens 0 to 98."""
 MODEL = SimpleNamespace(
+    name="says",
     prompt=lambda _language, stamps: [7] if stamps else [7, 8],
     suppressed_first=(50,),
     end=END,

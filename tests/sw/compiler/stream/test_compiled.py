@@ -14,6 +14,7 @@ from sw.bench.decoders import decoder
 from sw.compiler.graph.pruning import with_pruning
 from sw.compiler.lower.decoder import lower_decoder
 from sw.compiler.lower.lower import lower
+from sw.compiler.lower.switches import Switches
 from sw.compiler.stream import compiled, emit, order, starts, waits
 from sw.compiler.stream.access import access_table, accesses, weight_accesses
 from sw.compiler.stream.commands import Commands
@@ -62,7 +63,9 @@ def test_modules(both):
     for seed in range(3):
         for config in CONFIGS.values():
             print(f"seed {seed}, {config.name}")
-            lower(random_mixture(seed, formats=formats_of(config)), config)
+            graph = random_mixture(seed, formats=formats_of(config))
+            lower(graph, config)
+            lower(graph, config, switches=Switches(prefetch=False))
     assert both.loads and both.overtaking and both.relays
 
 

@@ -1,0 +1,1 @@
+"""Whether gains multiply: optimisations measured alone, in pairs and all together."""
