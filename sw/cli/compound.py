@@ -97,7 +97,7 @@ def _gains(report: Report) -> Table:
         "product, with pairs": [joint.with_pairs for joint in joints],
     }
     for name, values in together.items():
-        table.add_row("all together", name, *map(_percent, values), "")
+        table.add_row("all", name, *map(_percent, values), "")
     measured = (f"[bold]{_percent(joint.measured)}[/]" for joint in joints)
     table.add_row("", "[bold]measured[/]", *measured, _accuracy(report.accuracy(report.all)))
     return table

@@ -25,7 +25,10 @@ def draw_compound(path: Path, report: Report) -> None:
     """Bars of gains, and for each metric how pairs interact."""
     with pyplot() as plt:
         figure, axes = plt.subplot_mosaic(
-            [["gains", "cycles"], ["bytes", "energy"]], figsize=(12, 10.5), layout="constrained"
+            [["gains", "cycles"], ["bytes", "energy"]],
+            figsize=(12, 12.5),
+            height_ratios=(1.4, 1),
+            layout="constrained",
         )
         _gains(axes["gains"], report)
         for metric in report.joints:
