@@ -132,16 +132,6 @@ inputs_option = click.option(
     type=click.Choice(["16", "8"]),
     default="16",
     show_default=True,
-    help="Bits of what linears behind norms read, but for the head. 8: of a rotated residual "
-    "stream, where it changes little.",
-)
-
-
-inputs_option = click.option(
-    "--inputs",
-    type=click.Choice(["16", "8"]),
-    default="16",
-    show_default=True,
     help="Bits of what linears behind norms read. 8: where that loses little, with the residual "
     "stream rotated; prompts take fewer cycles.",
 )
