@@ -154,7 +154,8 @@ class SmolLM2(Subject):
         for prompt, text in texts:
             session = Replay(program, prompt + text, NO_TOKEN)
             decoding = Decoding(Sampler(), {NO_TOKEN}, Lookup(), Auto())
-            assert list(decoding.answer(session, prompt, len(text))) == text
+            answered = list(decoding.answer(session, prompt, len(text)))
+            assert answered == text
             sizes.update(step.rows for step in decoding.steps)
         tokens = sum(len(text) - 1 for _, text in texts)
         return {size: passes / tokens for size, passes in sorted(sizes.items())}
