@@ -27,7 +27,7 @@ from sw.cli.bench_packing import packing
 from sw.cli.bench_simulator import simulator
 from sw.cli.bench_speculation import speculation
 from sw.cli.bench_speech import speech
-from sw.cli.bench_studies import eviction, pruning, tokens
+from sw.cli.bench_studies import eviction, low_rank, pruning, tokens
 from sw.cli.bench_suite import all_rows, baseline, sparsity, structured, table
 from sw.cli.bench_window import window
 from sw.cli.common import (
@@ -307,7 +307,7 @@ bench.section("One workload", gemm, attention, encoder, minilm, look, program_)
 bench.section("Language models", decode, prefill, smollm2, speculation, cascade, window, decoders)
 bench.section("Speech", speech)
 bench.section("Several models", modalities)
-bench.section("Studies", packing, pruning, eviction, tokens)
+bench.section("Studies", packing, pruning, eviction, tokens, low_rank)
 bench.section("The whole list", all_rows, table, baseline, sparsity, structured)
 bench.section("The simulator", simulator)
 bench.section("FPGA", area, board, energy_)

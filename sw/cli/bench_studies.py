@@ -1,4 +1,4 @@
-"""`weft bench pruning`, `eviction` and `tokens`: what attention could do without, in float."""
+"""`weft bench pruning`, `eviction`, `tokens` and `low-rank`: float models with less in them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sw.cli.long_texts import KINDS, long_text
 from sw.cli.screen import show
 from sw.compiler.errors import InputError
 
-__all__ = ["eviction", "pruning", "tokens"]
+__all__ = ["eviction", "low_rank", "pruning", "tokens"]
 
 
 @click.command()
@@ -125,3 +125,54 @@ def tokens(fewer: Sequence[int], json_file: str | None) -> None:
         table.add_row("", *(f"{min(each):.4f}" for each in of.values()))
     show(table)
     write_json(json_file, found)
+
+
+@click.command("low-rank")
+@click.option(
+    "--format",
+    "name",
+    default="2:4 int8",
+    show_default=True,
+    help="Of all linears: a 2:4 one is judged by cycles, another one by bytes.",
+)
+@click.option(
+    "--rank",
+    "ranks",
+    type=click.IntRange(1, 384),
+    multiple=True,
+    default=(16, 32, 64),
+    show_default=True,
+)
+@click.option("--json", "json_file", type=OUTPUT_FILE, help="Write the figures to this file.")
+def low_rank(name: str, ranks: Sequence[int], json_file: str | None) -> None:
+    """Low-rank corrections of what compressed weights of all-MiniLM-L6-v2 lose: do they pay?"""
+    from hw.sparse.formats import DENSE, WeightFormat, WeightFormatError
+    from sw.bench.low_rank import measure_low_rank
+
+    try:
+        format = WeightFormat.parse(name)
+    except WeightFormatError as error:
+        raise InputError(f"--format: {error}") from None
+    if format.stored == DENSE or format.inputs != 8 or format.scaled:
+        raise InputError(f"--format {name}: take a 2:4 or INT4 one, as '2:4 int8' or int4/32")
+    with steps() as step:
+        found = measure_low_rank(format, sorted(set(ranks)), step)
+    figures = found.json()
+    table = Table(title=f"All {found.linears} linears of all-MiniLM-L6-v2, {name}, corrected")
+    columns = (
+        "rank",
+        f"{found.by}, of\ndense",
+        "lost",
+        "the same by\ndense linears: lost",
+        "pays in",
+    )
+    for column in columns:
+        table.add_column(column, justify="right")
+    plain = figures["plain"]
+    table.add_row("none", f"{plain['share']:.3f}", f"{plain['error']:.5f}", "", "")
+    for rank, corrected in figures["corrected"].items():
+        mixed = figures["mixed"][rank]
+        losses = (f"{corrected['error']:.5f}", f"{mixed['error']:.5f}")
+        table.add_row(rank, f"{corrected['share']:.3f}", *losses, str(corrected["paying"]))
+    show(table)
+    write_json(json_file, {"format": name, **figures})
