@@ -42,22 +42,29 @@ class Source(Protocol):
 
 
 class Acceptance:
-    """How often drafts were right, by how much spoke for them: counts on top of a first guess.
+    """How often drafts were right, by how much spoke for them.
 
-    kinds: of evidence, from 0 on; more counts as the last one. Each begins with one half, as if
-    `WEIGHT` drafts had been seen: benchmarks hardly depend on it.
+    Each kind of evidence has counts of its own, on top of what the kind with a little less of it
+    says, as if that had been seen `WEIGHT` times, and the first one of one half: so what a copy has
+    shown so far counts for matches longer than any before, too. (Backing off as models of n-grams
+    do, with the additive smoothing of MacKay and Peto, 1995.)
+
+    kinds: of evidence, from 0 on; more counts as the last one.
     """
 
     WEIGHT = 4
 
     def __init__(self, kinds: int):
-        self._right = [0.5 * self.WEIGHT] * kinds
-        self._seen = [1.0 * self.WEIGHT] * kinds
+        self._right = [0] * kinds
+        self._seen = [0] * kinds
 
     def chance(self, evidence: int) -> float:
         """That a draft is right."""
-        kind = min(evidence, len(self._seen) - 1)
-        return self._right[kind] / self._seen[kind]
+        kind, chance = min(evidence, len(self._seen) - 1), 0.5
+        counts = zip(self._right[: kind + 1], self._seen, strict=False)
+        for right, seen in counts:
+            chance = (right + self.WEIGHT * chance) / (seen + self.WEIGHT)
+        return chance
 
     def observe(self, evidence: int, right: bool) -> None:
         """A draft was right, or was not."""

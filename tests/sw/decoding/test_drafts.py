@@ -104,3 +104,15 @@ def test_every_token_of_an_answer_teaches():
     assert right.chance(0) == wrong.chance(0) == 0.5
     source.begin([1, 2, 7, 1])
     assert source.chances(1)[0] > first
+
+
+def test_what_was_right_speaks_for_longer_matches():
+    """Counts of a kind of evidence are on top of those of less, and not the other way round."""
+    found = Acceptance(4)
+    for _ in range(36):
+        found.observe(1, True)
+    assert found.chance(0) == 0.5
+    assert found.chance(1) == found.chance(2) == found.chance(9) == (36 + 4 * 0.5) / 40
+    for _ in range(4):
+        found.observe(2, False)
+    assert found.chance(1) == 0.95 and found.chance(2) == found.chance(3) == 0.475
