@@ -21,6 +21,7 @@ from sw.speech.writing import Heard
 __all__ = [
     "PROMPTS",
     "PROMPT_TEXTS",
+    "SPOKEN",
     "Clip",
     "Score",
     "clips",
@@ -43,7 +44,7 @@ INSTALL = (
 )
 RAW = {"goforward": "go forward ten meters", "something": "go somewhere and do something"}
 """Texts of the recordings that Debian's package has without a transcript."""
-SYNTHESISED = 6
+SYNTHESISED, SPOKEN = 6, "eSpeak"
 VOICE, SPEED, PITCH = "en-us+f1", 150, 45
 """None of those that calibration hears. One without breath, whose noise is another each time."""
 
@@ -118,7 +119,7 @@ def clips(root: str | Path = "/") -> list[Clip]:
     for number, (text, samples) in enumerate(zip(texts, spoken, strict=False)):
         part = to_rate(samples, rate)
         if len(part) <= WINDOW:
-            found.append(Clip(f"spoken {number}", "eSpeak", part, text))
+            found.append(Clip(f"spoken {number}", SPOKEN, part, text))
     return found
 
 

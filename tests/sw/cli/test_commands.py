@@ -11,6 +11,7 @@ import torch
 
 from hw.config import PRESETS
 from sw.bench.measure import STALLS
+from tests.sw.cli.conftest import Weft
 
 
 def test_compile_run_disassemble_inspect(weft, model, tmp_path):
@@ -168,3 +169,8 @@ def test_demo_without_a_compiler(weft, embedder, monkeypatch):
     for text in ("no C++ compiler found", "Using the golden model: no cycles.", "base (golden)"):
         assert text in outcome.out
     assert "Nearest neighbours agree for 8 of 8 sentences" in outcome.out
+
+
+@pytest.mark.parametrize("name", ["int8", "q4/32", "2:4 int8 x int16", "int3"])
+def test_low_rank_wants_a_format_that_loses_something(weft: Weft, name: str) -> None:
+    assert "--format" in weft("bench", "low-rank", "--format", name).error()
