@@ -6,10 +6,10 @@ import click
 from rich.table import Table
 
 from boards.synthesis import synthesise
+from sw.area.model import AreaModel, Sample, add_sample, read_samples
 from sw.bench.exploration import cycle_errors, machines, summary
 from sw.cli.common import json_option, reporter, steps, write_json
 from sw.cli.screen import show
-from sw.explore.area import AreaModel, Sample, add_sample, read_samples
 
 __all__ = ["exploration"]
 

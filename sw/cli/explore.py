@@ -13,9 +13,11 @@ from boards.family import Area
 from boards.synthesis import synthesise
 from hw.config import AcceleratorConfig
 from hw.sparse.formats import WeightFormat, WeightFormatError
+from sw.area.model import area_model
 from sw.bench.cases import random_inputs
 from sw.bench.measure import measure_program
 from sw.cli.common import reporter, steps, write_json
+from sw.cli.energy import energy_option
 from sw.cli.model import MINILM, MODEL_HELP, load_model
 from sw.cli.screen import console, show
 from sw.compiler.compile import quantise_module
@@ -23,10 +25,18 @@ from sw.compiler.errors import CompileError, InputError
 from sw.compiler.graph.operations import QuantGraph, QuantLinear
 from sw.compiler.graph.retarget import with_shape
 from sw.compiler.lower.lower import lower
-from sw.explore.area import area_model
+from sw.energy import Table as Prices
+from sw.energy import TableError, read_table
 from sw.explore.cluster import kept_tasks, workers
 from sw.explore.front import Budget, Point, chosen, renamed
-from sw.explore.report import check_plotly, describe, report_json, write_config, write_page
+from sw.explore.report import (
+    check_plotly,
+    describe,
+    energy_text,
+    report_json,
+    write_config,
+    write_page,
+)
 from sw.explore.search import explore as search
 from sw.explore.workload import with_format, workload
 
@@ -81,14 +91,18 @@ def _graphs(graph: QuantGraph, weights: str | None) -> dict[str, QuantGraph]:
 @click.option(
     "--budget-bandwidth", "bandwidth", type=POSITIVE, help="Bytes a cycle that the memory gives."
 )
-@click.option("--budget-cycles", "cycles", type=POSITIVE, help="For --objective area.")
+@click.option(
+    "--budget-cycles", "cycles", type=POSITIVE, help="For --objective area or energy, at most."
+)
 @click.option(
     "--objective",
     type=click.Choice(["cycles", "area", "energy"]),
     default="cycles",
     show_default=True,
-    help="cycles: the fastest within the budgets. area: the smallest of --budget-cycles.",
+    help="cycles: the fastest within the budgets. area: the smallest of --budget-cycles. energy: "
+    "what takes least by --energy.",
 )
+@energy_option
 @click.option(
     "--weights", help="Formats to compare, such as int8,2:4,int4/32.  [default: the model's]"
 )
@@ -118,6 +132,7 @@ def explore(
     bandwidth: int | None,
     cycles: int | None,
     objective: str,
+    energy: str | None,
     weights: str | None,
     machines: int,
     seed: int,
@@ -129,6 +144,7 @@ def explore(
 ) -> None:
     budget = Budget(luts, dsps, rams, bandwidth, cycles)
     _check(objective, budget, scheduler, count)
+    prices = _prices(objective, energy)
     area_model()
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
@@ -138,10 +154,16 @@ def explore(
         step("Starting workers")
         with workers(scheduler, count) as run:
             found = search(
-                workloads, budget, kept_tasks(run), machines=machines, seed=seed, step=step
+                workloads,
+                budget,
+                kept_tasks(run),
+                machines=machines,
+                seed=seed,
+                table=prices,
+                step=step,
             )
         front = found.front
-        best = chosen(front, objective, budget)
+        best = chosen(found.points if objective == "energy" else front, objective, budget)
         order = [best, *(point for point in front if point is not best)]
         for number, point in enumerate(order):
             config = renamed(point, "explored" if point is best else f"explored{number}").config
@@ -151,16 +173,16 @@ def explore(
             if number < synthesise:
                 changes["synthesised"] = _synthesise(config, step)
             order[number] = replace(point, config=config, **changes)
-    best, front = order[0], sorted(order, key=lambda p: p.share)
+    best, shown = order[0], sorted(order, key=lambda p: p.share)
     title = f"Machines for {Path(model).name}" + (f", {tokens} tokens" if model == MINILM else "")
     write_config(str(folder / "config.json"), best.config)
     write_json(
         str(folder / "points.json"),
-        report_json(model, budget, objective, found.judged, found.points, front, best),
+        report_json(model, budget, objective, found.judged, found.points, shown, best, prices),
     )
-    write_page(str(folder / "front.html"), title, _notes(found.judged, budget),
-               found.points, front, best)  # fmt: skip
-    _show(title, front, best)
+    notes = _notes(found.judged, budget, prices)
+    write_page(str(folder / "front.html"), title, notes, found.points, shown, best, prices)
+    _show(title, shown, best, prices)
     console.print(f"chosen: {describe(best.config)}", highlight=False)
     console.print(f"{found.judged:,} machines judged, {len(front)} on the front", highlight=False)
     click.echo(f"{folder}/front.html, points.json, and config.json for --config")
@@ -169,14 +191,24 @@ def explore(
 def _check(objective: str, budget: Budget, scheduler: str | None, count: int | None) -> None:
     """Raises `InputError`."""
     check_plotly()
-    if objective == "energy":
-        raise InputError("--objective energy: there is no model of energy yet; cycles or area")
     if objective == "area" and budget.cycles is None:
         raise InputError("--objective area needs --budget-cycles: the smallest machine is too slow")
     if objective == "cycles" and budget.cycles is not None:
-        raise InputError("--budget-cycles is for --objective area")
+        raise InputError("--budget-cycles is for --objective area and energy")
     if scheduler is not None and count is not None:
         raise InputError("--workers is for this machine, not for a --scheduler's")
+
+
+def _prices(objective: str, name: str | None) -> Prices | None:
+    """The table of unit energies. Raises `InputError`."""
+    if name is None:
+        if objective == "energy":
+            raise InputError("--objective energy needs --energy TABLE: by which unit energies")
+        return None
+    table = read_table(name)
+    if table.of_machine:
+        raise TableError(f"energy table {name} is of one machine: take one of a technology")
+    return table
 
 
 def _measure(graph: QuantGraph, config: AcceleratorConfig, step) -> int:
@@ -194,7 +226,7 @@ def _synthesise(config: AcceleratorConfig, step) -> Area:
     return synthesise(config, reporter(step)).total
 
 
-def _notes(judged: int, budget: Budget) -> list[str]:
+def _notes(judged: int, budget: Budget, prices: Prices | None) -> list[str]:
     limits = {
         "LUT4": budget.luts,
         "multipliers": budget.dsps,
@@ -208,15 +240,18 @@ def _notes(judged: int, budget: Budget) -> list[str]:
         "Area is the largest share of LUT4, multipliers or block RAMs: of the budget, or of an "
         "LFE5U-85F. Cells are estimates, cycles as the table says. A machine's clock is not "
         "modelled.",
+        *([f"Energy is an estimate by {prices.file} ({prices.title})."] if prices else []),
     ]
 
 
-def _show(title: str, front: list[Point], best: Point) -> None:
+def _show(title: str, front: list[Point], best: Point, prices: Prices | None) -> None:
     table = Table(title=title)
+    if prices is not None:
+        table.caption = f"Energy, ESTIMATED by {prices.file} ({prices.title}), low to high."
     formats = len({point.format for point in front}) > 1
     table.add_column("array")
     for name in ("lanes", "KB", "bus", *(["weights"] if formats else []), "LUT4", "DSP", "RAM",
-                 "area", "cycles", "RTL"):  # fmt: skip
+                 "area", "cycles", "RTL", *(["energy"] if prices else [])):  # fmt: skip
         table.add_column(name, justify="right")
     shown = front if len(front) <= SHOWN else _spread(front, best)
     for point in shown:
@@ -233,6 +268,7 @@ def _show(title: str, front: list[Point], best: Point) -> None:
             f"{point.share:.0%}",
             f"{point.lowered:,}",
             f"{point.measured:,}" if point.measured else "-",
+            *([energy_text(point, prices)] if prices else []),
         )
     show(table)
 

@@ -13,11 +13,11 @@ from functools import partial
 from boards.synthesis import UNITS
 from hw.config import AcceleratorConfig
 from hw.isa import COMMAND_BYTES
+from sw.area.model import PIPELINE_MULTIPLIERS, area_model
 from sw.energy.counts import UNITS_ASLEEP, Counts
 from sw.energy.quantity import Quantity
 from sw.energy.table import MACHINE, Table, TableError, machine_of
 from sw.energy.technology import Technology
-from sw.explore.area import PIPELINE_MULTIPLIERS, area_model
 
 __all__ = ["PARTS", "Action", "actions", "reference"]
 

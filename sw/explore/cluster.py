@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 from sim.cache import find, keep
 from sw.compiler.errors import InputError, first_line
-from sw.explore.estimate import Task, estimate, name_of, version
+from sw.explore.estimate import Result, Task, estimate, name_of, version
 
 __all__ = ["Map", "here", "kept_tasks", "workers"]
 
@@ -23,11 +23,11 @@ FOLDER = "explore"
 CONNECT_SECONDS = 10
 
 Progress = Callable[[int, int], None]
-Map = Callable[[Sequence[Task], Progress], list[list[float | None]]]
+Map = Callable[[Sequence[Task], Progress], list[list[Result]]]
 """Results of tasks, in their order; progress: (tasks done, tasks)."""
 
 
-def here(tasks: Sequence[Task], progress: Progress) -> list[list[float | None]]:
+def here(tasks: Sequence[Task], progress: Progress) -> list[list[Result]]:
     """In this process, one after another."""
     found = []
     for number, task in enumerate(tasks):
@@ -40,7 +40,7 @@ def here(tasks: Sequence[Task], progress: Progress) -> list[list[float | None]]:
 def kept_tasks(run: Map) -> Map:
     """The same, but for tasks whose results are in the cache."""
 
-    def mapped(tasks: Sequence[Task], progress: Progress) -> list[list[float | None]]:
+    def mapped(tasks: Sequence[Task], progress: Progress) -> list[list[Result]]:
         known = [_find(task) for task in tasks]
         left = [task for task, result in zip(tasks, known, strict=True) if result is None]
         done = len(tasks) - len(left)
@@ -50,12 +50,12 @@ def kept_tasks(run: Map) -> Map:
     return mapped
 
 
-def _find(task: Task) -> list[float | None] | None:
+def _find(task: Task) -> list[Result] | None:
     path = find(FOLDER, f"{name_of(task)}.json")
     return None if path is None else json.loads(path.read_text())
 
 
-def _keep(task: Task, result: list[float | None]) -> None:
+def _keep(task: Task, result: list[Result]) -> None:
     keep(FOLDER, f"{name_of(task)}.json", json.dumps(result).encode())
 
 
@@ -114,12 +114,12 @@ def _version_there() -> str:
 def _mapped(client) -> Map:
     from distributed import as_completed
 
-    def mapped(tasks: Sequence[Task], progress: Progress) -> list[list[float | None]]:
+    def mapped(tasks: Sequence[Task], progress: Progress) -> list[list[Result]]:
         futures = {
             client.submit(estimate, task, key=f"weft-{name_of(task)}", retries=3): n
             for n, task in enumerate(tasks)
         }
-        found: dict[int, list[float | None]] = {}
+        found: dict[int, list[Result]] = {}
         for future in as_completed(list(futures)):
             number = futures[future]
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 from boards.family import Area
 from hw.config import AcceleratorConfig
 from sw.compiler.errors import CompileError
+from sw.energy.quantity import Quantity
 
-__all__ = ["FPGA", "Budget", "Point", "chosen", "front", "renamed"]
+__all__ = ["FPGA", "Budget", "Point", "chosen", "front", "renamed", "spent"]
 
 FPGA = Area(luts=83_640, ffs=83_640, multipliers=156, block_rams=208)
 """An LFE5U-85F, by which area is measured where there is no budget."""
@@ -51,7 +53,7 @@ class Point:
 
     format: of the weights ("" as the model has them). analytic: cycles, see `analytic.py`. lowered:
     by the cost model of a lowered program. measured: of the RTL. area: fitted; synthesised: Yosys'.
-    share: see `Budget.share`.
+    share: see `Budget.share`. energy: of the lowered program, by a table.
     """
 
     config: AcceleratorConfig
@@ -62,6 +64,7 @@ class Point:
     lowered: int | None = None
     measured: int | None = None
     synthesised: Area | None = None
+    energy: Quantity | None = None
 
     @property
     def cycles(self) -> float:
@@ -79,7 +82,9 @@ class Point:
             name: Area(**found[name]) if found[name] else None for name in ("area", "synthesised")
         }
         assert areas["area"] is not None
-        return cls(**{**found, **areas, "config": AcceleratorConfig(**found["config"])})
+        energy = Quantity(**found["energy"]) if found["energy"] else None
+        config = AcceleratorConfig(**found["config"])
+        return cls(**{**found, **areas, "config": config, "energy": energy})
 
 
 def front(points: Iterable[Point], gain: float = 0.0) -> list[Point]:
@@ -97,7 +102,8 @@ def front(points: Iterable[Point], gain: float = 0.0) -> list[Point]:
 
 
 def chosen(points: Sequence[Point], objective: str, budget: Budget) -> Point:
-    """Of a front: the fastest, or the smallest that is fast enough. Raises `CompileError`."""
+    """Of these: the fastest, or of those that are fast enough the smallest, or the one that takes
+    least energy. Raises `CompileError`."""
     if objective == "cycles":
         return min(points, key=lambda p: (p.cycles, p.share))
     enough = [p for p in points if budget.cycles is None or p.cycles <= budget.cycles]
@@ -107,7 +113,14 @@ def chosen(points: Sequence[Point], objective: str, budget: Budget) -> Point:
             f"no machine takes {budget.cycles:,} cycles or fewer within the budgets: the fastest "
             f"found takes {fastest.cycles:,.0f}"
         )
+    if objective == "energy":
+        return min((p for p in enough if p.energy), key=spent)
     return min(enough, key=lambda p: (p.share, p.cycles))
+
+
+def spent(point: Point) -> tuple[float, float]:
+    """What to compare energies by; among equals the smaller machine."""
+    return point.energy.value if point.energy else math.inf, point.share
 
 
 def renamed(point: Point, name: str) -> Point:

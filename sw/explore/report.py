@@ -13,10 +13,19 @@ from typing import Any
 from hw.config import AcceleratorConfig
 from sim.files import write_atomically
 from sw.compiler.errors import InputError
+from sw.energy import Table
 from sw.explore.estimate import version
 from sw.explore.front import Budget, Point
 
-__all__ = ["check_plotly", "config_json", "describe", "report_json", "write_config", "write_page"]
+__all__ = [
+    "check_plotly",
+    "config_json",
+    "describe",
+    "energy_text",
+    "report_json",
+    "write_config",
+    "write_page",
+]
 
 COLOURS = ("#0b6e99", "#d9730d", "#0f7b6c", "#ad1a72", "#6940a5")
 """Of formats, in order: they differ for colour-blind people too, in lightness."""
@@ -43,14 +52,16 @@ def describe(config: AcceleratorConfig) -> str:
 
 def report_json(
     model: str, budget: Budget, objective: str, judged: int, points: Sequence[Point],
-    front: Sequence[Point], best: Point,
+    front: Sequence[Point], best: Point, prices: Table | None = None,
 ) -> dict[str, Any]:  # fmt: skip
+    """prices: unit energies of the points' energies."""
     return {
         "model": model,
         "version": version(),
         "objective": objective,
         "budget": dataclasses.asdict(budget),
         "judged": judged,
+        "energy": prices and {"table": prices.title, "unit": prices.unit},
         "front": [point.json() for point in front],
         "best": best.json(),
         "points": [point.json() for point in points],
@@ -74,6 +85,17 @@ def _text(point: Point) -> str:
     return "<br>".join(lines)
 
 
+def energy_text(point: Point, prices: Table) -> str:
+    """With both ends, in microjoules or in the table's unit; "-" if it is not known."""
+    if point.energy is None:
+        return "-"
+    scale, unit = (1e6, "uJ") if prices.unit == "pJ" else (1e3, f"thousand {prices.unit}")
+    value, low, high = (
+        f"{x / scale:,.3g}" for x in (point.energy.value, point.energy.low, point.energy.high)
+    )
+    return f"{value} {unit} ({low} to {high})"
+
+
 def _how(point: Point) -> str:
     if point.measured is not None:
         return "RTL"
@@ -87,6 +109,7 @@ def write_page(
     points: Sequence[Point],
     front: Sequence[Point],
     best: Point,
+    prices: Table | None = None,
 ) -> None:
     """One HTML file with all it needs in it. Raises `InputError` without plotly."""
     check_plotly()
@@ -131,13 +154,19 @@ def write_page(
     picture = plotly.io.to_html(
         figure, include_plotlyjs=True, full_html=False, config={"displaylogo": False}
     )
-    write_atomically(path, _page(title, notes, picture, front, best).encode())
+    write_atomically(path, _page(title, notes, picture, front, best, prices).encode())
 
 
 def _page(
-    title: str, notes: Sequence[str], picture: str, front: Sequence[Point], best: Point
+    title: str,
+    notes: Sequence[str],
+    picture: str,
+    front: Sequence[Point],
+    best: Point,
+    prices: Table | None,
 ) -> str:
     heads = ("machine", "weights", "LUT4", "multipliers", "block RAMs", "area", "cycles", "by")
+    heads += ("energy",) if prices else ()
     rows = []
     for p in sorted(front, key=lambda p: p.share):
         chosen = p.config == best.config and p.format == best.format
@@ -150,6 +179,7 @@ def _page(
             f"{p.share:.1%}",
             f"{p.cycles:,.0f}",
             _how(p),
+            *([energy_text(p, prices)] if prices else []),
         )
         mark = ' class="chosen"' if chosen else ""
         rows.append(f"<tr{mark}>{''.join(f'<td>{html.escape(c)}</td>' for c in cells)}</tr>")

@@ -6,17 +6,19 @@ and may bring others to the front; those are lowered too, until the whole front 
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from hw.config import AcceleratorConfig
 from hw.sparse.formats import WeightFormat
+from sw.area.model import AreaModel, area_model
 from sw.compiler.errors import CompileError
-from sw.explore.area import AreaModel, area_model
+from sw.energy import Quantity, Table
 from sw.explore.cluster import Map
 from sw.explore.estimate import batches
-from sw.explore.front import Budget, Point, front
+from sw.explore.front import Budget, Point, front, spent
 from sw.explore.space import draw, neighbours
 from sw.explore.workload import Workload
 
@@ -52,14 +54,20 @@ class _Search:
         self.points: list[Point] = []
         self.nearest: tuple[float, AcceleratorConfig] | None = None
 
+    def fed(self, config: AcceleratorConfig) -> AcceleratorConfig | None:
+        """With this budget's memory; None if the bus is wider than that has any use for."""
+        if self.budget.bandwidth is None:
+            return config
+        if config.bus_bytes >= 2 * max(self.budget.bandwidth, 4):
+            return None
+        return config.with_memory(self.budget.bandwidth)
+
     def machine(self, config: AcceleratorConfig, format: str) -> AcceleratorConfig | None:
         """With this budget's memory and the options of a format; None if it is no candidate."""
-        if self.budget.bandwidth is not None:
-            if config.bus_bytes >= 2 * max(self.budget.bandwidth, 4):
-                return None
-            config = config.with_memory(self.budget.bandwidth)
-        if (format, config) in self.seen:
+        fed = self.fed(config)
+        if fed is None or (format, fed) in self.seen:
             return None
+        config = fed
         self.seen.add((format, config))
         area = self.areas.area(config)
         if not self.budget.holds(area):
@@ -116,11 +124,11 @@ class _Search:
         formats = [f for f in sorted(self.workloads) for g, _ in machines if g == f]
         cycles = [c for result in self.run(tasks, progress) for c in result]
         configs = [c for task in tasks for c in task[2]]
-        for format, config, count in zip(formats, configs, cycles, strict=True):
-            if count is not None:
+        for format, config, found in zip(formats, configs, cycles, strict=True):
+            if found is not None:
                 area = self.areas.area(config)
                 share = self.budget.share(area)
-                self.points.append(Point(config, format, count, area, share))
+                self.points.append(Point(config, format, found[0], area, share))
 
     def lower(self, points: Sequence[Point], progress) -> None:
         """By the cost model; points that do not fit after all are dropped."""
@@ -136,9 +144,55 @@ class _Search:
         ordered = [p for some in by_format.values() for p in some]
         gone = {id(p) for p in ordered}
         self.points = [p for p in self.points if id(p) not in gone]
-        for point, count in zip(ordered, cycles, strict=True):
-            if count is not None:
-                self.points.append(replace(point, lowered=round(count)))
+        for point, found in zip(ordered, cycles, strict=True):
+            if found is not None:
+                self.points.append(replace(point, lowered=round(found[0])))
+
+    def energies(self, points: Sequence[Point], table: Table, progress) -> list[Point]:
+        """These points lowered, with their energies; those that do not fit are dropped."""
+        tasks = [
+            task
+            for point in points
+            for task in batches("energy", self.workloads[point.format], [point.config], 1, table)
+        ]
+        found = []
+        for point, (result,) in zip(points, self.run(tasks, progress), strict=True):
+            if result is not None:
+                cycles, *ends = result
+                changes = {"lowered": round(cycles), "energy": Quantity(*ends)}
+                found.append(replace(point, analytic=point.analytic or cycles, **changes))
+        places = {(point.format, point.config) for point in points}
+        self.points = [p for p in self.points if (p.format, p.config) not in places] + found
+        return found
+
+    def descend(self, table: Table, step: Step) -> int:
+        """Energies of the front; then of what is around the machine that takes least, until nothing
+        there takes less. Machines that are too slow for the budget count for nothing. How many
+        machines were new."""
+        most = self.budget.cycles or math.inf
+        front = self.fronts([p for p in self.points if p.lowered is not None], GAIN)
+        update = step(f"Energy of the front: {len(front):,}")
+        best = min(self.energies(front, table, update), key=lambda p: (p.cycles > most, spent(p)))
+        new = 0
+        while True:
+            known = {(p.format, p.config): p for p in self.points}
+            around = []
+            for config in neighbours(best.config):
+                fed = self.fed(config)
+                point = fed and known.get((best.format, fed))
+                if point is None and (other := self.machine(config, best.format)) is not None:
+                    area, new = self.areas.area(other), new + 1
+                    point = Point(other, best.format, 0.0, area, self.budget.share(area))
+                if point and point.energy is None:
+                    around.append(point)
+            if not around:
+                return new
+            update = step(f"Energy around the thriftiest: {len(around):,}")
+            found = self.energies(around, table, update)
+            least = min([best, *found], key=lambda p: (p.cycles > most, spent(p)))
+            if least is best:
+                return new
+            best = least
 
 
 def options_of(format: str) -> tuple[bool, bool]:
@@ -154,11 +208,13 @@ def explore(
     *,
     machines: int = 2000,
     seed: int = 0,
+    table: Table | None = None,
     step: Step,
 ) -> Found:
     """Search among so many machines.
 
-    workloads: by the name of their weights' format. run: what executes tasks. Raises `CompileError`
+    workloads: by the name of their weights' format. run: what executes tasks. table: of unit
+    energies; the machine that takes least is looked for, too. Raises `CompileError`
     if nothing meets the budgets, with the nearest machine.
     """
     search = _Search(workloads, budget, run, seed)
@@ -188,6 +244,8 @@ def explore(
         search.lower(candidates, update)
         if not search.points:
             raise CompileError("the model fits none of the machines within the budgets")
+    if table is not None:
+        judged += search.descend(table, step)
     lowered = [p for p in search.points if p.lowered is not None]
     return Found(search.points, search.fronts(lowered, GAIN), judged)
 

@@ -12,8 +12,10 @@ import pickle
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hw.sparse.formats import QUAD, WeightFormat
 from hw.vector.golden import Affine
@@ -37,6 +39,10 @@ NAMES = ("x", "q", "k", "v", "out", "out8", "out16", "low8", "residual", "mask")
 """Fields of operations that name tensors."""
 
 
+Amount = TypeVar("Amount", float, NDArray[np.float64])
+"""Cycles, or several numbers of what a model takes."""
+
+
 @dataclass(frozen=True)
 class Workload:
     """Shapes of a model, small enough to be sent with every task.
@@ -58,7 +64,7 @@ class Workload:
     def digest(self) -> str:
         return hashlib.sha256(self.packed + bytes([self.layers])).hexdigest()[:16]
 
-    def cycles(self, estimate: Callable[[QuantGraph, Steps], float]) -> float:
+    def whole(self, estimate: Callable[[QuantGraph, Steps], Amount]) -> Amount:
         """Of the whole model, from an estimate of a graph. Raises what that raises."""
         first, *rest = (estimate(*graph) for graph in self.graphs)
         return first + (self.layers - 2) * (first - rest[0]) if rest else first

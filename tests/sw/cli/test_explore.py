@@ -43,9 +43,11 @@ def test_files_and_table(weft, model, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["--objective", "energy"], "there is no model of energy yet"),
+        (["--objective", "energy"], "--objective energy needs --energy TABLE"),
+        (["--energy", "ecp5-tiny-toggles"], "ecp5-tiny-toggles is of one machine"),
+        (["--energy", "none"], "energy table none: "),
         (["--objective", "area"], "--objective area needs --budget-cycles"),
-        (["--budget-cycles", 9], "--budget-cycles is for --objective area"),
+        (["--budget-cycles", 9], "--budget-cycles is for --objective area and energy"),
         (["--scheduler", "tcp://127.0.0.1:9", "--workers", 1], "--workers is for this machine"),
         (["--weights", "int7"], "--weights int7: unknown weight format"),
         (["--weights", "q4/32"], "--weights q4/32"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sw.explore.area import AreaModel, block_rams, multipliers, read_samples
+from sw.area.model import AreaModel, block_rams, multipliers, read_samples
 
 
 def test_multipliers_and_block_rams_are_counted():

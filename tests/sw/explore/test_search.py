@@ -8,11 +8,15 @@ import pytest
 
 from boards.family import Area
 from hw.config import AcceleratorConfig
+from sw.area.model import area_model
 from sw.bench import workloads
 from sw.compiler.errors import CompileError
+from sw.compiler.lower.lower import lower
+from sw.energy import estimate, predicted, read_table
 from sw.explore.cluster import here
 from sw.explore.front import Budget, Point, chosen, front
 from sw.explore.search import explore
+from sw.explore.space import neighbours
 from sw.explore.workload import workload
 
 
@@ -69,3 +73,50 @@ def test_search(small):
 def test_budgets_that_nothing_meets(small):
     with pytest.raises(CompileError, match=r"no machine meets the budgets: the nearest, \d+x\d+"):
         explore(small, Budget(luts=1000), run, machines=10, step=quiet)
+
+
+@pytest.fixture
+def one_layer(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return {"int8": workload("small", workloads.encoder(32, 1, 64, 8, layers=1))}
+
+
+def test_the_thriftiest(one_layer):
+    """Nothing around it takes less; energies are those of the program that its machine runs."""
+    budget, table = Budget(luts=45_000, dsps=100, rams=150, bandwidth=6), read_table("tpuv4i-7nm")
+    found = explore(one_layer, budget, run, machines=20, seed=1, table=table, step=quiet)
+    best = chosen(found.points, "energy", budget)
+    assert best.energy is not None and best.energy.low < best.energy.value < best.energy.high
+    known = {p.config: p for p in found.points}
+    for config in neighbours(best.config):
+        other = known.get(config.with_memory(6))
+        if other is not None and other.energy is not None:
+            assert other.energy.value >= best.energy.value
+        else:  # not within the budgets, too wide a bus, or too small a machine
+            area = area_model().area(config)
+            fits = budget.holds(area) and config.bus_bytes <= 8
+            assert not fits or _refused(one_layer["int8"], config)
+    graph = workloads.encoder(32, 1, 64, 8, layers=1)
+    exact = estimate(predicted(lower(graph, best.config)), table)
+    assert best.energy.value == exact.total
+    assert explore(one_layer, budget, run, machines=20, seed=1, table=table, step=quiet) == found
+
+
+def _refused(work, config):
+    try:
+        work.whole(lambda graph, _: lower(graph, config.with_memory(6)).estimated_cycles)
+    except CompileError:
+        return True
+    return False
+
+
+def test_the_thriftiest_that_is_fast_enough(one_layer):
+    table = read_table("tpuv4i-7nm")
+    free = explore(one_layer, Budget(), run, machines=20, seed=2, table=table, step=quiet)
+    least = chosen(free.points, "energy", Budget())
+    budget = Budget(cycles=round(min(p.cycles for p in free.front)))
+    found = explore(one_layer, budget, run, machines=20, seed=2, table=table, step=quiet)
+    best = chosen(found.points, "energy", budget)
+    assert best.cycles <= budget.cycles < least.cycles
+    assert best.energy is not None and least.energy is not None
+    assert best.energy.value >= least.energy.value

@@ -1,0 +1,1 @@
+"""How large a machine is on an FPGA, without synthesising it."""
