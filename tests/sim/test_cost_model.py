@@ -77,14 +77,15 @@ def test_predicted_cycles_of_a_decoder(decoder_program, tokens, position, readin
     assert abs(error) <= DECODER_TOLERANCE
 
 
-def test_five_tokens_at_once_pay_with_4_bits():
-    """A tile takes 9 cycles to arrive, and 5 tokens of 16 bits take 10 to pass it."""
+def test_five_and_six_tokens_at_once_pay_with_4_bits():
+    """A tile takes 9 cycles to arrive, 5 tokens of 16 bits take 10 to pass it and 6 take 12."""
     shape = replace(SHAPE, weights=decoder_weights(4, get_config("base")))
-    program = lower_decoder(decoder(shape), "base", (4, 5))
-    four, five = (measure_pass(program, tokens, 300) for tokens in (4, 5))
-    for found in (four, five):
+    program = lower_decoder(decoder(shape), "base", (4, 5, 6))
+    four, five, six = (measure_pass(program, tokens, 300) for tokens in (4, 5, 6))
+    for found in (four, five, six):
         error = found["estimated_cycles"] / found["cycles"] - 1
         print(f"{found['cycles']} cycles, predicted {error:+.2%}")
         assert found["bit_exact"]
         assert abs(error) <= DECODER_TOLERANCE
     assert 1.03 < five["cycles"] / four["cycles"] < 1.1
+    assert 1.2 < six["cycles"] / four["cycles"] < 1.33  # 12 / 9
