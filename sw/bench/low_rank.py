@@ -93,7 +93,7 @@ def measure_low_rank(format: WeightFormat, ranks: Sequence[int], step: Step) -> 
     by = "cycles" if format.sparse else "bytes"
     errors: dict[str, dict[WeightFormat, float]] = {}
     costs: dict[str, dict[WeightFormat, Cost]] = {}
-    corrected = {rank: [0.0, Cost(0, 0), 0] for rank in ranks}
+    corrected = {rank: Choice(Cost(0, 0), 0.0) for rank in ranks}
     update, places = step(f"Linears in {format.name}"), sites(model.graph)
     for number, (place, linears) in enumerate(places.items()):
         update(number, len(places))
@@ -116,22 +116,23 @@ def measure_low_rank(format: WeightFormat, ranks: Sequence[int], step: Step) -> 
             spent = getattr(cost, by) - getattr(costs[place][format], by)
             saved = getattr(costs[place][DENSE], by) - getattr(costs[place][format], by)
             pays = error < errors[place][format] * max(1 - spent / saved, 0)
-            total = corrected[rank]
-            corrected[rank] = [total[0] + error, total[1] + cost, total[2] + pays]
+            before = corrected[rank]
+            corrected[rank] = Choice(
+                before.cost + cost, before.error + error, before.paying + int(pays)
+            )
     update(1, 1)
 
     def total(formats: Formats) -> Cost:
         return sum((costs[place][way] for place, way in formats.items()), Cost(0, 0))
 
     plans = front(errors, lambda place, way: getattr(costs[place][way], by), total)
-    results = {rank: Choice(cost, error, pays) for rank, (error, cost, pays) in corrected.items()}
     mixed = {}
-    for rank, choice in results.items():
+    for rank, choice in corrected.items():
         cheap = (p for p in plans if getattr(p.cost, by) <= getattr(choice.cost, by))
         best = min(cheap, key=lambda p: p.error)
         mixed[rank] = Choice(best.cost, best.error)
     plain = Choice(total(dict.fromkeys(places, format)), sum(e[format] for e in errors.values()))
-    return LowRank(by, len(places), total(dict.fromkeys(places, DENSE)), plain, results, mixed)
+    return LowRank(by, len(places), total(dict.fromkeys(places, DENSE)), plain, corrected, mixed)
 
 
 def _ways(
