@@ -100,9 +100,9 @@ def measure_low_rank(format: WeightFormat, ranks: Sequence[int], step: Step) -> 
         found = [_ways(linear, fitted, format, ranks) for linear in linears]
         errors[place], costs[place] = {DENSE: 0.0}, {}
         for way in (DENSE, format):
-            costs[place][way] = sum(
-                (linear_cost(*op.weight.shape, ROWS, way, config) for op in linears), Cost(0, 0)
-            )
+            shapes = ((op.weight.shape[0], op.weight.shape[1]) for op in linears)
+            each = (linear_cost(n, k, ROWS, way, config) for n, k in shapes)
+            costs[place][way] = sum(each, Cost(0, 0))
         changed = {op.name: ways[0] for op, ways in zip(linears, found, strict=True)}
         errors[place][format] = judged.error(embedding_cosines, changed)
         for rank in ranks:
