@@ -14,6 +14,7 @@ import pytest
 
 from sw.bench import workloads
 from sw.compiler.errors import InputError
+from sw.energy import TABLES, read_table
 from sw.explore import cluster, estimate
 from sw.explore.cluster import here, kept_tasks, workers
 from sw.explore.estimate import batches
@@ -136,5 +137,8 @@ def test_an_interrupted_run_goes_on(tasks):
 def test_results_are_kept_by_what_they_depend_on(tasks):
     names = {estimate.name_of(task) for task in tasks}
     assert len(names) == len(tasks)
-    _, small, configs = tasks[0]
-    assert estimate.name_of(("lowered", small, configs)) not in names
+    _, small, configs, _ = tasks[0]
+    others = [("lowered", small, configs, None)]
+    others += [("energy", small, configs, read_table(name)) for name in TABLES]
+    names |= {estimate.name_of(task) for task in others}
+    assert len(names) == len(tasks) + len(others)

@@ -22,7 +22,7 @@ def lowered(graph, _steps) -> float:
 def test_shapes_alone_take_the_same_cycles(format):
     graph = workloads.encoder(40, 2, 96, 9, layers=1, format=WeightFormat.parse(format))
     explored = workload("one layer", graph)
-    assert explored.cycles(lowered) == lower(graph, TINY).estimated_cycles
+    assert explored.whole(lowered) == lower(graph, TINY).estimated_cycles
 
 
 @pytest.mark.parametrize("batch", [1, 2])
@@ -30,7 +30,7 @@ def test_layers_that_repeat(batch):
     graph = workloads.encoder(32, 2, 64, 12, layers=6, batch=batch)
     explored = workload("six layers", graph)
     assert explored.layers == 6
-    assert explored.cycles(lowered) == pytest.approx(lower(graph, TINY).estimated_cycles, rel=0.01)
+    assert explored.whole(lowered) == pytest.approx(lower(graph, TINY).estimated_cycles, rel=0.01)
     assert len(explored.packed) < 20_000
 
 
@@ -39,7 +39,7 @@ def test_layers_that_differ_do_not_repeat():
     other = workloads.encoder(32, 2, 96, 12, layers=4)
     graph.ops = graph.ops[:12] + other.ops[12:]
     graph.tensors |= {n: t for n, t in other.tensors.items() if n[5:6] > "0"}
-    assert workload("mixed", graph).cycles(lowered) == pytest.approx(
+    assert workload("mixed", graph).whole(lowered) == pytest.approx(
         lower(graph, TINY).estimated_cycles, rel=0.01
     )
 
