@@ -33,6 +33,7 @@ from sw.explore.report import (
     check_plotly,
     describe,
     energy_text,
+    energy_unit,
     report_json,
     write_config,
     write_page,
@@ -247,11 +248,14 @@ def _notes(judged: int, budget: Budget, prices: Prices | None) -> list[str]:
 def _show(title: str, front: list[Point], best: Point, prices: Prices | None) -> None:
     table = Table(title=title)
     if prices is not None:
-        table.caption = f"Energy, ESTIMATED by {prices.file} ({prices.title}), low to high."
+        table.caption = (
+            f"Energy, ESTIMATED by {prices.file} ({prices.title}); "
+            f"of the chosen one {energy_text(best, prices)} {energy_unit(prices)[0]}."
+        )
     formats = len({point.format for point in front}) > 1
     table.add_column("array")
-    for name in ("lanes", "KB", "bus", *(["weights"] if formats else []), "LUT4", "DSP", "RAM",
-                 "area", "cycles", "RTL", *(["energy"] if prices else [])):  # fmt: skip
+    names = ["lanes", "KB", "bus", *(["weights"] if formats else []), "LUT4", "DSP", "RAM", "area"]
+    for name in (*names, "cycles", "RTL", *([energy_unit(prices)[0]] if prices else [])):
         table.add_column(name, justify="right")
     shown = front if len(front) <= SHOWN else _spread(front, best)
     for point in shown:
@@ -268,7 +272,7 @@ def _show(title: str, front: list[Point], best: Point, prices: Prices | None) ->
             f"{point.share:.0%}",
             f"{point.lowered:,}",
             f"{point.measured:,}" if point.measured else "-",
-            *([energy_text(point, prices)] if prices else []),
+            *([energy_text(point, prices, ends=False)] if prices else []),
         )
     show(table)
 

@@ -22,6 +22,7 @@ __all__ = [
     "config_json",
     "describe",
     "energy_text",
+    "energy_unit",
     "report_json",
     "write_config",
     "write_page",
@@ -85,15 +86,18 @@ def _text(point: Point) -> str:
     return "<br>".join(lines)
 
 
-def energy_text(point: Point, prices: Table) -> str:
-    """With both ends, in microjoules or in the table's unit; "-" if it is not known."""
+def energy_unit(prices: Table) -> tuple[str, float]:
+    """In which energies are printed, and how many of the table's units it is."""
+    return ("uJ", 1e6) if prices.unit == "pJ" else (f"thousand {prices.unit}", 1e3)
+
+
+def energy_text(point: Point, prices: Table, *, ends: bool = True) -> str:
+    """ends: with both of them. "-" if it is not known."""
     if point.energy is None:
         return "-"
-    scale, unit = (1e6, "uJ") if prices.unit == "pJ" else (1e3, f"thousand {prices.unit}")
-    value, low, high = (
-        f"{x / scale:,.3g}" for x in (point.energy.value, point.energy.low, point.energy.high)
-    )
-    return f"{value} {unit} ({low} to {high})"
+    scale, energy = energy_unit(prices)[1], point.energy
+    value, low, high = (f"{x / scale:,.2f}" for x in (energy.value, energy.low, energy.high))
+    return f"{value} ({low} to {high})" if ends else value
 
 
 def _how(point: Point) -> str:
@@ -166,7 +170,7 @@ def _page(
     prices: Table | None,
 ) -> str:
     heads = ("machine", "weights", "LUT4", "multipliers", "block RAMs", "area", "cycles", "by")
-    heads += ("energy",) if prices else ()
+    heads += (f"energy, {energy_unit(prices)[0]}",) if prices else ()
     rows = []
     for p in sorted(front, key=lambda p: p.share):
         chosen = p.config == best.config and p.format == best.format

@@ -6,11 +6,13 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
 
 from boards.family import Area
 from hw.config import AcceleratorConfig, get_config
+from sw.energy import Quantity, read_table
 from sw.explore.front import Budget, Point
 from sw.explore.report import report_json, write_config, write_page
 
@@ -82,3 +84,19 @@ def test_json_and_configuration_file(tmp_path):
     path = tmp_path / "config.json"
     write_config(str(path), some[1].config)
     assert get_config(str(path)) == some[1].config
+
+
+def test_energies_are_in_the_page_and_the_json(tmp_path):
+    """With both ends; a machine whose energy is not known has none."""
+    table, some = read_table("tpuv4i-7nm"), points()
+    some[1] = replace(some[1], energy=Quantity(2.5e9, 1e9, 4e9))
+    write_page(str(tmp_path / "front.html"), "m", [], some, some, some[1], table)
+    text = (tmp_path / "front.html").read_text()
+    assert "<th>energy, uJ</th>" in text and "<td>2,500.00 (1,000.00 to 4,000.00)</td>" in text
+    assert text.count("<td>-</td>") == 3
+    found = json.loads(
+        json.dumps(report_json("m", Budget(), "energy", 1, some, some, some[1], table))
+    )
+    assert found["energy"] == {"table": table.title, "unit": "pJ"}
+    assert found["best"]["energy"] == {"value": 2.5e9, "low": 1e9, "high": 4e9}
+    assert [Point.of_json(p) for p in found["points"]] == some
