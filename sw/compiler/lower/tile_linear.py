@@ -254,6 +254,8 @@ def _taller_plans(task: _Linears, tile: int) -> Iterator[LinearPlan]:
     """Larger M tiles, a part of whose input has to be loaded again and again."""
     c, x, rows, k_unit = task.c, task.x, task.rows, task.k_unit
     free = task.free(careful_rows(task.activation_free, task.caution))
+    weights = task.weight_free // 2
+    widest = max(int(weights / (task.unit * task.words)) // k_unit * k_unit, k_unit)
     most = min(c.accumulator_words // (2 * task.unit), c.row_slots // 2 if task.norm else 4095)
     if task.whole_rows:
         most = min(most, c.residual_words // task.outs[0].groups)  # the next rows wait for the norm
@@ -261,14 +263,14 @@ def _taller_plans(task: _Linears, tile: int) -> Iterator[LinearPlan]:
     for tiles in range(-(-rows // tile) - 1, 0, -1):
         height = -(-rows // tiles)
         room = free - 3 * task.stage * height
-        part, kept = align(-(-x.panels // TILE_PARTS), k_unit), x.panels
+        part, kept = min(align(-(-x.panels // TILE_PARTS), k_unit), widest), x.panels
         if not task.x_resident and x.panels + part > room // height:
-            part = align(-(-x.panels // RELOADED_PARTS), k_unit)
+            part = min(align(-(-x.panels // RELOADED_PARTS), k_unit), widest)
             kept = min((room // height - 2 * part) // part * part, x.panels)
         if height > most or kept < 0:
             return
         for depth in (2, 1):  # with 1 the array waits for the vector unit: not for long
-            tall = task.panels(part, height, task.weight_free // 2, depth, MOST_PANELS * 2 // depth)
+            tall = task.panels(part, height, weights, depth, MOST_PANELS * 2 // depth)
             yield LinearPlan(height, height, part, k_unit, tall, kept)
 
 
