@@ -106,6 +106,8 @@ def chosen(points: Sequence[Point], objective: str, budget: Budget) -> Point:
     least energy. Raises `CompileError`."""
     if objective == "cycles":
         return min(points, key=lambda p: (p.cycles, p.share))
+    if objective == "energy":
+        points = [p for p in points if p.energy is not None]
     enough = [p for p in points if budget.cycles is None or p.cycles <= budget.cycles]
     if not enough:
         fastest = min(points, key=lambda p: p.cycles)
@@ -114,7 +116,7 @@ def chosen(points: Sequence[Point], objective: str, budget: Budget) -> Point:
             f"found takes {fastest.cycles:,.0f}"
         )
     if objective == "energy":
-        return min((p for p in enough if p.energy), key=spent)
+        return min(enough, key=spent)
     return min(enough, key=lambda p: (p.share, p.cycles))
 
 

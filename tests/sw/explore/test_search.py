@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -12,7 +13,7 @@ from sw.area.model import area_model
 from sw.bench import workloads
 from sw.compiler.errors import CompileError
 from sw.compiler.lower.lower import lower
-from sw.energy import estimate, predicted, read_table
+from sw.energy import Quantity, estimate, predicted, read_table
 from sw.explore.cluster import here
 from sw.explore.front import Budget, Point, chosen, front
 from sw.explore.search import explore
@@ -41,6 +42,16 @@ def test_objectives():
     assert chosen(points, "area", Budget(cycles=60)).cycles == 50
     with pytest.raises(CompileError, match=r"no machine takes 30 cycles .* fastest found takes 40"):
         chosen(points, "area", Budget(cycles=30))
+
+
+def test_energy_is_chosen_among_those_whose_energy_is_known():
+    """A machine that only the analytic model takes for fast enough is none."""
+    known = [replace(point(1, c), energy=Quantity(e, e, e)) for c, e in ((100, 5.0), (90, 7.0))]
+    points = [*known, point(2, 10)]
+    assert chosen(points, "energy", Budget()).cycles == 100
+    assert chosen(points, "energy", Budget(cycles=95)).cycles == 90
+    with pytest.raises(CompileError, match=r"no machine takes 50 cycles .* fastest found takes 90"):
+        chosen(points, "energy", Budget(cycles=50))
 
 
 def quiet(_text):
