@@ -27,6 +27,7 @@ from sw.compiler.graph.retarget import with_shape
 from sw.compiler.lower.lower import lower
 from sw.energy import Table as Prices
 from sw.energy import TableError, read_table
+from sw.energy.estimate import machine_table
 from sw.explore.cluster import kept_tasks, workers
 from sw.explore.front import Budget, Point, chosen, renamed
 from sw.explore.report import (
@@ -209,6 +210,7 @@ def _prices(objective: str, name: str | None) -> Prices | None:
     table = read_table(name)
     if table.of_machine:
         raise TableError(f"energy table {name} is of one machine: take one of a technology")
+    machine_table(table, AcceleratorConfig())  # what is missing shows now, not behind the search
     return table
 
 

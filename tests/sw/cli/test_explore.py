@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from hw.config import get_config
+from sw.energy import read_table
 from tests.sw.cli.conftest import MODEL
 
 pytest.importorskip("distributed", reason='Dask is missing: pip install -e ".[explore]"')
@@ -58,6 +60,17 @@ def test_bad_options(weft, model, tmp_path, arguments, text):
     out = tmp_path / "found"
     assert text in weft("explore", model, *arguments, "-o", out).error()
     assert not (out / "config.json").exists()
+
+
+def test_a_table_without_an_action_is_refused_first(weft, tmp_path):
+    """Before the model is even read."""
+    table = tmp_path / "table.yaml"
+    whole = read_table("tpuv4i-7nm")
+    rest = {key: points for key, points in whole.actions.items() if key[0] != "multiplier"}
+    replace(whole, actions=rest).write(table)
+    error = weft("explore", "nothing.py:x", "--energy", table, "-o", tmp_path / "out").error()
+    assert "no action 'multiply' of component 'multiplier'" in error and "worker" not in error
+    assert not (tmp_path / "out").exists()
 
 
 def test_models_that_are_not_explored(weft, tmp_path):
