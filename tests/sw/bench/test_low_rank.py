@@ -36,5 +36,6 @@ def test_the_best_of_its_rank(seed: int) -> None:
 
 
 def test_whole_rank_loses_nothing() -> None:
+    """But for float64's precision times the condition of the covariance."""
     lost, x, _ = _case(SEED)
     np.testing.assert_allclose(correction(lost, x.T @ x, min(lost.shape)), lost, atol=1e-6)
